@@ -1,0 +1,249 @@
+//! The one owner of this node's role and position.
+
+mod addresses;
+mod ask;
+mod positions;
+mod shared;
+mod start;
+mod status;
+mod tasks;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub(crate) use ask::InfoDesk;
+pub(crate) use shared::Shared;
+pub use start::StartError;
+pub use status::{DetectorState, DetectorStatus, Status};
+
+use crate::{
+    Config, Detector, Mount, NodeName, Observation, Position, PositionError, Role, RoleStamp, RoleState, Txid,
+};
+
+/// Why waiting ended without what was waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WaitError {
+    /// The deadline has passed.
+    #[error("the deadline has passed")]
+    Deadline,
+    /// The tracker was shut down.
+    #[error("the tracker was shut down")]
+    Stopped,
+}
+
+/// Tracks the role of this node and the position of one database. Cheap to clone; the clones are one tracker.
+///
+/// Its tasks run on the tokio runtime it was started on, and end with [`shutdown`](Self::shutdown) or with the last clone.
+#[derive(Debug, Clone)]
+pub struct Tracker {
+    shared: Arc<Shared>,
+    /// The tasks hold `shared` but not this, so that it drops with the last handle and ends them.
+    _tasks: Arc<DropGuard>,
+}
+
+impl Tracker {
+    /// Starts tracking. Returns when the first role is known, after at most [`http_timeout`] plus a look at the mount.
+    ///
+    /// [`http_timeout`]: crate::ConfigBuilder::http_timeout
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] if there is no tokio runtime, or no LiteFS where the configuration requires one.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_with(config, Vec::new()).await
+    }
+
+    /// Like [`start`](Self::start), with detectors of one's own beside the built-in ones.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub async fn start_with(config: Config, extra: Vec<Box<dyn Detector>>) -> Result<Self, StartError> {
+        start::start(config, extra).await
+    }
+
+    fn new(shared: Arc<Shared>) -> Self {
+        let guard = shared.stop.clone().drop_guard();
+        Self { shared, _tasks: Arc::new(guard) }
+    }
+
+    /// The role now.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.shared.role.borrow().role.clone()
+    }
+
+    /// The role's kind and epoch now: one atomic load.
+    #[must_use]
+    pub fn stamp(&self) -> RoleStamp {
+        self.shared.stamp()
+    }
+
+    /// The role now and from now on.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<RoleState> {
+        self.shared.role.subscribe()
+    }
+
+    /// Waits until the role is one that `pred` accepts.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError::Deadline`] or [`WaitError::Stopped`].
+    pub async fn wait_for_role(
+        &self,
+        mut pred: impl FnMut(&Role) -> bool,
+        deadline: Instant,
+    ) -> Result<RoleState, WaitError> {
+        let mut states = self.subscribe();
+        let found = async {
+            let state = states.wait_for(|state| pred(&state.role)).await;
+            state.map(|state| state.clone()).map_err(|_| WaitError::Stopped)
+        };
+        self.until(deadline, found).await
+    }
+
+    /// Runs `wait` until it ends, the deadline passes or the tracker stops; what is ready already wins over both.
+    async fn until<T>(
+        &self,
+        deadline: Instant,
+        wait: impl Future<Output = Result<T, WaitError>>,
+    ) -> Result<T, WaitError> {
+        tokio::select! {
+            biased;
+            result = timeout_at(deadline, wait) => result.unwrap_or(Err(WaitError::Deadline)),
+            () = self.shared.stop.cancelled() => Err(WaitError::Stopped),
+        }
+    }
+
+    /// The TXID of [`last_position`](Self::last_position), zero if there is none: one atomic load.
+    #[must_use]
+    pub fn last_txid(&self) -> Txid {
+        self.shared.positions.txid()
+    }
+
+    /// The position last read from `<db>-pos`, or told by LiteFS where that could not be read.
+    ///
+    /// It is the latest truth, not a maximum: after a failover it may go back.
+    #[must_use]
+    pub fn last_position(&self) -> Option<Position> {
+        self.shared.positions.known()
+    }
+
+    /// [`last_position`](Self::last_position) now and from now on.
+    #[must_use]
+    pub fn positions(&self) -> watch::Receiver<Option<Position>> {
+        self.shared.positions.subscribe()
+    }
+
+    /// Reads `<db>-pos` now and publishes it as the last position. Blocks: 15 to 41 us on FUSE.
+    ///
+    /// # Errors
+    ///
+    /// [`PositionError`] if the database does not exist yet, is not on LiteFS, or the mount is in trouble.
+    pub fn read_position(&self) -> Result<Position, PositionError> {
+        self.shared.positions.read(&self.shared.mount)
+    }
+
+    /// Waits until the local database has reached `target`. Meanwhile `<db>-pos` is read at each `tx` event and each
+    /// [`position_poll`](crate::ConfigBuilder::position_poll), so that it works without the event stream as well.
+    ///
+    /// Compares TXIDs only: whether the history is still the same is the caller's question. Do not wait while this process
+    /// has a read transaction open on the database: LiteFS cannot apply anything until it ends.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError::Deadline`] or [`WaitError::Stopped`].
+    pub async fn wait_for_txid(&self, target: Txid, deadline: Instant) -> Result<Position, WaitError> {
+        let reached = |known: &Option<Position>| known.is_some_and(|position| position.txid >= target);
+        let mut positions = self.positions();
+        if let Some(position) = (*positions.borrow_and_update()).filter(|position| position.txid >= target) {
+            return Ok(position);
+        }
+        let _waiting = self.shared.positions.wait();
+        let found = async {
+            let known = positions.wait_for(reached).await.map_err(|_| WaitError::Stopped)?;
+            known.ok_or(WaitError::Stopped)
+        };
+        self.until(deadline, found).await
+    }
+
+    /// Takes in what somebody outside this crate has learned about the role: the row detector, an RPC client.
+    pub fn observe(&self, observation: Observation) {
+        self.shared.report(self.shared.ticket(), observation);
+    }
+
+    /// Asks `/info` now and returns when the answer, or its absence, has been merged. Calls that overlap share one
+    /// request. Takes at most twice [`http_timeout`](crate::ConfigBuilder::http_timeout); returns at once where the `info`
+    /// detector is off.
+    pub async fn confirm(&self) {
+        tokio::select! {
+            biased;
+            () = self.shared.stop.cancelled() => {}
+            _ = self.shared.info.confirm() => {}
+        }
+    }
+
+    /// Remembers where a node takes forwarded writes: `host:port`.
+    pub fn learn_address(&self, node: &NodeName, rpc_address: &str) {
+        self.shared.addresses.learn(node, rpc_address);
+    }
+
+    /// Where a node takes forwarded writes: the learned address, or else its name with its own or the configured port.
+    #[must_use]
+    pub fn rpc_address(&self, node: &NodeName) -> String {
+        self.shared.addresses.get(node).unwrap_or_else(|| node.address(self.config().rpc_port()))
+    }
+
+    /// This node's name: configured, or learned from LiteFS the first time it was the primary here.
+    #[must_use]
+    pub fn own_name(&self) -> Option<NodeName> {
+        self.shared.own_name()
+    }
+
+    /// The age of the last sign of life from the primary; `None` without LiteFS or if `.lag` cannot be read.
+    /// Blocks: 70 to 110 us on FUSE. See [`Mount::read_lag`].
+    #[must_use]
+    pub fn lag(&self) -> Option<Duration> {
+        self.mount().read_lag().ok().flatten()
+    }
+
+    /// Everything a health endpoint wants to show. Blocks as [`lag`](Self::lag) does.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        status::status(&self.shared)
+    }
+
+    /// The configuration it was started with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// The mount it tracks.
+    #[must_use]
+    pub fn mount(&self) -> &Mount {
+        &self.shared.mount
+    }
+
+    /// Ends the tasks. Waits in progress end with [`WaitError::Stopped`], and since nobody watches any more, a role other
+    /// than [`Role::Standalone`] becomes [`Role::Unknown`].
+    pub fn shutdown(&self) {
+        self.shared.shut_down();
+    }
+
+    /// Cancelled when the tracker stops: for work whose life is tied to it.
+    #[must_use]
+    pub fn stopped(&self) -> CancellationToken {
+        self.shared.stop.child_token()
+    }
+}

@@ -1,0 +1,122 @@
+//! The last known position of the database.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+use crate::mount::PositionFile;
+use crate::sync::lock;
+use crate::{Mount, Position, PositionError, Txid};
+
+/// The position, who waits for it, and the open `<db>-pos`.
+#[derive(Debug)]
+pub(crate) struct Positions {
+    /// Held while reading and publishing, so that an older read never overwrites a newer one.
+    file: Mutex<PositionFile>,
+    known: watch::Sender<Option<Position>>,
+    txid: AtomicU64,
+    /// What LiteFS said in its last event: used if the file cannot be read.
+    told: Mutex<Option<Position>>,
+    /// The mount has come or gone: an open file may belong to the one before.
+    reopen: AtomicBool,
+    waiting: AtomicUsize,
+    wake: Notify,
+}
+
+/// Somebody waits for a position, as long as this lives.
+pub(crate) struct Waiting<'a>(&'a Positions);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Positions {
+    pub(crate) fn new() -> Self {
+        Self {
+            file: Mutex::default(),
+            known: watch::Sender::new(None),
+            txid: AtomicU64::new(0),
+            told: Mutex::new(None),
+            reopen: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            wake: Notify::new(),
+        }
+    }
+
+    pub(crate) fn txid(&self) -> Txid {
+        Txid::new(self.txid.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn known(&self) -> Option<Position> {
+        *self.known.borrow()
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Option<Position>> {
+        self.known.subscribe()
+    }
+
+    pub(crate) fn wait(&self) -> Waiting<'_> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.wake.notify_one();
+        Waiting(self)
+    }
+
+    /// LiteFS has told of a transaction.
+    pub(crate) fn tell(&self, position: Position) {
+        *lock(&self.told) = Some(position);
+        self.wake.notify_one();
+    }
+
+    /// Lets the next read open the file anew. Does not wait for a read in progress, which may hang with its mount.
+    pub(crate) fn mount_changed(&self) {
+        self.reopen.store(true, Ordering::Release);
+    }
+
+    /// Asks for a read soon.
+    pub(crate) fn refresh_soon(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Waits until there is a reason to read: an event, somebody new who waits, or `poll` with somebody waiting.
+    pub(crate) async fn due(&self, poll: Duration) {
+        tokio::select! {
+            () = self.wake.notified() => {}
+            () = tokio::time::sleep(poll), if self.waiting.load(Ordering::Relaxed) > 0 => {}
+        }
+    }
+
+    /// Reads the file and publishes what it says. Blocks.
+    pub(crate) fn read(&self, mount: &Mount) -> Result<Position, PositionError> {
+        let mut file = self.file();
+        let position = file.read(mount)?;
+        self.publish(position);
+        Ok(position)
+    }
+
+    /// Like [`read`](Self::read), and where that fails publishes what LiteFS told. Blocks.
+    pub(crate) fn refresh(&self, mount: &Mount) {
+        // Taken before the read: what is told during it belongs to the next one.
+        let told = lock(&self.told).take();
+        let mut file = self.file();
+        if let Some(position) = file.read(mount).ok().or(told) {
+            self.publish(position);
+        }
+    }
+
+    fn file(&self) -> MutexGuard<'_, PositionFile> {
+        let mut file = lock(&self.file);
+        if self.reopen.swap(false, Ordering::AcqRel) {
+            *file = PositionFile::default();
+        }
+        file
+    }
+
+    fn publish(&self, position: Position) {
+        self.txid.store(position.txid.get(), Ordering::Release);
+        self.known.send_if_modified(|known| known.replace(position) != Some(position));
+    }
+}

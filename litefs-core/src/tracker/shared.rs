@@ -1,0 +1,173 @@
+//! What the handles and the tasks of one tracker have in common.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::addresses::Addresses;
+use super::positions::Positions;
+use super::{DetectorState, InfoDesk};
+use crate::debounce::Debounce;
+use crate::evidence::{Evidence, Ticket};
+use crate::merge::merge;
+use crate::mount::{self, Presence, Probe};
+use crate::sync::lock;
+use crate::{Config, Mount, NodeName, Observation, Role, RoleStamp, RoleState};
+
+/// What changes with each observation, under one lock.
+#[derive(Debug)]
+struct State {
+    evidence: Evidence,
+    debounce: Debounce,
+    stopped: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) mount: Mount,
+    pub(crate) role: watch::Sender<RoleState>,
+    pub(crate) presence: watch::Sender<Presence>,
+    pub(crate) positions: Positions,
+    pub(crate) info: InfoDesk,
+    pub(crate) addresses: Addresses,
+    pub(crate) detectors: Mutex<BTreeMap<&'static str, DetectorState>>,
+    pub(crate) stop: CancellationToken,
+    /// Wakes the task that publishes what the debounce has held.
+    pub(crate) held: Notify,
+    /// Wakes whoever starts the tracker and waits for a first word.
+    pub(crate) heard: Notify,
+    stamp: AtomicU64,
+    tickets: AtomicU64,
+    state: Mutex<State>,
+}
+
+impl Shared {
+    pub(crate) fn new(config: Config) -> Self {
+        let mount = Mount::new(config.database());
+        let unknown = RoleState { role: Role::Unknown, epoch: 0 };
+        let evidence = Evidence::new(config.node().cloned(), mount::has_been_seen(mount.dir()));
+        Self {
+            presence: watch::Sender::new(evidence.presence()),
+            positions: Positions::new(),
+            info: InfoDesk::new(config.detectors().info),
+            addresses: Addresses::default(),
+            detectors: Mutex::default(),
+            stop: CancellationToken::new(),
+            held: Notify::new(),
+            heard: Notify::new(),
+            stamp: AtomicU64::new(unknown.stamp().pack()),
+            tickets: AtomicU64::new(0),
+            state: Mutex::new(State { evidence, debounce: Debounce::new(config.debounce()), stopped: false }),
+            role: watch::Sender::new(unknown),
+            config,
+            mount,
+        }
+    }
+
+    pub(crate) fn stamp(&self) -> RoleStamp {
+        RoleStamp::unpack(self.stamp.load(Ordering::SeqCst))
+    }
+
+    /// To be drawn before an observation begins.
+    pub(crate) fn ticket(&self) -> Ticket {
+        Ticket(self.tickets.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    pub(crate) fn own_name(&self) -> Option<NodeName> {
+        lock(&self.state).evidence.own_name.clone()
+    }
+
+    pub(crate) fn stream_stands(&self) -> bool {
+        lock(&self.state).evidence.stream_stands()
+    }
+
+    /// Whether any source that can prove a role has spoken.
+    pub(crate) fn has_authority(&self) -> bool {
+        lock(&self.state).evidence.authority().is_some()
+    }
+
+    /// Takes in an observation and publishes the role that follows.
+    pub(crate) fn report(&self, at: Ticket, observation: Observation) {
+        if let Observation::Transaction { database, position } = &observation {
+            if database == self.config.database_name() {
+                self.positions.tell(*position);
+            }
+            return;
+        }
+        tracing::trace!(?at, ?observation, "observed");
+        if self.judge(|evidence| evidence.apply(at, observation)) {
+            self.info.request();
+        }
+    }
+
+    /// Takes in a look at the mount directory.
+    pub(crate) fn look(&self, probe: Probe) {
+        self.judge(|evidence| evidence.look(probe));
+    }
+
+    fn judge<T>(&self, change: impl FnOnce(&mut Evidence) -> T) -> T {
+        let mut state = lock(&self.state);
+        let result = change(&mut state.evidence);
+        if state.stopped {
+            return result;
+        }
+        self.note_presence(state.evidence.presence());
+        let role = merge(&state.evidence);
+        if let Some(role) = state.debounce.offer(role, Instant::now()) {
+            self.publish(role);
+        } else if state.debounce.due().is_some() {
+            self.held.notify_one();
+        }
+        result
+    }
+
+    fn note_presence(&self, presence: Presence) {
+        let changed = self.presence.send_if_modified(|known| std::mem::replace(known, presence) != presence);
+        if changed {
+            self.positions.mount_changed();
+        }
+        if changed && presence != Presence::NeverSeen {
+            mount::remember(self.mount.dir());
+        }
+    }
+
+    /// When the debounce has something to publish.
+    pub(crate) fn held_until(&self) -> Option<Instant> {
+        lock(&self.state).debounce.due()
+    }
+
+    /// Publishes what the debounce has held for long enough.
+    pub(crate) fn publish_held(&self) {
+        let mut state = lock(&self.state);
+        if let Some(role) = state.debounce.tick(Instant::now()).filter(|_| !state.stopped) {
+            self.publish(role);
+        }
+    }
+
+    /// To be called with the state locked, so that the stamp and the role change in the same order.
+    fn publish(&self, role: Role) {
+        self.role.send_if_modified(|state| {
+            if state.role == role {
+                return false;
+            }
+            tracing::info!(from = %state.role, to = %role, mount = %self.mount.dir().display(), "role changed");
+            *state = RoleState { role, epoch: state.epoch + 1 };
+            // Inside, so that nobody reads the new role and then the old stamp.
+            self.stamp.store(state.stamp().pack(), Ordering::SeqCst);
+            true
+        });
+    }
+
+    pub(crate) fn shut_down(&self) {
+        let mut state = lock(&self.state);
+        if !std::mem::replace(&mut state.stopped, true) && self.role.borrow().role != Role::Standalone {
+            self.publish(Role::Unknown);
+        }
+        self.stop.cancel();
+    }
+}

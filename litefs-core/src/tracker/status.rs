@@ -1,0 +1,74 @@
+//! What a health endpoint shows.
+
+use serde::Serialize;
+
+use super::Shared;
+use crate::mount::Presence;
+use crate::sync::lock;
+use crate::{NodeName, Position, RoleKind};
+
+/// How a detector is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", content = "reason", rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum DetectorState {
+    /// Switched off in the configuration.
+    Off,
+    /// It has not learned anything yet.
+    Starting,
+    /// Its last attempt succeeded.
+    Working,
+    /// Its last attempt failed, for this reason. It goes on trying.
+    Failing(String),
+}
+
+/// One detector by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DetectorStatus {
+    /// [`Detector::name`](crate::Detector::name).
+    pub name: &'static str,
+    /// How it is doing.
+    #[serde(flatten)]
+    pub state: DetectorState,
+}
+
+/// A tracker at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Status {
+    /// The role.
+    pub role: RoleKind,
+    /// See [`RoleState::epoch`](crate::RoleState::epoch).
+    pub epoch: u64,
+    /// The other node that is primary, where one is known.
+    pub primary: Option<NodeName>,
+    /// This node's own name, where it is known.
+    pub node: Option<NodeName>,
+    /// The last known position.
+    pub position: Option<Position>,
+    /// The age of the last sign of life from the primary, in milliseconds.
+    pub lag_ms: Option<u64>,
+    /// Whether LiteFS is here.
+    pub litefs: Presence,
+    /// The detectors, by name.
+    pub detectors: Vec<DetectorStatus>,
+}
+
+pub(crate) fn status(shared: &Shared) -> Status {
+    let state = shared.role.borrow().clone();
+    let lag = shared.mount.read_lag().ok().flatten();
+    let detectors = lock(&shared.detectors);
+    Status {
+        role: state.role.kind(),
+        epoch: state.epoch,
+        primary: state.role.primary().cloned(),
+        node: shared.own_name(),
+        position: shared.positions.known(),
+        lag_ms: lag.map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
+        litefs: *shared.presence.borrow(),
+        detectors: detectors
+            .iter()
+            .map(|(name, state)| DetectorStatus { name, state: state.clone() })
+            .collect(),
+    }
+}

@@ -1,0 +1,63 @@
+use std::any::TypeId;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use super::Class;
+
+/// How many texts are kept. Queries built at run time could fill any cache; when it is full it starts anew.
+const MAX_TEXTS: usize = 1_024;
+
+/// The classes of statements seen on one connection: by Diesel's static query id, which costs one lookup and needs
+/// no text, and by SQL text for the others.
+#[derive(Debug, Default)]
+pub(crate) struct ClassCache {
+    by_id: HashMap<TypeId, Class, BuildHasherDefault<TypeIdHasher>>,
+    by_text: HashMap<String, Class>,
+}
+
+impl ClassCache {
+    pub(crate) fn by_id(&self, id: TypeId) -> Option<Class> {
+        self.by_id.get(&id).copied()
+    }
+
+    pub(crate) fn by_text(&self, sql: &str) -> Option<Class> {
+        self.by_text.get(sql).copied()
+    }
+
+    pub(crate) fn put_id(&mut self, id: TypeId, class: Class) {
+        self.by_id.insert(id, class);
+    }
+
+    pub(crate) fn put_text(&mut self, sql: String, class: Class) {
+        if self.by_text.len() >= MAX_TEXTS {
+            self.by_text.clear();
+        }
+        self.by_text.insert(sql, class);
+    }
+
+    /// A temporary table may now stand where a real one did, or the other way round.
+    pub(crate) fn clear(&mut self) {
+        self.by_id.clear();
+        self.by_text.clear();
+    }
+}
+
+/// A `TypeId` is a hash already.
+#[derive(Debug, Default)]
+struct TypeIdHasher(u64);
+
+impl Hasher for TypeIdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}

@@ -1,0 +1,311 @@
+//! The pure half: from a statement's beginning and SQLite's program for it to its class.
+
+use litefs_rpc::sqlite::sql::{Pragma, SqlStatement, Verb};
+use litefs_rpc::wire::BeginMode;
+
+use super::Access;
+
+/// What the rest of the library needs to know of a statement; cached, so it is small.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Class {
+    pub(crate) access: Access,
+    /// It writes to a temporary or attached database: `query_only` must be lifted, and cached classes may be wrong
+    /// afterwards.
+    pub(crate) writes_locally: bool,
+    /// It sets a PRAGMA that forwarded writes must follow.
+    pub(crate) sets_session: bool,
+    /// `changes()` counts what it does.
+    pub(crate) counts: bool,
+    /// It inserts rows: `last_insert_rowid()` is its own.
+    pub(crate) inserts: bool,
+    /// It asks for `last_insert_rowid()`, `changes()` or `total_changes()`.
+    pub(crate) asks_session: bool,
+    /// It opens, closes or marks a transaction.
+    pub(crate) control: bool,
+    /// It must not run under LiteFS.
+    pub(crate) refused: bool,
+    /// There is nothing to run, or more than one statement.
+    pub(crate) single: bool,
+}
+
+impl Class {
+    const fn new(access: Access) -> Self {
+        Self {
+            access,
+            writes_locally: false,
+            sets_session: false,
+            counts: false,
+            inserts: false,
+            asks_session: false,
+            control: false,
+            refused: false,
+            single: true,
+        }
+    }
+
+    /// SQL text without a statement, or with several: SQLite prepares the first and ignores the rest.
+    pub(crate) const NOTHING: Self = Self { single: false, ..Self::new(Access::Local) };
+
+    /// One statement writes to the database and to something that exists on this connection only.
+    pub(crate) fn is_split(&self) -> bool {
+        self.access == Access::Write && self.writes_locally
+    }
+}
+
+/// Which databases a program touches, read from its `Transaction` opcodes
+/// (<https://www.sqlite.org/opcode.html#Transaction>): P1 is the database (0 main, 1 temp, then attached), P2 is
+/// not zero for a write.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Program {
+    pub(super) reads_main: bool,
+    pub(super) writes_main: bool,
+    pub(super) touches_other: bool,
+    pub(super) writes_other: bool,
+}
+
+/// The functions whose answer depends on the connection's last write.
+const SESSION_FUNCTIONS: [&str; 3] = ["last_insert_rowid", "changes", "total_changes"];
+
+/// The class of one statement. `program` is `None` where SQLite could not or must not prepare it here.
+pub(super) fn classify(statement: &SqlStatement<'_>, program: Option<Program>) -> Class {
+    let verb = statement.verb();
+    let mut class = match (verb, program) {
+        (Verb::Pragma, _) => statement.pragma().map_or(Class::new(Access::Local), |pragma| of_pragma(&pragma)),
+        (Verb::Begin | Verb::Commit | Verb::Rollback | Verb::Savepoint, _) => {
+            Class { control: true, ..Class::new(Access::Local) }
+        }
+        (Verb::Attach | Verb::Detach, _) => Class { writes_locally: true, ..Class::new(Access::Local) },
+        (Verb::Vacuum, _) => Class::new(Access::Write),
+        (Verb::VacuumInto, _) => Class::new(Access::Local),
+        // `IF (NOT) EXISTS` may be a no-op on this file and none on the primary's.
+        (Verb::Schema, Some(Program { writes_main: false, writes_other: false, .. })) => Class::new(Access::Write),
+        (_, Some(program)) => of_program(program),
+        (verb, None) => of_verb(verb),
+    };
+    class.counts = verb == Verb::Change;
+    class.inserts = statement.inserts();
+    class.asks_session = SESSION_FUNCTIONS.iter().any(|function| statement.calls(function));
+    class.refused = litefs_rpc::sqlite::refused_under_litefs(statement).is_some();
+    class
+}
+
+fn of_program(program: Program) -> Class {
+    if program.writes_main {
+        return Class { writes_locally: program.writes_other, ..Class::new(Access::Write) };
+    }
+    if program.writes_other {
+        return Class { writes_locally: true, ..Class::new(Access::Local) };
+    }
+    let only_other = program.touches_other && !program.reads_main;
+    Class::new(if only_other { Access::Local } else { Access::Read })
+}
+
+/// The tables it names may not be replicated yet. In doubt it goes to the primary.
+fn of_verb(verb: Verb) -> Class {
+    match verb {
+        Verb::Read => Class::new(Access::Read),
+        Verb::TempSchema => Class { writes_locally: true, ..Class::new(Access::Local) },
+        _ => Class::new(Access::Write),
+    }
+}
+
+/// PRAGMAs are told by name: SQLite runs some of them while it prepares them, so it cannot be asked.
+fn of_pragma(pragma: &Pragma<'_>) -> Class {
+    let name = pragma.name.to_ascii_lowercase();
+    match (name.as_str(), pragma.value) {
+        ("user_version" | "application_id" | "schema_version" | "auto_vacuum" | "encoding", Some(_))
+        | ("incremental_vacuum" | "optimize", _) => Class::new(Access::Write),
+        (
+            "foreign_keys" | "defer_foreign_keys" | "recursive_triggers" | "ignore_check_constraints"
+            | "legacy_alter_table",
+            Some(_),
+        ) => Class { sets_session: true, ..Class::new(Access::Local) },
+        (
+            "user_version" | "application_id" | "schema_version" | "auto_vacuum" | "encoding" | "integrity_check"
+            | "quick_check" | "foreign_key_check" | "foreign_key_list" | "index_info" | "index_list" | "index_xinfo"
+            | "table_info" | "table_xinfo" | "table_list" | "page_count" | "freelist_count",
+            _,
+        ) => Class::new(Access::Read),
+        _ => Class::new(Access::Local),
+    }
+}
+
+/// A statement that steers the transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Control {
+    /// BEGIN; with a lock where the mode says so.
+    Begin(Option<BeginMode>),
+    Commit,
+    Rollback,
+    Savepoint(String),
+    Release(String),
+    RollbackTo(String),
+}
+
+impl Control {
+    pub(crate) fn of(statement: &SqlStatement<'_>) -> Option<Self> {
+        let name = || statement.savepoint_name().unwrap_or_default().to_owned();
+        let first = statement.sql.split_ascii_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+        Some(match statement.verb() {
+            Verb::Begin if !statement.begins_with_lock() => Control::Begin(None),
+            Verb::Begin if statement.sql.to_ascii_uppercase().contains("EXCLUSIVE") => {
+                Control::Begin(Some(BeginMode::Exclusive))
+            }
+            Verb::Begin => Control::Begin(Some(BeginMode::Immediate)),
+            Verb::Commit => Control::Commit,
+            Verb::Rollback => Control::Rollback,
+            Verb::Savepoint if first == "SAVEPOINT" => Control::Savepoint(name()),
+            Verb::Savepoint if first == "RELEASE" => Control::Release(name()),
+            Verb::Savepoint => Control::RollbackTo(name()),
+            _ => return None,
+        })
+    }
+}
+
+/// What to do with the text of `batch_execute`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ScriptPlan {
+    /// One statement that steers the transaction.
+    Control(Control),
+    /// Runs here, as it stands.
+    Local { writes_locally: bool, sets_session: bool, reads: bool },
+    /// Changes the database: taken whole to where writes go. `session` holds the PRAGMAs that also concern this
+    /// connection.
+    Write { session: Vec<String> },
+    /// Cannot run as one script.
+    Refused(String),
+}
+
+/// Scripts are taken whole: one place for all of it, or a clear refusal. Pure.
+pub(crate) fn plan_script(statements: &[SqlStatement<'_>], classes: &[Class]) -> ScriptPlan {
+    if let ([statement], Some(control)) = (statements, statements.first().and_then(Control::of)) {
+        let _ = statement;
+        return ScriptPlan::Control(control);
+    }
+    let any = |test: fn(&Class) -> bool| classes.iter().any(test);
+    if any(|class| class.control) && !is_balanced(statements) {
+        return ScriptPlan::Refused(
+            "a script may contain a transaction, but must both open and close it: a statement elsewhere could end up \
+             inside or outside of it unseen"
+                .into(),
+        );
+    }
+    let reads = any(|class| class.access == Access::Read);
+    let (writes_locally, sets_session) = (any(|class| class.writes_locally), any(|class| class.sets_session));
+    if !any(|class| class.access == Access::Write) {
+        return ScriptPlan::Local { writes_locally, sets_session, reads };
+    }
+    if writes_locally {
+        return ScriptPlan::Refused(
+            "the script changes the database and also temporary or attached tables, which exist on this connection \
+             only; run the two parts on their own"
+                .into(),
+        );
+    }
+    let session = statements.iter().zip(classes).filter(|(_, class)| class.sets_session);
+    ScriptPlan::Write { session: session.map(|(statement, _)| statement.sql.to_owned()).collect() }
+}
+
+/// Whether every transaction that the script opens is closed by it, and no other.
+fn is_balanced(statements: &[SqlStatement<'_>]) -> bool {
+    let mut savepoints = Vec::new();
+    let mut open = false;
+    for control in statements.iter().filter_map(Control::of) {
+        match control {
+            Control::Begin(_) if open || !savepoints.is_empty() => return false,
+            Control::Begin(_) => open = true,
+            Control::Commit | Control::Rollback if !open && savepoints.is_empty() => return false,
+            Control::Commit | Control::Rollback => {
+                open = false;
+                savepoints.clear();
+            }
+            Control::Savepoint(name) => savepoints.push(name),
+            Control::Release(name) => match savepoints.iter().rposition(|s| s.eq_ignore_ascii_case(&name)) {
+                Some(at) => savepoints.truncate(at),
+                None => return false,
+            },
+            Control::RollbackTo(name) if !savepoints.iter().any(|s| s.eq_ignore_ascii_case(&name)) => return false,
+            Control::RollbackTo(_) => {}
+        }
+    }
+    !open && savepoints.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use litefs_rpc::sqlite::sql::statements;
+
+    const READS: Program =
+        Program { reads_main: true, writes_main: false, touches_other: false, writes_other: false };
+    const WRITES: Program = Program { reads_main: false, writes_main: true, ..READS };
+    const TEMP: Program = Program { reads_main: false, writes_main: false, touches_other: true, writes_other: true };
+
+    fn of(sql: &str, program: Option<Program>) -> Class {
+        classify(&statements(sql)[0], program)
+    }
+
+    #[test]
+    fn the_program_decides_and_the_verb_only_where_there_is_none() {
+        for (sql, program, access) in [
+            ("SELECT 1", Some(Program::default()), Access::Read),
+            ("SELECT * FROM t", Some(READS), Access::Read),
+            ("INSERT INTO t VALUES (1)", Some(WRITES), Access::Write),
+            ("INSERT INTO temp.t VALUES (1)", Some(TEMP), Access::Local),
+            ("SELECT * FROM temp.t", Some(Program { writes_other: false, ..TEMP }), Access::Local),
+            ("CREATE TEMP TABLE t AS SELECT * FROM u", Some(Program { reads_main: true, ..TEMP }), Access::Local),
+            ("SELECT * FROM not_here_yet", None, Access::Read),
+            ("INSERT INTO not_here_yet VALUES (1)", None, Access::Write),
+            ("CREATE TEMP TABLE t(x)", None, Access::Local),
+            ("gibberish", None, Access::Write),
+            ("DROP TABLE IF EXISTS t", Some(READS), Access::Write),
+            ("VACUUM", None, Access::Write),
+            ("VACUUM INTO 'copy'", None, Access::Local),
+            ("ATTACH 'x' AS y", None, Access::Local),
+        ] {
+            assert_eq!(of(sql, program).access, access, "{sql}");
+        }
+        assert!(of("INSERT INTO t SELECT 1", Some(Program { writes_main: true, ..TEMP })).is_split());
+    }
+
+    #[test]
+    fn m12_pragmas_are_told_by_name() {
+        assert_eq!(of("PRAGMA user_version = 3", None).access, Access::Write);
+        assert_eq!(of("PRAGMA user_version", None).access, Access::Read);
+        assert_eq!(of("PRAGMA busy_timeout = 3", None).access, Access::Local);
+        assert!(of("PRAGMA foreign_keys = ON", None).sets_session);
+        assert!(!of("PRAGMA foreign_keys", None).sets_session);
+        assert!(of("PRAGMA journal_mode = DELETE", None).refused);
+    }
+
+    #[test]
+    fn m15_questions_about_the_last_write_are_seen() {
+        assert!(of("SELECT last_insert_rowid()", None).asks_session);
+        assert!(of("SELECT id FROM t WHERE id = Last_Insert_Rowid ()", None).asks_session);
+        assert!(!of("SELECT 'last_insert_rowid()'", None).asks_session);
+    }
+
+    fn plan(sql: &str) -> ScriptPlan {
+        let all = statements(sql);
+        let classes: Vec<_> = all.iter().map(|s| classify(s, None)).collect();
+        plan_script(&all, &classes)
+    }
+
+    #[test]
+    fn scripts_are_taken_whole() {
+        assert_eq!(plan("BEGIN"), ScriptPlan::Control(Control::Begin(None)));
+        assert_eq!(plan("BEGIN EXCLUSIVE"), ScriptPlan::Control(Control::Begin(Some(BeginMode::Exclusive))));
+        assert_eq!(plan("ROLLBACK TO SAVEPOINT a"), ScriptPlan::Control(Control::RollbackTo("a".into())));
+        assert_eq!(plan("INSERT INTO t VALUES (1); SELECT 1"), ScriptPlan::Write { session: vec![] });
+        assert_eq!(plan("PRAGMA foreign_keys=OFF; DROP TABLE t"), ScriptPlan::Write {
+            session: vec!["PRAGMA foreign_keys=OFF".into()]
+        });
+        let local = |reads| ScriptPlan::Local { writes_locally: false, sets_session: false, reads };
+        assert_eq!(plan("PRAGMA busy_timeout=1; PRAGMA cache_size=1"), local(false));
+        assert_eq!(plan("BEGIN; SELECT 1; COMMIT"), local(true));
+        assert!(matches!(plan("BEGIN; INSERT INTO t VALUES (1)"), ScriptPlan::Refused(_)));
+        assert!(matches!(plan("INSERT INTO t VALUES (1); COMMIT"), ScriptPlan::Refused(_)));
+        assert!(matches!(plan("CREATE TEMP TABLE a(x); DELETE FROM t"), ScriptPlan::Refused(_)));
+        assert!(matches!(plan("SAVEPOINT a; DELETE FROM t; RELEASE a"), ScriptPlan::Write { .. }));
+    }
+}

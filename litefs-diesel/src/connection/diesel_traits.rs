@@ -1,0 +1,194 @@
+//! What Diesel asks of a connection.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use diesel::associations::HasTable;
+use diesel::connection::{
+    AnsiTransactionManager, CacheSize, Connection, ConnectionSealed, DefaultLoadingMode, Instrumentation,
+    LoadConnection, MultiConnectionHelper, SimpleConnection, TransactionManager, WithMetadataLookup,
+};
+use diesel::expression::QueryMetadata;
+use diesel::migration::MigrationConnection;
+use diesel::query_builder::{Query, QueryFragment, QueryId};
+use diesel::r2d2::R2D2Connection;
+use diesel::result::{ConnectionResult, QueryResult};
+use diesel::sql_types::TypeMetadata;
+use diesel::sqlite::{Sqlite, SqliteConnection};
+use litefs_rpc::sqlite::{BoundQuery, collect};
+use litefs_rpc::wire::Work;
+
+use super::LiteFsConnection;
+use super::run::{Ready, rows};
+
+impl SimpleConnection for LiteFsConnection {
+    fn batch_execute(&mut self, query: &str) -> QueryResult<()> {
+        match self.clustered() {
+            Some((shared, _)) => {
+                let shared = Arc::clone(shared);
+                self.batch(&shared, query)
+            }
+            None => self.local.batch_execute(query),
+        }
+    }
+}
+
+impl ConnectionSealed for LiteFsConnection {}
+
+impl Connection for LiteFsConnection {
+    type Backend = Sqlite;
+    type TransactionManager = AnsiTransactionManager;
+
+    fn establish(database_url: &str) -> ConnectionResult<Self> {
+        Self::for_url(database_url)
+    }
+
+    fn execute_returning_count<T>(&mut self, source: &T) -> QueryResult<usize>
+    where
+        T: QueryFragment<Sqlite> + QueryId,
+    {
+        self.execute(source)
+    }
+
+    fn transaction_state(&mut self) -> &mut AnsiTransactionManager {
+        &mut self.manager
+    }
+
+    fn instrumentation(&mut self) -> &mut dyn Instrumentation {
+        self.local.instrumentation()
+    }
+
+    fn set_instrumentation(&mut self, instrumentation: impl Instrumentation) {
+        self.local.set_instrumentation(self.silence.gate(instrumentation));
+    }
+
+    fn set_prepared_statement_cache_size(&mut self, size: CacheSize) {
+        self.local.set_prepared_statement_cache_size(size);
+    }
+}
+
+impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
+    type Cursor<'conn, 'query> = <SqliteConnection as LoadConnection>::Cursor<'conn, 'query>;
+    type Row<'conn, 'query> = <SqliteConnection as LoadConnection>::Row<'conn, 'query>;
+
+    fn load<'conn, 'query, T>(&'conn mut self, source: T) -> QueryResult<Self::Cursor<'conn, 'query>>
+    where
+        T: Query + QueryFragment<Sqlite> + QueryId + 'query,
+        Sqlite: QueryMetadata<T::SqlType>,
+    {
+        let Some((shared, _)) = self.clustered() else {
+            return self.local.load(source);
+        };
+        let shared = Arc::clone(shared);
+        let class = self.class_of(&source)?;
+        for _ in 0..2 {
+            match self.ready(&shared, class, &source)? {
+                Ready::Local if class.writes_locally => break,
+                Ready::Local => return self.local.load(source),
+                Ready::Answered(statement) => return self.load_answered(&statement),
+                Ready::Collected => {
+                    let collected = self.local.load(&source).and_then(|rows| {
+                        collect(rows, usize::MAX).map_err(|refusal| crate::error::called(refusal.into(), None))
+                    });
+                    self.ran_here(class);
+                    match collected {
+                        Ok(rows) => return self.scratch.replay(rows),
+                        Err(error) if self.was_demoted(&shared, class, &error) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ready::Elsewhere(destination) => {
+                    if let Some(reply) = self.run_elsewhere(&shared, class, &destination, &source, Work::Query)? {
+                        return self.scratch.replay(rows(reply)?);
+                    }
+                }
+            }
+        }
+        self.load_here(class, source)
+    }
+}
+
+impl LiteFsConnection {
+    /// Writes to temporary tables run to their end before the first row is handed out: `query_only` is lifted only
+    /// as long.
+    fn load_here<'conn, 'query, T>(
+        &'conn mut self,
+        class: crate::access::Class,
+        source: T,
+    ) -> QueryResult<<SqliteConnection as LoadConnection>::Cursor<'conn, 'query>>
+    where
+        T: Query + QueryFragment<Sqlite> + QueryId + 'query,
+        Sqlite: QueryMetadata<T::SqlType>,
+    {
+        let rows = self.lifting_query_only(|conn| {
+            let rows = conn.local.load(&source)?;
+            collect(rows, usize::MAX).map_err(|refusal| crate::error::called(refusal.into(), None))
+        });
+        self.ran_here(class);
+        self.scratch.replay(rows?)
+    }
+
+    fn load_answered<'conn, 'query>(
+        &'conn mut self,
+        statement: &litefs_rpc::wire::Statement,
+    ) -> QueryResult<<SqliteConnection as LoadConnection>::Cursor<'conn, 'query>> {
+        let rows = self.local.load(BoundQuery::new(&statement.sql, &statement.params, false))?;
+        let rows = collect(rows, usize::MAX).map_err(|refusal| crate::error::called(refusal.into(), None))?;
+        self.scratch.replay(rows)
+    }
+}
+
+impl WithMetadataLookup for LiteFsConnection {
+    fn metadata_lookup(&mut self) -> &mut <Sqlite as TypeMetadata>::MetadataLookup {
+        self.local.metadata_lookup()
+    }
+}
+
+impl R2D2Connection for LiteFsConnection {
+    fn ping(&mut self) -> QueryResult<()> {
+        self.local.ping()
+    }
+
+    fn is_broken(&mut self) -> bool {
+        AnsiTransactionManager::is_broken_transaction_manager(self)
+    }
+}
+
+impl MultiConnectionHelper for LiteFsConnection {
+    fn to_any<'a>(lookup: &mut <Sqlite as TypeMetadata>::MetadataLookup) -> &mut (dyn Any + 'a) {
+        lookup
+    }
+
+    fn from_any(lookup: &mut dyn Any) -> Option<&mut <Sqlite as TypeMetadata>::MetadataLookup> {
+        lookup.downcast_mut()
+    }
+}
+
+impl MigrationConnection for LiteFsConnection {
+    fn setup(&mut self) -> QueryResult<usize> {
+        use diesel::RunQueryDsl;
+        diesel::sql_query(diesel::migration::CREATE_MIGRATIONS_TABLE).execute(self)
+    }
+}
+
+impl<'b, Changes, Output> diesel::query_dsl::UpdateAndFetchResults<Changes, Output> for LiteFsConnection
+where
+    Changes: Copy + diesel::Identifiable,
+    Changes: diesel::AsChangeset<Target = <Changes as HasTable>::Table> + diesel::query_builder::IntoUpdateTarget,
+    Changes::Table: diesel::query_dsl::methods::FindDsl<Changes::Id>,
+    diesel::dsl::Update<Changes, Changes>: diesel::query_dsl::methods::ExecuteDsl<LiteFsConnection>,
+    diesel::dsl::Find<Changes::Table, Changes::Id>: diesel::query_dsl::LoadQuery<'b, LiteFsConnection, Output>,
+    <Changes::Table as diesel::Table>::AllColumns: diesel::expression::ValidGrouping<()>,
+    <<Changes::Table as diesel::Table>::AllColumns as diesel::expression::ValidGrouping<()>>::IsAggregate:
+        diesel::expression::MixedAggregates<
+                diesel::expression::is_aggregate::No,
+                Output = diesel::expression::is_aggregate::No,
+            >,
+{
+    fn update_and_fetch(&mut self, changeset: Changes) -> QueryResult<Output> {
+        use diesel::RunQueryDsl;
+        diesel::update(changeset).set(changeset).execute(self)?;
+        <Changes::Table as diesel::query_dsl::methods::FindDsl<Changes::Id>>::find(Changes::table(), changeset.id())
+            .get_result(self)
+    }
+}

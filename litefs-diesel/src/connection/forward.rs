@@ -1,0 +1,251 @@
+//! Sending work to the primary and taking in what comes back.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use diesel::result::{Error, QueryResult};
+use litefs_core::{Position, Role};
+use litefs_rpc::client::{CallError, Fate, Forwarded, Link};
+use litefs_rpc::wire::{Begin, BeginMode, Refusal, Reply, Request, RequestId, SessionId, Work};
+use tracing::field::Empty;
+
+use super::LiteFsConnection;
+use crate::consistency::Mark;
+use crate::error::{called, forwarded};
+use crate::litefs::Shared;
+
+/// A transaction that is open on the primary. It lives on one link; when that is gone, so is the transaction.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) link: Arc<Link>,
+    pub(super) id: SessionId,
+}
+
+/// What became of the statement that rode along with BEGIN.
+pub(super) type First = Result<Reply, CallError>;
+
+/// What opening a transaction on the primary takes.
+pub(super) struct Opening {
+    pub(super) mode: BeginMode,
+    /// What the transaction's local reads saw.
+    pub(super) expected: Option<Position>,
+    pub(super) savepoints: Vec<String>,
+    pub(super) first: Option<Work>,
+}
+
+/// One span per statement that leaves this node; it ends with the outcome, however that is.
+struct Trip {
+    span: tracing::Span,
+    started: Instant,
+}
+
+impl Trip {
+    fn start(shared: &Shared, access: &'static str) -> Self {
+        let database = shared.options.config.database_name();
+        let span = tracing::info_span!(
+            "litefs.forward",
+            db = database,
+            access,
+            primary = Empty,
+            outcome = Empty,
+            reason = Empty,
+            duration_us = Empty
+        );
+        if let Role::Replica { primary } = shared.tracker.role() {
+            span.record("primary", tracing::field::display(primary));
+        }
+        Self { span, started: Instant::now() }
+    }
+
+    fn end<T>(self, result: &QueryResult<T>) {
+        if self.span.is_disabled() {
+            return;
+        }
+        // Never zero, so that "was it measured?" has an answer.
+        let micros = self.started.elapsed().as_micros().max(1);
+        self.span.record("duration_us", u64::try_from(micros).unwrap_or(u64::MAX));
+        match result {
+            Ok(_) => self.span.record("outcome", "ok"),
+            Err(error) => {
+                self.span.record("outcome", "error").record("reason", tracing::field::display(error))
+            }
+        };
+        // What was recorded is seen by subscribers that look at events only, too.
+        self.span.in_scope(|| tracing::debug!("forwarded"));
+    }
+}
+
+impl LiteFsConnection {
+    /// Runs autocommit work on the primary. `None`: this node is the primary now, run it here.
+    pub(super) fn forward(
+        &mut self,
+        shared: &Arc<Shared>,
+        access: &'static str,
+        work: Work,
+    ) -> QueryResult<Option<Reply>> {
+        let request = Request { id: RequestId::new(), settings: self.settings()?, work };
+        shared.options.limits.check(&request.work).map_err(|refusal| called(refusal.into(), None))?;
+        let trip = Trip::start(shared, access);
+        let result = self.send(shared, request);
+        trip.end(&result);
+        if let Ok(Some(reply)) = &result {
+            self.mark(shared, reply);
+        }
+        result
+    }
+
+    fn send(&mut self, shared: &Arc<Shared>, request: Request) -> QueryResult<Option<Reply>> {
+        let id = request.id;
+        let deadline = Instant::now() + shared.options.forward_timeout;
+        if let Some(link) = self.link(shared) {
+            match pollster::block_on(link.write(request.clone(), deadline)) {
+                Ok(reply) => return Ok(Some(reply)),
+                Err(error) if !is_worth_another_try(&error) => return Err(called(error, Some(id))),
+                Err(_) => {}
+            }
+        }
+        let forwarder = Arc::clone(&shared.forwarder);
+        let sent = shared.io.wait(async move { forwarder.write(request, deadline.into()).await });
+        match sent.ok_or_else(stopped)? {
+            Ok(Forwarded::There(reply)) => Ok(Some(reply)),
+            Ok(Forwarded::Here) => Ok(None),
+            Err(error) => Err(forwarded(error, Some(id))),
+        }
+    }
+
+    /// The open connection to the primary of the moment. In the common case that is the one used last, and costs
+    /// neither a lock nor an allocation.
+    fn link(&mut self, shared: &Shared) -> Option<Arc<Link>> {
+        let stamp = shared.tracker.stamp();
+        if let Some((used, link)) = &self.link
+            && *used == stamp
+            && link.is_open()
+        {
+            return Some(Arc::clone(link));
+        }
+        let Role::Replica { primary } = shared.tracker.role() else { return None };
+        let link = shared.forwarder.client().live(&shared.tracker.rpc_address(&primary))?;
+        self.link = Some((stamp, Arc::clone(&link)));
+        Some(link)
+    }
+
+    /// Remembers what later reads must see.
+    fn mark(&mut self, shared: &Shared, reply: &Reply) {
+        let Some(position) = reply.position else { return };
+        let primary = match shared.tracker.role() {
+            Role::Replica { primary } => Some(primary.to_string()),
+            _ => None,
+        };
+        let mark = Mark { position, primary };
+        self.own_marks.add(mark.clone());
+        shared.watermark.add(mark);
+    }
+
+    /// Opens a transaction on the primary. `None`: this node is the primary now, open it here.
+    pub(super) fn open_session(
+        &mut self,
+        shared: &Arc<Shared>,
+        opening: Opening,
+    ) -> QueryResult<Option<(Session, Option<First>)>> {
+        let Opening { mode, expected, savepoints, first } = opening;
+        if let Some(work) = &first {
+            shared.options.limits.check(work).map_err(|refusal| called(refusal.into(), None))?;
+        }
+        let id = RequestId::new();
+        let begin = Begin { id, settings: self.settings()?, mode, expected, savepoints, first };
+        let trip = Trip::start(shared, "begin");
+        let result = self.send_begin(shared, begin);
+        trip.end(&result);
+        result
+    }
+
+    fn send_begin(
+        &mut self,
+        shared: &Arc<Shared>,
+        begin: Begin,
+    ) -> QueryResult<Option<(Session, Option<First>)>> {
+        let id = begin.id;
+        let deadline = Instant::now() + shared.options.forward_timeout;
+        if let Some(link) = self.link(shared) {
+            match pollster::block_on(link.begin(begin.clone(), deadline)) {
+                Ok((session, reply)) => return Ok(Some((Session { link, id: session }, reply))),
+                Err(error) if !is_worth_another_try(&error) => return Err(called(error, Some(id))),
+                Err(_) => {}
+            }
+        }
+        let forwarder = Arc::clone(&shared.forwarder);
+        let sent = shared.io.wait(async move {
+            let open = |link: Arc<Link>| {
+                let begin = begin.clone();
+                async move {
+                    let (id, first) = link.begin(begin, deadline).await?;
+                    Ok((Session { link, id }, first))
+                }
+            };
+            forwarder.with_primary(deadline.into(), open).await
+        });
+        match sent.ok_or_else(stopped)? {
+            Ok(Forwarded::There(opened)) => Ok(Some(opened)),
+            Ok(Forwarded::Here) => Ok(None),
+            Err(error) => Err(forwarded(error, Some(id))),
+        }
+    }
+
+    /// Runs work in the open session. The error says whether the session has survived it.
+    pub(super) fn step(&mut self, shared: &Arc<Shared>, session: &Session, work: Work) -> Result<Reply, Step> {
+        shared.options.limits.check(&work).map_err(|refusal| Step::Failed(called(refusal.into(), None)))?;
+        let trip = Trip::start(shared, "transaction");
+        let deadline = Instant::now() + shared.options.forward_timeout;
+        let answer = pollster::block_on(session.link.step(session.id, work, deadline));
+        let result = answer.map_err(|error| {
+            let lost = matches!(error, CallError::Refused(Refusal::SessionLost { .. })) || error.fate() == Fate::Unknown;
+            if lost { Step::Lost(error.to_string()) } else { Step::Failed(called(error, None)) }
+        });
+        trip.end(&result.as_ref().map_err(|error| match error {
+            Step::Lost(reason) => crate::Failure::TransactionLost.error(reason),
+            Step::Failed(error) => Error::QueryBuilderError(error.to_string().into()),
+        }));
+        result
+    }
+
+    /// Ends the open session. `Err((error, true))`: the transaction is still open.
+    pub(super) fn finish(
+        &mut self,
+        shared: &Arc<Shared>,
+        session: &Session,
+        commit: bool,
+    ) -> Result<(), (Error, bool)> {
+        let trip = Trip::start(shared, if commit { "commit" } else { "rollback" });
+        let deadline = Instant::now() + shared.options.forward_timeout;
+        let result = pollster::block_on(session.link.finish(session.id, commit, deadline));
+        let open = matches!(result, Err(CallError::Refused(Refusal::Database(_))));
+        let result = result.map_err(|error| called(error, None));
+        trip.end(&result);
+        if let Ok(reply) = &result {
+            self.mark(shared, reply);
+        }
+        result.map(drop).map_err(|error| (error, open))
+    }
+}
+
+/// Why a statement in a session failed.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// The statement alone; the transaction is still open.
+    Failed(Error),
+    /// The transaction is gone.
+    Lost(String),
+}
+
+/// The forwarder knows how to go on from these: nothing was applied, and it may help to look again.
+fn is_worth_another_try(error: &CallError) -> bool {
+    matches!(
+        error,
+        CallError::Unreachable { .. }
+            | CallError::Refused(Refusal::NotPrimary { .. } | Refusal::Overloaded { .. } | Refusal::ShuttingDown)
+    )
+}
+
+fn stopped() -> Error {
+    crate::Failure::Unreachable.error("the handle's I/O thread has ended")
+}

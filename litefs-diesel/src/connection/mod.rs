@@ -1,0 +1,214 @@
+//! The connection that applications use.
+
+mod destination;
+mod diesel_traits;
+mod forward;
+mod instrumentation;
+mod plan;
+mod run;
+mod scratch;
+mod session_functions;
+mod transaction;
+
+use std::sync::Arc;
+
+use diesel::connection::{AnsiTransactionManager, Connection, SimpleConnection, get_default_instrumentation};
+use diesel::result::{ConnectionError, ConnectionResult, QueryResult};
+use diesel::sqlite::SqliteConnection;
+use litefs_core::{RoleKind, RoleStamp};
+use litefs_rpc::client::Link;
+use litefs_rpc::wire::{Effects, Settings};
+
+use self::instrumentation::Silence;
+use self::scratch::Scratch;
+use self::transaction::Transaction;
+use crate::access::ClassCache;
+use crate::consistency::{Consistency, Marks};
+use crate::litefs::Shared;
+use crate::router::Route;
+
+/// A Diesel connection to a SQLite database on LiteFS. Reads run on this node's file, everything that changes the
+/// database on the primary; without LiteFS everything is local.
+///
+/// It takes the place of [`SqliteConnection`]: the same queries, the same errors, the same rows. Statements block
+/// until they are done, as with [`SqliteConnection`]; a forwarded one takes at most `forward_timeout`
+/// ([`LiteFsBuilder`](crate::LiteFsBuilder)).
+///
+/// [`Connection::establish`] finds the [`LiteFs`](crate::LiteFs) handle that this process has started for the file. On
+/// a LiteFS mount without a handle it starts one from the environment; it never falls back to plain SQLite there.
+///
+/// ```
+/// use diesel::prelude::*;
+/// use litefs_diesel::LiteFsConnection;
+///
+/// // No LiteFS here: plain SQLite.
+/// let mut conn = LiteFsConnection::establish(":memory:")?;
+/// diesel::sql_query("CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT)").execute(&mut conn)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct LiteFsConnection {
+    local: SqliteConnection,
+    /// `None`: not on LiteFS, everything is local.
+    home: Option<Arc<Shared>>,
+    /// The role as this connection last prepared itself for it.
+    seen: Option<RoleStamp>,
+    query_only: bool,
+    scratch: Scratch,
+    classes: ClassCache,
+    transaction: Transaction,
+    manager: AnsiTransactionManager,
+    silence: Silence,
+    /// The link used last and the role it was used in.
+    link: Option<(RoleStamp, Arc<Link>)>,
+    /// The session PRAGMAs that forwarded writes follow; `None` after one was set.
+    settings: Option<Settings>,
+    /// The last write's effects, if it was forwarded.
+    last_forwarded: Option<Effects>,
+    /// The rows changed by forwarded writes, for `total_changes()`.
+    forwarded_changes: i64,
+    consistency: Consistency,
+    own_marks: Marks,
+    forced: Option<Route>,
+}
+
+impl LiteFsConnection {
+    pub(crate) fn of(home: Arc<Shared>) -> ConnectionResult<Self> {
+        let local = home.open()?;
+        let consistency = home.options.consistency;
+        let mut connection = Self::around(local, Some(home), consistency);
+        connection.gate_default_instrumentation();
+        if let Some(shared) = connection.home.clone() {
+            connection.follow_role(&shared).map_err(ConnectionError::CouldntSetupConfiguration)?;
+        }
+        Ok(connection)
+    }
+
+    fn for_url(url: &str) -> ConnectionResult<Self> {
+        match Shared::for_url(url)? {
+            Some(home) => Self::of(home),
+            None => Ok(Self::around(SqliteConnection::establish(url)?, None, Consistency::default())),
+        }
+    }
+
+    fn around(local: SqliteConnection, home: Option<Arc<Shared>>, consistency: Consistency) -> Self {
+        Self {
+            local,
+            home,
+            seen: None,
+            query_only: false,
+            scratch: Scratch::default(),
+            classes: ClassCache::default(),
+            transaction: Transaction::default(),
+            manager: AnsiTransactionManager::default(),
+            silence: Silence::default(),
+            link: None,
+            settings: None,
+            last_forwarded: None,
+            forwarded_changes: 0,
+            consistency,
+            own_marks: Marks::default(),
+            forced: None,
+        }
+    }
+
+    /// The local connection got Diesel's default instrumentation; from here on it goes through our gate.
+    fn gate_default_instrumentation(&mut self) {
+        if let Some(default) = get_default_instrumentation() {
+            self.local.set_instrumentation(self.silence.gate(default));
+        }
+    }
+
+    /// What this connection's reads must see, from now on.
+    pub fn set_consistency(&mut self, consistency: Consistency) {
+        self.consistency = consistency;
+    }
+
+    /// What this connection's reads must see.
+    #[must_use]
+    pub fn consistency(&self) -> Consistency {
+        self.consistency
+    }
+
+    /// Runs `work` with every statement on the primary, reads too, whatever the router says.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub fn on_primary<T, E>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
+        self.forced(Route::Primary, work)
+    }
+
+    /// Runs `work` with every statement on this node's file, whatever the router says. On a replica, writes fail as
+    /// SQLite fails them on a read-only database.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub fn on_local<T, E>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
+        self.forced(Route::Local, work)
+    }
+
+    fn forced<T, E>(&mut self, route: Route, work: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
+        let before = self.forced.replace(route);
+        // The override must not outlive the call, however that ends.
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(self)));
+        self.forced = before;
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// The handle's shared part, where statements may have to leave this node. One atomic load where there is LiteFS,
+    /// none where there is not.
+    #[inline]
+    fn clustered(&self) -> Option<(&Arc<Shared>, RoleStamp)> {
+        let shared = self.home.as_ref()?;
+        let stamp = shared.tracker.stamp();
+        (stamp.kind() != RoleKind::Standalone).then_some((shared, stamp))
+    }
+
+    fn is_writable(&self, shared: &Shared) -> bool {
+        matches!(shared.tracker.stamp().kind(), RoleKind::Primary | RoleKind::Standalone)
+    }
+
+    /// Prepares the local connection for the role as it is now: on a node that is not the primary it must not write,
+    /// not even by mistake, because LiteFS would let it seem to succeed until COMMIT.
+    fn follow_role(&mut self, shared: &Shared) -> QueryResult<()> {
+        let stamp = shared.tracker.stamp();
+        if self.seen != Some(stamp) {
+            let writable = matches!(stamp.kind(), RoleKind::Primary | RoleKind::Standalone);
+            self.set_query_only(!writable)?;
+            self.seen = Some(stamp);
+        }
+        Ok(())
+    }
+
+    fn set_query_only(&mut self, on: bool) -> QueryResult<()> {
+        if self.query_only != on {
+            let _silent = self.silence.keep();
+            self.local.batch_execute(if on { "PRAGMA query_only = ON" } else { "PRAGMA query_only = OFF" })?;
+            self.query_only = on;
+        }
+        Ok(())
+    }
+
+    /// Runs something that writes to a temporary or attached database, which `query_only` would forbid.
+    fn lifting_query_only<T>(&mut self, write: impl FnOnce(&mut Self) -> QueryResult<T>) -> QueryResult<T> {
+        let on = self.query_only;
+        self.set_query_only(false)?;
+        let result = write(self);
+        self.set_query_only(on)?;
+        result
+    }
+}
+
+impl Drop for LiteFsConnection {
+    fn drop(&mut self) {
+        self.abandon_session();
+    }
+}
+
+impl std::fmt::Debug for LiteFsConnection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LiteFsConnection")
+            .field("role", &self.home.as_ref().map(|shared| shared.tracker.role()))
+            .field("consistency", &self.consistency)
+            .finish_non_exhaustive()
+    }
+}

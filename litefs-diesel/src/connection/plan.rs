@@ -1,0 +1,207 @@
+//! From a statement to its class and destination, and what has to be true before it runs.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use diesel::query_builder::{QueryFragment, QueryId};
+use diesel::result::QueryResult;
+use diesel::sqlite::Sqlite;
+use litefs_core::RoleKind;
+use litefs_rpc::sqlite::sql::{SqlStatement, statements};
+use litefs_rpc::wire::Settings;
+
+use super::LiteFsConnection;
+use super::destination::{Destination, Phase, destination};
+use super::scratch::sql_of;
+use super::session_functions::Answers;
+use crate::Failure;
+use crate::access::{Access, Class, classify_with};
+use crate::consistency::{Consistency, Marks, Visibility, WhenBehind, make_visible};
+use crate::litefs::Shared;
+use crate::router::{Route, Situation};
+
+impl LiteFsConnection {
+    /// The class of a query. For one with a static id this is one lookup; its text is not built.
+    pub(super) fn class_of<T>(&mut self, query: &T) -> QueryResult<Class>
+    where
+        T: QueryFragment<Sqlite> + QueryId,
+    {
+        let Some(id) = T::query_id() else {
+            return self.class_of_text(sql_of(query)?);
+        };
+        if let Some(class) = self.classes.by_id(id) {
+            return Ok(class);
+        }
+        let class = self.classify_text(&sql_of(query)?);
+        self.classes.put_id(id, class);
+        Ok(class)
+    }
+
+    fn class_of_text(&mut self, sql: String) -> QueryResult<Class> {
+        if let Some(class) = self.classes.by_text(&sql) {
+            return Ok(class);
+        }
+        let class = self.classify_text(&sql);
+        self.classes.put_text(sql, class);
+        Ok(class)
+    }
+
+    fn classify_text(&mut self, sql: &str) -> Class {
+        match statements(sql).as_slice() {
+            [] => Class::NOTHING,
+            [statement] => self.classify_statement(statement),
+            [first, ..] => Class { single: false, ..self.classify_statement(first) },
+        }
+    }
+
+    pub(super) fn classify_statement(&mut self, statement: &SqlStatement<'_>) -> Class {
+        let _silent = self.silence.keep();
+        classify_with(&mut self.local, statement)
+    }
+
+    /// Where a statement runs. `sql` is built only for routers that look at it.
+    pub(super) fn destination(
+        &self,
+        shared: &Shared,
+        class: Class,
+        phase: Phase,
+        sql: &dyn Fn() -> String,
+    ) -> Destination {
+        let role = shared.tracker.stamp().kind();
+        let writable = matches!(role, RoleKind::Primary | RoleKind::Standalone);
+        destination(class, writable, phase, || match &self.forced {
+            Some(route) => route.clone(),
+            None => {
+                let in_transaction = phase != Phase::Autocommit;
+                shared.options.router.route(&Situation { access: class.access, role, in_transaction, sql })
+            }
+        })
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.transaction.phase()
+    }
+
+    /// Makes sure that a local read sees what it must, before its snapshot is taken. `Route::Primary`: it cannot be
+    /// seen here in time, read it there.
+    #[inline]
+    pub(super) fn before_local_read(&mut self, shared: &Arc<Shared>) -> QueryResult<Route> {
+        let highest = match self.consistency {
+            Consistency::ReadYourWrites => shared.watermark.highest(),
+            Consistency::Session => self.own_marks.highest(),
+            Consistency::Eventual => return Ok(Route::Local),
+            Consistency::Strong => return self.catch_up(shared, None),
+        };
+        if highest <= shared.tracker.last_txid() {
+            return Ok(Route::Local);
+        }
+        let marks = match self.consistency {
+            Consistency::Session => self.own_marks.clone(),
+            _ => shared.watermark.marks(),
+        };
+        self.catch_up(shared, Some(marks))
+    }
+
+    /// The slow half: waits for `marks`, or for wherever the primary is.
+    #[cold]
+    fn catch_up(&mut self, shared: &Arc<Shared>, marks: Option<Marks>) -> QueryResult<Route> {
+        if self.is_writable(shared) {
+            return Ok(Route::Local);
+        }
+        let deadline = Instant::now() + shared.options.read_timeout;
+        let marks = match marks {
+            Some(marks) => marks,
+            None => self.primary_position(shared, deadline)?,
+        };
+        // The file may have come far enough without anybody having said so yet.
+        if shared.tracker.read_position().is_ok_and(|position| position.txid >= marks.highest()) {
+            return Ok(Route::Local);
+        }
+        let (tracker, forwarder) = (shared.tracker.clone(), Arc::clone(&shared.forwarder));
+        let waiting = make_visible(tracker, forwarder, marks.clone(), deadline.into());
+        match shared.io.wait(waiting) {
+            Some(Visibility::Here(settled)) => {
+                shared.watermark.settle(&marks, &settled);
+                if self.own_marks == marks {
+                    self.own_marks = settled;
+                }
+                Ok(Route::Local)
+            }
+            _ => self.behind(shared),
+        }
+    }
+
+    fn primary_position(&mut self, shared: &Arc<Shared>, deadline: Instant) -> QueryResult<Marks> {
+        use litefs_rpc::client::Forwarded;
+        let forwarder = Arc::clone(&shared.forwarder);
+        let asked = shared.io.wait(async move {
+            forwarder.with_primary(deadline.into(), |link| async move { link.position(deadline).await }).await
+        });
+        let mut marks = Marks::default();
+        match asked {
+            Some(Ok(Forwarded::There(position))) => {
+                let primary = match shared.tracker.role() {
+                    litefs_core::Role::Replica { primary } => Some(primary.to_string()),
+                    _ => None,
+                };
+                marks.add(crate::consistency::Mark { position, primary });
+                Ok(marks)
+            }
+            Some(Ok(Forwarded::Here)) => Ok(marks),
+            Some(Err(error)) if shared.options.when_behind != WhenBehind::ReadStale => {
+                Err(crate::error::forwarded(error, None))
+            }
+            _ => Ok(marks),
+        }
+    }
+
+    fn behind(&self, shared: &Shared) -> QueryResult<Route> {
+        match shared.options.when_behind {
+            WhenBehind::ReadPrimary => Ok(Route::Primary),
+            WhenBehind::ReadStale => Ok(Route::Local),
+            WhenBehind::Fail => {
+                let waited = shared.options.read_timeout;
+                Err(Failure::Behind.error(format!("this node has not caught up with what must be seen within {waited:?}")))
+            }
+        }
+    }
+
+    /// The session PRAGMAs as they stand, read from the local connection after each change.
+    pub(super) fn settings(&mut self) -> QueryResult<Settings> {
+        if let Some(settings) = self.settings {
+            return Ok(settings);
+        }
+        let _silent = self.silence.keep();
+        let settings = litefs_rpc::sqlite::read_settings(&mut self.local)?;
+        self.settings = Some(settings);
+        Ok(settings)
+    }
+
+    /// What `last_insert_rowid()` and its like say on this connection.
+    pub(super) fn session_answers(&mut self) -> QueryResult<Answers> {
+        let _silent = self.silence.keep();
+        let [rowid, changes, total] = litefs_rpc::sqlite::session_functions(&mut self.local)?;
+        let (last_insert_rowid, changes) = match self.last_forwarded {
+            Some(effects) => (effects.last_insert_rowid, effects.changes),
+            None => (rowid, changes),
+        };
+        Ok(Answers { last_insert_rowid, changes, total_changes: total + self.forwarded_changes })
+    }
+
+    /// Before a statement that reads the local file: takes the snapshot of a pending transaction, or waits.
+    pub(super) fn prepare_local(&mut self, shared: &Arc<Shared>, class: Class) -> QueryResult<Route> {
+        let phase = self.phase();
+        if class.access == Access::Read && matches!(phase, Phase::Autocommit | Phase::Pending) {
+            // Somebody who insists on the local file gets it as it is.
+            let forced_local = self.forced == Some(Route::Local);
+            if !forced_local && self.before_local_read(shared)? == Route::Primary {
+                return Ok(Route::Primary);
+            }
+        }
+        let concerns_transaction = class.access != Access::Local || class.writes_locally || class.sets_session;
+        if phase == Phase::Pending && concerns_transaction {
+            self.begin_local(shared)?;
+        }
+        Ok(Route::Local)
+    }
+}

@@ -1,0 +1,369 @@
+//! The life of one statement.
+
+use std::sync::Arc;
+
+use diesel::connection::{Connection, InstrumentationEvent, SimpleConnection};
+use diesel::query_builder::{QueryFragment, QueryId};
+use diesel::result::{DatabaseErrorKind, Error, QueryResult};
+use diesel::sqlite::Sqlite;
+use litefs_rpc::sqlite::BoundQuery;
+use litefs_rpc::sqlite::sql::statements;
+use litefs_rpc::wire::{Answer, Effects, Reply, RowSet, Statement, Work};
+
+use super::LiteFsConnection;
+use super::destination::{Destination, Phase};
+use super::scratch::sql_of;
+use super::session_functions::answered;
+use crate::Failure;
+use crate::access::{Access, Class, Control, ScriptPlan, plan_script};
+use crate::litefs::Shared;
+use crate::router::Route;
+
+/// Where a statement is going to run, after everything that must happen before.
+pub(super) enum Ready {
+    /// Here, as it stands.
+    Local,
+    /// Here, as plain text and values: its questions about the last write are answered in the text.
+    Answered(Statement),
+    /// Here, collected to the end before the first row is handed out: LiteFS may reject the commit after SQLite has
+    /// returned rows.
+    Collected,
+    /// There.
+    Elsewhere(Destination),
+}
+
+impl LiteFsConnection {
+    pub(super) fn ready<T>(&mut self, shared: &Arc<Shared>, class: Class, query: &T) -> QueryResult<Ready>
+    where
+        T: QueryFragment<Sqlite>,
+    {
+        self.follow_role(shared)?;
+        if class.refused {
+            return Err(refusal(&sql_of(query)?));
+        }
+        let phase = self.phase();
+        let destination = self.destination(shared, class, phase, &|| sql_of(query).unwrap_or_default());
+        match destination {
+            Destination::Local => self.ready_here(shared, class, query),
+            Destination::Reject(reason) => Err(Failure::Rejected.error(reason)),
+            Destination::Split => Err(split()),
+            Destination::Lost => Err(self.transaction.lost()),
+            Destination::Demoted => Err(self.demoted()),
+            elsewhere => Ok(Ready::Elsewhere(elsewhere)),
+        }
+    }
+
+    fn ready_here<T>(&mut self, shared: &Arc<Shared>, class: Class, query: &T) -> QueryResult<Ready>
+    where
+        T: QueryFragment<Sqlite>,
+    {
+        if self.prepare_local(shared, class)? == Route::Primary {
+            let pending = self.phase() == Phase::Pending;
+            return Ok(Ready::Elsewhere(if pending { Destination::Move } else { Destination::Primary }));
+        }
+        if class.asks_session && (self.last_forwarded.is_some() || self.forwarded_changes > 0) {
+            return Ok(Ready::Answered(self.capture(class, query)?));
+        }
+        Ok(if class.access == Access::Write { Ready::Collected } else { Ready::Local })
+    }
+
+    /// The query as text and values, with its questions about the last write answered.
+    fn capture<T>(&mut self, class: Class, query: &T) -> QueryResult<Statement>
+    where
+        T: QueryFragment<Sqlite>,
+    {
+        let mut statement = self.scratch.capture(query)?;
+        if class.asks_session {
+            let answers = self.session_answers()?;
+            statement.sql = answered(&statement.sql, answers);
+            statement.cacheable = false;
+        }
+        Ok(statement)
+    }
+
+    /// Runs a statement away from here. `None`: this node is the primary now, run it here.
+    pub(super) fn run_elsewhere<T>(
+        &mut self,
+        shared: &Arc<Shared>,
+        class: Class,
+        destination: &Destination,
+        query: &T,
+        work: fn(Statement) -> Work,
+    ) -> QueryResult<Option<Reply>>
+    where
+        T: QueryFragment<Sqlite>,
+    {
+        let debug = diesel::debug_query::<Sqlite, _>(query);
+        self.local.instrumentation().on_connection_event(InstrumentationEvent::start_query(&debug));
+        let result = self.capture(class, query).and_then(|statement| {
+            let reply = self.carry(shared, class.access, destination, work(statement))?;
+            if let Some(reply) = &reply {
+                self.remember(class.counts, class.inserts, reply.effects);
+            }
+            Ok(reply)
+        });
+        let event = InstrumentationEvent::finish_query(&debug, result.as_ref().err());
+        self.local.instrumentation().on_connection_event(event);
+        result
+    }
+
+    fn carry(
+        &mut self,
+        shared: &Arc<Shared>,
+        access: Access,
+        destination: &Destination,
+        work: Work,
+    ) -> QueryResult<Option<Reply>> {
+        match destination {
+            Destination::Session => self.in_session(shared, work).map(Some),
+            Destination::Move => self.move_to_primary(shared, work),
+            _ => self.forward(shared, if access == Access::Read { "read" } else { "write" }, work),
+        }
+    }
+
+    /// What the session functions say after a forwarded statement. The connection it ran on is shared: of its
+    /// numbers only those that this statement has set are this connection's.
+    fn remember(&mut self, counts: bool, inserts: bool, effects: Effects) {
+        self.forwarded_changes += effects.total_changes;
+        if counts {
+            let before = self.last_forwarded.map(|last| last.last_insert_rowid);
+            let rowid = if inserts && effects.changes > 0 {
+                effects.last_insert_rowid
+            } else {
+                before.unwrap_or_else(|| self.local_rowid())
+            };
+            self.last_forwarded = Some(Effects { last_insert_rowid: rowid, ..effects });
+        }
+    }
+
+    fn local_rowid(&mut self) -> i64 {
+        let _silent = self.silence.keep();
+        litefs_rpc::sqlite::session_functions(&mut self.local).map_or(0, |[rowid, ..]| rowid)
+    }
+
+    /// After a statement that ran on the local file.
+    pub(super) fn ran_here(&mut self, class: Class) {
+        if class.writes_locally {
+            self.classes.clear();
+        }
+        if class.sets_session {
+            self.settings = None;
+        }
+        if class.counts {
+            self.last_forwarded = None;
+        }
+    }
+
+    /// Whether an autocommit write that failed here should be run on the primary: LiteFS rejected it because this
+    /// node is not the primary any more. Nothing of it was applied.
+    pub(super) fn was_demoted(&mut self, shared: &Arc<Shared>, class: Class, error: &Error) -> bool {
+        let candidate = class.access == Access::Write
+            && self.phase() == Phase::Autocommit
+            && self.forced != Some(Route::Local)
+            && crate::demotion::is_rejection(error);
+        if !candidate {
+            return false;
+        }
+        let tracker = shared.tracker.clone();
+        shared.io.wait(async move { tracker.confirm().await });
+        !self.is_writable(shared)
+    }
+
+    pub(super) fn execute<T>(&mut self, query: &T) -> QueryResult<usize>
+    where
+        T: QueryFragment<Sqlite> + QueryId,
+    {
+        let Some((shared, _)) = self.clustered() else {
+            return self.local.execute_returning_count(query);
+        };
+        let shared = Arc::clone(shared);
+        let class = self.class_of(query)?;
+        if class.control {
+            return self.batch(&shared, &sql_of(query)?).map(|()| 0);
+        }
+        // Twice at most: a role that changes in between is followed once, then the error stands.
+        for _ in 0..2 {
+            let here = match self.ready(&shared, class, query)? {
+                Ready::Elsewhere(destination) => {
+                    match self.run_elsewhere(&shared, class, &destination, query, Work::Execute)? {
+                        Some(reply) => return Ok(self.count(class, &reply)),
+                        None => continue,
+                    }
+                }
+                Ready::Answered(statement) => {
+                    let query = BoundQuery::new(&statement.sql, &statement.params, false);
+                    self.execute_here(class, &query)
+                }
+                Ready::Local | Ready::Collected => self.execute_here(class, query),
+            };
+            match here {
+                Err(error) if self.was_demoted(&shared, class, &error) => {}
+                result => return result,
+            }
+        }
+        Err(Failure::NoPrimary.error("the primary changed again and again while the statement ran"))
+    }
+
+    fn execute_here<T>(&mut self, class: Class, query: &T) -> QueryResult<usize>
+    where
+        T: QueryFragment<Sqlite> + QueryId,
+    {
+        let result = if class.writes_locally {
+            self.lifting_query_only(|conn| conn.local.execute_returning_count(query))
+        } else {
+            self.local.execute_returning_count(query)
+        };
+        self.ran_here(class);
+        result
+    }
+
+    /// `changes()` counts INSERT, UPDATE and DELETE; after anything else SQLite repeats the last count.
+    fn count(&self, class: Class, reply: &Reply) -> usize {
+        let count = match (class.counts, &reply.answer) {
+            (true, Answer::Count(count)) => *count,
+            _ => self.last_forwarded.map_or(0, |last| u64::try_from(last.changes).unwrap_or(0)),
+        };
+        usize::try_from(count).unwrap_or(usize::MAX)
+    }
+
+    /// Several statements without parameters, or one that steers the transaction.
+    pub(super) fn batch(&mut self, shared: &Arc<Shared>, sql: &str) -> QueryResult<()> {
+        self.follow_role(shared)?;
+        let all = statements(sql);
+        let classes: Vec<_> = all.iter().map(|statement| self.classify_statement(statement)).collect();
+        if let Some(refused) = all.iter().zip(&classes).find(|(_, class)| class.refused) {
+            return Err(refusal(refused.0.sql));
+        }
+        match plan_script(&all, &classes) {
+            ScriptPlan::Control(control) => self.steer(shared, &control, sql),
+            ScriptPlan::Refused(reason) => Err(Failure::Denied.error(reason)),
+            ScriptPlan::Local { writes_locally, sets_session, reads } => {
+                let access = if reads { Access::Read } else { Access::Local };
+                let class = Class { access, writes_locally, sets_session, ..Class::NOTHING };
+                self.script(shared, class, sql, &[])
+            }
+            ScriptPlan::Write { session } => {
+                let any = |test: fn(&Class) -> bool| classes.iter().any(test);
+                let (counts, inserts) = (any(|class| class.counts), any(|class| class.inserts));
+                let class = Class { access: Access::Write, counts, inserts, ..Class::NOTHING };
+                self.script(shared, class, sql, &session)
+            }
+        }
+    }
+
+    /// A statement that steers the transaction is heard by the user's instrumentation once, whether SQLite runs it
+    /// here, there, or later.
+    fn steer(&mut self, shared: &Arc<Shared>, control: &Control, sql: &str) -> QueryResult<()> {
+        self.heard(sql, |conn| {
+            let _silent = conn.silence.keep();
+            conn.control(shared, control, sql)
+        })
+    }
+
+    fn heard(&mut self, sql: &str, run: impl FnOnce(&mut Self) -> QueryResult<()>) -> QueryResult<()> {
+        let text = diesel::connection::StrQueryHelper::new(sql);
+        self.local.instrumentation().on_connection_event(InstrumentationEvent::start_query(&text));
+        let result = run(self);
+        let event = InstrumentationEvent::finish_query(&text, result.as_ref().err());
+        self.local.instrumentation().on_connection_event(event);
+        result
+    }
+
+    fn script(&mut self, shared: &Arc<Shared>, class: Class, sql: &str, session: &[String]) -> QueryResult<()> {
+        for _ in 0..2 {
+            let phase = self.phase();
+            let destination = match self.destination(shared, class, phase, &|| sql.to_owned()) {
+                Destination::Local => match self.prepare_local(shared, class)? {
+                    Route::Primary if phase == Phase::Pending => Destination::Move,
+                    Route::Primary => Destination::Primary,
+                    _ => Destination::Local,
+                },
+                other => other,
+            };
+            match destination {
+                Destination::Local => {
+                    let result = self.script_here(class, sql);
+                    match result {
+                        Err(error) if self.was_demoted(shared, class, &error) => self.follow_role(shared)?,
+                        result => return result,
+                    }
+                }
+                Destination::Reject(reason) => return Err(Failure::Rejected.error(reason)),
+                Destination::Split => return Err(split()),
+                Destination::Lost => return Err(self.transaction.lost()),
+                Destination::Demoted => return Err(self.demoted()),
+                elsewhere => {
+                    if self.script_elsewhere(shared, class, &elsewhere, sql)? {
+                        return self.repeat_session_pragmas(session);
+                    }
+                    self.follow_role(shared)?;
+                }
+            }
+        }
+        Err(Failure::NoPrimary.error("the primary changed again and again while the script ran"))
+    }
+
+    fn script_here(&mut self, class: Class, sql: &str) -> QueryResult<()> {
+        let result = if class.writes_locally {
+            self.lifting_query_only(|conn| conn.local.batch_execute(sql))
+        } else {
+            self.local.batch_execute(sql)
+        };
+        self.ran_here(class);
+        if class.sets_session && self.phase() == Phase::Remote {
+            let shared = self.home.clone();
+            result?;
+            return shared.map_or(Ok(()), |shared| self.in_session(&shared, Work::Script(sql.to_owned())).map(drop));
+        }
+        result
+    }
+
+    /// `false`: this node is the primary now, run it here.
+    fn script_elsewhere(
+        &mut self,
+        shared: &Arc<Shared>,
+        class: Class,
+        destination: &Destination,
+        sql: &str,
+    ) -> QueryResult<bool> {
+        let mut there = false;
+        self.heard(sql, |conn| {
+            let reply = conn.carry(shared, class.access, destination, Work::Script(sql.to_owned()))?;
+            if let Some(reply) = &reply {
+                conn.remember(class.counts, class.inserts, reply.effects);
+            }
+            there = reply.is_some();
+            Ok(())
+        })?;
+        Ok(there)
+    }
+
+    /// PRAGMAs within a forwarded script concern this connection as well.
+    fn repeat_session_pragmas(&mut self, session: &[String]) -> QueryResult<()> {
+        let _silent = self.silence.keep();
+        for pragma in session {
+            self.local.batch_execute(pragma)?;
+            self.settings = None;
+        }
+        Ok(())
+    }
+}
+
+/// The rows of a reply.
+pub(super) fn rows(reply: Reply) -> QueryResult<RowSet> {
+    match reply.answer {
+        Answer::Rows(rows) => Ok(rows),
+        other => Err(Failure::Protocol.error(format!("asked for rows, the primary answered {other:?}"))),
+    }
+}
+
+fn refusal(sql: &str) -> Error {
+    let reason = statements(sql).iter().find_map(litefs_rpc::sqlite::refused_under_litefs);
+    Failure::Denied.error(reason.unwrap_or_else(|| "refused under LiteFS".into()))
+}
+
+fn split() -> Error {
+    let message = "one statement changes the database and also a temporary or attached table, which exists on this \
+                   connection only";
+    Error::DatabaseError(DatabaseErrorKind::Unknown, Box::new(message.to_string()))
+}

@@ -1,0 +1,204 @@
+use std::fmt;
+
+use diesel::result::{DatabaseErrorInformation, DatabaseErrorKind, Error as DieselError};
+use litefs_rpc::client::{CallError, Fate, ForwardError};
+use litefs_rpc::wire::{Refusal, RequestId};
+
+/// What went wrong between this node and the primary, told apart by what the caller may do about it.
+///
+/// Errors of SQL (constraints, syntax, missing tables) are not here: they arrive as the same
+/// [`diesel::result::Error`] that the primary's SQLite gave. All others travel inside Diesel's error type as well;
+/// [`Failure::of`] finds them there:
+///
+/// ```
+/// # fn handle(error: diesel::result::Error) {
+/// match litefs_diesel::Failure::of(&error) {
+///     Some(failure) if failure.may_retry() => { /* nothing was applied: run it again */ }
+///     Some(litefs_diesel::Failure::OutcomeUnknown) => { /* look before you run it again */ }
+///     _ => { /* an error of the statement itself */ }
+/// }
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Failure {
+    /// No primary was known for as long as `primary_timeout`. Nothing was applied.
+    NoPrimary,
+    /// The primary could not be reached in time. Nothing was applied.
+    Unreachable,
+    /// The primary refused this node: wrong secret, another database, another protocol version. Nothing was applied,
+    /// and trying again will not help.
+    Incompatible,
+    /// The primary has too much to do. Nothing was applied.
+    Busy,
+    /// The answer was lost or the commit could not be proven: the write may or may not be applied.
+    OutcomeUnknown,
+    /// The statement cannot run on the primary at all, for example ATTACH. Nothing was applied.
+    Denied,
+    /// A size limit was exceeded. Nothing was applied.
+    TooLarge,
+    /// The router refused the statement. Nothing was applied.
+    Rejected,
+    /// The database moved on between a transaction's reads and its first write. Nothing was applied: run the
+    /// transaction again.
+    SnapshotMoved,
+    /// The transaction is gone: a time limit, a lost connection, the end of the node's primacy. Nothing was applied.
+    TransactionLost,
+    /// This node did not catch up in time and the policy is to fail rather than to read old data.
+    Behind,
+    /// The primary did something that the protocol does not allow.
+    Protocol,
+}
+
+const CODES: [(Failure, &str); 12] = [
+    (Failure::NoPrimary, "litefs: no primary"),
+    (Failure::Unreachable, "litefs: unreachable"),
+    (Failure::Incompatible, "litefs: incompatible"),
+    (Failure::Busy, "litefs: busy"),
+    (Failure::OutcomeUnknown, "litefs: outcome unknown"),
+    (Failure::Denied, "litefs: denied"),
+    (Failure::TooLarge, "litefs: too large"),
+    (Failure::Rejected, "litefs: rejected"),
+    (Failure::SnapshotMoved, "litefs: snapshot moved"),
+    (Failure::TransactionLost, "litefs: transaction lost"),
+    (Failure::Behind, "litefs: behind"),
+    (Failure::Protocol, "litefs: protocol"),
+];
+
+impl Failure {
+    /// The failure inside a Diesel error, if it is one of ours.
+    #[must_use]
+    pub fn of(error: &DieselError) -> Option<Self> {
+        let DieselError::DatabaseError(_, information) = error else { return None };
+        let code = information.details()?;
+        CODES.iter().find(|(_, known)| *known == code).map(|(failure, _)| *failure)
+    }
+
+    /// Whether nothing was applied and the same call may well succeed later.
+    #[must_use]
+    pub fn may_retry(self) -> bool {
+        use Failure::{Behind, Busy, NoPrimary, SnapshotMoved, TransactionLost, Unreachable};
+        matches!(self, NoPrimary | Unreachable | Busy | SnapshotMoved | TransactionLost | Behind)
+    }
+
+    fn code(self) -> &'static str {
+        CODES.iter().find(|(failure, _)| *failure == self).map_or("litefs", |(_, code)| code)
+    }
+
+    /// Diesel's nearest kind, for callers that match on it.
+    fn kind(self) -> DatabaseErrorKind {
+        match self {
+            Failure::SnapshotMoved => DatabaseErrorKind::SerializationFailure,
+            Failure::OutcomeUnknown | Failure::TransactionLost => DatabaseErrorKind::ClosedConnection,
+            Failure::Rejected => DatabaseErrorKind::ReadOnlyTransaction,
+            Failure::Denied | Failure::Behind | Failure::Protocol => DatabaseErrorKind::Unknown,
+            Failure::NoPrimary
+            | Failure::Unreachable
+            | Failure::Incompatible
+            | Failure::Busy
+            | Failure::TooLarge => DatabaseErrorKind::UnableToSendCommand,
+        }
+    }
+
+    pub(crate) fn error(self, message: impl fmt::Display) -> DieselError {
+        let information = Information { message: message.to_string(), code: self.code() };
+        DieselError::DatabaseError(self.kind(), Box::new(information))
+    }
+}
+
+/// A failure on its way through Diesel's error type; `details` carries the code.
+#[derive(Debug)]
+struct Information {
+    message: String,
+    code: &'static str,
+}
+
+impl DatabaseErrorInformation for Information {
+    fn message(&self) -> &str {
+        &self.message
+    }
+    fn details(&self) -> Option<&str> {
+        Some(self.code)
+    }
+    fn hint(&self) -> Option<&str> {
+        None
+    }
+    fn table_name(&self) -> Option<&str> {
+        None
+    }
+    fn column_name(&self) -> Option<&str> {
+        None
+    }
+    fn constraint_name(&self) -> Option<&str> {
+        None
+    }
+    fn statement_position(&self) -> Option<i32> {
+        None
+    }
+}
+
+/// A forwarded write's failure as the caller of Diesel sees it.
+pub(crate) fn forwarded(error: ForwardError, id: Option<RequestId>) -> DieselError {
+    match error {
+        ForwardError::Call(error) => called(error, id),
+        error => Failure::NoPrimary.error(error),
+    }
+}
+
+/// A failed call as the caller of Diesel sees it.
+pub(crate) fn called(error: CallError, id: Option<RequestId>) -> DieselError {
+    let failure = match &error {
+        CallError::Unreachable { .. } => Failure::Unreachable,
+        CallError::Handshake { .. } => Failure::Incompatible,
+        CallError::Encoding(_) => Failure::TooLarge,
+        CallError::Refused(refusal) => match refusal {
+            Refusal::Database(error) => return litefs_rpc::sqlite::to_diesel(error.clone()),
+            Refusal::NotPrimary { .. } => Failure::NoPrimary,
+            Refusal::Overloaded { .. } | Refusal::TooLate | Refusal::ShuttingDown => Failure::Busy,
+            Refusal::Denied { .. } => Failure::Denied,
+            Refusal::TooLarge { .. } => Failure::TooLarge,
+            Refusal::SnapshotMoved { .. } => Failure::SnapshotMoved,
+            Refusal::SessionLost { .. } => Failure::TransactionLost,
+            Refusal::Unproven { .. } => Failure::OutcomeUnknown,
+        },
+        _ => Failure::OutcomeUnknown,
+    };
+    match (error.fate(), id) {
+        (Fate::Unknown, Some(id)) => failure.error(format!("{error} (write {id} may or may not be applied)")),
+        _ => failure.error(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_failure_is_found_again_inside_diesels_error() {
+        for (failure, _) in CODES {
+            assert_eq!(Failure::of(&failure.error("why")), Some(failure));
+        }
+        assert_eq!(Failure::of(&DieselError::NotFound), None);
+        let plain = DieselError::DatabaseError(DatabaseErrorKind::Unknown, Box::new("x".to_string()));
+        assert_eq!(Failure::of(&plain), None);
+    }
+
+    #[test]
+    fn an_unknown_outcome_names_the_write() {
+        let id = RequestId::new();
+        let lost = CallError::Lost { address: "a:1".into(), reason: "reset".into() };
+        let error = called(lost, Some(id));
+        assert_eq!(Failure::of(&error), Some(Failure::OutcomeUnknown));
+        assert!(error.to_string().contains(&id.to_string()), "{error}");
+    }
+
+    #[test]
+    fn m7_a_database_error_keeps_its_kind_and_message() {
+        use litefs_rpc::wire::{DatabaseError, DatabaseErrorKind as Wire};
+        let refusal = Refusal::Database(DatabaseError { kind: Wire::UniqueViolation, message: "taken".into() });
+        match called(refusal.into(), None) {
+            DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, i) => assert_eq!(i.message(), "taken"),
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Diesel on LiteFS: every node reads its own SQLite file and writes through its normal connection.
+//!
+//! [LiteFS](https://github.com/superfly/litefs) replicates SQLite databases from one primary to many replicas, and on a
+//! replica SQLite cannot write. Two lines change in an application that keeps its data there through Diesel:
+//!
+//! ```no_run
+//! use diesel::r2d2;
+//! use litefs_diesel::LiteFs;
+//!
+//! let litefs = LiteFs::start("/litefs/app.db")?; // tracks the primary, takes writes of others if it is us
+//! let pool = r2d2::Pool::builder().build(litefs.connection_manager())?; // was ConnectionManager<SqliteConnection>
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Reads run on the local file. INSERT, UPDATE, DELETE, DDL, RETURNING, scripts and transactions run on the primary,
+//! wherever it is now. What this process wrote, it reads ([`Consistency`]). Where there is no LiteFS (a laptop, a test)
+//! everything is local, without a condition in the application:
+//!
+//! ```
+//! use diesel::prelude::*;
+//! use litefs_diesel::{LiteFs, LiteFsConnection};
+//!
+//! diesel::table! { notes { id -> Integer, text -> Text, } }
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("app.db");
+//! # let path = path.to_str().unwrap();
+//! let litefs = LiteFs::start(path)?;
+//! let mut conn: LiteFsConnection = litefs.establish()?;
+//! diesel::sql_query("CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL)").execute(&mut conn)?;
+//! let id: i32 = diesel::insert_into(notes::table)
+//!     .values(notes::text.eq("hello"))
+//!     .returning(notes::id)
+//!     .get_result(&mut conn)?;
+//! assert_eq!(notes::table.find(id).select(notes::text).get_result::<String>(&mut conn)?, "hello");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! * Where a statement runs is decided by SQLite's own planner ([`Access`]) and a [`Router`].
+//! * What can go wrong between the nodes is told apart by what to do about it: [`Failure`].
+//! * Several processes of one node: all but one say [`serve(false)`](LiteFsBuilder::serve).
+
+mod access;
+mod connection;
+mod consistency;
+mod demotion;
+mod error;
+mod io_thread;
+mod litefs;
+mod manager;
+mod options;
+mod primaries;
+mod registry;
+mod router;
+mod tracking_table;
+
+pub use access::Access;
+pub use connection::LiteFsConnection;
+pub use consistency::{Consistency, UnknownName, WhenBehind};
+pub use error::Failure;
+pub use litefs::{LiteFs, StartError};
+pub use litefs_core as core;
+pub use litefs_rpc as rpc;
+pub use manager::ConnectionManager;
+pub use options::LiteFsBuilder;
+pub use router::{EverythingOnPrimary, ForwardWrites, LocalOnly, RejectWrites, Route, Router, Situation};

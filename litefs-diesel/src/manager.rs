@@ -1,0 +1,43 @@
+use diesel::r2d2::{ManageConnection, R2D2Connection};
+
+use crate::connection::LiteFsConnection;
+use crate::litefs::LiteFs;
+
+/// An r2d2 manager for connections of one [`LiteFs`] handle. Made by [`LiteFs::connection_manager`].
+///
+/// `diesel::r2d2::ConnectionManager::<LiteFsConnection>::new(path)` works as well and finds the handle by path; this
+/// one keeps the handle alive.
+#[derive(Debug, Clone)]
+pub struct ConnectionManager {
+    litefs: LiteFs,
+}
+
+impl ConnectionManager {
+    pub(crate) fn new(litefs: LiteFs) -> Self {
+        Self { litefs }
+    }
+
+    /// The handle.
+    #[must_use]
+    pub fn litefs(&self) -> &LiteFs {
+        &self.litefs
+    }
+}
+
+impl ManageConnection for ConnectionManager {
+    type Connection = LiteFsConnection;
+    type Error = diesel::r2d2::Error;
+
+    fn connect(&self) -> Result<LiteFsConnection, Self::Error> {
+        self.litefs.establish().map_err(diesel::r2d2::Error::ConnectionError)
+    }
+
+    fn is_valid(&self, connection: &mut LiteFsConnection) -> Result<(), Self::Error> {
+        connection.ping().map_err(diesel::r2d2::Error::QueryError)
+    }
+
+    fn has_broken(&self, connection: &mut LiteFsConnection) -> bool {
+        std::thread::panicking() || connection.is_broken()
+    }
+}
+

@@ -1,0 +1,449 @@
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use diesel::result::QueryResult;
+use diesel::sqlite::SqliteConnection;
+use litefs_core::{Config, ConfigBuilder, ConfigError};
+use litefs_rpc::{Limits, Secret};
+
+use crate::consistency::{Consistency, WhenBehind};
+use crate::litefs::{LiteFs, StartError};
+use crate::router::{ForwardWrites, Router};
+
+/// Runs on every SQLite connection that the library opens, before anything else does.
+pub(crate) type ConnectionHook = Arc<dyn Fn(&mut SqliteConnection) -> QueryResult<()> + Send + Sync>;
+
+/// Sets up a [`LiteFs`] handle. Made by [`LiteFs::builder`].
+///
+/// Every option has a default that suits production; most can also be set by an environment variable, which is read
+/// after [`from_env`](Self::from_env). What is set on the builder wins.
+#[must_use]
+pub struct LiteFsBuilder {
+    tracker: ConfigBuilder,
+    vars: Vec<(String, String)>,
+    listen: Option<SocketAddr>,
+    advertise: Option<String>,
+    serve: Option<bool>,
+    secret: Option<Vec<u8>>,
+    allow_insecure: Option<bool>,
+    wal: Option<bool>,
+    primary_timeout: Option<Duration>,
+    forward_timeout: Option<Duration>,
+    read_timeout: Option<Duration>,
+    consistency: Option<Consistency>,
+    when_behind: Option<WhenBehind>,
+    limits: Limits,
+    router: Arc<dyn Router>,
+    hook: Option<ConnectionHook>,
+}
+
+impl LiteFsBuilder {
+    pub(crate) fn new(database: &str) -> Self {
+        Self {
+            tracker: Config::builder(database),
+            vars: Vec::new(),
+            listen: None,
+            advertise: None,
+            serve: None,
+            secret: None,
+            allow_insecure: None,
+            wal: None,
+            primary_timeout: None,
+            forward_timeout: None,
+            read_timeout: None,
+            consistency: None,
+            when_behind: None,
+            limits: Limits::default(),
+            router: Arc::new(ForwardWrites),
+            hook: None,
+        }
+    }
+
+    /// Takes options that are not set here from the process's environment.
+    pub fn from_env(self) -> Self {
+        self.from_vars(std::env::vars())
+    }
+
+    /// Like [`from_env`](Self::from_env), with the variables given. Variables that are empty or not ours are ignored.
+    pub fn from_vars(mut self, vars: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.vars = vars.into_iter().filter(|(name, value)| name.starts_with("LITEFS_") && !value.is_empty()).collect();
+        self
+    }
+
+    /// Sets options of the tracker: where LiteFS's HTTP API is, this node's name, which detectors run, how often.
+    ///
+    /// ```no_run
+    /// # use litefs_diesel::LiteFs;
+    /// let litefs = LiteFs::builder("/litefs/app.db").tracker(|t| t.require_litefs(true)).start()?;
+    /// # Ok::<(), litefs_diesel::StartError>(())
+    /// ```
+    pub fn tracker(mut self, set: impl FnOnce(ConfigBuilder) -> ConfigBuilder) -> Self {
+        self.tracker = set(self.tracker);
+        self
+    }
+
+    /// Where this node takes writes of the others while it is the primary.
+    ///
+    /// Default: port 20203 (`rpc_port`) on all addresses if a secret is set, else on the loopback address only.
+    /// Environment: `LITEFS_RPC_LISTEN`, such as `0.0.0.0:20203`.
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = Some(address);
+        self
+    }
+
+    /// The address, `host:port`, under which the other nodes reach this one.
+    ///
+    /// Default: the address listened on if it is a loopback address, else this node's LiteFS host name with the port
+    /// listened on. Environment: `LITEFS_RPC_ADVERTISE`.
+    pub fn advertise(mut self, address: impl Into<String>) -> Self {
+        self.advertise = Some(address.into());
+        self
+    }
+
+    /// Whether this process takes writes of the other nodes. Say `false` in all but one of a node's processes.
+    ///
+    /// Default `true`. Environment: `LITEFS_SERVE` (`1`, `0`, `true`, `false`).
+    pub fn serve(mut self, serve: bool) -> Self {
+        self.serve = Some(serve);
+        self
+    }
+
+    /// The secret that all nodes of the cluster share, at least 16 bytes. It never travels.
+    ///
+    /// Default: none, and then the server listens on loopback only. Environment: `LITEFS_RPC_SECRET`.
+    pub fn secret(mut self, secret: impl Into<Vec<u8>>) -> Self {
+        self.secret = Some(secret.into());
+        self
+    }
+
+    /// Allows a server that anybody who reaches it can make run SQL. For networks that are closed by other means.
+    ///
+    /// Default `false`. Environment: `LITEFS_RPC_ALLOW_INSECURE`.
+    pub fn allow_insecure(mut self, allow: bool) -> Self {
+        self.allow_insecure = Some(allow);
+        self
+    }
+
+    /// Whether a node that becomes the primary switches the database to WAL. Without WAL readers and writers of a
+    /// node block each other, and LiteFS commits at half the speed.
+    ///
+    /// Default `true`. Environment: `LITEFS_WAL`.
+    pub fn wal(mut self, wal: bool) -> Self {
+        self.wal = Some(wal);
+        self
+    }
+
+    /// How long a write waits while no primary is known.
+    ///
+    /// Default 5 s. Environment: `LITEFS_PRIMARY_TIMEOUT_MS`.
+    pub fn primary_timeout(mut self, timeout: Duration) -> Self {
+        self.primary_timeout = Some(timeout);
+        self
+    }
+
+    /// How long a forwarded statement may take in all, retries included.
+    ///
+    /// Default 10 s. Environment: `LITEFS_FORWARD_TIMEOUT_MS`.
+    pub fn forward_timeout(mut self, timeout: Duration) -> Self {
+        self.forward_timeout = Some(timeout);
+        self
+    }
+
+    /// How long a read waits for this node to catch up before [`when_behind`](Self::when_behind) applies.
+    ///
+    /// Default 1 s. Environment: `LITEFS_READ_TIMEOUT_MS`.
+    pub fn read_timeout(mut self, timeout: Duration) -> Self {
+        self.read_timeout = Some(timeout);
+        self
+    }
+
+    /// What reads must see.
+    ///
+    /// Default [`Consistency::ReadYourWrites`]. Environment: `LITEFS_CONSISTENCY` (`read-your-writes`, `session`,
+    /// `eventual`, `strong`).
+    pub fn consistency(mut self, consistency: Consistency) -> Self {
+        self.consistency = Some(consistency);
+        self
+    }
+
+    /// What a read does when the node has not caught up in time.
+    ///
+    /// Default [`WhenBehind::ReadPrimary`]. Environment: `LITEFS_WHEN_BEHIND` (`read-primary`, `read-stale`, `fail`).
+    pub fn when_behind(mut self, policy: WhenBehind) -> Self {
+        self.when_behind = Some(policy);
+        self
+    }
+
+    /// What is refused rather than sent or run.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Decides where statements run. Default [`ForwardWrites`].
+    pub fn router(mut self, router: impl Router) -> Self {
+        self.router = Arc::new(router);
+        self
+    }
+
+    /// Runs on every SQLite connection that the library opens: the application's on this node, and the one that runs
+    /// the other nodes' writes while this node is the primary. The place to register SQL functions and collations,
+    /// so that they exist wherever a statement runs.
+    pub fn on_connection(
+        mut self,
+        hook: impl Fn(&mut SqliteConnection) -> QueryResult<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.hook = Some(Arc::new(hook));
+        self
+    }
+
+    /// Starts tracking and, where LiteFS is, serving. Blocks until this node's role is known, at most about 1 s.
+    ///
+    /// # Errors
+    /// [`StartError`] says which option is wrong, which address is taken, or that the process already has a handle for
+    /// this database.
+    pub fn start(self) -> Result<LiteFs, StartError> {
+        LiteFs::start_with(self.build()?)
+    }
+
+    pub(crate) fn build(self) -> Result<Options, StartError> {
+        let vars = Vars(&self.vars);
+        let config = self.tracker.from_vars(self.vars.clone()).build()?;
+        let secret = self.secret.or_else(|| vars.get("LITEFS_RPC_SECRET").map(|s| s.as_bytes().to_vec()));
+        let secret = secret.map(Secret::new).transpose().map_err(|error| {
+            // The value itself must not appear in an error.
+            refused("secret", Some("LITEFS_RPC_SECRET"), "(not shown)", &error.to_string(), "at least 16 bytes")
+        })?;
+        let ip = if secret.is_some() { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
+        let default_listen = SocketAddr::new(IpAddr::V4(ip), config.rpc_port());
+        let seconds = Duration::from_secs;
+        Ok(Options {
+            listen: vars.or("listen", "LITEFS_RPC_LISTEN", self.listen, "an address such as 0.0.0.0:20203")?
+                .unwrap_or(default_listen),
+            advertise: advertise(self.advertise.or_else(|| vars.get("LITEFS_RPC_ADVERTISE").map(str::to_owned)))?,
+            serve: vars.flag("serve", "LITEFS_SERVE", self.serve)?.unwrap_or(true),
+            secret,
+            allow_insecure: vars
+                .flag("allow_insecure", "LITEFS_RPC_ALLOW_INSECURE", self.allow_insecure)?
+                .unwrap_or(false),
+            wal: vars.flag("wal", "LITEFS_WAL", self.wal)?.unwrap_or(true),
+            primary_timeout: vars.time(
+                "primary_timeout",
+                "LITEFS_PRIMARY_TIMEOUT_MS",
+                self.primary_timeout,
+                seconds(5),
+            )?,
+            forward_timeout: vars.time(
+                "forward_timeout",
+                "LITEFS_FORWARD_TIMEOUT_MS",
+                self.forward_timeout,
+                seconds(10),
+            )?,
+            read_timeout: vars.time("read_timeout", "LITEFS_READ_TIMEOUT_MS", self.read_timeout, seconds(1))?,
+            consistency: vars
+                .or(
+                    "consistency",
+                    "LITEFS_CONSISTENCY",
+                    self.consistency,
+                    "read-your-writes, session, eventual or strong",
+                )?
+                .unwrap_or_default(),
+            when_behind: vars
+                .or("when_behind", "LITEFS_WHEN_BEHIND", self.when_behind, "read-primary, read-stale or fail")?
+                .unwrap_or_default(),
+            limits: self.limits,
+            router: self.router,
+            hook: self.hook,
+            config,
+        })
+    }
+}
+
+impl fmt::Debug for LiteFsBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Neither the secret nor the variables, which may hold it.
+        f.debug_struct("LiteFsBuilder").field("tracker", &self.tracker).finish_non_exhaustive()
+    }
+}
+
+/// A validated set of options.
+pub(crate) struct Options {
+    pub(crate) config: Config,
+    pub(crate) listen: SocketAddr,
+    pub(crate) advertise: Option<String>,
+    pub(crate) serve: bool,
+    pub(crate) secret: Option<Secret>,
+    pub(crate) allow_insecure: bool,
+    pub(crate) wal: bool,
+    pub(crate) primary_timeout: Duration,
+    pub(crate) forward_timeout: Duration,
+    pub(crate) read_timeout: Duration,
+    pub(crate) consistency: Consistency,
+    pub(crate) when_behind: WhenBehind,
+    pub(crate) limits: Limits,
+    pub(crate) router: Arc<dyn Router>,
+    pub(crate) hook: Option<ConnectionHook>,
+}
+
+struct Vars<'a>(&'a [(String, String)]);
+
+impl Vars<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The builder's value, else the variable's.
+    fn or<T: std::str::FromStr>(
+        &self,
+        option: &'static str,
+        variable: &'static str,
+        set: Option<T>,
+        allowed: &'static str,
+    ) -> Result<Option<T>, StartError> {
+        match (set, self.get(variable)) {
+            (Some(set), _) => Ok(Some(set)),
+            (None, None) => Ok(None),
+            (None, Some(text)) => match text.parse() {
+                Ok(value) => Ok(Some(value)),
+                Err(_) => Err(refused(option, Some(variable), text, "", allowed)),
+            },
+        }
+    }
+
+    fn flag(
+        &self,
+        option: &'static str,
+        variable: &'static str,
+        set: Option<bool>,
+    ) -> Result<Option<bool>, StartError> {
+        match (set, self.get(variable)) {
+            (Some(set), _) => Ok(Some(set)),
+            (None, None) => Ok(None),
+            (None, Some("1" | "true")) => Ok(Some(true)),
+            (None, Some("0" | "false")) => Ok(Some(false)),
+            (None, Some(other)) => Err(refused(option, Some(variable), other, "", "1, 0, true or false")),
+        }
+    }
+
+    fn time(
+        &self,
+        option: &'static str,
+        variable: &'static str,
+        set: Option<Duration>,
+        default: Duration,
+    ) -> Result<Duration, StartError> {
+        let allowed = "a time of at least 1 ms";
+        let from_builder = set.is_some();
+        let value = match set {
+            Some(time) => time,
+            None => self
+                .or::<u64>(option, variable, None, "a whole number of milliseconds, at least 1")?
+                .map_or(default, Duration::from_millis),
+        };
+        if value < Duration::from_millis(1) {
+            let variable = (!from_builder).then_some(variable);
+            return Err(refused(option, variable, &format!("{value:?}"), "", allowed));
+        }
+        Ok(value)
+    }
+}
+
+fn advertise(address: Option<String>) -> Result<Option<String>, StartError> {
+    let good = |address: &str| match address.rsplit_once(':') {
+        Some((host, port)) => !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0),
+        None => false,
+    };
+    match address {
+        Some(address) if !good(&address) => {
+            Err(refused("advertise", None, &address, "", "host:port, as the other nodes reach this one"))
+        }
+        address => Ok(address),
+    }
+}
+
+fn refused(
+    option: &'static str,
+    variable: Option<&'static str>,
+    value: &str,
+    why: &str,
+    allowed: &'static str,
+) -> StartError {
+    let value = if why.is_empty() { value.to_owned() } else { format!("{value}: {why}") };
+    StartError::Config(ConfigError::new(option, variable, value, allowed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vars(list: &[(&str, &str)]) -> Vec<(String, String)> {
+        list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn c1_defaults_work_with_no_options() {
+        let options = LiteFsBuilder::new("/litefs/app.db").build().unwrap();
+        assert_eq!(options.listen, "127.0.0.1:20203".parse().unwrap());
+        assert!(options.serve && options.wal && !options.allow_insecure);
+        assert_eq!(options.primary_timeout, Duration::from_secs(5));
+        assert_eq!(options.consistency, Consistency::ReadYourWrites);
+    }
+
+    #[test]
+    fn c4_the_environment_and_the_builder_give_the_same_and_the_builder_wins() {
+        let all = vars(&[
+            ("LITEFS_RPC_LISTEN", "127.0.0.1:9"),
+            ("LITEFS_RPC_ADVERTISE", "here:9"),
+            ("LITEFS_SERVE", "0"),
+            ("LITEFS_PRIMARY_TIMEOUT_MS", "7"),
+            ("LITEFS_CONSISTENCY", "strong"),
+            ("LITEFS_WHEN_BEHIND", "fail"),
+            ("LITEFS_RPC_SECRET", "0123456789abcdef"),
+        ]);
+        let by_env = LiteFsBuilder::new("/litefs/app.db").from_vars(all.clone()).build().unwrap();
+        let by_builder = LiteFsBuilder::new("/litefs/app.db")
+            .listen("127.0.0.1:9".parse().unwrap())
+            .advertise("here:9")
+            .serve(false)
+            .primary_timeout(Duration::from_millis(7))
+            .consistency(Consistency::Strong)
+            .when_behind(WhenBehind::Fail)
+            .secret("0123456789abcdef")
+            .build()
+            .unwrap();
+        for options in [&by_env, &by_builder] {
+            assert_eq!(options.listen, "127.0.0.1:9".parse().unwrap());
+            assert_eq!(options.advertise.as_deref(), Some("here:9"));
+            assert!(!options.serve);
+            assert_eq!(options.primary_timeout, Duration::from_millis(7));
+            assert_eq!(options.consistency, Consistency::Strong);
+            assert_eq!(options.when_behind, WhenBehind::Fail);
+            assert!(options.secret.is_some());
+        }
+        let both = LiteFsBuilder::new("/litefs/app.db").from_vars(all).consistency(Consistency::Eventual).build();
+        assert_eq!(both.unwrap().consistency, Consistency::Eventual);
+    }
+
+    #[test]
+    fn c3_bad_values_are_refused_by_name() {
+        let error = |builder: LiteFsBuilder| builder.build().err().expect("refused").to_string();
+        let new = || LiteFsBuilder::new("/litefs/app.db");
+        for (variable, value, option) in [
+            ("LITEFS_PRIMARY_TIMEOUT_MS", "0", "primary_timeout"),
+            ("LITEFS_FORWARD_TIMEOUT_MS", "-1", "forward_timeout"),
+            ("LITEFS_READ_TIMEOUT_MS", "soon", "read_timeout"),
+            ("LITEFS_RPC_LISTEN", "nowhere", "listen"),
+            ("LITEFS_SERVE", "maybe", "serve"),
+            ("LITEFS_CONSISTENCY", "some", "consistency"),
+            ("LITEFS_RPC_SECRET", "short", "secret"),
+        ] {
+            let error = error(new().from_vars(vars(&[(variable, value)])));
+            assert!(error.contains(option) && error.contains(variable), "{error}");
+        }
+        assert!(error(new().read_timeout(Duration::ZERO)).contains("read_timeout"));
+        assert!(error(new().advertise("no-port")).contains("advertise"));
+        assert!(!error(new().secret("hush")).contains("hush"));
+    }
+}

@@ -1,0 +1,47 @@
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use litefs_core::{Role, Tracker};
+use litefs_rpc::client::{Directory, Standing};
+use tokio::time::Instant;
+
+use crate::tracking_table::TrackingTable;
+
+/// The tracker's knowledge of who is primary with the tracking table's of where that is.
+#[derive(Debug)]
+pub(crate) struct Primaries {
+    pub(crate) tracker: Tracker,
+    pub(crate) table: Arc<TrackingTable>,
+}
+
+impl Directory for Primaries {
+    fn standing(&self) -> Standing {
+        self.tracker.standing()
+    }
+
+    fn changed<'a>(&'a self, seen: &'a Standing, deadline: Instant) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            loop {
+                // Registered before the look, so that nothing learned in between is missed.
+                let learned = self.table.learned.notified();
+                if self.standing() != *seen || Instant::now() >= deadline {
+                    return;
+                }
+                tokio::select! {
+                    () = self.tracker.changed(seen, deadline) => return,
+                    () = learned => {}
+                }
+            }
+        })
+    }
+
+    /// The address may be old: the row is read again before LiteFS is asked.
+    fn suspect(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            if let Role::Replica { primary } = self.tracker.role() {
+                self.table.refresh(&self.tracker, &primary).await;
+            }
+            self.tracker.confirm().await;
+        })
+    }
+}

@@ -1,0 +1,197 @@
+//! The row in which a primary leaves its address for the replicas, and its reader.
+
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use diesel::connection::{Connection, LoadConnection, SimpleConnection};
+use diesel::result::QueryResult;
+use diesel::row::Row as _;
+use diesel::sqlite::SqliteConnection;
+use litefs_core::{NodeName, Observation, Role, Tracker};
+use litefs_rpc::sqlite::{BoundQuery, value};
+use litefs_rpc::wire::Value;
+use tokio::sync::Notify;
+
+use crate::options::Options;
+
+/// What the row says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// The primary's LiteFS host name.
+    pub(crate) node: String,
+    /// Where it takes writes.
+    pub(crate) rpc_address: String,
+}
+
+/// The table, by default `_litefs_primary`: one row, `id = 1`. Written by a node that becomes the primary, and only
+/// if it says something else; replicated with everything else.
+#[derive(Debug)]
+pub(crate) struct TrackingTable {
+    database_url: String,
+    name: String,
+    wal: bool,
+    /// Concurrent readers share one query: the second waits and finds the answer here.
+    last: Mutex<Option<Entry>>,
+    /// Wakes who waits for an address.
+    pub(crate) learned: Notify,
+}
+
+impl TrackingTable {
+    pub(crate) fn new(options: &Options) -> Self {
+        Self {
+            database_url: options.config.database_url().to_owned(),
+            name: options.config.tracking_table().as_str().to_owned(),
+            wal: options.wal,
+            last: Mutex::default(),
+            learned: Notify::new(),
+        }
+    }
+
+    fn open(&self) -> Result<SqliteConnection, String> {
+        let mut connection = SqliteConnection::establish(&self.database_url).map_err(|error| error.to_string())?;
+        connection.set_instrumentation(|_: diesel::connection::InstrumentationEvent<'_>| {});
+        connection.batch_execute("PRAGMA busy_timeout = 2000").map_err(|error| error.to_string())?;
+        Ok(connection)
+    }
+
+    /// Writes `entry` unless it is there already. Blocks.
+    fn claim(&self, entry: &Entry) -> Result<(), String> {
+        let mut connection = self.open()?;
+        let wrote = self.prepare(&mut connection).and_then(|()| {
+            if self.select(&mut connection)?.as_ref() == Some(entry) {
+                return Ok(());
+            }
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+            let sql = format!(
+                "INSERT INTO {} (id, node, rpc_address, since) VALUES (1, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET \
+                 node = excluded.node, rpc_address = excluded.rpc_address, since = excluded.since",
+                self.name
+            );
+            let params =
+                [Value::Text(entry.node.clone()), Value::Text(entry.rpc_address.clone()), Value::Integer(since)];
+            connection.execute_returning_count(&BoundQuery::new(&sql, &params, false)).map(drop)
+        });
+        wrote.map_err(|error| error.to_string())
+    }
+
+    fn prepare(&self, connection: &mut SqliteConnection) -> QueryResult<()> {
+        if self.wal {
+            connection.batch_execute("PRAGMA journal_mode = WAL")?;
+        }
+        connection.batch_execute(&format!(
+            "CREATE TABLE IF NOT EXISTS {} (id INTEGER PRIMARY KEY CHECK (id = 1), node TEXT NOT NULL, rpc_address TEXT \
+             NOT NULL, since INTEGER NOT NULL)",
+            self.name
+        ))
+    }
+
+    /// What the local file says. `None` where there is no row, no table or no database yet. Blocks.
+    pub(crate) fn read(&self) -> Option<Entry> {
+        // A file that does not exist must not be created here: that is the primary's to do.
+        let mut connection = self.open_existing()?;
+        self.select(&mut connection).ok().flatten()
+    }
+
+    fn open_existing(&self) -> Option<SqliteConnection> {
+        let config = litefs_core::Config::builder(&self.database_url).build().ok()?;
+        config.database().is_file().then(|| self.open().ok()).flatten()
+    }
+
+    fn select(&self, connection: &mut SqliteConnection) -> QueryResult<Option<Entry>> {
+        let sql = format!("SELECT node, rpc_address FROM {} WHERE id = 1", self.name);
+        let mut rows = connection.load(BoundQuery::new(&sql, &[], false))?;
+        let Some(row) = rows.next().transpose()? else { return Ok(None) };
+        let text = |index: usize| match row.get(index).map(|field| value(&field)) {
+            Some(Value::Text(text)) => Some(text),
+            _ => None,
+        };
+        Ok(text(0).zip(text(1)).map(|(node, rpc_address)| Entry { node, rpc_address }))
+    }
+
+    /// Reads the row again and tells the tracker. `true` if it is `primary`'s.
+    pub(crate) async fn refresh(self: &Arc<Self>, tracker: &Tracker, primary: &NodeName) -> bool {
+        let table = Arc::clone(self);
+        let entry = tokio::task::spawn_blocking(move || {
+            let mut last = table.last.lock().expect("no code panics while it holds the entry");
+            *last = table.read();
+            last.clone()
+        });
+        let Ok(Some(entry)) = entry.await else { return false };
+        if entry.node != primary.as_ref() {
+            return false;
+        }
+        tracker.learn_address(primary, &entry.rpc_address);
+        self.learned.notify_waiters();
+        true
+    }
+}
+
+/// Keeps the row true while this node is the primary, and the primary's address known while it is not. Ends when
+/// the tracker does.
+pub(crate) async fn keep(tracker: Tracker, table: Arc<TrackingTable>, advertised: impl Fn(&NodeName) -> String) {
+    let mut roles = tracker.subscribe();
+    loop {
+        let state = roles.borrow_and_update().clone();
+        let work = async {
+            match &state.role {
+                Role::Primary => claim_until_written(&tracker, &table, &advertised).await,
+                Role::Replica { primary } => refresh_until_found(&tracker, &table, primary).await,
+                Role::Standalone | Role::Unknown => {}
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            changed = roles.changed() => if changed.is_err() { return },
+            () = tracker.stopped().cancelled_owned() => return,
+            () = work => {}
+        }
+    }
+}
+
+async fn claim_until_written(
+    tracker: &Tracker,
+    table: &Arc<TrackingTable>,
+    advertised: &impl Fn(&NodeName) -> String,
+) {
+    let mut pause = std::time::Duration::from_millis(20);
+    loop {
+        let node = own_name(tracker).await;
+        let entry = Entry { node: node.to_string(), rpc_address: advertised(&node) };
+        let writer = Arc::clone(table);
+        let claimed = tokio::task::spawn_blocking(move || writer.claim(&entry)).await;
+        match claimed {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => {
+                if crate::demotion::rejected_by_litefs(&error) {
+                    tracker.observe(Observation::RowWriteRejected);
+                }
+                tracing::debug!(%error, "cannot write the tracking table yet");
+            }
+            Err(_) => return,
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(std::time::Duration::from_secs(1));
+    }
+}
+
+/// LiteFS's name for this node; its default is the machine's host name.
+async fn own_name(tracker: &Tracker) -> NodeName {
+    if tracker.own_name().is_none() {
+        tracker.confirm().await;
+    }
+    tracker.own_name().unwrap_or_else(|| {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        host.trim().parse().unwrap_or_else(|_| "localhost".parse().expect("localhost is a host name"))
+    })
+}
+
+/// The new primary's row arrives by replication like any other: look again with each transaction.
+async fn refresh_until_found(tracker: &Tracker, table: &Arc<TrackingTable>, primary: &NodeName) {
+    let mut positions = tracker.positions();
+    loop {
+        positions.borrow_and_update();
+        if table.refresh(tracker, primary).await || positions.changed().await.is_err() {
+            return;
+        }
+    }
+}

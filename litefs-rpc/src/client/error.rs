@@ -1,0 +1,72 @@
+use std::time::Duration;
+
+use crate::handshake::HandshakeError;
+use crate::wire::Refusal;
+
+/// What became of work whose call failed: what the caller may do next hangs on this alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It never left this node.
+    NotSent,
+    /// It reached a server, which did not apply it.
+    NotApplied,
+    /// Nobody here can tell.
+    Unknown,
+}
+
+/// Why a call to a server failed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// No connection could be made.
+    #[error("the primary at {address} cannot be reached: {reason}")]
+    Unreachable {
+        /// Where it was looked for.
+        address: String,
+        /// What the network said.
+        reason: String,
+    },
+    /// The server and this client do not fit together; trying again will not help.
+    #[error("the server at {address} refused this node: {error}")]
+    Handshake {
+        /// Which server.
+        address: String,
+        /// Why.
+        error: HandshakeError,
+    },
+    /// The server answered that it did not do it.
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    /// The connection broke while the request was under way.
+    #[error("the connection to {address} was lost before the answer came: {reason}")]
+    Lost {
+        /// Which server.
+        address: String,
+        /// What happened.
+        reason: String,
+    },
+    /// No answer came in time.
+    #[error("{address} did not answer within {after:?}")]
+    Deadline {
+        /// Which server.
+        address: String,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The message could not be encoded, for example because it is larger than a frame.
+    #[error("the request cannot be sent: {0}")]
+    Encoding(String),
+}
+
+impl CallError {
+    /// What became of the work.
+    #[must_use]
+    pub fn fate(&self) -> Fate {
+        match self {
+            CallError::Unreachable { .. } | CallError::Handshake { .. } | CallError::Encoding(_) => Fate::NotSent,
+            CallError::Refused(Refusal::Unproven { .. }) => Fate::Unknown,
+            CallError::Refused(_) => Fate::NotApplied,
+            CallError::Lost { .. } | CallError::Deadline { .. } => Fate::Unknown,
+        }
+    }
+}

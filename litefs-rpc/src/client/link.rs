@@ -1,0 +1,173 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use litefs_core::Position;
+use tarpc::client::RpcError;
+use tarpc::context::Context;
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use super::error::CallError;
+use crate::limits::Limits;
+use crate::service::ForwardClient;
+use crate::transport;
+use crate::wire::{Begin, Refusal, Reply, Request, SessionId, Work};
+
+/// One open connection to a server. All threads of the process share it; requests are told apart by tarpc's ids.
+///
+/// The futures need no runtime around them: the connection is driven by the one that opened it.
+#[derive(Debug)]
+pub struct Link {
+    address: String,
+    rpc: ForwardClient,
+    closed: CancellationToken,
+    round_trips: Arc<AtomicU64>,
+}
+
+impl Link {
+    /// Spawns the connection's task on the current runtime.
+    pub(super) fn open(address: String, stream: TcpStream, limits: &Limits, round_trips: Arc<AtomicU64>) -> Self {
+        let transport = transport::framed(stream, limits.frame);
+        let mut config = tarpc::client::Config::default();
+        config.max_in_flight_requests = limits.queue;
+        config.pending_request_buffer = limits.queue;
+        let client = ForwardClient::new(config, transport);
+        let closed = CancellationToken::new();
+        let link = Self { address, rpc: client.client, closed: closed.clone(), round_trips };
+        tokio::spawn(async move {
+            // Held until the end, whatever the end is: a closed link is never mistaken for an open one.
+            let _closes = closed.clone().drop_guard();
+            tokio::select! {
+                () = closed.cancelled() => {}
+                ended = client.dispatch => if let Err(error) = ended {
+                    tracing::debug!(%error, "the connection to the primary broke");
+                },
+            }
+        });
+        link
+    }
+
+    /// The server's address.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Whether requests can still be sent.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.closed.is_cancelled()
+    }
+
+    /// Closes the connection.
+    pub fn close(&self) {
+        self.closed.cancel();
+    }
+
+    /// Runs one autocommit write.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn write(&self, request: Request, deadline: Instant) -> Result<Reply, CallError> {
+        let call = self.start(deadline);
+        let answer = self.rpc.write(call.context(), request).await;
+        self.checked(call.settle(answer)?)
+    }
+
+    /// Opens a transaction. The inner result is that of its first statement, which may fail by itself.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn begin(
+        &self,
+        begin: Begin,
+        deadline: Instant,
+    ) -> Result<(SessionId, Option<Result<Reply, CallError>>), CallError> {
+        let call = self.start(deadline);
+        let answer = self.rpc.begin(call.context(), begin).await;
+        let (session, first) = call.settle(answer)?;
+        let first = first.map(|first| first.map_err(CallError::Refused).and_then(|reply| self.checked(reply)));
+        Ok((session, first))
+    }
+
+    /// Runs a statement inside a transaction that this connection opened.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn step(&self, session: SessionId, work: Work, deadline: Instant) -> Result<Reply, CallError> {
+        let call = self.start(deadline);
+        let answer = self.rpc.step(call.context(), session, work).await;
+        self.checked(call.settle(answer)?)
+    }
+
+    /// Commits or rolls back a transaction that this connection opened.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn finish(&self, session: SessionId, commit: bool, deadline: Instant) -> Result<Reply, CallError> {
+        let call = self.start(deadline);
+        let answer = self.rpc.finish(call.context(), session, commit).await;
+        call.settle(answer)
+    }
+
+    /// Asks the primary for its position.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn position(&self, deadline: Instant) -> Result<Position, CallError> {
+        let call = self.start(deadline);
+        let answer = self.rpc.position(call.context()).await;
+        call.settle(answer)
+    }
+
+    fn start(&self, deadline: Instant) -> Call<'_> {
+        self.round_trips.fetch_add(1, Ordering::Relaxed);
+        Call { address: &self.address, started: Instant::now(), deadline }
+    }
+
+    /// A row set from elsewhere is used only if its shape is right.
+    fn checked(&self, reply: Reply) -> Result<Reply, CallError> {
+        match &reply.answer {
+            crate::wire::Answer::Rows(rows) if !rows.is_well_formed() => Err(CallError::Lost {
+                address: self.address.clone(),
+                reason: "the answer is malformed: its values do not fill whole rows".into(),
+            }),
+            _ => Ok(reply),
+        }
+    }
+}
+
+/// One request under way.
+struct Call<'a> {
+    address: &'a str,
+    started: Instant,
+    deadline: Instant,
+}
+
+impl Call<'_> {
+    fn context(&self) -> Context {
+        let mut context = tarpc::context::current();
+        context.deadline = self.deadline;
+        context
+    }
+
+    /// tarpc's three layers of errors in our one.
+    fn settle<T>(&self, answer: Result<Result<T, Refusal>, RpcError>) -> Result<T, CallError> {
+        let lost = |reason: String| CallError::Lost { address: self.address.into(), reason };
+        match answer {
+            Ok(answer) => answer.map_err(CallError::Refused),
+            Err(RpcError::Send(error)) => Err(CallError::Encoding(error.to_string())),
+            Err(RpcError::DeadlineExceeded) => {
+                Err(CallError::Deadline { address: self.address.into(), after: self.started.elapsed() })
+            }
+            // tarpc's throttle answers in the server's place; the request was not looked at.
+            Err(RpcError::Server(error)) if error.kind == std::io::ErrorKind::WouldBlock => {
+                Err(CallError::Refused(Refusal::Overloaded { limit: 0 }))
+            }
+            Err(error @ (RpcError::Shutdown | RpcError::Channel(_) | RpcError::Server(_))) => {
+                Err(lost(error.to_string()))
+            }
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The client that every other node runs: one connection to the primary, shared by all threads.
+
+mod directory;
+mod error;
+mod forward;
+mod link;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use rand::Rng;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+pub use directory::{Directory, Standing};
+pub use error::{CallError, Fate};
+pub use forward::{ForwardError, Forwarded, Forwarder};
+pub use link::Link;
+
+use crate::handshake::{self, HandshakeError};
+use crate::limits::Limits;
+use crate::secret::Secret;
+
+/// How the client is set up.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ClientConfig {
+    /// The name of the database, as LiteFS names it.
+    pub database: String,
+    /// The secret shared with the server.
+    pub secret: Option<Secret>,
+    /// How long a connection may take, handshake included. Default 1 s.
+    pub connect_timeout: Duration,
+    /// The pause after a first failed connection; it doubles up to `reconnect_max`. Default 20 ms.
+    pub reconnect_min: Duration,
+    /// The longest pause between attempts. Default 500 ms.
+    pub reconnect_max: Duration,
+    /// What is refused before it is sent.
+    pub limits: Limits,
+}
+
+impl ClientConfig {
+    /// A configuration with defaults for everything but the database's name.
+    pub fn new(database: impl Into<String>) -> Self {
+        Self {
+            database: database.into(),
+            secret: None,
+            connect_timeout: Duration::from_secs(1),
+            reconnect_min: Duration::from_millis(20),
+            reconnect_max: Duration::from_millis(500),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Connects to primaries and keeps the connection to the one in use.
+#[derive(Debug)]
+pub struct Client {
+    config: ClientConfig,
+    current: RwLock<Option<Arc<Link>>>,
+    /// Held while connecting: callers that need the same connection wait for one attempt instead of making many.
+    connecting: tokio::sync::Mutex<()>,
+    failures: Mutex<HashMap<String, Failure>>,
+    round_trips: Arc<AtomicU64>,
+}
+
+/// The last failure to reach an address, remembered until another attempt makes sense.
+#[derive(Debug)]
+struct Failure {
+    error: CallError,
+    until: Instant,
+    pause: Duration,
+}
+
+impl Client {
+    /// A client that is not connected yet.
+    #[must_use]
+    pub fn new(config: ClientConfig) -> Self {
+        Self {
+            config,
+            current: RwLock::default(),
+            connecting: tokio::sync::Mutex::default(),
+            failures: Mutex::default(),
+            round_trips: Arc::default(),
+        }
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &ClientConfig {
+        &self.config
+    }
+
+    /// How many requests have been sent since the start. Reads on a replica leave it as it is.
+    #[must_use]
+    pub fn round_trips(&self) -> u64 {
+        self.round_trips.load(Ordering::Relaxed)
+    }
+
+    /// The open connection to `address`, if there is one. Does not block and needs no runtime.
+    #[must_use]
+    pub fn live(&self, address: &str) -> Option<Arc<Link>> {
+        let current = self.current.read().expect("no code panics while it holds the current link");
+        current.as_ref().filter(|link| link.address() == address && link.is_open()).map(Arc::clone)
+    }
+
+    /// The connection to `address`, opened if need be. Must be called on a tokio runtime, which then carries the
+    /// connection.
+    ///
+    /// # Errors
+    /// [`CallError::Unreachable`] or [`CallError::Handshake`]. Failures are remembered for a moment that grows up to
+    /// `reconnect_max`, so that a dead primary is not hammered.
+    pub async fn connect(&self, address: &str) -> Result<Arc<Link>, CallError> {
+        if let Some(link) = self.live(address) {
+            return Ok(link);
+        }
+        let _one_at_a_time = self.connecting.lock().await;
+        if let Some(link) = self.live(address) {
+            return Ok(link);
+        }
+        if let Some(error) = self.recent_failure(address) {
+            return Err(error);
+        }
+        let attempt = tokio::time::timeout(self.config.connect_timeout, self.dial(address)).await;
+        let result = attempt.unwrap_or_else(|_| {
+            let reason = format!("no connection within {:?}", self.config.connect_timeout);
+            Err(CallError::Unreachable { address: address.into(), reason })
+        });
+        match result {
+            Ok(link) => {
+                self.failures().remove(address);
+                *self.current.write().expect("no code panics while it holds the current link") =
+                    Some(Arc::clone(&link));
+                Ok(link)
+            }
+            Err(error) => {
+                self.remember_failure(address, &error);
+                Err(error)
+            }
+        }
+    }
+
+    /// When it makes sense to try `address` again.
+    #[must_use]
+    pub fn retry_at(&self, address: &str) -> Option<Instant> {
+        self.failures().get(address).map(|failure| failure.until)
+    }
+
+    /// Closes the connection, if one is open. Requests under way end as unknown.
+    pub fn disconnect(&self) {
+        let link = self.current.write().expect("no code panics while it holds the current link").take();
+        if let Some(link) = link {
+            link.close();
+        }
+    }
+
+    async fn dial(&self, address: &str) -> Result<Arc<Link>, CallError> {
+        let unreachable = |error: std::io::Error| CallError::Unreachable {
+            address: address.into(),
+            reason: error.to_string(),
+        };
+        let stream = TcpStream::connect(address).await.map_err(unreachable)?;
+        // Requests are small and awaited one by one: Nagle's algorithm would only delay them.
+        stream.set_nodelay(true).map_err(unreachable)?;
+        let shaken = handshake::greet(stream, &self.config.database, self.config.secret.as_ref()).await;
+        let (stream, version) = shaken.map_err(|error| self.refused(address, error))?;
+        tracing::debug!(address, version, "connected to the primary");
+        let counter = Arc::clone(&self.round_trips);
+        Ok(Arc::new(Link::open(address.into(), stream, &self.config.limits, counter)))
+    }
+
+    fn refused(&self, address: &str, error: HandshakeError) -> CallError {
+        match error {
+            HandshakeError::Broken(reason) => CallError::Unreachable { address: address.into(), reason },
+            error => CallError::Handshake { address: address.into(), error },
+        }
+    }
+
+    fn failures(&self) -> std::sync::MutexGuard<'_, HashMap<String, Failure>> {
+        self.failures.lock().expect("no code panics while it holds the failures")
+    }
+
+    fn recent_failure(&self, address: &str) -> Option<CallError> {
+        let failures = self.failures();
+        failures.get(address).filter(|failure| Instant::now() < failure.until).map(|failure| failure.error.clone())
+    }
+
+    fn remember_failure(&self, address: &str, error: &CallError) {
+        let mut failures = self.failures();
+        // Nodes come and go; what was unreachable long ago is not worth keeping.
+        failures.retain(|_, failure| failure.until + Duration::from_secs(60) > Instant::now());
+        let last = failures.get(address).map(|failure| failure.pause);
+        let pause = last.map_or(self.config.reconnect_min, |pause| (pause * 2).min(self.config.reconnect_max));
+        let jittered = pause.mul_f64(rand::rng().random_range(0.5..=1.0));
+        let failure = Failure { error: error.clone(), until: Instant::now() + jittered, pause };
+        failures.insert(address.into(), failure);
+    }
+}

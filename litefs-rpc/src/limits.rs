@@ -1,0 +1,101 @@
+use std::time::Duration;
+
+/// What a server or client refuses to take, so that neither a large statement nor a hostile peer can use up
+/// memory. Every limit is checked before the bytes are sent, and again where they arrive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// The largest frame in bytes. Default 64 MiB.
+    pub frame: usize,
+    /// The longest SQL text in bytes. Default 1 MiB.
+    pub statement: usize,
+    /// The most parameters of one statement. Default 32 766, SQLite's own.
+    pub parameters: usize,
+    /// The largest set of returned rows in bytes. Default 48 MiB.
+    pub rows: usize,
+    /// The most connections at one time. Default 1 024.
+    pub connections: usize,
+    /// The most writes waiting for the writer, from all connections. Default 4 096.
+    pub queue: usize,
+    /// How long a peer may take for the handshake. Default 2 s.
+    pub handshake: Duration,
+    /// How long a transaction may wait for its next statement before it is rolled back. Default 5 s.
+    pub session_idle: Duration,
+    /// How long a transaction may take in all before it is rolled back. Default 30 s.
+    pub session_total: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            frame: 64 << 20,
+            statement: 1 << 20,
+            parameters: 32_766,
+            rows: 48 << 20,
+            connections: 1_024,
+            queue: 4_096,
+            handshake: Duration::from_secs(2),
+            session_idle: Duration::from_secs(5),
+            session_total: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Limits {
+    /// The largest set of rows that is both allowed and fits into a frame, in bytes.
+    #[must_use]
+    pub fn max_rows(&self) -> usize {
+        self.rows.min(self.frame.saturating_sub(FRAME_OVERHEAD))
+    }
+
+    /// Checks work against the limits on statement length, parameters and frame size.
+    ///
+    /// # Errors
+    /// The [`Refusal`](crate::wire::Refusal) that names the limit.
+    pub fn check(&self, work: &crate::wire::Work) -> Result<(), crate::wire::Refusal> {
+        use crate::wire::{Refusal, Work};
+        let too_large = |what: &str, actual, limit| Refusal::TooLarge { what: what.into(), actual, limit };
+        let sql = work.sql().len();
+        // A script is bounded by the frame alone: dumps and migrations are long.
+        if !matches!(work, Work::Script(_)) && sql > self.statement {
+            return Err(too_large("the statement's length in bytes", sql, self.statement));
+        }
+        if let Work::Execute(statement) | Work::Query(statement) = work
+            && statement.params.len() > self.parameters
+        {
+            return Err(too_large("the number of parameters", statement.params.len(), self.parameters));
+        }
+        let size = work.size() + FRAME_OVERHEAD;
+        if size > self.frame {
+            return Err(too_large("the request's size in bytes", size, self.frame));
+        }
+        Ok(())
+    }
+}
+
+/// What a frame holds besides the work: ids, deadline, settings.
+const FRAME_OVERHEAD: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Refusal, Statement, Value, Work};
+
+    fn work(sql: &str, params: Vec<Value>) -> Work {
+        Work::Execute(Statement { sql: sql.into(), params, cacheable: true })
+    }
+
+    #[test]
+    fn s5_each_limit_is_named_in_its_refusal() {
+        let limits = Limits { frame: 2_000, statement: 10, parameters: 1, ..Limits::default() };
+        let refused = |work| match limits.check(&work) {
+            Err(Refusal::TooLarge { what, .. }) => what,
+            other => panic!("{other:?}"),
+        };
+        assert!(refused(work("SELECT 12345", vec![])).contains("statement"));
+        assert!(refused(work("SELECT ?", vec![Value::Null, Value::Null])).contains("parameters"));
+        assert!(refused(work("SELECT ?", vec![Value::Blob(vec![0; 2_000])])).contains("request"));
+        assert!(refused(Work::Script("x".repeat(2_000))).contains("request"));
+        assert_eq!(limits.check(&work("SELECT ?", vec![Value::Integer(1)])), Ok(()));
+    }
+}

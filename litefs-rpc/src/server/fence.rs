@@ -1,0 +1,49 @@
+use litefs_core::{Position, Role, RoleKind, RoleStamp, RoleState, Tracker};
+use tokio::sync::watch;
+
+use crate::wire::PrimaryHint;
+
+/// What the server knows of its own standing: may it write, and has LiteFS taken what it wrote?
+pub trait Fence: Send + Sync + 'static {
+    /// The role as it stands, if it is one that writes.
+    fn writable(&self) -> Option<RoleStamp>;
+    /// Whether nothing has changed since `stamp`.
+    fn holds(&self, stamp: RoleStamp) -> bool;
+    /// The database's position, read from LiteFS now. Blocks for some microseconds.
+    ///
+    /// # Errors
+    /// Why it cannot be read; then nothing is proven.
+    fn position(&self) -> Result<Position, String>;
+    /// The primary, where this node knows it and is not it.
+    fn hint(&self) -> Option<PrimaryHint>;
+    /// Wakes at each change of the role.
+    fn changes(&self) -> watch::Receiver<RoleState>;
+}
+
+impl Fence for Tracker {
+    fn writable(&self) -> Option<RoleStamp> {
+        let stamp = self.stamp();
+        matches!(stamp.kind(), RoleKind::Primary).then_some(stamp)
+    }
+
+    fn holds(&self, stamp: RoleStamp) -> bool {
+        self.stamp() == stamp
+    }
+
+    fn position(&self) -> Result<Position, String> {
+        self.read_position().map_err(|error| error.to_string())
+    }
+
+    fn hint(&self) -> Option<PrimaryHint> {
+        match self.role() {
+            Role::Replica { primary } => {
+                Some(PrimaryHint { node: primary.to_string(), address: self.rpc_address(&primary) })
+            }
+            _ => None,
+        }
+    }
+
+    fn changes(&self) -> watch::Receiver<RoleState> {
+        self.subscribe()
+    }
+}

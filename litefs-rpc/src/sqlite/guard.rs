@@ -1,0 +1,104 @@
+//! What must not run, whoever asks.
+
+use super::sql::{Pragma, SqlStatement, Verb, statements};
+
+/// Why a statement must not run under LiteFS, on any node: it would destroy the replicas or the mount.
+///
+/// LiteFS replicates the pages of a WAL database. Leaving WAL makes every replica stop with a checksum error,
+/// an exclusive lock is refused by LiteFS half-way, and a new page size makes the database unusable.
+#[must_use]
+pub fn refused_under_litefs(statement: &SqlStatement<'_>) -> Option<String> {
+    let Pragma { name, value } = statement.pragma()?;
+    let name = name.to_ascii_lowercase();
+    let value = value?.to_ascii_lowercase();
+    match name.as_str() {
+        "journal_mode" if value != "wal" => Some(format!(
+            "PRAGMA journal_mode = {value}: leaving WAL makes every LiteFS replica of this database stop for good"
+        )),
+        "locking_mode" if value == "exclusive" => {
+            Some("PRAGMA locking_mode = exclusive: LiteFS must be able to lock the database".into())
+        }
+        "page_size" => Some("PRAGMA page_size: the page size of a database is fixed under LiteFS".into()),
+        _ => None,
+    }
+}
+
+/// Where forwarded SQL is going to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Alone,
+    Script,
+    Transaction,
+}
+
+/// Why SQL that came over the network must not run, if it must not.
+pub(super) fn refused_from_afar(sql: &str, place: Place) -> Option<String> {
+    let all = statements(sql);
+    if place == Place::Alone && all.len() > 1 {
+        return Some("several statements where one was announced".into());
+    }
+    all.iter().find_map(|statement| refused_under_litefs(statement).or_else(|| escapes(statement, place)))
+}
+
+/// Statements that reach beyond the database, or that would leave something behind on the primary's connection.
+fn escapes(statement: &SqlStatement<'_>, place: Place) -> Option<String> {
+    let refused = |what: &str| Some(what.to_string());
+    match statement.verb() {
+        Verb::Attach | Verb::Detach => refused("ATTACH and DETACH reach files of the primary; they stay local"),
+        Verb::VacuumInto => refused("VACUUM INTO writes files of the primary; run it on the node that wants the copy"),
+        Verb::TempSchema => refused("a temporary object lives on its own connection; it cannot be made on the primary"),
+        Verb::Begin | Verb::Commit | Verb::Rollback if place != Place::Script => {
+            refused("transactions are opened and closed through the connection, not by a statement")
+        }
+        Verb::Pragma => writable_schema(statement),
+        _ if statement.calls("load_extension") => refused("load_extension() loads code into the primary"),
+        _ => None,
+    }
+}
+
+fn writable_schema(statement: &SqlStatement<'_>) -> Option<String> {
+    let pragma = statement.pragma()?;
+    pragma
+        .name
+        .eq_ignore_ascii_case("writable_schema")
+        .then(|| "PRAGMA writable_schema can corrupt the database; it is not taken from other nodes".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s4_what_escapes_the_database_is_refused() {
+        for sql in [
+            "ATTACH 'x' AS y",
+            "DETACH y",
+            "SELECT load_extension('x')",
+            "INSERT INTO t SELECT \"load_extension\"('x')",
+            "PRAGMA writable_schema = ON",
+            "VACUUM INTO '/tmp/x'",
+            "PRAGMA journal_mode = delete",
+            "CREATE TEMP TABLE t(x)",
+            "COMMIT",
+            "SELECT 1; SELECT 2",
+        ] {
+            assert!(refused_from_afar(sql, Place::Alone).is_some(), "{sql}");
+        }
+        assert_eq!(refused_from_afar("SELECT 1; BEGIN; COMMIT", Place::Script), None);
+        assert!(refused_from_afar("INSERT INTO t VALUES (1); ATTACH 'x' AS y", Place::Script).is_some());
+        assert!(refused_from_afar("COMMIT", Place::Transaction).is_some());
+        assert_eq!(refused_from_afar("SAVEPOINT a", Place::Transaction), None);
+    }
+
+    #[test]
+    fn pragmas_that_destroy_replicas_are_refused_and_their_harmless_forms_are_not() {
+        let refused = |sql| refused_under_litefs(&statements(sql)[0]).is_some();
+        assert!(refused("PRAGMA journal_mode=DELETE"));
+        assert!(refused("PRAGMA main.journal_mode = 'truncate'"));
+        assert!(refused("PRAGMA locking_mode(EXCLUSIVE)"));
+        assert!(refused("PRAGMA page_size = 8192"));
+        assert!(!refused("PRAGMA journal_mode"));
+        assert!(!refused("PRAGMA journal_mode = WAL"));
+        assert!(!refused("PRAGMA page_size"));
+    }
+}

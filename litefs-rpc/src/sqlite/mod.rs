@@ -1,0 +1,14 @@
+//! SQLite through Diesel: the executor of forwarded work, and what it shares with the node that sends it.
+
+mod error;
+mod executor;
+mod guard;
+mod query;
+mod rows;
+pub mod sql;
+
+pub use error::{from_diesel, to_diesel};
+pub use executor::{Open, SqliteExecutor, read_settings, session_functions};
+pub use guard::refused_under_litefs;
+pub use query::{BoundQuery, SqlType};
+pub use rows::{collect, value};

@@ -1,0 +1,26 @@
+//! From a stream to tarpc's transport: length-delimited frames of bincode, both bounded.
+
+use bincode::Options;
+use serde::{Serialize, de::DeserializeOwned};
+use tarpc::serde_transport::{self, Transport};
+use tarpc::tokio_serde::formats::Bincode;
+use tarpc::tokio_util::codec::LengthDelimitedCodec;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Variable-length integers, no trailing bytes, nothing larger than the frame.
+pub(crate) fn options(limit: usize) -> impl Options + Clone + Send + Sync + 'static {
+    bincode::DefaultOptions::new().with_limit(limit as u64)
+}
+
+pub(crate) fn framed<S, Item, SinkItem>(
+    stream: S,
+    max_frame: usize,
+) -> Transport<S, Item, SinkItem, Bincode<Item, SinkItem, impl Options + Clone + Send + Sync + 'static>>
+where
+    S: AsyncRead + AsyncWrite,
+    Item: DeserializeOwned,
+    SinkItem: Serialize,
+{
+    let frames = LengthDelimitedCodec::builder().max_frame_length(max_frame).new_framed(stream);
+    serde_transport::new(frames, Bincode::from(options(max_frame)))
+}

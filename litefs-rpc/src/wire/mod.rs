@@ -1,0 +1,18 @@
+//! What travels: the messages of the protocol, free of sockets and of SQLite.
+
+mod reply;
+mod request;
+mod value;
+
+pub use reply::{Answer, DatabaseError, DatabaseErrorKind, Effects, PrimaryHint, Refusal, Reply, RowSet};
+pub use request::{BeginMode, Begin, Request, RequestId, SessionId, Settings, Statement, Work};
+pub use value::Value;
+
+/// The newest version of the protocol that this build speaks.
+///
+/// The handshake settles on the highest version that both sides know, so that during a rolling deploy a node
+/// one version behind keeps working.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// The oldest version of the protocol that this build still speaks.
+pub const OLDEST_PROTOCOL_VERSION: u16 = 1;

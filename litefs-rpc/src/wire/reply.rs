@@ -1,0 +1,177 @@
+use std::fmt;
+
+use litefs_core::Position;
+use serde::{Deserialize, Serialize};
+
+use super::Value;
+
+/// The primary's answer to work that it ran.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    /// What the work produced.
+    pub answer: Answer,
+    /// The primary's position after the commit: a read that must see this write waits for it. `None` inside a
+    /// transaction, where nothing is committed yet.
+    pub position: Option<Position>,
+    /// What `last_insert_rowid()` and `changes()` say after the work.
+    pub effects: Effects,
+}
+
+/// What work produced.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Answer {
+    /// The number of changed rows.
+    Count(u64),
+    /// The rows of a query.
+    Rows(RowSet),
+    /// A script ran to its end.
+    Done,
+}
+
+/// The rows of a query, row after row.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RowSet {
+    /// The columns' names, in order. Empty where no row was returned.
+    pub columns: Vec<String>,
+    /// `columns.len()` values for each row.
+    pub values: Vec<Value>,
+}
+
+impl RowSet {
+    /// The number of rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.values.len().checked_div(self.columns.len()).unwrap_or(0)
+    }
+
+    /// Whether there are no rows.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// Whether the values fill whole rows; a message that breaks this is malformed.
+    #[must_use]
+    pub fn is_well_formed(&self) -> bool {
+        match self.columns.len() {
+            0 => self.values.is_empty(),
+            columns => self.values.len().is_multiple_of(columns),
+        }
+    }
+}
+
+/// What SQLite's session functions say after a write, <https://www.sqlite.org/lang_corefunc.html>.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Effects {
+    /// `last_insert_rowid()`
+    pub last_insert_rowid: i64,
+    /// `changes()`
+    pub changes: i64,
+    /// Growth of `total_changes()`: zero says that no row was written, by a trigger either.
+    pub total_changes: i64,
+}
+
+/// Where the primary is, as far as the refusing node knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrimaryHint {
+    /// The primary's LiteFS host name.
+    pub node: String,
+    /// Where its RPC server listens, `host:port`.
+    pub address: String,
+}
+
+/// Why the server did not do what it was asked. Each variant says what became of the work.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// This node is not the primary. The work was not applied.
+    #[error("this node is not the primary{}", .hint.as_ref().map(|h| format!("; it is {} at {}", h.node, h.address)).unwrap_or_default())]
+    NotPrimary {
+        /// The primary, where known.
+        hint: Option<PrimaryHint>,
+    },
+    /// SQLite refused the statement. It was not applied; of a script, the statements before it were.
+    #[error("{0}")]
+    Database(DatabaseError),
+    /// The commit was made, but LiteFS did not confirm it. The work may or may not be applied.
+    #[error("the commit was not confirmed by LiteFS: {reason}")]
+    Unproven {
+        /// What was missing.
+        reason: String,
+    },
+    /// Too much is queued. The work was not applied and may be sent again.
+    #[error("the primary's queue is full ({limit} waiting)")]
+    Overloaded {
+        /// The queue's limit.
+        limit: usize,
+    },
+    /// The deadline passed before the work began. It was not applied.
+    #[error("the deadline passed before the work began")]
+    TooLate,
+    /// The server is shutting down. The work was not applied and may be sent again.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    /// The statement is not allowed through the RPC port. It was not applied.
+    #[error("refused: {what}")]
+    Denied {
+        /// What is refused and why.
+        what: String,
+    },
+    /// A limit was exceeded. The work was not applied.
+    #[error("{what} is {actual}, the limit is {limit}")]
+    TooLarge {
+        /// What was measured.
+        what: String,
+        /// Its size.
+        actual: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The transaction's local reads saw another position than the primary's. Nothing was applied; run it again.
+    #[error("the database moved on (to {actual}) since this transaction read it (at {expected})")]
+    SnapshotMoved {
+        /// What the transaction read.
+        expected: Position,
+        /// Where the primary is.
+        actual: Position,
+    },
+    /// The session does not exist (any more): it was rolled back.
+    #[error("the transaction was rolled back: {reason}")]
+    SessionLost {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// An error of the primary's SQLite, in the terms of `diesel::result::Error::DatabaseError`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseError {
+    /// Which kind of error.
+    pub kind: DatabaseErrorKind,
+    /// SQLite's message.
+    pub message: String,
+}
+
+impl fmt::Display for DatabaseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// The kinds of database errors that Diesel's SQLite connection tells apart, and the two that are not SQLite's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DatabaseErrorKind {
+    /// A unique or primary key constraint.
+    UniqueViolation,
+    /// A foreign key constraint.
+    ForeignKeyViolation,
+    /// A NOT NULL constraint.
+    NotNullViolation,
+    /// A CHECK constraint.
+    CheckViolation,
+    /// The bound values could not be used.
+    Serialization,
+    /// A value of the result could not be read.
+    Deserialization,
+    /// Everything else; the message says what.
+    Other,
+}

@@ -1,0 +1,140 @@
+use std::fmt;
+
+use litefs_core::Position;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::Value;
+
+/// Names one forwarded write for ever: a UUIDv7 (RFC 9562), so ids sort by the time they were made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RequestId(Uuid);
+
+impl RequestId {
+    /// A fresh id.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+impl Default for RequestId {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Names one open transaction on the primary. Only the connection that opened it may use it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SessionId(pub u64);
+
+/// One SQL statement and the values of its parameters, in the order of SQLite's parameter indexes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Statement {
+    /// The SQL text.
+    pub sql: String,
+    /// One value for each parameter.
+    pub params: Vec<Value>,
+    /// Whether the text comes back again and again, so that keeping it prepared pays.
+    pub cacheable: bool,
+}
+
+impl Statement {
+    /// The bytes that this statement adds to a message, near enough for limits.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        16 + self.sql.len() + self.params.iter().map(Value::size).sum::<usize>()
+    }
+}
+
+/// What the primary is asked to run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Work {
+    /// One statement whose rows, if any, do not matter: answered with the number of changed rows.
+    Execute(Statement),
+    /// One statement whose rows matter: answered with all of them.
+    Query(Statement),
+    /// Several statements without parameters, run one after the other as `sqlite3_exec` does.
+    Script(String),
+}
+
+impl Work {
+    /// The bytes that this work adds to a message, near enough for limits.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match self {
+            Work::Execute(statement) | Work::Query(statement) => statement.size(),
+            Work::Script(sql) => 8 + sql.len(),
+        }
+    }
+
+    /// The SQL text.
+    #[must_use]
+    pub fn sql(&self) -> &str {
+        match self {
+            Work::Execute(statement) | Work::Query(statement) => &statement.sql,
+            Work::Script(sql) => sql,
+        }
+    }
+}
+
+/// The connection's PRAGMAs that change what a write means; they govern its forwarded writes too.
+///
+/// See <https://www.sqlite.org/pragma.html>. The default is SQLite's own: all off.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// `PRAGMA foreign_keys`
+    pub foreign_keys: bool,
+    /// `PRAGMA defer_foreign_keys`; SQLite clears it at each COMMIT, so it matters within a transaction only.
+    pub defer_foreign_keys: bool,
+    /// `PRAGMA recursive_triggers`
+    pub recursive_triggers: bool,
+    /// `PRAGMA ignore_check_constraints`
+    pub ignore_check_constraints: bool,
+    /// `PRAGMA legacy_alter_table`
+    pub legacy_alter_table: bool,
+}
+
+/// A forwarded autocommit write.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// Names this write, in logs and for retries.
+    pub id: RequestId,
+    /// The session state it runs under.
+    pub settings: Settings,
+    /// What to run.
+    pub work: Work,
+}
+
+/// How a transaction's lock is taken, <https://www.sqlite.org/lang_transaction.html>.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BeginMode {
+    /// `BEGIN IMMEDIATE`
+    Immediate,
+    /// `BEGIN EXCLUSIVE`
+    Exclusive,
+}
+
+/// Opens a transaction on the primary.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Begin {
+    /// Names the transaction's outcome, in logs and for retries.
+    pub id: RequestId,
+    /// The session state it runs under.
+    pub settings: Settings,
+    /// How the lock is taken.
+    pub mode: BeginMode,
+    /// The position that the transaction's local reads saw: if the primary is elsewhere once the lock is held, the
+    /// transaction is refused, because its reads and its writes would belong to two snapshots.
+    pub expected: Option<Position>,
+    /// Savepoints that were opened before the transaction moved here, outermost first.
+    pub savepoints: Vec<String>,
+    /// The first statement rides along, so that opening costs no round trip of its own.
+    pub first: Option<Work>,
+}

@@ -1,0 +1,263 @@
+//! What the databases, servers and threads of one running node share.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use crate::events::{Delivery, Event, Listeners, RoleData};
+use crate::faults::{EventStreamFault, Faults};
+use crate::locks::Owner;
+use crate::special::SpecialFiles;
+use crate::sync::{Signal, locked};
+
+/// How long an orderly demotion waits for a commit that is between its last WAL write and its unlock.
+const IN_FLIGHT_LIMIT: Duration = Duration::from_secs(2);
+
+/// Who a node is and where it lives.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    /// LiteFS's `lease.hostname`.
+    pub(crate) name: String,
+    /// `Litefs-Id`: 16 upper-case hexadecimal digits, new at each start.
+    pub(crate) id: String,
+    /// `Litefs-Cluster-Id`.
+    pub(crate) cluster_id: String,
+    /// Whether it may become primary by `POST /promote`.
+    pub(crate) candidate: bool,
+    /// The mount.
+    pub(crate) dir: PathBuf,
+    /// What LiteFS would keep in its data directory.
+    pub(crate) data_dir: PathBuf,
+    /// Databases that it creates when it becomes primary.
+    pub(crate) databases: Vec<String>,
+}
+
+/// What a node is and says it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// No primary is known.
+    None,
+    /// It holds the lease.
+    Primary,
+    /// It is connected, or trying to connect, to the node of this name.
+    Replica(String),
+}
+
+impl Standing {
+    fn data(&self) -> RoleData {
+        let hostname = self.primary_name().map(str::to_owned);
+        RoleData { is_primary: *self == Self::Primary, hostname }
+    }
+
+    /// The primary's name, on a replica.
+    pub(crate) fn primary_name(&self) -> Option<&str> {
+        match self {
+            Self::Replica(name) => Some(name),
+            Self::None | Self::Primary => None,
+        }
+    }
+}
+
+/// Whether SQLite may write, and who is in the middle of a commit.
+#[derive(Debug, Default)]
+struct Gate {
+    writable: bool,
+    in_flight: BTreeSet<Owner>,
+}
+
+/// Shared state of one incarnation of a node.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) identity: Identity,
+    pub(crate) faults: Arc<Faults>,
+    pub(crate) signal: Arc<Signal>,
+    pub(crate) files: SpecialFiles,
+    pub(crate) listeners: Listeners,
+    standing: Mutex<Standing>,
+    gate: Mutex<Gate>,
+    heard: Mutex<Option<Instant>>,
+    dead: AtomicBool,
+    refusal: AtomicI32,
+    funeral: Funeral,
+}
+
+/// What clears away the sockets and files of a dead node.
+#[derive(Default)]
+struct Funeral(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl std::fmt::Debug for Funeral {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Funeral")
+    }
+}
+
+impl Context {
+    pub(crate) fn new(identity: Identity, faults: Arc<Faults>, signal: Arc<Signal>) -> Self {
+        let files = SpecialFiles::new(&identity.dir, &identity.data_dir);
+        Self {
+            identity,
+            faults,
+            signal,
+            files,
+            listeners: Listeners::default(),
+            standing: Mutex::new(Standing::None),
+            gate: Mutex::default(),
+            heard: Mutex::default(),
+            dead: AtomicBool::new(false),
+            refusal: AtomicI32::new(0),
+            funeral: Funeral::default(),
+        }
+    }
+
+    /// A file in the mount.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.identity.dir.join(name)
+    }
+
+    /// A file in the data directory.
+    pub(crate) fn data_path(&self, name: &str) -> PathBuf {
+        self.identity.data_dir.join(name)
+    }
+
+    /// The mount.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.identity.dir
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        locked(&self.standing).clone()
+    }
+
+    /// Takes a standing and tells everyone: `.primary` first, then the event, as LiteFS does.
+    pub(crate) fn set_standing(&self, new: Standing) {
+        let mut standing = locked(&self.standing);
+        if self.is_dead() || *standing == new {
+            return;
+        }
+        if let Err(error) = self.files.set_primary(new.primary_name()) {
+            tracing::error!(%error, node = self.identity.name, "cannot write .primary");
+        }
+        *standing = new;
+        self.emit(&Event::PrimaryChange { data: standing.data() });
+        drop(standing);
+        self.write_lag();
+        self.signal.bump();
+    }
+
+    /// A new listener; no role change can fall between its `init` and what follows.
+    pub(crate) fn listen(&self) -> mpsc::Receiver<Delivery> {
+        let standing = locked(&self.standing);
+        self.listeners.add(&Event::Init { data: standing.data() })
+    }
+
+    /// Sends an event, unless the stream is made to fall silent.
+    pub(crate) fn emit(&self, event: &Event) {
+        if self.faults.with(|settings| settings.events == EventStreamFault::None && !settings.frozen) {
+            self.listeners.send(event);
+        }
+    }
+
+    /// Whether SQLite may write here now.
+    pub(crate) fn is_writable(&self) -> bool {
+        locked(&self.gate).writable
+    }
+
+    /// Lets SQLite write.
+    pub(crate) fn open_gate(&self) {
+        locked(&self.gate).writable = true;
+    }
+
+    /// Stops SQLite from writing. With `orderly`, commits that SQLite has already written to the WAL are
+    /// captured first; without, they are caught in the middle, as by LiteFS's handoff.
+    pub(crate) fn close_gate(&self, orderly: bool) {
+        let deadline = Instant::now() + IN_FLIGHT_LIMIT;
+        let closed = |force: bool| {
+            let mut gate = locked(&self.gate);
+            let close = force || gate.in_flight.is_empty();
+            gate.writable &= !close;
+            close
+        };
+        if !orderly || !self.signal.wait_until(deadline, || closed(false)) {
+            closed(true);
+        }
+    }
+
+    /// `owner` is about to write to the WAL; with `commit`, what makes SQLite's transaction durable.
+    /// Says whether it may.
+    pub(crate) fn enter_write(&self, owner: Owner, commit: bool) -> bool {
+        let mut gate = locked(&self.gate);
+        if gate.writable && commit {
+            gate.in_flight.insert(owner);
+        }
+        gate.writable
+    }
+
+    /// `owner` has given the write lock back.
+    pub(crate) fn leave_write(&self, owner: Owner) {
+        if locked(&self.gate).in_flight.remove(&owner) {
+            self.signal.bump();
+        }
+    }
+
+    /// The primary was heard from.
+    pub(crate) fn hear(&self) {
+        *locked(&self.heard) = Some(Instant::now());
+        self.write_lag();
+    }
+
+    /// Milliseconds since the primary was heard from: zero on the primary, `None` if never.
+    pub(crate) fn lag(&self) -> Option<Duration> {
+        match *locked(&self.standing) {
+            Standing::Primary => Some(Duration::ZERO),
+            Standing::None | Standing::Replica(_) => locked(&self.heard).map(|at| at.elapsed()),
+        }
+    }
+
+    /// Brings `.lag` up to date.
+    pub(crate) fn write_lag(&self) {
+        let lag = self.lag();
+        if !self.is_dead()
+            && let Err(error) = self.files.set_lag(lag)
+        {
+            tracing::error!(%error, node = self.identity.name, "cannot write .lag");
+        }
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+
+    /// Sets what runs once when the node dies.
+    pub(crate) fn on_death(&self, clear_away: impl FnOnce() + Send + 'static) {
+        *locked(&self.funeral.0) = Some(Box::new(clear_away));
+    }
+
+    /// The node dies: at a kill, at an orderly stop, and where LiteFS would exit. From now on all I/O through
+    /// the VFS fails. Does not wait for threads; may be called from any of them.
+    pub(crate) fn die(&self) {
+        let standing = locked(&self.standing);
+        let first = !self.dead.swap(true, Ordering::AcqRel);
+        drop(standing);
+        locked(&self.gate).writable = false;
+        let clear_away = locked(&self.funeral.0).take();
+        if let (true, Some(clear_away)) = (first, clear_away) {
+            clear_away();
+        }
+        self.signal.bump();
+    }
+
+    /// Remembers the SQLite code with which the node last refused something, and returns it.
+    pub(crate) fn refuse(&self, code: i32) -> i32 {
+        self.refusal.store(code, Ordering::Release);
+        code
+    }
+
+    /// The code of the last refusal since the last call; 0 for none.
+    pub(crate) fn take_refusal(&self) -> i32 {
+        self.refusal.swap(0, Ordering::AcqRel)
+    }
+}

@@ -1,0 +1,311 @@
+//! Driving one node, in this process or in another.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::command::{Answer, Command, NodeStatus};
+use crate::error::Error;
+use crate::faults::{EventFormat, EventStreamFault, InfoFault};
+use crate::host::Host;
+use crate::http::COMMAND_PATH;
+use crate::position::Position;
+
+/// How long a node of another process may take to carry out an order.
+const REMOTE_LIMIT: Duration = Duration::from_secs(30);
+/// Between two looks at a condition on another node.
+const LOOK_INTERVAL: Duration = Duration::from_millis(2);
+
+/// A handle on one node that sets its role and makes things go wrong on it.
+///
+/// Every [`Node`](crate::Node) is one (it dereferences to it); [`Control::attach`] makes one for a node of another
+/// process. Settings take effect at once and stay, through a kill and a restart within the process, until they are
+/// set back. Calls block until the node has carried them out: faults at once, roles in milliseconds.
+///
+/// # Errors
+/// All methods fail with [`Error::Remote`] if a node of another process does not answer. Roles fail with
+/// [`Error::Dead`] on a node that was killed.
+#[derive(Debug, Clone)]
+pub struct Control {
+    target: Target,
+    name: String,
+}
+
+#[derive(Debug, Clone)]
+enum Target {
+    Local(Arc<Host>),
+    Remote(String),
+}
+
+/// The name under which a node of another process is driven.
+pub type RemoteNode = Control;
+
+impl Control {
+    pub(crate) fn local(host: Arc<Host>) -> Self {
+        Self { name: host.name().to_owned(), target: Target::Local(host) }
+    }
+
+    /// A handle on the node whose HTTP server is at `http_url` (see [`Control::http_url`]).
+    ///
+    /// # Errors
+    /// If no such node answers.
+    pub fn attach(http_url: impl Into<String>) -> Result<Self, Error> {
+        let url = http_url.into();
+        let mut control =
+            Self { target: Target::Remote(url.trim_end_matches('/').to_owned()), name: String::new() };
+        control.name = control.status()?.peer.name;
+        Ok(control)
+    }
+
+    /// The node's name: LiteFS's hostname, as in `.primary`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Base URL of the node's HTTP server, `http://127.0.0.1:<port>`. It stays the same through a restart.
+    #[must_use]
+    pub fn http_url(&self) -> String {
+        match &self.target {
+            Target::Local(host) => host.http_url(),
+            Target::Remote(url) => url.clone(),
+        }
+    }
+
+    pub(crate) fn order(&self, command: Command) -> Result<Answer, Error> {
+        match &self.target {
+            Target::Local(host) => host.execute(command),
+            Target::Remote(url) => post(url, &command),
+        }
+    }
+
+    fn set(&self, command: Command) -> Result<(), Error> {
+        self.order(command).map(drop)
+    }
+
+    /// What the node is doing now.
+    ///
+    /// # Errors
+    /// See [`Control`].
+    pub fn status(&self) -> Result<NodeStatus, Error> {
+        Ok(self.order(Command::Status)?.status)
+    }
+
+    /// The position of `database`; zero if the node has no such database or does not answer.
+    #[must_use]
+    pub fn position(&self, database: &str) -> Position {
+        self.status().ok().and_then(|status| status.positions.get(database).copied()).unwrap_or_default()
+    }
+
+    /// Whether the node holds the lease; false if it does not answer.
+    #[must_use]
+    pub fn is_primary(&self) -> bool {
+        self.status().is_ok_and(|status| status.is_primary)
+    }
+
+    /// Whether the node runs: it was not killed and has not died of a commit that it could not take.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.status().is_ok_and(|status| status.alive)
+    }
+
+    /// Blocks until `condition` holds for the node's status, at most `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] when the time is up.
+    pub fn wait_until(
+        &self,
+        timeout: Duration,
+        condition: impl Fn(&NodeStatus) -> bool,
+    ) -> Result<(), Error> {
+        let what = format!("a condition on node {:?}", self.name);
+        wait_for(timeout, &what, || self.status().is_ok_and(|status| condition(&status)))
+    }
+
+    /// Makes the node primary, without asking anyone: two nodes can be made primary. Databases that its builder
+    /// names are created (empty, in WAL mode, as transaction 1) if they are not there. Replication that had not been
+    /// applied yet is forgotten.
+    ///
+    /// # Errors
+    /// See [`Control`]; also if a database cannot be created.
+    pub fn become_primary(&self) -> Result<(), Error> {
+        self.set(Command::BecomePrimary { back_to: BTreeMap::new() })
+    }
+
+    /// Makes the node a replica of `leader`, whoever that is. `leader` may be dead (the node then flaps once a
+    /// second, as LiteFS does) or the node itself (it announces its own name and cannot connect).
+    ///
+    /// # Errors
+    /// See [`Control`]; also if `leader` is of another process and does not answer.
+    pub fn follow(&self, leader: &Self) -> Result<(), Error> {
+        self.set(Command::Follow { leader: Some(leader.status()?.peer) })
+    }
+
+    /// Makes the node lose sight of any primary, and its own lease if it has it. Commits in flight are dropped
+    /// and kill the node, as LiteFS's own demotion does.
+    ///
+    /// # Errors
+    /// See [`Control`].
+    pub fn lose_primary(&self) -> Result<(), Error> {
+        self.set(Command::Follow { leader: None })
+    }
+
+    /// Ends the node's lease in good order: commits in flight are taken, later ones refused, and replicas that are
+    /// connected still get everything. The node then has no role.
+    ///
+    /// # Errors
+    /// See [`Control`].
+    pub fn drain(&self) -> Result<(), Error> {
+        self.set(Command::Drain)
+    }
+
+    /// Makes all replication to this node arrive this much later. Default zero.
+    ///
+    /// # Errors
+    /// See [`Control`].
+    pub fn set_replication_delay(&self, delay: Duration) -> Result<(), Error> {
+        self.set(Command::ReplicationDelay(delay))
+    }
+
+    /// Holds all replication to this node back, heartbeats too, while connections stay open. What is held back
+    /// when the primary dies or another takes over is lost.
+    ///
+    /// # Errors
+    /// See [`Control`].
+    pub fn stall_replication(&self) -> Result<(), Error> {
+        self.set(Command::Stall)
+    }
+
+    /// Ends [`Control::stall_replication`].
+    ///
+    /// # Errors
+    /// See [`Control`].
+    pub fn resume_replication(&self) -> Result<(), Error> {
+        self.set(Command::Resume)
+    }
+
+    /// Makes the link to the node called `peer` carry nothing, without closing it. This is this node's end;
+    /// [`Cluster::cut`](crate::Cluster::cut) does both.
+    ///
+    /// # Errors
+    /// See [`Control`].
+    pub fn cut_link(&self, peer: &str) -> Result<(), Error> {
+        self.set(Command::Cut(peer.to_owned()))
+    }
+
+    /// Ends [`Control::cut_link`].
+    ///
+    /// # Errors
+    /// See [`Control`].
+    pub fn heal_link(&self, peer: &str) -> Result<(), Error> {
+        self.set(Command::Heal(peer.to_owned()))
+    }
+
+    /// Makes every commit take this much longer, as a slow disk does: COMMIT blocks, readers go on. Default zero.
+    ///
+    /// # Errors
+    /// See [`Control`].
+    pub fn set_commit_delay(&self, delay: Duration) -> Result<(), Error> {
+        self.set(Command::CommitDelay(delay))
+    }
+
+    /// The next COMMIT on this primary returns success although LiteFS does not take it; the node is dead then.
+    /// LiteFS does so when the lease goes while a commit is in flight.
+    ///
+    /// # Errors
+    /// See [`Control`].
+    pub fn drop_next_commit(&self) -> Result<(), Error> {
+        self.set(Command::DropNextCommit(true))
+    }
+
+    /// Stops the LiteFS process without closing anything (SIGSTOP): links fall silent, `/info` and `/events` hang,
+    /// replicas keep their `.primary` and only `.lag` grows. Unlike on FUSE, the node's own files still answer.
+    ///
+    /// # Errors
+    /// See [`Control`].
+    pub fn freeze(&self) -> Result<(), Error> {
+        self.set(Command::Freeze(true))
+    }
+
+    /// Ends [`Control::freeze`].
+    ///
+    /// # Errors
+    /// See [`Control`].
+    pub fn thaw(&self) -> Result<(), Error> {
+        self.set(Command::Freeze(false))
+    }
+
+    /// How `GET /events` fails from now on.
+    ///
+    /// # Errors
+    /// See [`Control`].
+    pub fn set_event_stream_fault(&self, fault: EventStreamFault) -> Result<(), Error> {
+        self.set(Command::Events(fault))
+    }
+
+    /// Breaks open event streams in the middle of their body; new ones work.
+    ///
+    /// # Errors
+    /// See [`Control`].
+    pub fn drop_event_streams(&self) -> Result<(), Error> {
+        self.set_event_stream_fault(EventStreamFault::Refuse)?;
+        self.set_event_stream_fault(EventStreamFault::None)
+    }
+
+    /// What new event streams look like. Default: JSON lines, as LiteFS.
+    ///
+    /// # Errors
+    /// See [`Control`].
+    pub fn set_event_format(&self, format: EventFormat) -> Result<(), Error> {
+        self.set(Command::EventFormat(format))
+    }
+
+    /// How `GET /info` fails from now on.
+    ///
+    /// # Errors
+    /// See [`Control`].
+    pub fn set_info_fault(&self, fault: InfoFault) -> Result<(), Error> {
+        self.set(Command::Info(fault))
+    }
+
+    /// The extended SQLite code with which the node last refused something since the last call, 0 for none: 778
+    /// `SQLITE_IOERR_WRITE` or 1544 `SQLITE_READONLY_DIRECTORY`, mostly. Diesel shows only the message.
+    ///
+    /// # Errors
+    /// See [`Control`].
+    pub fn take_refusal(&self) -> Result<i32, Error> {
+        Ok(self.order(Command::TakeRefusal)?.refusal)
+    }
+}
+
+fn post(url: &str, command: &Command) -> Result<Answer, Error> {
+    let failed = |reason: String| Error::Remote { url: url.to_owned(), reason };
+    let config = ureq::Agent::config_builder().timeout_global(Some(REMOTE_LIMIT)).http_status_as_error(false);
+    let body = serde_json::to_vec(command).map_err(|error| failed(error.to_string()))?;
+    let agent = config.build().new_agent();
+    let mut response = agent
+        .post(format!("{url}{COMMAND_PATH}"))
+        .send(&body[..])
+        .map_err(|error| failed(error.to_string()))?;
+    let text = response.body_mut().read_to_string().map_err(|error| failed(error.to_string()))?;
+    if response.status() != 200 {
+        return Err(failed(text.trim_end().to_owned()));
+    }
+    serde_json::from_str(&text).map_err(|error| failed(error.to_string()))
+}
+
+/// Blocks until `condition` holds, at most `timeout`.
+pub(crate) fn wait_for(
+    timeout: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> bool,
+) -> Result<(), Error> {
+    let began = Instant::now();
+    while !condition() {
+        if began.elapsed() >= timeout {
+            return Err(Error::Timeout { waited: timeout, what: what.to_owned() });
+        }
+        std::thread::sleep(LOOK_INTERVAL);
+    }
+    Ok(())
+}

@@ -1,0 +1,255 @@
+//! A running node: its databases, its role, and the threads that serve and follow.
+
+mod follower;
+mod leader;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::command::NodeStatus;
+use crate::context::{Context, Standing};
+use crate::database::{Database, is_database_name};
+use crate::error::Error;
+use crate::http::Server;
+use crate::sync::locked;
+use crate::wire::Peer;
+use crate::{http, vfs};
+use follower::Assignment;
+
+/// How often `.lag` is brought up to date.
+const LAG_INTERVAL: Duration = Duration::from_millis(100);
+/// How long a node that is to become primary waits for its follower to let go.
+const PARK_LIMIT: Duration = Duration::from_secs(10);
+/// In the data directory of a node that LiteFS would refuse to start again.
+pub(crate) const CORRUPT_MARKER: &str = "corrupt";
+
+/// One incarnation of a node, from start to death.
+pub(crate) struct Engine {
+    pub(crate) context: Arc<Context>,
+    pub(crate) peer: Peer,
+    databases: Mutex<BTreeMap<String, Arc<Database>>>,
+    assignment: Mutex<Assignment>,
+    /// Replicas that are connected, by `Litefs-Id`.
+    replicas: Mutex<BTreeSet<String>>,
+    /// `Litefs-Id` of the replica that is to get the lease.
+    heir: Mutex<Option<String>>,
+    /// The replica that got it.
+    successor: Mutex<Option<Peer>>,
+    /// Counts the times that this node stopped serving replicas.
+    epoch: AtomicU64,
+    connected: AtomicBool,
+    sockets: Mutex<Vec<TcpStream>>,
+    server: Mutex<Option<Server>>,
+}
+
+impl Engine {
+    /// Starts a node on bound listeners. It opens what databases it finds and has no role yet.
+    pub(crate) fn start(
+        context: Context,
+        http: TcpListener,
+        replication: TcpListener,
+    ) -> Result<Arc<Self>, Error> {
+        let context = Arc::new(context);
+        let address = |listener: &TcpListener| listener.local_addr().map_err(Error::io("local address"));
+        let (http_addr, replication_addr) = (address(&http)?, address(&replication)?);
+        let peer = Peer {
+            name: context.identity.name.clone(),
+            id: context.identity.id.clone(),
+            http_url: format!("http://{http_addr}"),
+            replication_addr: replication_addr.to_string(),
+        };
+        let engine = Arc::new(Self {
+            context,
+            peer,
+            databases: Mutex::default(),
+            assignment: Mutex::default(),
+            replicas: Mutex::default(),
+            heir: Mutex::default(),
+            successor: Mutex::default(),
+            epoch: AtomicU64::new(0),
+            connected: AtomicBool::new(false),
+            sockets: Mutex::default(),
+            server: Mutex::default(),
+        });
+        engine.open_found().map_err(Error::io("open the node's databases"))?;
+        // A killed process leaves its last one behind.
+        engine.context.files.set_primary(None).map_err(Error::io("remove .primary"))?;
+        engine.context.write_lag();
+        let weak = Arc::downgrade(&engine);
+        engine.context.on_death(move || clear_away(&weak, replication_addr));
+        *locked(&engine.server) = Some(http::serve(http, &engine)?);
+        vfs::mount(&engine)?;
+        engine.spawn("accept", move |engine| leader::accept(&engine, &replication))?;
+        engine.spawn("follow", |engine| follower::run(&engine))?;
+        engine.spawn("lag", |engine| engine.tick())?;
+        Ok(engine)
+    }
+
+    fn spawn(
+        self: &Arc<Self>,
+        task: &str,
+        run: impl FnOnce(Arc<Self>) + Send + 'static,
+    ) -> Result<(), Error> {
+        let engine = Arc::clone(self);
+        let builder = thread::Builder::new().name(format!("{}-{task}", self.peer.name));
+        builder.spawn(move || run(engine)).map(drop).map_err(Error::io("start a thread"))
+    }
+
+    fn tick(&self) {
+        while !self.context.signal.wait_until(Instant::now() + LAG_INTERVAL, || self.context.is_dead()) {
+            self.context.write_lag();
+        }
+    }
+
+    fn open_found(&self) -> io::Result<()> {
+        for entry in fs::read_dir(self.context.dir())? {
+            let entry = entry?;
+            let name = entry.file_name().into_string().unwrap_or_default();
+            if is_database_name(&name) && entry.file_type()?.is_file() {
+                self.database(&name, true)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The database `name`; with `create`, made if there is none.
+    pub(crate) fn database(&self, name: &str, create: bool) -> io::Result<Option<Arc<Database>>> {
+        let mut databases = locked(&self.databases);
+        if let Some(database) = databases.get(name) {
+            return Ok(Some(Arc::clone(database)));
+        }
+        if !create || self.context.is_dead() {
+            return Ok(None);
+        }
+        let database = Arc::new(Database::open(&self.context, name)?);
+        databases.insert(name.to_owned(), Arc::clone(&database));
+        Ok(Some(database))
+    }
+
+    /// All databases.
+    pub(crate) fn databases(&self) -> Vec<Arc<Database>> {
+        locked(&self.databases).values().cloned().collect()
+    }
+
+    /// Stops following, forgets what was on its way, and takes the lease. Databases in `back_to` go back to
+    /// that transaction first.
+    pub(crate) fn become_primary(&self, back_to: &BTreeMap<String, u64>) -> Result<(), Error> {
+        self.assign(Assignment::parked());
+        let parked = || self.context.is_dead() || locked(&self.assignment).is_idle();
+        if !self.context.signal.wait_until(Instant::now() + PARK_LIMIT, parked) {
+            return Err(Error::Timeout { waited: PARK_LIMIT, what: "the node to stop following".into() });
+        }
+        back_to.iter().try_for_each(|(database, txid)| self.go_back(database, *txid))?;
+        self.take_lease()
+    }
+
+    fn go_back(&self, name: &str, txid: u64) -> Result<(), Error> {
+        let database = self.database(name, false).map_err(Error::io("open a database"))?;
+        let deadline = Instant::now() + PARK_LIMIT;
+        match database {
+            Some(database) if database.position().txid > txid => {
+                database.rewind(txid, || Instant::now() > deadline)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Becomes primary at once.
+    fn take_lease(&self) -> Result<(), Error> {
+        if self.context.is_dead() {
+            return Err(Error::Dead(self.peer.name.clone()));
+        }
+        *locked(&self.heir) = None;
+        *locked(&self.successor) = None;
+        for name in &self.context.identity.databases {
+            let made =
+                self.database(name, true).and_then(|database| database.map_or(Ok(()), |d| d.initialize()));
+            made.map_err(Error::io("create a database"))?;
+        }
+        self.context.open_gate();
+        self.context.set_standing(Standing::Primary);
+        Ok(())
+    }
+
+    /// Gives the lease up but goes on sending what is committed to replicas that are connected.
+    pub(crate) fn drain(&self) {
+        self.context.close_gate(true);
+        self.context.set_standing(Standing::None);
+    }
+
+    /// Follows `leader`, or nobody. On a primary this is a demotion in the middle of whatever goes on.
+    pub(crate) fn follow(&self, leader: Option<Peer>) {
+        self.context.close_gate(false);
+        self.context.set_standing(Standing::None);
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.assign(Assignment::to(leader));
+    }
+
+    /// Marks a connected replica as the next primary; its stream does the rest. Says whether it is connected.
+    pub(crate) fn hand_off_to(&self, id: &str) -> bool {
+        let connected = locked(&self.replicas).contains(id);
+        if connected {
+            *locked(&self.heir) = Some(id.to_owned());
+            self.context.signal.bump();
+        }
+        connected
+    }
+
+    /// The primary that this node follows or tries to.
+    pub(crate) fn leader(&self) -> Option<Peer> {
+        locked(&self.assignment).leader().cloned()
+    }
+
+    fn assign(&self, new: Assignment) {
+        locked(&self.assignment).replace(new);
+        self.context.signal.bump();
+    }
+
+    /// What a controlling test wants to know.
+    pub(crate) fn status(&self) -> NodeStatus {
+        let settings = self.context.faults.now();
+        let alive = !self.context.is_dead();
+        NodeStatus {
+            peer: self.peer.clone(),
+            alive,
+            is_primary: alive && self.context.standing() == Standing::Primary,
+            leader: self.leader().map(|leader| leader.name),
+            connected: alive && self.connected.load(Ordering::Acquire),
+            stalled: settings.stalled,
+            frozen: settings.frozen,
+            cut: settings.cut,
+            positions: self.databases().into_iter().map(|d| (d.name.clone(), d.position())).collect(),
+        }
+    }
+
+    /// Remembers a socket, so that death closes it.
+    fn keep_socket(&self, socket: &TcpStream) -> io::Result<()> {
+        let mut sockets = locked(&self.sockets);
+        // Those whose peer is gone are of no use any more.
+        sockets.retain(|socket| socket.peer_addr().is_ok());
+        sockets.push(socket.try_clone()?);
+        drop(sockets);
+        // Death may have come in between and not seen it.
+        if self.context.is_dead() { socket.shutdown(std::net::Shutdown::Both) } else { Ok(()) }
+    }
+}
+
+/// Runs once when the node dies: nothing special is left in the mount, and every socket is closed.
+fn clear_away(engine: &Weak<Engine>, replication_addr: SocketAddr) {
+    let Some(engine) = engine.upgrade() else { return };
+    let databases = engine.databases();
+    engine.context.files.remove_all(databases.iter().map(|database| database.name.as_str()));
+    databases.iter().for_each(|database| database.abandon());
+    drop(locked(&engine.server).take());
+    for socket in locked(&engine.sockets).drain(..) {
+        let _ = socket.shutdown(std::net::Shutdown::Both);
+    }
+    // Wakes the thread that waits for connections.
+    let _ = TcpStream::connect(replication_addr);
+}

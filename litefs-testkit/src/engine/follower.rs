@@ -1,0 +1,276 @@
+//! The replica's side of replication: one thread that keeps connected to the primary and applies what it sends.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{CORRUPT_MARKER, Engine};
+use crate::context::Standing;
+use crate::database::ApplyError;
+use crate::sync::locked;
+use crate::transaction::Transaction;
+use crate::wire::{self, Message, Peer};
+
+/// LiteFS's reconnect delay.
+const RECONNECT_DELAY: Duration = Duration::from_secs(1);
+/// The delay after "lease expired": the primary-to-be is about to take the lease.
+const LEASE_DELAY: Duration = Duration::from_millis(20);
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+
+/// Whom to follow, set by the engine and carried out by the follower's thread.
+#[derive(Debug, Default)]
+pub(super) struct Assignment {
+    leader: Option<Peer>,
+    /// Whether to put the files in order first, as after a demotion.
+    settle: bool,
+    /// Counts the assignments.
+    generation: u64,
+    /// The last assignment that the thread is through with.
+    done: u64,
+}
+
+impl Assignment {
+    /// Follow `leader`, or nobody.
+    pub(super) fn to(leader: Option<Peer>) -> Self {
+        Self { leader, settle: true, ..Self::default() }
+    }
+
+    /// Do nothing: the node is to become primary.
+    pub(super) fn parked() -> Self {
+        Self::default()
+    }
+
+    /// Whether the thread has nothing left to do.
+    pub(super) fn is_idle(&self) -> bool {
+        self.done == self.generation
+    }
+
+    pub(super) fn leader(&self) -> Option<&Peer> {
+        self.leader.as_ref()
+    }
+
+    pub(super) fn replace(&mut self, new: Self) {
+        *self = Self { generation: self.generation + 1, done: self.done, ..new };
+    }
+}
+
+/// How a connection to the primary ended.
+enum Ending {
+    /// It broke, or could not be made.
+    Lost,
+    /// The node at the other end is not primary yet.
+    NotYet,
+    /// This node is primary now.
+    Promoted,
+    /// Another node is.
+    Moved(Peer),
+}
+
+/// Carries out assignments until the node dies.
+pub(super) fn run(engine: &Arc<Engine>) {
+    loop {
+        engine.context.signal.wait(|| engine.context.is_dead() || !locked(&engine.assignment).is_idle());
+        if engine.context.is_dead() {
+            return;
+        }
+        let (generation, leader, settle) = {
+            let assignment = locked(&engine.assignment);
+            (assignment.generation, assignment.leader.clone(), assignment.settle)
+        };
+        let follower = Follower { engine, generation };
+        if settle {
+            follower.settle();
+        }
+        if let Some(leader) = leader {
+            follower.follow(&leader);
+        }
+        locked(&engine.assignment).done = generation;
+        engine.context.signal.bump();
+    }
+}
+
+struct Follower<'a> {
+    engine: &'a Arc<Engine>,
+    generation: u64,
+}
+
+impl Follower<'_> {
+    /// Whether there is something else to do.
+    fn cancelled(&self) -> bool {
+        self.engine.context.is_dead() || locked(&self.engine.assignment).generation != self.generation
+    }
+
+    /// Waits, as LiteFS does, until no application transaction is open: meanwhile the node is neither primary nor
+    /// replica.
+    fn settle(&self) {
+        for database in self.engine.databases() {
+            match database.settle(|| self.cancelled()) {
+                Ok(()) | Err(ApplyError::Cancelled) => {}
+                Err(error) => tracing::error!(%error, database = database.name, "cannot recover"),
+            }
+        }
+    }
+
+    fn follow(&self, leader: &Peer) {
+        while !self.cancelled() {
+            self.engine.context.set_standing(Standing::Replica(leader.name.clone()));
+            let ending = self.session(leader).unwrap_or(Ending::Lost);
+            self.engine.connected.store(false, Ordering::Release);
+            if self.cancelled() {
+                return;
+            }
+            let delay = match ending {
+                Ending::Promoted => return self.promoted(),
+                Ending::Moved(peer) => return self.engine.follow(Some(peer)),
+                Ending::Lost => RECONNECT_DELAY,
+                Ending::NotYet => LEASE_DELAY,
+            };
+            self.engine.context.set_standing(Standing::None);
+            self.engine.context.signal.wait_until(Instant::now() + delay, || self.cancelled());
+        }
+    }
+
+    fn promoted(&self) {
+        locked(&self.engine.assignment).leader = None;
+        if let Err(error) = self.engine.take_lease() {
+            tracing::error!(%error, node = self.engine.peer.name, "cannot become primary");
+        }
+    }
+
+    fn session(&self, leader: &Peer) -> io::Result<Ending> {
+        let context = &self.engine.context;
+        // A cut link swallows the attempt.
+        let limit = Instant::now() + CONNECT_LIMIT;
+        context.signal.wait_until(limit, || self.cancelled() || !context.faults.silent(&leader.name));
+        if self.cancelled() || context.faults.silent(&leader.name) {
+            return Ok(Ending::Lost);
+        }
+        let address: SocketAddr = leader.replication_addr.parse().map_err(io::Error::other)?;
+        let mut socket = TcpStream::connect_timeout(&address, CONNECT_LIMIT)?;
+        self.engine.keep_socket(&socket)?;
+        socket.set_nodelay(true)?;
+        let databases = self.engine.databases();
+        let positions =
+            databases.into_iter().map(|database| (database.name.clone(), database.position())).collect();
+        wire::send(&mut socket, &Message::Hello { peer: self.engine.peer.clone(), positions })?;
+        let inbox = Arc::new(Inbox::default());
+        let (reader, filled, signal) = (socket.try_clone()?, Arc::clone(&inbox), Arc::clone(&context.signal));
+        thread::spawn(move || {
+            filled.fill(reader, &signal);
+        });
+        let ending = self.receive(&inbox, &leader.name);
+        // Ends the reader's thread.
+        let _ = socket.shutdown(Shutdown::Both);
+        ending
+    }
+
+    fn receive(&self, inbox: &Inbox, leader: &str) -> io::Result<Ending> {
+        while let Some(message) = self.next(inbox, leader) {
+            match message {
+                Message::Accepted => self.engine.connected.store(true, Ordering::Release),
+                Message::Refused(reason) if reason == "lease expired" => return Ok(Ending::NotYet),
+                Message::Refused(_) | Message::Hello { .. } => return Ok(Ending::Lost),
+                Message::Handoff => return Ok(Ending::Promoted),
+                Message::NewLeader(peer) if peer.id == self.engine.peer.id => return Ok(Ending::Lost),
+                Message::NewLeader(peer) => return Ok(Ending::Moved(peer)),
+                Message::Heartbeat => {}
+                Message::Transaction(transaction) => self.apply(&transaction)?,
+            }
+            self.engine.context.hear();
+        }
+        Ok(Ending::Lost)
+    }
+
+    /// The next message that has come through the link, which may be slow, stalled or cut; `None` at the end.
+    fn next(&self, inbox: &Inbox, leader: &str) -> Option<Message> {
+        loop {
+            let (arrived, message) = self.first(inbox)?;
+            let due = arrived + self.engine.context.faults.with(|settings| settings.replication_delay);
+            if Instant::now() < due {
+                // A changed delay is looked at again.
+                self.engine
+                    .context
+                    .signal
+                    .wait_until(due, || self.cancelled() || self.delay_changed(arrived, due));
+            } else if self.held(&message, leader) {
+                self.engine
+                    .context
+                    .signal
+                    .wait(|| self.cancelled() || inbox.closed() || !self.held(&message, leader));
+                if inbox.closed() && self.held(&message, leader) {
+                    return None;
+                }
+            } else {
+                return inbox.take();
+            }
+        }
+    }
+
+    fn first(&self, inbox: &Inbox) -> Option<(Instant, Message)> {
+        self.engine.context.signal.wait(|| self.cancelled() || inbox.first().is_some() || inbox.closed());
+        if self.cancelled() { None } else { inbox.first() }
+    }
+
+    fn delay_changed(&self, arrived: Instant, due: Instant) -> bool {
+        arrived + self.engine.context.faults.with(|settings| settings.replication_delay) != due
+    }
+
+    fn held(&self, message: &Message, leader: &str) -> bool {
+        let settings = self.engine.context.faults.now();
+        let passes = matches!(message, Message::Transaction(tx)
+            if settings.pass_until.get(&tx.database).is_some_and(|until| tx.after.txid <= *until));
+        self.engine.context.faults.silent(leader) || (settings.stalled && !passes && !is_greeting(message))
+    }
+
+    fn apply(&self, transaction: &Arc<Transaction>) -> io::Result<()> {
+        let engine = self.engine;
+        let Some(database) = engine.database(&transaction.database, true)? else { return Ok(()) };
+        match database.apply(transaction, || self.cancelled()) {
+            Err(ApplyError::Fatal) => {
+                let _ =
+                    std::fs::write(engine.context.data_path(CORRUPT_MARKER), transaction.after.to_string());
+                engine.context.die();
+                Ok(())
+            }
+            Err(ApplyError::Io(error)) => Err(error),
+            Err(error) => Err(io::Error::other(error)),
+            Ok(()) => Ok(()),
+        }
+    }
+}
+
+/// A stall lets the connection be made.
+fn is_greeting(message: &Message) -> bool {
+    matches!(message, Message::Accepted | Message::Refused(_))
+}
+
+/// Messages that have arrived at this machine, with when.
+#[derive(Default)]
+struct Inbox(Mutex<(VecDeque<(Instant, Message)>, bool)>);
+
+impl Inbox {
+    fn fill(&self, mut socket: TcpStream, signal: &crate::sync::Signal) {
+        while let Ok(message) = wire::receive(&mut socket) {
+            locked(&self.0).0.push_back((Instant::now(), message));
+            signal.bump();
+        }
+        locked(&self.0).1 = true;
+        signal.bump();
+    }
+
+    fn first(&self) -> Option<(Instant, Message)> {
+        locked(&self.0).0.front().cloned()
+    }
+
+    fn take(&self) -> Option<Message> {
+        locked(&self.0).0.pop_front().map(|(_, message)| message)
+    }
+
+    fn closed(&self) -> bool {
+        locked(&self.0).1
+    }
+}

@@ -1,0 +1,53 @@
+//! Locks that do not poison and a signal to wait on.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Locks `mutex`. A thread that panicked in the middle is a failed test already; it should not hide behind
+/// poison errors in others.
+pub(crate) fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Counts "something happened" and wakes whoever waits for a condition that may hold now.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    count: Mutex<u64>,
+    changed: Condvar,
+}
+
+impl Signal {
+    /// Something happened.
+    pub(crate) fn bump(&self) {
+        *locked(&self.count) += 1;
+        self.changed.notify_all();
+    }
+
+    /// Blocks until `condition` holds or `deadline` has passed; says which. Checked after every [`Signal::bump`].
+    pub(crate) fn wait_until(&self, deadline: Instant, mut condition: impl FnMut() -> bool) -> bool {
+        loop {
+            let seen = *locked(&self.count);
+            if condition() {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            self.wait_beyond(seen, left);
+        }
+    }
+
+    /// Blocks until `condition` holds.
+    pub(crate) fn wait(&self, mut condition: impl FnMut() -> bool) {
+        // A node lives for minutes; an hour stands for "without limit".
+        while !self.wait_until(Instant::now() + Duration::from_secs(3600), &mut condition) {}
+    }
+
+    fn wait_beyond(&self, seen: u64, limit: Duration) {
+        let count = locked(&self.count);
+        if *count == seen {
+            let _ = self.changed.wait_timeout(count, limit).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}

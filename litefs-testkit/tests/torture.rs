@@ -1,0 +1,52 @@
+//! Many threads at once.
+
+mod support;
+
+use diesel::connection::SimpleConnection;
+use support::{DB, LIMIT, cluster, connect, count, insert, number, word};
+
+const WRITERS: usize = 8;
+const ROUNDS: usize = 60;
+
+#[test]
+fn eight_threads_write_and_read_and_the_replica_ends_up_identical() {
+    let cluster = cluster(&["a", "b"]);
+    let (primary, replica) = (cluster.node("a"), cluster.node("b"));
+    let before = primary.position(DB).txid;
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            scope.spawn(move || {
+                let mut conn = connect(primary);
+                for round in 0..ROUNDS {
+                    insert(&mut conn, &format!("{writer}-{round}")).expect("insert");
+                    assert!(count(&mut conn) > round as i64, "its own rows are there");
+                    if round % 20 == writer {
+                        // A busy checkpoint is no error.
+                        conn.batch_execute("PRAGMA wal_checkpoint(RESTART)").expect("checkpoint");
+                    }
+                }
+            });
+        }
+        scope.spawn(|| {
+            let mut conn = connect(replica);
+            let mut last = 0;
+            while last < (WRITERS * ROUNDS) as i64 {
+                let now = count(&mut conn);
+                assert!(now >= last, "time went back");
+                last = now;
+                // Tight readers would starve replication, as they do with LiteFS.
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        });
+    });
+    cluster.wait_for_sync(LIMIT).expect("sync");
+    assert_eq!(primary.position(DB).txid, before + (WRITERS * ROUNDS) as u64);
+    for node in [primary, replica] {
+        let mut conn = connect(node);
+        assert_eq!(word(&mut conn, "integrity_check AS word FROM pragma_integrity_check"), "ok");
+        assert_eq!(number(&mut conn, "SELECT count(DISTINCT name) FROM item"), (WRITERS * ROUNDS) as i64);
+    }
+    connect(primary).batch_execute("PRAGMA wal_checkpoint(TRUNCATE)").expect("checkpoint");
+    let read = |node: &litefs_testkit::Node| std::fs::read(node.database_path(DB)).expect("file");
+    assert!(read(primary) == read(replica), "other bytes");
+}
