@@ -6,10 +6,11 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::command::{Command, NodeStatus};
-use crate::control::{Control, wait_for};
+use crate::control::Control;
 use crate::error::Error;
 use crate::host::random_id;
 use crate::node::Node;
+use crate::remote::wait_for;
 
 /// How long role changes and catching up may take, unless the caller says otherwise.
 const SETTLE_LIMIT: Duration = Duration::from_secs(10);

@@ -2,19 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::command::{Answer, Command, NodeStatus};
 use crate::error::Error;
 use crate::faults::{EventFormat, EventStreamFault, InfoFault};
 use crate::host::Host;
-use crate::http::COMMAND_PATH;
 use crate::position::Position;
-
-/// How long a node of another process may take to carry out an order.
-const REMOTE_LIMIT: Duration = Duration::from_secs(30);
-/// Between two looks at a condition on another node.
-const LOOK_INTERVAL: Duration = Duration::from_millis(2);
+use crate::remote::{post, wait_for};
 
 /// A handle on one node that sets its role and makes things go wrong on it.
 ///
@@ -276,36 +271,4 @@ impl Control {
     pub fn take_refusal(&self) -> Result<i32, Error> {
         Ok(self.order(Command::TakeRefusal)?.refusal)
     }
-}
-
-fn post(url: &str, command: &Command) -> Result<Answer, Error> {
-    let failed = |reason: String| Error::Remote { url: url.to_owned(), reason };
-    let config = ureq::Agent::config_builder().timeout_global(Some(REMOTE_LIMIT)).http_status_as_error(false);
-    let body = serde_json::to_vec(command).map_err(|error| failed(error.to_string()))?;
-    let agent = config.build().new_agent();
-    let mut response = agent
-        .post(format!("{url}{COMMAND_PATH}"))
-        .send(&body[..])
-        .map_err(|error| failed(error.to_string()))?;
-    let text = response.body_mut().read_to_string().map_err(|error| failed(error.to_string()))?;
-    if response.status() != 200 {
-        return Err(failed(text.trim_end().to_owned()));
-    }
-    serde_json::from_str(&text).map_err(|error| failed(error.to_string()))
-}
-
-/// Blocks until `condition` holds, at most `timeout`.
-pub(crate) fn wait_for(
-    timeout: Duration,
-    what: &str,
-    mut condition: impl FnMut() -> bool,
-) -> Result<(), Error> {
-    let began = Instant::now();
-    while !condition() {
-        if began.elapsed() >= timeout {
-            return Err(Error::Timeout { waited: timeout, what: what.to_owned() });
-        }
-        std::thread::sleep(LOOK_INTERVAL);
-    }
-    Ok(())
 }

@@ -54,6 +54,7 @@
 //!
 //! # What differs from LiteFS
 //!
+//! * Unix only; the guard against a foreign SQLite needs Linux. Each node keeps its databases in memory, once.
 //! * Replication speaks the testkit's own protocol; there is no lease server, so nobody is promoted by himself: tests
 //!   (or `POST /promote`) decide.
 //! * A dead node's special files do not answer ENOTCONN, they are gone; I/O through the VFS fails with `SQLITE_IOERR_*`.
@@ -79,6 +80,7 @@ mod journal;
 mod locks;
 mod node;
 mod position;
+mod remote;
 mod special;
 mod sync;
 mod transaction;

@@ -42,15 +42,18 @@ fn what_changes_nothing_is_no_transaction() {
     conn.batch_execute("UPDATE item SET name = 'x' WHERE id = -1").expect("no row");
     conn.batch_execute("BEGIN IMMEDIATE; COMMIT").expect("nothing inside");
     conn.batch_execute("PRAGMA cache_size = 5; BEGIN").expect("small cache");
-    conn.batch_execute(&spill()).expect("spills into the WAL");
+    conn.batch_execute(&spill("item (name)")).expect("spills into the WAL");
     conn.batch_execute("ROLLBACK").expect("rollback after a spill");
     assert_eq!((node.position(DB), count(&mut conn)), (before, 0));
     insert(&mut conn, "after").expect("the frames of the rollback are overwritten");
     assert_eq!((node.position(DB).txid, count(&mut conn)), (before.txid + 1, 1));
 }
 
-fn spill() -> String {
-    "INSERT INTO item (name) SELECT hex(randomblob(500)) FROM (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500) SELECT i FROM n)".to_owned()
+/// More rows than a small cache holds.
+fn spill(into: &str) -> String {
+    let numbers =
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500) SELECT i FROM n";
+    format!("INSERT INTO {into} SELECT hex(randomblob(500)) FROM ({numbers})")
 }
 
 #[test]
@@ -91,7 +94,7 @@ fn wal_restarts_and_checkpoints_lose_nothing() {
 fn the_files_of_primary_and_replica_are_equal_after_a_checkpoint() {
     let cluster = cluster(&["a", "b"]);
     let mut conn = connect(cluster.node("a"));
-    conn.batch_execute(&spill()).expect("many pages");
+    conn.batch_execute(&spill("item (name)")).expect("many pages");
     conn.batch_execute("DELETE FROM item WHERE id % 3 = 0; VACUUM").expect("fewer pages");
     cluster.wait_for_sync(LIMIT).expect("sync");
     conn.batch_execute("PRAGMA wal_checkpoint(TRUNCATE)").expect("checkpoint");
@@ -129,6 +132,9 @@ fn rollback_journals_of_every_kind_are_captured() {
         let before = primary.position("other.db").txid;
         conn.batch_execute(&format!("PRAGMA journal_mode = {mode}")).expect(mode);
         conn.batch_execute("BEGIN; INSERT INTO t VALUES (0); ROLLBACK").expect("rollback");
+        conn.batch_execute(&format!("PRAGMA cache_size = 2; BEGIN; {}", spill("t (x)")))
+            .expect("into the file");
+        conn.batch_execute("ROLLBACK").expect("rollback of what was written already");
         conn.batch_execute("INSERT INTO t VALUES (1)").expect("insert");
         conn.batch_execute("UPDATE t SET x = 2 WHERE x = 9").expect("nothing");
         assert_eq!(primary.position("other.db").txid, before + 1, "{mode}");

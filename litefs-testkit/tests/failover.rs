@@ -29,12 +29,22 @@ fn a_promotion_loses_nothing_and_held_connections_change_sides() {
     assert!(insert(&mut on_b, "refused").is_err());
 }
 
+/// Stops the writers also when the test fails, which would else wait for them.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn promotions_under_write_load_lose_no_acknowledged_row() {
     let cluster = cluster(&["a", "b"]);
     let (mut on_a, mut on_b) = (connect(cluster.node("a")), connect(cluster.node("b")));
     let stop = &AtomicBool::new(false);
     let acknowledged = std::thread::scope(|scope| {
+        let stopped = Stop(stop);
         let writers: Vec<_> = [&mut on_a, &mut on_b]
             .into_iter()
             .map(|conn| {
@@ -55,7 +65,7 @@ fn promotions_under_write_load_lose_no_acknowledged_row() {
                 .wait_until(LIMIT, |status| status.positions[DB].txid > rows + 5)
                 .expect("writes");
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stopped);
         writers.into_iter().map(|writer| writer.join().expect("writer")).sum::<usize>()
     });
     cluster.wait_for_sync(LIMIT).expect("sync");

@@ -1,1 +1,139 @@
-//! litefs-tests
+//! What the integration tests share: a cluster of the testkit with a handle on each node.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use diesel::connection::{Connection, SimpleConnection};
+use diesel::sqlite::SqliteConnection;
+use libsqlite3_sys as _;
+use litefs_diesel::core::Role;
+use litefs_diesel::{LiteFs, LiteFsBuilder, LiteFsConnection};
+use litefs_testkit::Cluster;
+
+/// The database that all tests use.
+pub const DATABASE: &str = "app.db";
+
+/// How long anything may take that should take milliseconds.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A cluster and the application's handle on each of its nodes. The first node is the primary.
+pub struct Bed {
+    // Dropped before the cluster: the handles watch its files.
+    handles: HashMap<String, LiteFs>,
+    /// The nodes, and everything that can go wrong with them.
+    pub cluster: Cluster,
+}
+
+impl Bed {
+    /// Nodes with default options.
+    #[must_use]
+    pub fn start(names: &[&str]) -> Self {
+        Self::configured(names, |_, builder| builder)
+    }
+
+    /// Nodes with options set by `configure`, which gets the node's name.
+    ///
+    /// # Panics
+    /// If the nodes do not start or do not find their roles.
+    pub fn configured(names: &[&str], configure: impl Fn(&str, LiteFsBuilder) -> LiteFsBuilder) -> Self {
+        let cluster = Cluster::builder().nodes(names.to_vec()).database(DATABASE).start().expect("the cluster starts");
+        let mut bed = Self { handles: HashMap::new(), cluster };
+        for name in names {
+            let handle = configure(name, bed.builder(name)).start().expect("the handle starts");
+            bed.handles.insert((*name).to_owned(), handle);
+        }
+        bed.settle();
+        bed
+    }
+
+    /// A builder that fits a node.
+    #[must_use]
+    pub fn builder(&self, name: &str) -> LiteFsBuilder {
+        let node = self.cluster.node(name);
+        let http_url = node.http_url();
+        LiteFs::builder(&node.database_url(DATABASE))
+            .listen("127.0.0.1:0".parse().expect("an address"))
+            .tracker(|tracker| tracker.http_url(&http_url).node(name))
+    }
+
+    /// Waits until every node knows its role and every replica knows the primary's address.
+    ///
+    /// # Panics
+    /// If they do not within [`PATIENCE`].
+    pub fn settle(&self) {
+        let primary = self.cluster.primary().map(|node| node.name().to_owned()).expect("a primary");
+        for (name, handle) in &self.handles {
+            wait_until(&format!("the role of {name}"), || match handle.role() {
+                Role::Primary => *name == primary,
+                Role::Replica { primary: named } => {
+                    let address = self.handles[&primary].rpc_address().map(|a| a.to_string());
+                    named.as_ref() == primary && address == Some(handle.tracker().rpc_address(&named))
+                }
+                _ => false,
+            });
+        }
+    }
+
+    /// A node's handle.
+    #[must_use]
+    pub fn litefs(&self, name: &str) -> &LiteFs {
+        &self.handles[name]
+    }
+
+    /// Takes a node's handle out, as when its process ends.
+    pub fn stop(&mut self, name: &str) {
+        self.handles.remove(name);
+    }
+
+    /// A connection as an application has it.
+    ///
+    /// # Panics
+    /// If it cannot be opened.
+    #[must_use]
+    pub fn conn(&self, name: &str) -> LiteFsConnection {
+        self.litefs(name).establish().expect("a connection")
+    }
+
+    /// A plain SQLite connection to the node's file, to see what is really there.
+    ///
+    /// # Panics
+    /// If it cannot be opened.
+    #[must_use]
+    pub fn plain(&self, name: &str) -> SqliteConnection {
+        let url = self.cluster.node(name).database_url(DATABASE);
+        let mut conn = SqliteConnection::establish(&url).expect("a connection");
+        conn.batch_execute("PRAGMA busy_timeout = 5000").expect("a timeout");
+        conn
+    }
+
+    /// Runs a script on the primary and waits until every node has it.
+    ///
+    /// # Panics
+    /// If either fails.
+    pub fn schema(&self, sql: &str) {
+        let primary = self.cluster.primary().expect("a primary").name().to_owned();
+        self.conn(&primary).batch_execute(sql).expect("the schema");
+        self.sync();
+    }
+
+    /// Waits until every replica is where the primary is.
+    ///
+    /// # Panics
+    /// If they are not within [`PATIENCE`].
+    pub fn sync(&self) {
+        self.cluster.wait_for_sync(PATIENCE).expect("the replicas catch up");
+    }
+}
+
+/// Waits for a condition that is about to become true.
+///
+/// # Panics
+/// If it does not within [`PATIENCE`].
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::yield_now();
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+}
