@@ -245,15 +245,20 @@ impl Shared {
         if self.options.serve {
             self.io.spawn(serve_when_litefs_appears(self.starter()));
         }
-        if self.options.serve && self.options.config.detectors().row {
-            let (configured, server) = (self.options.advertise.clone(), Arc::clone(&self.server));
-            let fallback = self.options.listen;
-            let advertised = move |node: &NodeName| {
-                let listening = server.lock().ok().and_then(|server| server.as_ref().map(Server::address));
-                advertised(configured.as_deref(), listening.unwrap_or(fallback), node)
-            };
+        if self.options.config.detectors().row {
             let table = Arc::clone(&self.forwarder.directory().table);
+            let advertised = self.options.serve.then(|| self.advertised());
             self.io.spawn(tracking_table::keep(self.tracker.clone(), table, advertised));
+        }
+    }
+
+    /// What this node tells the others of where to reach it.
+    fn advertised(&self) -> impl Fn(&NodeName) -> String + Send + 'static {
+        let (configured, fallback) = (self.options.advertise.clone(), self.options.listen);
+        let server = Arc::clone(&self.server);
+        move |node| {
+            let listening = server.lock().ok().and_then(|server| server.as_ref().map(Server::address));
+            advertised(configured.as_deref(), listening.unwrap_or(fallback), node)
         }
     }
 }

@@ -126,15 +126,24 @@ impl TrackingTable {
     }
 }
 
-/// Keeps the row true while this node is the primary, and the primary's address known while it is not. Ends when
-/// the tracker does.
-pub(crate) async fn keep(tracker: Tracker, table: Arc<TrackingTable>, advertised: impl Fn(&NodeName) -> String) {
+/// Keeps the row true while this node is the primary, and the primary's address known while it is not. Without
+/// `advertised` this process takes no writes of others and leaves the row to the one that does. Ends when the
+/// tracker does.
+pub(crate) async fn keep(
+    tracker: Tracker,
+    table: Arc<TrackingTable>,
+    advertised: Option<impl Fn(&NodeName) -> String>,
+) {
     let mut roles = tracker.subscribe();
     loop {
         let state = roles.borrow_and_update().clone();
         let work = async {
             match &state.role {
-                Role::Primary => claim_until_written(&tracker, &table, &advertised).await,
+                Role::Primary => {
+                    if let Some(advertised) = &advertised {
+                        claim_until_written(&tracker, &table, advertised).await;
+                    }
+                }
                 Role::Replica { primary } => refresh_until_found(&tracker, &table, primary).await,
                 Role::Standalone | Role::Unknown => {}
             }

@@ -1,3 +1,4 @@
+use futures::future::BoxFuture;
 use litefs_core::{Position, Role, RoleKind, RoleStamp, RoleState, Tracker};
 use tokio::sync::watch;
 
@@ -18,6 +19,8 @@ pub trait Fence: Send + Sync + 'static {
     fn hint(&self) -> Option<PrimaryHint>;
     /// Wakes at each change of the role.
     fn changes(&self) -> watch::Receiver<RoleState>;
+    /// Asks LiteFS anew whether this node is the primary; afterwards [`holds`](Self::holds) knows.
+    fn confirm(&self) -> BoxFuture<'_, ()>;
 }
 
 impl Fence for Tracker {
@@ -45,5 +48,9 @@ impl Fence for Tracker {
 
     fn changes(&self) -> watch::Receiver<RoleState> {
         self.subscribe()
+    }
+
+    fn confirm(&self) -> BoxFuture<'_, ()> {
+        Box::pin(Tracker::confirm(self))
     }
 }

@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::time::Instant;
 
 use litefs_core::{Position, RoleStamp};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::fence::Fence;
@@ -57,9 +58,10 @@ pub(super) struct Writer<E> {
     fence: Arc<dyn Fence>,
     sessions: Arc<Sessions>,
     limits: Limits,
+    runtime: Handle,
 }
 
-/// Starts the thread. It ends when the last [`Queue`] is dropped and every queued job is answered.
+/// Starts the thread, from the runtime on which the fence lives. It ends when the last [`Queue`] is dropped and every queued job is answered.
 pub(super) fn start<E: Executor>(
     executor: E,
     fence: Arc<dyn Fence>,
@@ -68,7 +70,7 @@ pub(super) fn start<E: Executor>(
 ) -> std::io::Result<(Queue, std::thread::JoinHandle<()>)> {
     let (jobs, queue) = sync_channel(limits.queue);
     let limit = limits.queue;
-    let mut writer = Writer { executor, fence, sessions, limits };
+    let mut writer = Writer { executor, fence, sessions, limits, runtime: Handle::current() };
     let thread = std::thread::Builder::new().name("litefs-writer".into()).spawn(move || {
         for job in queue {
             writer.run(job);
@@ -115,20 +117,17 @@ impl<E: Executor> Writer<E> {
         Ok(Ticket { stamp, before })
     }
 
-    /// SQLite's word for a commit is not enough: LiteFS commits inside an unlock whose errors SQLite ignores. Only a
-    /// position that advanced, on a node that is still the primary it was, is an acknowledgement.
+    /// SQLite's word for a commit is not enough: LiteFS commits inside an unlock whose errors SQLite ignores. An
+    /// acknowledgement takes a position that advanced, on a node that is still the primary it was.
     fn prove(&self, ticket: Ticket, done: Done) -> Result<Reply, Refusal> {
-        let unproven = |reason: String| Err(Refusal::Unproven { reason });
-        let position = match self.fence.position() {
-            Ok(position) => position,
-            // The first commit of a database that was only just created has no position before it, but one after.
-            Err(error) => return unproven(format!("the position cannot be read: {error}")),
-        };
-        if !self.fence.holds(ticket.stamp) {
-            return unproven("the role changed during the commit".into());
-        }
+        let position = self.fence.position().map_err(|error| unproven("the position cannot be read: ", error))?;
         if done.wrote == Wrote::Rows && ticket.before == Some(position) {
-            return unproven(format!("the position is still {position}"));
+            // Rows that were set to what they were leave SQLite nothing to commit. LiteFS drops a commit only when it
+            // loses the lease, so a node that still has it has dropped none.
+            self.runtime.block_on(self.fence.confirm());
+        }
+        if !self.fence.holds(ticket.stamp) {
+            return Err(unproven("the role changed during the commit", ""));
         }
         Ok(Reply { answer: done.answer, position: Some(position), effects: done.effects })
     }
@@ -249,6 +248,10 @@ impl<E: Executor> Writer<E> {
             Err(refusal) => (Err(refusal), Some(Ended::RolledBackBySqlite)),
         }
     }
+}
+
+fn unproven(what: &str, why: impl std::fmt::Display) -> Refusal {
+    Refusal::Unproven { reason: format!("{what}{why}") }
 }
 
 /// The standing under which work was begun.

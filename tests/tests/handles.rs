@@ -1,0 +1,173 @@
+//! Starting, stopping and watching: what an operator meets first.
+
+use std::sync::{Arc, Mutex};
+
+use diesel::connection::{Connection, SimpleConnection};
+use diesel::prelude::*;
+use diesel::r2d2::Pool;
+use litefs_diesel::core::Role;
+use litefs_diesel::rpc::server::ServeError;
+use litefs_diesel::{Failure, LiteFs, LiteFsConnection, StartError};
+use litefs_tests::{Bed, DATABASE, wait_until};
+
+diesel::table! { notes { id -> Integer, text -> Text, } }
+
+const SCHEMA: &str = "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL)";
+
+fn write(conn: &mut LiteFsConnection, text: &str) -> QueryResult<usize> {
+    diesel::insert_into(notes::table).values(notes::text.eq(text)).execute(conn)
+}
+
+#[test]
+fn d6_without_litefs_a_handle_that_requires_it_does_not_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(DATABASE);
+    let error = LiteFs::builder(path.to_str().unwrap()).tracker(|t| t.require_litefs(true)).start().unwrap_err();
+    assert!(matches!(error, StartError::Tracker(_)), "{error:?}");
+    assert!(error.to_string().contains("LiteFS is required but not found"), "{error}");
+}
+
+#[test]
+fn d16_two_databases_of_one_process_are_tracked_on_their_own() {
+    let (one, two) = (Bed::start(&["a", "b"]), Bed::start(&["a", "b"]));
+    one.schema(SCHEMA);
+    two.schema(SCHEMA);
+    two.cluster.promote("b").unwrap();
+    two.settle();
+    assert_eq!(one.litefs("a").role(), Role::Primary);
+    assert!(matches!(two.litefs("a").role(), Role::Replica { .. }));
+    write(&mut one.conn("b"), "one").unwrap();
+    let none: i64 = notes::table.count().get_result(&mut two.conn("a")).unwrap();
+    assert_eq!(none, 0);
+}
+
+#[test]
+fn d17_a_second_handle_is_an_error_until_the_first_is_gone() {
+    let mut bed = Bed::start(&["a", "b"]);
+    assert!(matches!(bed.builder("b").start(), Err(StartError::AlreadyStarted(_))));
+    bed.stop("b");
+    let again = bed.builder("b").start().unwrap();
+    wait_until("the role", || matches!(again.role(), Role::Replica { .. }));
+}
+
+#[test]
+fn s1_a_replica_with_another_secret_is_told_so_and_nothing_is_applied() {
+    let bed = Bed::configured(&["a", "b"], |name, builder| {
+        builder.secret(if name == "a" { "the secret of node a" } else { "the secret of node b" })
+            .listen("127.0.0.1:0".parse().unwrap())
+    });
+    bed.schema(SCHEMA);
+    let started = std::time::Instant::now();
+    let error = write(&mut bed.conn("b"), "x").unwrap_err();
+    assert_eq!(Failure::of(&error), Some(Failure::Incompatible), "{error}");
+    assert!(started.elapsed() < std::time::Duration::from_secs(3), "there is nothing to wait for");
+    assert!(!error.to_string().contains("the secret of"), "{error}");
+    let count: i64 = notes::table.count().get_result(&mut bed.plain("a")).unwrap();
+    assert_eq!(count, 0);
+}
+
+#[test]
+fn s1_nodes_with_the_same_secret_work_together() {
+    let bed = Bed::configured(&["a", "b"], |_, builder| {
+        builder.secret("one secret for all").listen("127.0.0.1:0".parse().unwrap())
+    });
+    bed.schema(SCHEMA);
+    write(&mut bed.conn("b"), "x").unwrap();
+}
+
+#[test]
+fn s2_listening_to_the_world_without_authentication_is_refused() {
+    let mut bed = Bed::start(&["a", "b"]);
+    bed.stop("b");
+    let error = bed.builder("b").listen("0.0.0.0:0".parse().unwrap()).start().unwrap_err();
+    assert!(matches!(error, StartError::Serve(ServeError::Insecure(_))), "{error:?}");
+    let open = bed.builder("b").listen("0.0.0.0:0".parse().unwrap()).allow_insecure(true).start();
+    assert!(open.is_ok(), "{open:?}");
+}
+
+#[test]
+fn a_taken_port_says_what_to_do_and_a_second_process_does_not_serve() {
+    let mut bed = Bed::start(&["a", "b"]);
+    bed.schema(SCHEMA);
+    let taken = bed.litefs("a").rpc_address().unwrap();
+    bed.stop("b");
+    let error = bed.builder("b").listen(taken).start().unwrap_err();
+    assert!(error.to_string().contains("serve(false)"), "{error}");
+    let worker = bed.builder("b").listen(taken).serve(false).start().unwrap();
+    assert_eq!(worker.rpc_address(), None);
+    wait_until("the primary's address", || {
+        matches!(worker.role(), Role::Replica { primary } if worker.tracker().rpc_address(&primary) == taken.to_string())
+    });
+    write(&mut worker.establish().unwrap(), "x").unwrap();
+}
+
+#[test]
+fn establish_on_a_litefs_mount_without_a_handle_never_falls_back_to_plain_sqlite() {
+    let mut bed = Bed::start(&["a", "b"]);
+    bed.schema(SCHEMA);
+    bed.stop("b");
+    // LiteFS's default HTTP address is nobody's here, so the role is known from `.primary` alone.
+    let url = bed.cluster.node("b").database_url(DATABASE);
+    match LiteFsConnection::establish(&url) {
+        Ok(mut conn) => {
+            write(&mut conn, "x").unwrap();
+            let count: i64 = notes::table.count().get_result(&mut bed.plain("a")).unwrap();
+            assert_eq!(count, 1, "it was forwarded");
+        }
+        // Another process of this machine may have LiteFS's default port.
+        Err(error) => assert!(error.to_string().contains("20203"), "{error}"),
+    }
+}
+
+#[test]
+fn diesels_own_pool_manager_works_and_so_does_ours() {
+    let bed = Bed::start(&["a", "b"]);
+    bed.schema(SCHEMA);
+    let url = bed.cluster.node("b").database_url(DATABASE);
+    let theirs = Pool::builder()
+        .max_size(2)
+        .build(diesel::r2d2::ConnectionManager::<LiteFsConnection>::new(url))
+        .unwrap();
+    let ours = Pool::builder().max_size(2).build(bed.litefs("b").connection_manager()).unwrap();
+    diesel::insert_into(notes::table).values(notes::text.eq("x")).execute(&mut theirs.get().unwrap()).unwrap();
+    diesel::insert_into(notes::table).values(notes::text.eq("y")).execute(&mut ours.get().unwrap()).unwrap();
+    let count: i64 = notes::table.count().get_result(&mut theirs.get().unwrap()).unwrap();
+    assert_eq!(count, 2);
+    // A connection that comes back in the middle of a transaction is not handed out again.
+    let mut broken = ours.get().unwrap();
+    broken.batch_execute("SELECT 1").unwrap();
+    use diesel::connection::TransactionManager;
+    diesel::connection::AnsiTransactionManager::begin_transaction(&mut *broken).unwrap();
+    drop(broken);
+    for _ in 0..4 {
+        let mut conn = ours.get().unwrap();
+        conn.transaction(|conn| write(conn, "z")).unwrap();
+    }
+}
+
+#[test]
+fn instrumentation_hears_the_users_queries_once_and_none_of_ours() {
+    let bed = Bed::start(&["a", "b"]);
+    bed.schema(SCHEMA);
+    for node in ["a", "b"] {
+        let mut conn = bed.conn(node);
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let ears = Arc::clone(&heard);
+        conn.set_instrumentation(move |event: diesel::connection::InstrumentationEvent<'_>| {
+            let text = format!("{event:?}");
+            if text.starts_with("StartQuery") || text.starts_with("FinishQuery") {
+                ears.lock().unwrap().push(text.split([' ', '{']).next().unwrap().to_owned());
+            }
+        });
+        write(&mut conn, "x").unwrap();
+        let _: Vec<i32> = notes::table.select(notes::id).load(&mut conn).unwrap();
+        conn.transaction(|conn| {
+            let _: i64 = notes::table.count().get_result(conn)?;
+            write(conn, "y")
+        })
+        .unwrap();
+        let heard = std::mem::take(&mut *heard.lock().unwrap());
+        let expected = ["StartQuery", "FinishQuery"].repeat(6);
+        assert_eq!(heard, expected, "on {node}");
+    }
+}

@@ -1,0 +1,273 @@
+//! Transactions that span nodes: scenarios X1 to X10 of the acceptance list.
+
+use std::time::Duration;
+
+use diesel::connection::SimpleConnection;
+use diesel::prelude::*;
+use diesel::result::{DatabaseErrorKind, Error};
+use litefs_diesel::{Failure, LiteFsConnection};
+use litefs_tests::{Bed, wait_until};
+
+diesel::table! { counters { id -> Integer, n -> Integer, } }
+
+const SCHEMA: &str = "CREATE TABLE counters (id INTEGER PRIMARY KEY, n INTEGER NOT NULL CHECK (n < 1000000))";
+
+fn bed() -> Bed {
+    let bed = Bed::start(&["a", "b"]);
+    bed.schema(SCHEMA);
+    bed
+}
+
+fn all(conn: &mut impl diesel::connection::LoadConnection<Backend = diesel::sqlite::Sqlite>) -> Vec<(i32, i32)> {
+    counters::table.order(counters::id).load(conn).unwrap()
+}
+
+fn insert(conn: &mut LiteFsConnection, n: i32) -> QueryResult<i32> {
+    diesel::insert_into(counters::table).values(counters::n.eq(n)).returning(counters::id).get_result(conn)
+}
+
+#[test]
+fn x1_a_transaction_that_only_reads_stays_on_the_node() {
+    let bed = bed();
+    bed.schema("INSERT INTO counters VALUES (1, 10)");
+    let mut conn = bed.conn("b");
+    conn.transaction(|conn| {
+        assert_eq!(all(conn), [(1, 10)]);
+        // One snapshot: what is written meanwhile is not seen before the end.
+        insert(&mut bed.conn("a"), 11)?;
+        assert_eq!(all(conn), [(1, 10)]);
+        QueryResult::Ok(())
+    })
+    .unwrap();
+    assert_eq!(bed.litefs("b").round_trips(), 0);
+    bed.sync();
+    assert_eq!(all(&mut conn).len(), 2);
+}
+
+#[test]
+fn x2_a_writing_transaction_is_all_or_nothing_and_sees_its_own_writes() {
+    let bed = bed();
+    let mut conn = bed.conn("b");
+    let ids = conn
+        .transaction(|conn| {
+            let ids = (insert(conn, 1)?, insert(conn, 2)?);
+            assert_eq!(all(conn), [(1, 1), (2, 2)]);
+            assert!(all(&mut bed.plain("a")).is_empty(), "not committed yet");
+            QueryResult::Ok(ids)
+        })
+        .unwrap();
+    assert_eq!(ids, (1, 2));
+    assert_eq!(all(&mut conn), [(1, 1), (2, 2)], "what was committed is read back");
+    let failed = conn.transaction(|conn| {
+        insert(conn, 3)?;
+        Err::<(), _>(Error::RollbackTransaction)
+    });
+    assert_eq!(failed, Err(Error::RollbackTransaction));
+    assert_eq!(all(&mut bed.plain("a")).len(), 2);
+}
+
+#[test]
+fn x2_a_failed_statement_leaves_the_transaction_open() {
+    let bed = bed();
+    let mut conn = bed.conn("b");
+    conn.transaction(|conn| {
+        let error = insert(conn, 2_000_000).unwrap_err();
+        assert!(matches!(error, Error::DatabaseError(DatabaseErrorKind::CheckViolation, _)), "{error:?}");
+        insert(conn, 1)?;
+        assert!(insert(conn, 2_000_000).is_err());
+        insert(conn, 2).map(drop)
+    })
+    .unwrap();
+    assert_eq!(all(&mut bed.plain("a")), [(1, 1), (2, 2)]);
+}
+
+#[test]
+fn x3_nested_transactions_keep_their_meaning_before_and_after_the_move() {
+    let bed = bed();
+    let mut conn = bed.conn("b");
+    conn.transaction(|conn| {
+        assert!(all(conn).is_empty());
+        // Opened before the move, rolled back after it.
+        let inner = conn.transaction(|conn| {
+            insert(conn, 1)?;
+            Err::<(), _>(Error::RollbackTransaction)
+        });
+        assert_eq!(inner, Err(Error::RollbackTransaction));
+        assert!(all(conn).is_empty());
+        insert(conn, 2)?;
+        conn.transaction(|conn| insert(conn, 3))?;
+        let inner = conn.transaction(|conn| {
+            insert(conn, 4)?;
+            Err::<(), _>(Error::RollbackTransaction)
+        });
+        assert_eq!(inner, Err(Error::RollbackTransaction));
+        QueryResult::Ok(())
+    })
+    .unwrap();
+    let values: Vec<i32> = all(&mut bed.plain("a")).into_iter().map(|(_, n)| n).collect();
+    assert_eq!(values, [2, 3]);
+}
+
+#[test]
+fn x4_a_transaction_whose_reads_still_hold_commits() {
+    let bed = bed();
+    bed.schema("INSERT INTO counters VALUES (1, 10)");
+    let mut conn = bed.conn("b");
+    conn.transaction(|conn| {
+        let n: i32 = counters::table.find(1).select(counters::n).get_result(conn)?;
+        diesel::update(counters::table.find(1)).set(counters::n.eq(n + 1)).execute(conn)
+    })
+    .unwrap();
+    assert_eq!(all(&mut conn), [(1, 11)]);
+}
+
+#[test]
+fn x4_a_transaction_whose_reads_are_old_fails_with_nothing_applied_and_a_retry_succeeds() {
+    let bed = bed();
+    bed.schema("INSERT INTO counters VALUES (1, 10)");
+    let mut conn = bed.conn("b");
+    let mut interfere = true;
+    let mut increment = |conn: &mut LiteFsConnection| {
+        conn.transaction(|conn| {
+            let n: i32 = counters::table.find(1).select(counters::n).get_result(conn)?;
+            if std::mem::take(&mut interfere) {
+                diesel::update(counters::table).set(counters::n.eq(20)).execute(&mut bed.conn("a"))?;
+            }
+            diesel::update(counters::table.find(1)).set(counters::n.eq(n + 1)).execute(conn)
+        })
+    };
+    let error = increment(&mut conn).unwrap_err();
+    assert_eq!(Failure::of(&error), Some(Failure::SnapshotMoved), "{error}");
+    assert!(matches!(error, Error::DatabaseError(DatabaseErrorKind::SerializationFailure, _)));
+    bed.sync();
+    increment(&mut conn).unwrap();
+    assert_eq!(all(&mut conn), [(1, 21)]);
+}
+
+#[test]
+fn x5_two_replicas_increment_one_counter_without_losing_one() {
+    const EACH: i32 = 200;
+    let bed = Bed::start(&["a", "b", "c"]);
+    bed.schema(SCHEMA);
+    bed.schema("INSERT INTO counters VALUES (1, 0)");
+    std::thread::scope(|scope| {
+        for node in ["b", "c"] {
+            let mut conn = bed.conn(node);
+            scope.spawn(move || {
+                for _ in 0..EACH {
+                    while let Err(error) = conn.transaction(|conn| {
+                        let n: i32 = counters::table.find(1).select(counters::n).get_result(conn)?;
+                        diesel::update(counters::table.find(1)).set(counters::n.eq(n + 1)).execute(conn)
+                    }) {
+                        assert_eq!(Failure::of(&error), Some(Failure::SnapshotMoved), "{error}");
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(all(&mut bed.plain("a")), [(1, 2 * EACH)]);
+}
+
+#[test]
+fn x6_a_transaction_past_its_idle_limit_is_rolled_back_and_says_so() {
+    let bed = Bed::configured(&["a", "b"], |_, builder| {
+        let mut limits = litefs_rpc::Limits::default();
+        limits.session_idle = Duration::from_millis(100);
+        builder.limits(limits)
+    });
+    bed.schema(SCHEMA);
+    let mut conn = bed.conn("b");
+    let error = conn
+        .transaction(|conn| {
+            insert(conn, 1)?;
+            // The lock is free again only once the session has been rolled back.
+            let mut other = bed.conn("a");
+            other.batch_execute("PRAGMA busy_timeout = 5000")?;
+            insert(&mut other, 7)?;
+            insert(conn, 2).map(drop)
+        })
+        .unwrap_err();
+    assert_eq!(Failure::of(&error), Some(Failure::TransactionLost), "{error}");
+    assert!(error.to_string().contains("idle"), "{error}");
+    assert_eq!(all(&mut bed.plain("a")), [(1, 7)], "neither statement was applied, in or out of the transaction");
+    insert(&mut conn, 8).unwrap();
+}
+
+#[test]
+fn x7_a_connection_dropped_in_the_middle_frees_the_lock_at_once() {
+    let bed = bed();
+    let mut conn = bed.conn("b");
+    conn.batch_execute("BEGIN").unwrap();
+    insert(&mut conn, 1).unwrap();
+    drop(conn);
+    let started = std::time::Instant::now();
+    insert(&mut bed.conn("b"), 2).unwrap();
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    assert_eq!(all(&mut bed.plain("a")), [(1, 2)]);
+}
+
+#[test]
+fn x8_a_demotion_in_the_middle_rolls_the_transaction_back() {
+    let bed = bed();
+    let mut conn = bed.conn("b");
+    let error = conn
+        .transaction(|conn| {
+            insert(conn, 1)?;
+            bed.cluster.lose_primary().unwrap();
+            wait_until("the demotion", || {
+                bed.litefs("a").role() == litefs_diesel::core::Role::Unknown
+            });
+            insert(conn, 2).map(drop)
+        })
+        .unwrap_err();
+    assert_eq!(Failure::of(&error), Some(Failure::TransactionLost), "{error}");
+    bed.cluster.promote("b").unwrap();
+    bed.settle();
+    assert!(all(&mut conn).is_empty());
+    insert(&mut conn, 3).unwrap();
+}
+
+#[test]
+fn x9_an_immediate_transaction_holds_the_lock_on_the_primary_from_the_start() {
+    let bed = bed();
+    let mut conn = bed.conn("b");
+    for begin in ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"] {
+        conn.batch_execute(begin).unwrap();
+        let busy = bed.plain("a").batch_execute("PRAGMA busy_timeout = 0; BEGIN IMMEDIATE").unwrap_err();
+        assert!(busy.to_string().contains("locked"), "{busy}");
+        insert(&mut conn, 1).unwrap();
+        conn.batch_execute("COMMIT").unwrap();
+    }
+    assert_eq!(all(&mut bed.plain("a")).len(), 2);
+}
+
+#[test]
+fn x10_test_transactions_leave_nothing_behind() {
+    let bed = bed();
+    let mut conn = bed.conn("b");
+    conn.test_transaction::<_, Error, _>(|conn| {
+        insert(conn, 1)?;
+        assert_eq!(all(conn), [(1, 1)]);
+        Ok(())
+    });
+    conn.begin_test_transaction().unwrap();
+    insert(&mut conn, 2).unwrap();
+    conn.transaction(|conn| insert(conn, 3)).unwrap();
+    assert_eq!(all(&mut conn).len(), 2);
+    drop(conn);
+    insert(&mut bed.conn("b"), 4).unwrap();
+    assert_eq!(all(&mut bed.plain("a")), [(1, 4)]);
+}
+
+#[test]
+fn a_transaction_of_one_read_and_two_writes_costs_at_most_four_round_trips() {
+    let bed = bed();
+    let mut conn = bed.conn("b");
+    conn.transaction(|conn| {
+        all(conn);
+        insert(conn, 1)?;
+        insert(conn, 2)
+    })
+    .unwrap();
+    assert!(bed.litefs("b").round_trips() <= 4, "{}", bed.litefs("b").round_trips());
+}
