@@ -41,6 +41,7 @@
 //! * Several processes of one node: all but one say [`serve(false)`](LiteFsBuilder::serve).
 
 mod access;
+mod batch_insert;
 mod connection;
 mod consistency;
 mod demotion;
@@ -55,6 +56,7 @@ mod router;
 mod tracking_table;
 
 pub use access::Access;
+pub use batch_insert::{BatchInsertDsl, IntoStatements};
 pub use connection::LiteFsConnection;
 pub use consistency::{Consistency, UnknownName, WhenBehind};
 pub use error::Failure;

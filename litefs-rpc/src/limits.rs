@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use crate::wire::{Refusal, Work};
+
 /// What a server or client refuses to take, so that neither a large statement nor a hostile peer can use up
 /// memory. Every limit is checked before the bytes are sent, and again where they arrive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,19 +53,17 @@ impl Limits {
     /// Checks work against the limits on statement length, parameters and frame size.
     ///
     /// # Errors
-    /// The [`Refusal`](crate::wire::Refusal) that names the limit.
-    pub fn check(&self, work: &crate::wire::Work) -> Result<(), crate::wire::Refusal> {
-        use crate::wire::{Refusal, Work};
+    /// The [`Refusal`] that names the limit.
+    pub fn check(&self, work: &Work) -> Result<(), Refusal> {
         let too_large = |what: &str, actual, limit| Refusal::TooLarge { what: what.into(), actual, limit };
-        let sql = work.sql().len();
         // A script is bounded by the frame alone: dumps and migrations are long.
-        if !matches!(work, Work::Script(_)) && sql > self.statement {
-            return Err(too_large("the statement's length in bytes", sql, self.statement));
-        }
-        if let Work::Execute(statement) | Work::Query(statement) = work
-            && statement.params.len() > self.parameters
-        {
-            return Err(too_large("the number of parameters", statement.params.len(), self.parameters));
+        for statement in work.statements() {
+            if statement.sql.len() > self.statement {
+                return Err(too_large("the statement's length in bytes", statement.sql.len(), self.statement));
+            }
+            if statement.params.len() > self.parameters {
+                return Err(too_large("the number of parameters", statement.params.len(), self.parameters));
+            }
         }
         let size = work.size() + FRAME_OVERHEAD;
         if size > self.frame {
@@ -79,7 +79,7 @@ const FRAME_OVERHEAD: usize = 512;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{Refusal, Statement, Value, Work};
+    use crate::wire::{Statement, Value};
 
     fn work(sql: &str, params: Vec<Value>) -> Work {
         Work::Execute(Statement { sql: sql.into(), params, cacheable: true })

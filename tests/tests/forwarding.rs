@@ -7,7 +7,7 @@ use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel::sql_types::{BigInt, Integer, Nullable, Text};
 use diesel::sqlite::SqliteConnection;
-use litefs_diesel::{EverythingOnPrimary, Failure, LiteFs, RejectWrites, Route, Router, Situation};
+use litefs_diesel::{BatchInsertDsl, EverythingOnPrimary, Failure, LiteFs, RejectWrites, Route, Router, Situation};
 use litefs_tests::{Bed, DATABASE};
 
 diesel::table! { items { id -> Integer, name -> Text, price -> Nullable<Double>, } }
@@ -151,34 +151,68 @@ struct NewItem {
 }
 
 #[test]
-fn m5_ten_thousand_rows_in_one_insert_arrive_with_and_without_returning() {
+fn m5_ten_thousand_rows_without_defaults_arrive_in_one_insert_and_come_back() {
     let bed = bed();
     let mut conn = bed.conn("b");
     let rows = |prefix: &str| -> Vec<_> {
         (0..10_000).map(|i| (items::name.eq(format!("{prefix}{i}")), items::price.eq(f64::from(i)))).collect()
     };
     assert_eq!(diesel::insert_into(items::table).values(rows("a")).execute(&mut conn), Ok(10_000));
-    assert_eq!(bed.litefs("b").round_trips(), 1);
+    let back: Vec<(i32, String)> = diesel::insert_into(items::table)
+        .values(rows("b"))
+        .returning((items::id, items::name))
+        .get_results_at_once(&mut conn)
+        .unwrap();
+    assert_eq!((back.len(), &back[9_999]), (10_000, &(20_000, "b9999".to_owned())));
+    assert_eq!(bed.litefs("b").round_trips(), 2);
     let count: i64 = items::table.count().get_result(&mut bed.plain("a")).unwrap();
-    assert_eq!(count, 10_000);
+    assert_eq!(count, 20_000);
+}
+
+fn with_defaults(prefix: &str, count: i32) -> Vec<NewItem> {
+    (0..count)
+        .map(|i| NewItem { name: format!("{prefix}{i}"), price: (i % 2 == 0).then(|| f64::from(i)) })
+        .collect()
 }
 
 #[test]
-fn m5_ten_thousand_rows_with_defaults_arrive_all_or_none() {
+fn m5_rows_with_defaults_arrive_all_or_none_through_diesels_own_call() {
     let bed = bed();
     let mut conn = bed.conn("b");
-    let rows = |prefix: &str| -> Vec<_> {
-        (0..10_000)
-            .map(|i| NewItem { name: format!("{prefix}{i}"), price: (i % 2 == 0).then(|| f64::from(i)) })
-            .collect()
-    };
-    assert_eq!(diesel::insert_into(items::table).values(rows("a")).execute(&mut conn), Ok(10_000));
-    let mut taken = rows("b");
+    assert_eq!(diesel::insert_into(items::table).values(with_defaults("a", 500)).execute(&mut conn), Ok(500));
+    let mut taken = with_defaults("b", 100);
     taken.push(NewItem { name: "a5".into(), price: None });
     let error = diesel::insert_into(items::table).values(taken).execute(&mut conn).unwrap_err();
     assert!(matches!(error, Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)), "{error:?}");
     let count: i64 = items::table.count().get_result(&mut bed.plain("a")).unwrap();
-    assert_eq!(count, 10_000);
+    assert_eq!(count, 500);
+}
+
+#[test]
+fn m5_x12_ten_thousand_rows_with_defaults_cost_one_round_trip_through_our_call() {
+    let bed = bed();
+    let mut conn = bed.conn("b");
+    let insert = |rows| diesel::insert_into(items::table).values(rows);
+    assert_eq!(insert(with_defaults("a", 10_000)).execute_at_once(&mut conn), Ok(10_000));
+    let prices: Vec<Option<f64>> =
+        insert(with_defaults("b", 10_000)).returning(items::price).get_results_at_once(&mut conn).unwrap();
+    assert_eq!((prices.len(), prices[1], prices[2]), (10_000, None, Some(2.0)));
+    assert_eq!(bed.litefs("b").round_trips(), 2);
+    let mut taken = with_defaults("c", 100);
+    taken.push(NewItem { name: "a5".into(), price: None });
+    let error = insert(taken).execute_at_once(&mut conn).unwrap_err();
+    assert!(matches!(error, Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)), "{error:?}");
+    // Inside a transaction too, which goes on after a batch that failed.
+    conn.transaction(|conn| {
+        insert(with_defaults("d", 10)).execute_at_once(conn)?;
+        insert(with_defaults("d", 1)).execute_at_once(conn).unwrap_err();
+        insert(with_defaults("e", 10)).execute_at_once(conn)
+    })
+    .unwrap();
+    // And on the primary.
+    assert_eq!(insert(with_defaults("f", 10)).execute_at_once(&mut bed.conn("a")), Ok(10));
+    let count: i64 = items::table.count().get_result(&mut bed.plain("a")).unwrap();
+    assert_eq!(count, 20_030);
 }
 
 #[test]

@@ -37,7 +37,7 @@ impl LiteFsConnection {
         Ok(class)
     }
 
-    fn class_of_text(&mut self, sql: String) -> QueryResult<Class> {
+    pub(super) fn class_of_text(&mut self, sql: String) -> QueryResult<Class> {
         if let Some(class) = self.classes.by_text(&sql) {
             return Ok(class);
         }

@@ -107,7 +107,7 @@ impl LiteFsConnection {
         result
     }
 
-    fn carry(
+    pub(super) fn carry(
         &mut self,
         shared: &Arc<Shared>,
         access: Access,
@@ -123,7 +123,7 @@ impl LiteFsConnection {
 
     /// What the session functions say after a forwarded statement. The connection it ran on is shared: of its
     /// numbers only those that this statement has set are this connection's.
-    fn remember(&mut self, counts: bool, inserts: bool, effects: Effects) {
+    pub(super) fn remember(&mut self, counts: bool, inserts: bool, effects: Effects) {
         self.forwarded_changes += effects.total_changes;
         if counts {
             let before = self.last_forwarded.map(|last| last.last_insert_rowid);

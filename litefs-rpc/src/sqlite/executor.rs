@@ -8,7 +8,7 @@ use super::rows;
 use super::sql::{SqlStatement, Verb, statements};
 use crate::executor::{Done, Executor, Wrote};
 use crate::wire::{
-    Answer, BeginMode, DatabaseError, DatabaseErrorKind, Effects, Refusal, Settings, Statement, Value, Work,
+    Answer, BeginMode, DatabaseError, DatabaseErrorKind, Effects, Refusal, RowSet, Settings, Statement, Value, Work,
 };
 
 /// Opens the connection that forwarded statements run on. Called again after a script has touched the connection's
@@ -71,8 +71,18 @@ impl SqliteExecutor {
                 }
                 result
             }
+            Work::Batch { statements, rows } => {
+                ready.atomically("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK", |ready| {
+                    ready.batch(statements, *rows, max_rows)
+                })
+            }
         }
     }
+}
+
+/// Why work from another node must not run, if it must not.
+fn check(work: &Work, place: Place) -> Result<(), Refusal> {
+    work.texts().find_map(|sql| refused_from_afar(sql, place)).map_or(Ok(()), |what| Err(denied(what)))
 }
 
 /// Statements after which the connection is no longer as the next request expects it.
@@ -91,7 +101,7 @@ fn denied(what: String) -> Refusal {
 impl Executor for SqliteExecutor {
     fn write(&mut self, settings: &Settings, work: &Work) -> Result<Done, Refusal> {
         let place = if matches!(work, Work::Script(_)) { Place::Script } else { Place::Alone };
-        refused_from_afar(work.sql(), place).map_or(Ok(()), |what| Err(denied(what)))?;
+        check(work, place)?;
         self.alone(settings, work)
     }
 
@@ -109,16 +119,23 @@ impl Executor for SqliteExecutor {
     }
 
     fn step(&mut self, work: &Work) -> Result<Done, Refusal> {
-        refused_from_afar(work.sql(), Place::Transaction).map_or(Ok(()), |what| Err(denied(what)))?;
+        check(work, Place::Transaction)?;
         let max_rows = self.max_rows;
         let ready = self.current()?;
-        if statements(work.sql()).iter().any(|s| !matches!(s.verb(), Verb::Read | Verb::Change | Verb::Savepoint)) {
+        let counted = |s: &SqlStatement<'_>| matches!(s.verb(), Verb::Read | Verb::Change | Verb::Savepoint);
+        if !work.texts().all(|sql| statements(sql).iter().all(counted)) {
             ready.at_begin = None;
         }
         match work {
             Work::Execute(statement) => ready.execute(statement),
             Work::Query(statement) => ready.query(statement, max_rows),
             Work::Script(sql) => ready.script(sql, &statements(sql)),
+            Work::Batch { statements, rows } => ready.atomically(
+                "SAVEPOINT litefs_batch",
+                "RELEASE litefs_batch",
+                "ROLLBACK TO litefs_batch; RELEASE litefs_batch",
+                |ready| ready.batch(statements, *rows, max_rows),
+            ),
         }
     }
 
@@ -179,16 +196,13 @@ impl Ready {
 
     fn execute(&mut self, statement: &Statement) -> Result<Done, Refusal> {
         let before = self.total_changes;
-        let query = BoundQuery::new(&statement.sql, &statement.params, statement.cacheable);
-        let count = self.connection.execute_returning_count(&query).map_err(super::from_diesel)?;
-        self.done(Answer::Count(count as u64), Some(before).filter(|_| changes_rows(&statement.sql)))
+        let count = self.count(statement)?;
+        self.done(Answer::Count(count), Some(before).filter(|_| changes_rows(&statement.sql)))
     }
 
     fn query(&mut self, statement: &Statement, max_rows: usize) -> Result<Done, Refusal> {
         let before = self.total_changes;
-        let query = BoundQuery::new(&statement.sql, &statement.params, statement.cacheable);
-        let rows = self.connection.load(query).map_err(super::from_diesel)?;
-        let rows = rows::collect(rows, max_rows)?;
+        let rows = self.rows(statement, max_rows)?;
         self.done(Answer::Rows(rows), Some(before).filter(|_| changes_rows(&statement.sql)))
     }
 
@@ -198,16 +212,61 @@ impl Ready {
         if !changes_rows(&statement.sql) {
             return self.query(statement, max_rows);
         }
-        self.connection.batch_execute("BEGIN IMMEDIATE").map_err(super::from_diesel)?;
-        let committed = self.query(statement, max_rows).and_then(|done| {
-            self.connection.batch_execute("COMMIT").map_err(super::from_diesel)?;
+        self.atomically("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK", |ready| ready.query(statement, max_rows))
+    }
+
+    /// Runs `work` between `begin` and `end`, or undoes it.
+    fn atomically(
+        &mut self,
+        begin: &str,
+        end: &str,
+        undo: &str,
+        work: impl FnOnce(&mut Self) -> Result<Done, Refusal>,
+    ) -> Result<Done, Refusal> {
+        self.connection.batch_execute(begin).map_err(super::from_diesel)?;
+        let ended = work(self).and_then(|done| {
+            self.connection.batch_execute(end).map_err(super::from_diesel)?;
             Ok(done)
         });
-        if committed.is_err() {
+        if ended.is_err() {
             // Fails only where SQLite has rolled back already.
-            let _ = self.connection.batch_execute("ROLLBACK");
+            let _ = self.connection.batch_execute(undo);
         }
-        committed
+        ended
+    }
+
+    /// All statements, one after the other. Stops at the first error; the caller undoes what came before.
+    fn batch(&mut self, statements: &[Statement], rows: bool, max_rows: usize) -> Result<Done, Refusal> {
+        let before = self.total_changes;
+        let (mut count, mut all) = (0, RowSet::default());
+        let mut left = max_rows;
+        for statement in statements {
+            if !rows {
+                count += self.count(statement)?;
+                continue;
+            }
+            let mut more = self.rows(statement, left)?;
+            left = left.saturating_sub(more.size());
+            if all.columns.is_empty() {
+                all.columns = more.columns;
+            }
+            all.values.append(&mut more.values);
+        }
+        let answer = if rows { Answer::Rows(all) } else { Answer::Count(count) };
+        let counted = statements.iter().all(|statement| changes_rows(&statement.sql));
+        self.done(answer, Some(before).filter(|_| counted))
+    }
+
+    fn count(&mut self, statement: &Statement) -> Result<u64, Refusal> {
+        let query = BoundQuery::new(&statement.sql, &statement.params, statement.cacheable);
+        let count = self.connection.execute_returning_count(&query).map_err(super::from_diesel)?;
+        Ok(count as u64)
+    }
+
+    fn rows(&mut self, statement: &Statement, max_rows: usize) -> Result<RowSet, Refusal> {
+        let query = BoundQuery::new(&statement.sql, &statement.params, statement.cacheable);
+        let rows = self.connection.load(query).map_err(super::from_diesel)?;
+        rows::collect(rows, max_rows)
     }
 
     fn script(&mut self, sql: &str, all: &[SqlStatement<'_>]) -> Result<Done, Refusal> {

@@ -44,6 +44,12 @@ impl RowSet {
         self.values.len().checked_div(self.columns.len()).unwrap_or(0)
     }
 
+    /// The bytes that the values add to a message, near enough for limits.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.values.iter().map(Value::size).sum()
+    }
+
     /// Whether there are no rows.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -62,6 +62,14 @@ pub enum Work {
     Query(Statement),
     /// Several statements without parameters, run one after the other as `sqlite3_exec` does.
     Script(String),
+    /// Several statements with parameters, all or none of them: answered with the sum of the changed rows, or with
+    /// the rows of all, which then have the same columns.
+    Batch {
+        /// The statements, in order.
+        statements: Vec<Statement>,
+        /// Whether their rows matter.
+        rows: bool,
+    },
 }
 
 impl Work {
@@ -71,16 +79,24 @@ impl Work {
         match self {
             Work::Execute(statement) | Work::Query(statement) => statement.size(),
             Work::Script(sql) => 8 + sql.len(),
+            Work::Batch { statements, .. } => statements.iter().map(Statement::size).sum(),
         }
     }
 
-    /// The SQL text.
+    /// The statements that come with parameters.
     #[must_use]
-    pub fn sql(&self) -> &str {
+    pub fn statements(&self) -> &[Statement] {
         match self {
-            Work::Execute(statement) | Work::Query(statement) => &statement.sql,
-            Work::Script(sql) => sql,
+            Work::Execute(statement) | Work::Query(statement) => std::slice::from_ref(statement),
+            Work::Script(_) => &[],
+            Work::Batch { statements, .. } => statements,
         }
+    }
+
+    /// The SQL texts, in order.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        let script = if let Work::Script(sql) = self { Some(sql.as_str()) } else { None };
+        script.into_iter().chain(self.statements().iter().map(|statement| statement.sql.as_str()))
     }
 }
 
