@@ -1,7 +1,9 @@
 use diesel::QuerySource;
 use diesel::deserialize::FromSqlRow;
 use diesel::expression::QueryMetadata;
-use diesel::query_builder::{BatchInsert, InsertStatement, Query, QueryFragment, ReturningClause, ValuesClause};
+use diesel::query_builder::{
+    BatchInsert, InsertStatement, Query, QueryFragment, ReturningClause, ValuesClause,
+};
 use diesel::query_dsl::CompatibleType;
 use diesel::result::{Error, QueryResult};
 use diesel::sqlite::Sqlite;

@@ -195,9 +195,12 @@ mod tests {
     #[test]
     fn m7_a_database_error_keeps_its_kind_and_message() {
         use litefs_rpc::wire::{DatabaseError, DatabaseErrorKind as Wire};
-        let refusal = Refusal::Database(DatabaseError { kind: Wire::UniqueViolation, message: "taken".into() });
+        let refusal =
+            Refusal::Database(DatabaseError { kind: Wire::UniqueViolation, message: "taken".into() });
         match called(refusal.into(), None) {
-            DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, i) => assert_eq!(i.message(), "taken"),
+            DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, i) => {
+                assert_eq!(i.message(), "taken")
+            }
             other => panic!("{other:?}"),
         }
     }

@@ -36,7 +36,10 @@ impl IoThread {
     }
 
     /// Runs a future on the thread and blocks until it is done. `None` if the thread has stopped.
-    pub(crate) fn wait<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Option<T> {
+    pub(crate) fn wait<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
         pollster::block_on(self.handle.spawn(future)).ok()
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use diesel::connection::{Connection, SimpleConnection};
 use diesel::result::{ConnectionError, ConnectionResult};
 use diesel::sqlite::SqliteConnection;
-use litefs_core::{Config, Mount, MountError, NodeName, Position, Role, RoleKind, RoleState, Tracker};
+use litefs_core::{Config, Mount, MountError, NodeName, Position, Role, RoleKind, RoleState, Tracker, Txid};
 use litefs_rpc::client::{Client, ClientConfig, Forwarder};
 use litefs_rpc::server::{ServeError, Server, ServerConfig};
 use litefs_rpc::sqlite::SqliteExecutor;
@@ -169,7 +169,10 @@ impl LiteFs {
 impl fmt::Debug for LiteFs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let database = self.shared.options.config.database();
-        f.debug_struct("LiteFs").field("database", &database).field("role", &self.role()).finish_non_exhaustive()
+        f.debug_struct("LiteFs")
+            .field("database", &database)
+            .field("role", &self.role())
+            .finish_non_exhaustive()
     }
 }
 
@@ -220,7 +223,39 @@ impl Shared {
 
     /// Opens a SQLite connection to the database and runs the hook on it. Blocks.
     pub(crate) fn open(&self) -> ConnectionResult<SqliteConnection> {
+        self.await_first_replication()?;
         open(self.options.config.database_url(), self.options.hook.as_ref())
+    }
+
+    /// Opening a database creates it, which is the primary's to do: on a replica LiteFS refuses, and keeps an empty
+    /// directory of that name. A replica that has just joined waits for the file instead, up to `primary_timeout`.
+    fn await_first_replication(&self) -> ConnectionResult<()> {
+        let config = &self.options.config;
+        let missing = || {
+            let elsewhere = matches!(self.tracker.stamp().kind(), RoleKind::Replica | RoleKind::Unknown);
+            elsewhere && !config.database().exists()
+        };
+        if !missing() {
+            return Ok(());
+        }
+        let (tracker, timeout) = (self.tracker.clone(), self.options.primary_timeout);
+        self.io.wait(async move {
+            let deadline = tokio::time::Instant::now() + timeout;
+            let mut roles = tracker.subscribe();
+            tokio::select! {
+                _ = tracker.wait_for_txid(Txid::new(1), deadline) => {}
+                _ = roles.wait_for(|state| matches!(state.role, Role::Primary | Role::Standalone)) => {}
+            }
+        });
+        if missing() {
+            let message = format!(
+                "the database {} does not exist on this replica, and none was replicated within {timeout:?}: start a \
+                 node that becomes the primary first",
+                config.database().display()
+            );
+            return Err(ConnectionError::BadConnection(message));
+        }
+        Ok(())
     }
 
     fn starter(&self) -> ServerStarter {
@@ -271,7 +306,8 @@ impl Drop for Shared {
 
 /// Whether the database lies on LiteFS, alive or dead. LiteFS always has `.lag`.
 fn is_litefs(mount: &Mount) -> bool {
-    matches!(mount.read_lag(), Ok(Some(_)) | Err(MountError::NotConnected(_))) || matches!(mount.read_primary(), Ok(Some(_)))
+    matches!(mount.read_lag(), Ok(Some(_)) | Err(MountError::NotConnected(_)))
+        || matches!(mount.read_primary(), Ok(Some(_)))
 }
 
 /// The address for the other nodes: what was configured, a loopback address as it is, else this node's name.

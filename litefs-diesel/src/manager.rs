@@ -40,4 +40,3 @@ impl ManageConnection for ConnectionManager {
         std::thread::panicking() || connection.is_broken()
     }
 }
-

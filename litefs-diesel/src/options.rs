@@ -68,7 +68,10 @@ impl LiteFsBuilder {
 
     /// Like [`from_env`](Self::from_env), with the variables given. Variables that are empty or not ours are ignored.
     pub fn from_vars(mut self, vars: impl IntoIterator<Item = (String, String)>) -> Self {
-        self.vars = vars.into_iter().filter(|(name, value)| name.starts_with("LITEFS_") && !value.is_empty()).collect();
+        self.vars = vars
+            .into_iter()
+            .filter(|(name, value)| name.starts_with("LITEFS_") && !value.is_empty())
+            .collect();
         self
     }
 
@@ -214,15 +217,24 @@ impl LiteFsBuilder {
         let secret = self.secret.or_else(|| vars.get("LITEFS_RPC_SECRET").map(|s| s.as_bytes().to_vec()));
         let secret = secret.map(Secret::new).transpose().map_err(|error| {
             // The value itself must not appear in an error.
-            refused("secret", Some("LITEFS_RPC_SECRET"), "(not shown)", &error.to_string(), "at least 16 bytes")
+            refused(
+                "secret",
+                Some("LITEFS_RPC_SECRET"),
+                "(not shown)",
+                &error.to_string(),
+                "at least 16 bytes",
+            )
         })?;
         let ip = if secret.is_some() { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
         let default_listen = SocketAddr::new(IpAddr::V4(ip), config.rpc_port());
         let seconds = Duration::from_secs;
         Ok(Options {
-            listen: vars.or("listen", "LITEFS_RPC_LISTEN", self.listen, "an address such as 0.0.0.0:20203")?
+            listen: vars
+                .or("listen", "LITEFS_RPC_LISTEN", self.listen, "an address such as 0.0.0.0:20203")?
                 .unwrap_or(default_listen),
-            advertise: advertise(self.advertise.or_else(|| vars.get("LITEFS_RPC_ADVERTISE").map(str::to_owned)))?,
+            advertise: advertise(
+                self.advertise.or_else(|| vars.get("LITEFS_RPC_ADVERTISE").map(str::to_owned)),
+            )?,
             serve: vars.flag("serve", "LITEFS_SERVE", self.serve)?.unwrap_or(true),
             secret,
             allow_insecure: vars
@@ -241,7 +253,12 @@ impl LiteFsBuilder {
                 self.forward_timeout,
                 seconds(10),
             )?,
-            read_timeout: vars.time("read_timeout", "LITEFS_READ_TIMEOUT_MS", self.read_timeout, seconds(1))?,
+            read_timeout: vars.time(
+                "read_timeout",
+                "LITEFS_READ_TIMEOUT_MS",
+                self.read_timeout,
+                seconds(1),
+            )?,
             consistency: vars
                 .or(
                     "consistency",
@@ -251,7 +268,12 @@ impl LiteFsBuilder {
                 )?
                 .unwrap_or_default(),
             when_behind: vars
-                .or("when_behind", "LITEFS_WHEN_BEHIND", self.when_behind, "read-primary, read-stale or fail")?
+                .or(
+                    "when_behind",
+                    "LITEFS_WHEN_BEHIND",
+                    self.when_behind,
+                    "read-primary, read-stale or fail",
+                )?
                 .unwrap_or_default(),
             limits: self.limits,
             router: self.router,
@@ -422,7 +444,8 @@ mod tests {
             assert_eq!(options.when_behind, WhenBehind::Fail);
             assert!(options.secret.is_some());
         }
-        let both = LiteFsBuilder::new("/litefs/app.db").from_vars(all).consistency(Consistency::Eventual).build();
+        let both =
+            LiteFsBuilder::new("/litefs/app.db").from_vars(all).consistency(Consistency::Eventual).build();
         assert_eq!(both.unwrap().consistency, Consistency::Eventual);
     }
 

@@ -48,7 +48,8 @@ impl TrackingTable {
     }
 
     fn open(&self) -> Result<SqliteConnection, String> {
-        let mut connection = SqliteConnection::establish(&self.database_url).map_err(|error| error.to_string())?;
+        let mut connection =
+            SqliteConnection::establish(&self.database_url).map_err(|error| error.to_string())?;
         connection.set_instrumentation(|_: diesel::connection::InstrumentationEvent<'_>| {});
         connection.batch_execute("PRAGMA busy_timeout = 2000").map_err(|error| error.to_string())?;
         Ok(connection)

@@ -26,7 +26,9 @@ const MAX_FRAME: usize = 4_096;
 #[non_exhaustive]
 pub enum HandshakeError {
     /// The two builds share no protocol version.
-    #[error("protocol version skew: this node speaks {ours_min} to {ours_max}, the peer {theirs_min} to {theirs_max}")]
+    #[error(
+        "protocol version skew: this node speaks {ours_min} to {ours_max}, the peer {theirs_min} to {theirs_max}"
+    )]
     VersionSkew {
         /// The oldest version of the refusing side.
         ours_min: u16,
@@ -333,7 +335,8 @@ mod tests {
         assert!(recorder.await.unwrap().is_err());
         // Say it again to a real server.
         let (mut attacker, server) = duplex(8_192);
-        let server = tokio::spawn(async move { receive_client(server, "app.db", Some(&key)).await.map(|_| ()) });
+        let server =
+            tokio::spawn(async move { receive_client(server, "app.db", Some(&key)).await.map(|_| ()) });
         write_frame(&mut attacker, &hello).await;
         let _challenge = frame(&mut attacker).await;
         write_frame(&mut attacker, &proof).await;

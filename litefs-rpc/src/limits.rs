@@ -59,7 +59,11 @@ impl Limits {
         // A script is bounded by the frame alone: dumps and migrations are long.
         for statement in work.statements() {
             if statement.sql.len() > self.statement {
-                return Err(too_large("the statement's length in bytes", statement.sql.len(), self.statement));
+                return Err(too_large(
+                    "the statement's length in bytes",
+                    statement.sql.len(),
+                    self.statement,
+                ));
             }
             if statement.params.len() > self.parameters {
                 return Err(too_large("the number of parameters", statement.params.len(), self.parameters));

@@ -36,7 +36,8 @@ impl Bed {
     /// # Panics
     /// If the nodes do not start or do not find their roles.
     pub fn configured(names: &[&str], configure: impl Fn(&str, LiteFsBuilder) -> LiteFsBuilder) -> Self {
-        let cluster = Cluster::builder().nodes(names.to_vec()).database(DATABASE).start().expect("the cluster starts");
+        let cluster =
+            Cluster::builder().nodes(names.to_vec()).database(DATABASE).start().expect("the cluster starts");
         let mut bed = Self { handles: HashMap::new(), cluster };
         for name in names {
             let handle = configure(name, bed.builder(name)).start().expect("the handle starts");
@@ -47,7 +48,6 @@ impl Bed {
     }
 
     /// A builder that fits a node.
-    #[must_use]
     pub fn builder(&self, name: &str) -> LiteFsBuilder {
         let node = self.cluster.node(name);
         let http_url = node.http_url();

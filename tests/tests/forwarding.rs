@@ -7,7 +7,9 @@ use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel::sql_types::{BigInt, Integer, Nullable, Text};
 use diesel::sqlite::SqliteConnection;
-use litefs_diesel::{BatchInsertDsl, EverythingOnPrimary, Failure, LiteFs, RejectWrites, Route, Router, Situation};
+use litefs_diesel::{
+    BatchInsertDsl, EverythingOnPrimary, Failure, LiteFs, RejectWrites, Route, Router, Situation,
+};
 use litefs_tests::{Bed, DATABASE};
 
 diesel::table! { items { id -> Integer, name -> Text, price -> Nullable<Double>, } }
@@ -15,7 +17,8 @@ diesel::table! {
     everything { id -> Integer, i -> Nullable<BigInt>, d -> Nullable<Double>, t -> Nullable<Text>, b -> Nullable<Binary>, }
 }
 
-const SCHEMA: &str = "CREATE TABLE items (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, price DOUBLE CHECK (price >= 0));
+const SCHEMA: &str =
+    "CREATE TABLE items (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, price DOUBLE CHECK (price >= 0));
     CREATE TABLE parts (id INTEGER PRIMARY KEY, item INTEGER NOT NULL REFERENCES items (id));
     CREATE TABLE everything (id INTEGER PRIMARY KEY, i BIGINT, d DOUBLE, t TEXT, b BLOB)";
 
@@ -25,7 +28,9 @@ fn bed() -> Bed {
     bed
 }
 
-fn names(conn: &mut impl diesel::connection::LoadConnection<Backend = diesel::sqlite::Sqlite>) -> Vec<String> {
+fn names(
+    conn: &mut impl diesel::connection::LoadConnection<Backend = diesel::sqlite::Sqlite>,
+) -> Vec<String> {
     items::table.order(items::id).select(items::name).load(conn).unwrap()
 }
 
@@ -46,8 +51,11 @@ fn m1_reads_never_touch_the_network() {
 fn m2_writes_on_the_primary_run_locally() {
     let bed = bed();
     let mut conn = bed.conn("a");
-    let id: i32 =
-        diesel::insert_into(items::table).values(items::name.eq("x")).returning(items::id).get_result(&mut conn).unwrap();
+    let id: i32 = diesel::insert_into(items::table)
+        .values(items::name.eq("x"))
+        .returning(items::id)
+        .get_result(&mut conn)
+        .unwrap();
     assert_eq!(id, 1);
     assert_eq!(diesel::update(items::table).set(items::price.eq(2.0)).execute(&mut conn), Ok(1));
     assert_eq!(bed.litefs("a").round_trips(), 0);
@@ -63,11 +71,19 @@ fn m3_every_kind_of_write_on_a_replica_arrives_on_the_primary_with_its_count() {
     assert_eq!(count("UPDATE items SET price = 1 WHERE id > 1"), 2);
     assert_eq!(count("UPDATE items SET price = 1 WHERE id > 9"), 0);
     assert_eq!(count("REPLACE INTO items (id, name) VALUES (3, 'cc')"), 1);
-    assert_eq!(count("INSERT INTO items (id, name) VALUES (1, 'z') ON CONFLICT (id) DO UPDATE SET name = excluded.name"), 1);
+    assert_eq!(
+        count(
+            "INSERT INTO items (id, name) VALUES (1, 'z') ON CONFLICT (id) DO UPDATE SET name = excluded.name"
+        ),
+        1
+    );
     assert_eq!(count("WITH n(x) AS (VALUES ('d'), ('e')) INSERT INTO items (name) SELECT x FROM n"), 2);
     assert_eq!(count("DELETE FROM items WHERE id = 2"), 1);
     count("CREATE INDEX by_price ON items (price)");
-    conn.batch_execute("INSERT INTO items (name) VALUES ('f'); UPDATE items SET name = 'ff' WHERE name = 'f'").unwrap();
+    conn.batch_execute(
+        "INSERT INTO items (name) VALUES ('f'); UPDATE items SET name = 'ff' WHERE name = 'f'",
+    )
+    .unwrap();
     let expected = ["z", "cc", "d", "e", "ff"];
     assert_eq!(names(&mut bed.plain("a")), expected);
     assert_eq!(names(&mut conn), expected);
@@ -108,7 +124,11 @@ fn m4_rows_of_every_sql_type_come_back_exactly_through_every_way_of_loading() {
         let back: Row = insert.get_result(&mut conn).unwrap();
         assert_eq!(format!("{back:?}"), format!("{row:?}"));
     }
-    let update = || diesel::update(everything::table).set(everything::i.eq(everything::i)).returning(everything::all_columns);
+    let update = || {
+        diesel::update(everything::table)
+            .set(everything::i.eq(everything::i))
+            .returning(everything::all_columns)
+    };
     let expected = format!("{:?}", edge_rows());
     let sorted = |mut rows: Vec<Row>| {
         rows.sort_by_key(|row| row.0);
@@ -127,7 +147,9 @@ fn m4_a_negative_zero_keeps_its_sign_on_the_wire() {
     // In a REAL column SQLite itself stores it as an integer; without a column it stays what it is.
     let zero: f64 = bed()
         .conn("b")
-        .on_primary(|conn| diesel::select((-0.0_f64).into_sql::<diesel::sql_types::Double>()).get_result(conn))
+        .on_primary(|conn| {
+            diesel::select((-0.0_f64).into_sql::<diesel::sql_types::Double>()).get_result(conn)
+        })
         .unwrap();
     assert_eq!(zero.to_bits(), (-0.0_f64).to_bits());
 }
@@ -217,7 +239,8 @@ fn m5_x12_ten_thousand_rows_with_defaults_cost_one_round_trip_through_our_call()
 
 #[test]
 fn m6_an_unreachable_primary_is_a_typed_error_within_the_deadline() {
-    let mut bed = Bed::configured(&["a", "b"], |_, builder| builder.forward_timeout(Duration::from_millis(400)));
+    let mut bed =
+        Bed::configured(&["a", "b"], |_, builder| builder.forward_timeout(Duration::from_millis(400)));
     bed.schema(SCHEMA);
     bed.stop("a");
     let mut conn = bed.conn("b");
@@ -233,7 +256,9 @@ fn m6_no_known_primary_is_a_typed_error_within_the_primary_timeout() {
     let bed = Bed::configured(&["a", "b"], |_, builder| builder.primary_timeout(Duration::from_millis(300)));
     bed.schema(SCHEMA);
     bed.cluster.lose_primary().unwrap();
-    litefs_tests::wait_until("nobody is primary", || bed.litefs("b").role() == litefs_diesel::core::Role::Unknown);
+    litefs_tests::wait_until("nobody is primary", || {
+        bed.litefs("b").role() == litefs_diesel::core::Role::Unknown
+    });
     let started = Instant::now();
     let mut conn = bed.conn("b");
     let error = diesel::insert_into(items::table).values(items::name.eq("x")).execute(&mut conn).unwrap_err();
@@ -246,9 +271,13 @@ fn m6_no_known_primary_is_a_typed_error_within_the_primary_timeout() {
 fn m6_a_write_waits_for_a_primary_that_appears_in_time() {
     let bed = bed();
     bed.cluster.lose_primary().unwrap();
-    litefs_tests::wait_until("nobody is primary", || bed.litefs("b").role() == litefs_diesel::core::Role::Unknown);
+    litefs_tests::wait_until("nobody is primary", || {
+        bed.litefs("b").role() == litefs_diesel::core::Role::Unknown
+    });
     std::thread::scope(|scope| {
-        let write = scope.spawn(|| diesel::insert_into(items::table).values(items::name.eq("x")).execute(&mut bed.conn("b")));
+        let write = scope.spawn(|| {
+            diesel::insert_into(items::table).values(items::name.eq("x")).execute(&mut bed.conn("b"))
+        });
         bed.cluster.promote("a").unwrap();
         assert_eq!(write.join().unwrap(), Ok(1));
     });
@@ -299,7 +328,8 @@ fn m8_without_litefs_everything_is_local() {
     let litefs = LiteFs::builder(path.to_str().unwrap()).start().unwrap();
     let mut conn = litefs.establish().unwrap();
     conn.batch_execute(SCHEMA).unwrap();
-    conn.transaction(|conn| diesel::insert_into(items::table).values(items::name.eq("x")).execute(conn)).unwrap();
+    conn.transaction(|conn| diesel::insert_into(items::table).values(items::name.eq("x")).execute(conn))
+        .unwrap();
     assert_eq!(names(&mut conn), ["x"]);
     assert_eq!((litefs.round_trips(), litefs.rpc_address()), (0, None));
 }
@@ -345,9 +375,13 @@ fn m11_routers_built_in_and_a_users_own() {
     assert_eq!(everywhere.litefs("b").round_trips(), 1);
 
     let rejecting = with(|builder| builder.router(RejectWrites));
-    let error = diesel::insert_into(items::table).values(items::name.eq("x")).execute(&mut rejecting.conn("b"));
+    let error =
+        diesel::insert_into(items::table).values(items::name.eq("x")).execute(&mut rejecting.conn("b"));
     assert_eq!(Failure::of(&error.unwrap_err()), Some(Failure::Rejected));
-    assert_eq!(diesel::insert_into(items::table).values(items::name.eq("x")).execute(&mut rejecting.conn("a")), Ok(1));
+    assert_eq!(
+        diesel::insert_into(items::table).values(items::name.eq("x")).execute(&mut rejecting.conn("a")),
+        Ok(1)
+    );
 
     let own = with(|builder| builder.router(Fresh));
     let mut conn = own.conn("b");
@@ -366,7 +400,9 @@ fn m12_temporary_tables_and_session_pragmas_stay_local() {
     assert_eq!(diesel::sql_query("INSERT INTO scratch VALUES (1), (2)").execute(&mut conn), Ok(2));
     let sum: i64 = diesel::dsl::sql::<BigInt>("SELECT sum(x) FROM scratch").get_result(&mut conn).unwrap();
     assert_eq!(sum, 3);
-    let x: i32 = diesel::dsl::sql::<Integer>("INSERT INTO scratch VALUES (5) RETURNING x").get_result(&mut conn).unwrap();
+    let x: i32 = diesel::dsl::sql::<Integer>("INSERT INTO scratch VALUES (5) RETURNING x")
+        .get_result(&mut conn)
+        .unwrap();
     assert_eq!(x, 5);
     let timeout: i32 = diesel::dsl::sql::<Integer>("PRAGMA busy_timeout").get_result(&mut conn).unwrap();
     assert_eq!(timeout, 77);
@@ -374,7 +410,9 @@ fn m12_temporary_tables_and_session_pragmas_stay_local() {
     // The file itself is still protected.
     let error = conn.on_local(|conn| diesel::sql_query("DELETE FROM items").execute(conn)).unwrap_err();
     assert!(error.to_string().contains("readonly"), "{error}");
-    let error = conn.batch_execute("INSERT INTO scratch VALUES (1); INSERT INTO items (name) VALUES ('x')").unwrap_err();
+    let error = conn
+        .batch_execute("INSERT INTO scratch VALUES (1); INSERT INTO items (name) VALUES ('x')")
+        .unwrap_err();
     assert_eq!(Failure::of(&error), Some(Failure::Denied), "{error}");
     assert!(names(&mut bed.plain("a")).is_empty(), "nothing of a split script is applied");
 }
@@ -408,12 +446,15 @@ fn m14_custom_functions_and_collations_work_inside_forwarded_writes() {
             conn.register_collation("caseless", |a, b| a.to_lowercase().cmp(&b.to_lowercase()))
         })
     });
-    bed.schema("CREATE TABLE items (id INTEGER PRIMARY KEY, name TEXT COLLATE caseless UNIQUE, price DOUBLE)");
+    bed.schema(
+        "CREATE TABLE items (id INTEGER PRIMARY KEY, name TEXT COLLATE caseless UNIQUE, price DOUBLE)",
+    );
     let mut conn = bed.conn("b");
     diesel::insert_into(items::table).values(items::name.eq(shout("abc"))).execute(&mut conn).unwrap();
     assert_eq!(failure(&mut conn, "INSERT INTO items (name) VALUES ('aBc')").0, "UniqueViolation");
     assert_eq!(bed.litefs("b").round_trips(), 2);
-    let found: String = items::table.filter(items::name.eq("abc")).select(items::name).get_result(&mut conn).unwrap();
+    let found: String =
+        items::table.filter(items::name.eq("abc")).select(items::name).get_result(&mut conn).unwrap();
     assert_eq!(found, "ABC");
 }
 
@@ -433,14 +474,15 @@ fn m15_last_insert_rowid_and_changes_answer_for_the_forwarded_write() {
     diesel::sql_query("UPDATE items SET price = 1 WHERE id < 10").execute(&mut conn).unwrap();
     let answers: (i64, i64) = diesel::select((last_insert_rowid(), changes())).get_result(&mut conn).unwrap();
     assert_eq!(answers, (42, 2));
-    let name: String =
-        items::table.filter(items::id.nullable().eq(diesel::dsl::sql::<Nullable<Integer>>("last_insert_rowid()")))
-            .select(items::name)
-            .get_result(&mut conn)
-            .unwrap();
+    let name: String = items::table
+        .filter(items::id.nullable().eq(diesel::dsl::sql::<Nullable<Integer>>("last_insert_rowid()")))
+        .select(items::name)
+        .get_result(&mut conn)
+        .unwrap();
     assert_eq!(name, "y");
     diesel::sql_query("INSERT INTO parts (item) VALUES (last_insert_rowid())").execute(&mut conn).unwrap();
-    let item: i32 = diesel::dsl::sql::<Integer>("SELECT item FROM parts").get_result(&mut bed.plain("a")).unwrap();
+    let item: i32 =
+        diesel::dsl::sql::<Integer>("SELECT item FROM parts").get_result(&mut bed.plain("a")).unwrap();
     assert_eq!(item, 42);
 }
 
@@ -474,7 +516,8 @@ fn pragmas_that_would_destroy_the_replicas_are_refused_everywhere() {
     for node in ["a", "b"] {
         let error = bed.conn(node).batch_execute("PRAGMA journal_mode = DELETE").unwrap_err();
         assert_eq!(Failure::of(&error), Some(Failure::Denied), "{error}");
-        let error = diesel::sql_query("PRAGMA locking_mode = EXCLUSIVE").execute(&mut bed.conn(node)).unwrap_err();
+        let error =
+            diesel::sql_query("PRAGMA locking_mode = EXCLUSIVE").execute(&mut bed.conn(node)).unwrap_err();
         assert_eq!(Failure::of(&error), Some(Failure::Denied), "{error}");
     }
 }

@@ -22,7 +22,8 @@ fn write(conn: &mut LiteFsConnection, text: &str) -> QueryResult<usize> {
 fn d6_without_litefs_a_handle_that_requires_it_does_not_start() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(DATABASE);
-    let error = LiteFs::builder(path.to_str().unwrap()).tracker(|t| t.require_litefs(true)).start().unwrap_err();
+    let error =
+        LiteFs::builder(path.to_str().unwrap()).tracker(|t| t.require_litefs(true)).start().unwrap_err();
     assert!(matches!(error, StartError::Tracker(_)), "{error:?}");
     assert!(error.to_string().contains("LiteFS is required but not found"), "{error}");
 }
@@ -53,7 +54,8 @@ fn d17_a_second_handle_is_an_error_until_the_first_is_gone() {
 #[test]
 fn s1_a_replica_with_another_secret_is_told_so_and_nothing_is_applied() {
     let bed = Bed::configured(&["a", "b"], |name, builder| {
-        builder.secret(if name == "a" { "the secret of node a" } else { "the secret of node b" })
+        builder
+            .secret(if name == "a" { "the secret of node a" } else { "the secret of node b" })
             .listen("127.0.0.1:0".parse().unwrap())
     });
     bed.schema(SCHEMA);
@@ -95,9 +97,10 @@ fn a_taken_port_says_what_to_do_and_a_second_process_does_not_serve() {
     assert!(error.to_string().contains("serve(false)"), "{error}");
     let worker = bed.builder("b").listen(taken).serve(false).start().unwrap();
     assert_eq!(worker.rpc_address(), None);
-    wait_until("the primary's address", || {
-        matches!(worker.role(), Role::Replica { primary } if worker.tracker().rpc_address(&primary) == taken.to_string())
-    });
+    wait_until(
+        "the primary's address",
+        || matches!(worker.role(), Role::Replica { primary } if worker.tracker().rpc_address(&primary) == taken.to_string()),
+    );
     write(&mut worker.establish().unwrap(), "x").unwrap();
 }
 
@@ -129,7 +132,10 @@ fn diesels_own_pool_manager_works_and_so_does_ours() {
         .build(diesel::r2d2::ConnectionManager::<LiteFsConnection>::new(url))
         .unwrap();
     let ours = Pool::builder().max_size(2).build(bed.litefs("b").connection_manager()).unwrap();
-    diesel::insert_into(notes::table).values(notes::text.eq("x")).execute(&mut theirs.get().unwrap()).unwrap();
+    diesel::insert_into(notes::table)
+        .values(notes::text.eq("x"))
+        .execute(&mut theirs.get().unwrap())
+        .unwrap();
     diesel::insert_into(notes::table).values(notes::text.eq("y")).execute(&mut ours.get().unwrap()).unwrap();
     let count: i64 = notes::table.count().get_result(&mut theirs.get().unwrap()).unwrap();
     assert_eq!(count, 2);
@@ -170,4 +176,46 @@ fn instrumentation_hears_the_users_queries_once_and_none_of_ours() {
         let expected = ["StartQuery", "FinishQuery"].repeat(6);
         assert_eq!(heard, expected, "on {node}");
     }
+}
+
+#[test]
+fn a_replica_without_the_database_waits_for_it_and_does_not_create_it() {
+    let mut bed = Bed::start(&["a", "b"]);
+    bed.stop("b");
+    let node = bed.cluster.node("b");
+    let (other, http_url) = (litefs_testkit::database_url(&node.database_path("other.db")), node.http_url());
+    let handle = LiteFs::builder(&other)
+        .listen("127.0.0.1:0".parse().unwrap())
+        .primary_timeout(std::time::Duration::from_millis(200))
+        .tracker(|tracker| tracker.http_url(&http_url).node("b"))
+        .start()
+        .unwrap();
+    let error = handle.establish().unwrap_err();
+    assert!(error.to_string().contains("does not exist on this replica"), "{error}");
+    assert!(!node.database_path("other.db").exists());
+    // The primary makes it, and the replica has it.
+    let url = bed.cluster.node("a").database_url("other.db");
+    let mut plain = diesel::SqliteConnection::establish(&url).unwrap();
+    std::thread::scope(|scope| {
+        let opened = scope.spawn(|| {
+            wait_until("the database", || handle.establish().is_ok());
+        });
+        plain.batch_execute(&format!("PRAGMA journal_mode = WAL; {SCHEMA}")).unwrap();
+        opened.join().unwrap();
+    });
+    let count: i64 = notes::table.count().get_result(&mut handle.establish().unwrap()).unwrap();
+    assert_eq!(count, 0);
+}
+
+#[test]
+fn a_transaction_statement_given_as_a_query_is_one() {
+    let bed = Bed::start(&["a", "b"]);
+    bed.schema(SCHEMA);
+    let mut conn = bed.conn("b");
+    diesel::sql_query("BEGIN").execute(&mut conn).unwrap();
+    write(&mut conn, "x").unwrap();
+    let rows: Vec<i32> = diesel::dsl::sql::<diesel::sql_types::Integer>("ROLLBACK").load(&mut conn).unwrap();
+    assert!(rows.is_empty());
+    let count: i64 = notes::table.count().get_result(&mut bed.plain("a")).unwrap();
+    assert_eq!(count, 0);
 }

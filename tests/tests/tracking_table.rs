@@ -91,8 +91,9 @@ fn t4_replicas_take_the_address_from_the_row_and_without_one_from_the_name() {
 fn t4_the_table_has_the_name_it_is_given_and_can_be_switched_off() {
     let named = Bed::configured(&["a", "b"], |_, builder| builder.tracker(|t| t.tracking_table("where_to")));
     named.sync();
-    let count: i64 =
-        diesel::dsl::sql::<BigInt>("SELECT count(*) FROM where_to").get_result(&mut named.plain("b")).unwrap();
+    let count: i64 = diesel::dsl::sql::<BigInt>("SELECT count(*) FROM where_to")
+        .get_result(&mut named.plain("b"))
+        .unwrap();
     assert_eq!(count, 1);
 
     let cluster = litefs_testkit::Cluster::builder().nodes(["c"]).database(DATABASE).start().unwrap();
@@ -106,9 +107,10 @@ fn t4_the_table_has_the_name_it_is_given_and_can_be_switched_off() {
     wait_until("the role", || off.role() == Role::Primary);
     let mut conn = off.establish().unwrap();
     conn.batch_execute("CREATE TABLE t (x)").unwrap();
-    let tables: i64 = diesel::dsl::sql::<BigInt>("SELECT count(*) FROM sqlite_schema WHERE name LIKE '%litefs%'")
-        .get_result(&mut conn)
-        .unwrap();
+    let tables: i64 =
+        diesel::dsl::sql::<BigInt>("SELECT count(*) FROM sqlite_schema WHERE name LIKE '%litefs%'")
+            .get_result(&mut conn)
+            .unwrap();
     assert_eq!(tables, 0);
 }
 

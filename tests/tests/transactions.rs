@@ -18,7 +18,9 @@ fn bed() -> Bed {
     bed
 }
 
-fn all(conn: &mut impl diesel::connection::LoadConnection<Backend = diesel::sqlite::Sqlite>) -> Vec<(i32, i32)> {
+fn all(
+    conn: &mut impl diesel::connection::LoadConnection<Backend = diesel::sqlite::Sqlite>,
+) -> Vec<(i32, i32)> {
     counters::table.order(counters::id).load(conn).unwrap()
 }
 
@@ -189,7 +191,11 @@ fn x6_a_transaction_past_its_idle_limit_is_rolled_back_and_says_so() {
         .unwrap_err();
     assert_eq!(Failure::of(&error), Some(Failure::TransactionLost), "{error}");
     assert!(error.to_string().contains("idle"), "{error}");
-    assert_eq!(all(&mut bed.plain("a")), [(1, 7)], "neither statement was applied, in or out of the transaction");
+    assert_eq!(
+        all(&mut bed.plain("a")),
+        [(1, 7)],
+        "neither statement was applied, in or out of the transaction"
+    );
     insert(&mut conn, 8).unwrap();
 }
 
@@ -214,9 +220,7 @@ fn x8_a_demotion_in_the_middle_rolls_the_transaction_back() {
         .transaction(|conn| {
             insert(conn, 1)?;
             bed.cluster.lose_primary().unwrap();
-            wait_until("the demotion", || {
-                bed.litefs("a").role() == litefs_diesel::core::Role::Unknown
-            });
+            wait_until("the demotion", || bed.litefs("a").role() == litefs_diesel::core::Role::Unknown);
             insert(conn, 2).map(drop)
         })
         .unwrap_err();

@@ -70,7 +70,9 @@ const SESSION_FUNCTIONS: [&str; 3] = ["last_insert_rowid", "changes", "total_cha
 pub(super) fn classify(statement: &SqlStatement<'_>, program: Option<Program>) -> Class {
     let verb = statement.verb();
     let mut class = match (verb, program) {
-        (Verb::Pragma, _) => statement.pragma().map_or(Class::new(Access::Local), |pragma| of_pragma(&pragma)),
+        (Verb::Pragma, _) => {
+            statement.pragma().map_or(Class::new(Access::Local), |pragma| of_pragma(&pragma))
+        }
         (Verb::Begin | Verb::Commit | Verb::Rollback | Verb::Savepoint, _) => {
             Class { control: true, ..Class::new(Access::Local) }
         }
@@ -78,7 +80,9 @@ pub(super) fn classify(statement: &SqlStatement<'_>, program: Option<Program>) -
         (Verb::Vacuum, _) => Class::new(Access::Write),
         (Verb::VacuumInto, _) => Class::new(Access::Local),
         // `IF (NOT) EXISTS` may be a no-op on this file and none on the primary's.
-        (Verb::Schema, Some(Program { writes_main: false, writes_other: false, .. })) => Class::new(Access::Write),
+        (Verb::Schema, Some(Program { writes_main: false, writes_other: false, .. })) => {
+            Class::new(Access::Write)
+        }
         (_, Some(program)) => of_program(program),
         (verb, None) => of_verb(verb),
     };
@@ -116,14 +120,18 @@ fn of_pragma(pragma: &Pragma<'_>) -> Class {
         ("user_version" | "application_id" | "schema_version" | "auto_vacuum" | "encoding", Some(_))
         | ("incremental_vacuum" | "optimize", _) => Class::new(Access::Write),
         (
-            "foreign_keys" | "defer_foreign_keys" | "recursive_triggers" | "ignore_check_constraints"
+            "foreign_keys"
+            | "defer_foreign_keys"
+            | "recursive_triggers"
+            | "ignore_check_constraints"
             | "legacy_alter_table",
             Some(_),
         ) => Class { sets_session: true, ..Class::new(Access::Local) },
         (
-            "user_version" | "application_id" | "schema_version" | "auto_vacuum" | "encoding" | "integrity_check"
-            | "quick_check" | "foreign_key_check" | "foreign_key_list" | "index_info" | "index_list" | "index_xinfo"
-            | "table_info" | "table_xinfo" | "table_list" | "page_count" | "freelist_count",
+            "user_version" | "application_id" | "schema_version" | "auto_vacuum" | "encoding"
+            | "integrity_check" | "quick_check" | "foreign_key_check" | "foreign_key_list" | "index_info"
+            | "index_list" | "index_xinfo" | "table_info" | "table_xinfo" | "table_list" | "page_count"
+            | "freelist_count",
             _,
         ) => Class::new(Access::Read),
         _ => Class::new(Access::Local),
@@ -224,7 +232,9 @@ fn is_balanced(statements: &[SqlStatement<'_>]) -> bool {
                 Some(at) => savepoints.truncate(at),
                 None => return false,
             },
-            Control::RollbackTo(name) if !savepoints.iter().any(|s| s.eq_ignore_ascii_case(&name)) => return false,
+            Control::RollbackTo(name) if !savepoints.iter().any(|s| s.eq_ignore_ascii_case(&name)) => {
+                return false;
+            }
             Control::RollbackTo(_) => {}
         }
     }
@@ -239,7 +249,8 @@ mod tests {
     const READS: Program =
         Program { reads_main: true, writes_main: false, touches_other: false, writes_other: false };
     const WRITES: Program = Program { reads_main: false, writes_main: true, ..READS };
-    const TEMP: Program = Program { reads_main: false, writes_main: false, touches_other: true, writes_other: true };
+    const TEMP: Program =
+        Program { reads_main: false, writes_main: false, touches_other: true, writes_other: true };
 
     fn of(sql: &str, program: Option<Program>) -> Class {
         classify(&statements(sql)[0], program)
@@ -253,7 +264,11 @@ mod tests {
             ("INSERT INTO t VALUES (1)", Some(WRITES), Access::Write),
             ("INSERT INTO temp.t VALUES (1)", Some(TEMP), Access::Local),
             ("SELECT * FROM temp.t", Some(Program { writes_other: false, ..TEMP }), Access::Local),
-            ("CREATE TEMP TABLE t AS SELECT * FROM u", Some(Program { reads_main: true, ..TEMP }), Access::Local),
+            (
+                "CREATE TEMP TABLE t AS SELECT * FROM u",
+                Some(Program { reads_main: true, ..TEMP }),
+                Access::Local,
+            ),
             ("SELECT * FROM not_here_yet", None, Access::Read),
             ("INSERT INTO not_here_yet VALUES (1)", None, Access::Write),
             ("CREATE TEMP TABLE t(x)", None, Access::Local),
@@ -297,9 +312,10 @@ mod tests {
         assert_eq!(plan("BEGIN EXCLUSIVE"), ScriptPlan::Control(Control::Begin(Some(BeginMode::Exclusive))));
         assert_eq!(plan("ROLLBACK TO SAVEPOINT a"), ScriptPlan::Control(Control::RollbackTo("a".into())));
         assert_eq!(plan("INSERT INTO t VALUES (1); SELECT 1"), ScriptPlan::Write { session: vec![] });
-        assert_eq!(plan("PRAGMA foreign_keys=OFF; DROP TABLE t"), ScriptPlan::Write {
-            session: vec!["PRAGMA foreign_keys=OFF".into()]
-        });
+        assert_eq!(
+            plan("PRAGMA foreign_keys=OFF; DROP TABLE t"),
+            ScriptPlan::Write { session: vec!["PRAGMA foreign_keys=OFF".into()] }
+        );
         let local = |reads| ScriptPlan::Local { writes_locally: false, sets_session: false, reads };
         assert_eq!(plan("PRAGMA busy_timeout=1; PRAGMA cache_size=1"), local(false));
         assert_eq!(plan("BEGIN; SELECT 1; COMMIT"), local(true));

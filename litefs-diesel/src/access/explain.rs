@@ -12,8 +12,10 @@ use super::classify::{Class, Program, classify};
 /// The class of a statement, asking `connection` for its program where that is safe. Parameters need no values:
 /// EXPLAIN does not run anything.
 pub(crate) fn classify_with(connection: &mut SqliteConnection, statement: &SqlStatement<'_>) -> Class {
-    let asks_sqlite =
-        matches!(statement.verb(), Verb::Read | Verb::Change | Verb::Schema | Verb::TempSchema | Verb::Unknown);
+    let asks_sqlite = matches!(
+        statement.verb(),
+        Verb::Read | Verb::Change | Verb::Schema | Verb::TempSchema | Verb::Unknown
+    );
     // An error means that SQLite cannot prepare it here; the statement itself will say so where it runs.
     let program = if asks_sqlite { explain(connection, statement.sql).ok() } else { None };
     classify(statement, program)

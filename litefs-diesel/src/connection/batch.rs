@@ -44,7 +44,9 @@ impl LiteFsConnection {
                 self.prepare_local(&shared, class)?;
                 let result = self.batch_here(&statements, rows);
                 match result {
-                    Err(error) if self.was_demoted(&shared, class, &error) => self.run_batch(statements, rows),
+                    Err(error) if self.was_demoted(&shared, class, &error) => {
+                        self.run_batch(statements, rows)
+                    }
                     result => result,
                 }
             }

@@ -16,10 +16,11 @@ use diesel::result::{ConnectionResult, QueryResult};
 use diesel::sql_types::TypeMetadata;
 use diesel::sqlite::{Sqlite, SqliteConnection};
 use litefs_rpc::sqlite::{BoundQuery, collect};
-use litefs_rpc::wire::Work;
+use litefs_rpc::wire::{RowSet, Work};
 
 use super::LiteFsConnection;
-use super::run::{Ready, rows};
+use super::run::{Ready, changed_again, rows};
+use super::scratch::sql_of;
 
 impl SimpleConnection for LiteFsConnection {
     fn batch_execute(&mut self, query: &str) -> QueryResult<()> {
@@ -81,14 +82,20 @@ impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
         };
         let shared = Arc::clone(shared);
         let class = self.class_of(&source)?;
+        if class.control {
+            self.batch(&shared, &sql_of(&source)?)?;
+            return self.scratch.replay(RowSet::default());
+        }
+        // Twice at most: a role that changes in between is followed once, then the error stands.
         for _ in 0..2 {
             match self.ready(&shared, class, &source)? {
-                Ready::Local if class.writes_locally => break,
+                Ready::Local if class.writes_locally => return self.load_here(class, source),
                 Ready::Local => return self.local.load(source),
                 Ready::Answered(statement) => return self.load_answered(&statement),
                 Ready::Collected => {
                     let collected = self.local.load(&source).and_then(|rows| {
-                        collect(rows, usize::MAX).map_err(|refusal| crate::error::called(refusal.into(), None))
+                        collect(rows, usize::MAX)
+                            .map_err(|refusal| crate::error::called(refusal.into(), None))
                     });
                     self.ran_here(class);
                     match collected {
@@ -98,13 +105,15 @@ impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
                     }
                 }
                 Ready::Elsewhere(destination) => {
-                    if let Some(reply) = self.run_elsewhere(&shared, class, &destination, &source, Work::Query)? {
+                    if let Some(reply) =
+                        self.run_elsewhere(&shared, class, &destination, &source, Work::Query)?
+                    {
                         return self.scratch.replay(rows(reply)?);
                     }
                 }
             }
         }
-        self.load_here(class, source)
+        Err(changed_again())
     }
 }
 
@@ -174,10 +183,12 @@ impl MigrationConnection for LiteFsConnection {
 impl<'b, Changes, Output> diesel::query_dsl::UpdateAndFetchResults<Changes, Output> for LiteFsConnection
 where
     Changes: Copy + diesel::Identifiable,
-    Changes: diesel::AsChangeset<Target = <Changes as HasTable>::Table> + diesel::query_builder::IntoUpdateTarget,
+    Changes:
+        diesel::AsChangeset<Target = <Changes as HasTable>::Table> + diesel::query_builder::IntoUpdateTarget,
     Changes::Table: diesel::query_dsl::methods::FindDsl<Changes::Id>,
     diesel::dsl::Update<Changes, Changes>: diesel::query_dsl::methods::ExecuteDsl<LiteFsConnection>,
-    diesel::dsl::Find<Changes::Table, Changes::Id>: diesel::query_dsl::LoadQuery<'b, LiteFsConnection, Output>,
+    diesel::dsl::Find<Changes::Table, Changes::Id>:
+        diesel::query_dsl::LoadQuery<'b, LiteFsConnection, Output>,
     <Changes::Table as diesel::Table>::AllColumns: diesel::expression::ValidGrouping<()>,
     <<Changes::Table as diesel::Table>::AllColumns as diesel::expression::ValidGrouping<()>>::IsAggregate:
         diesel::expression::MixedAggregates<
@@ -188,7 +199,10 @@ where
     fn update_and_fetch(&mut self, changeset: Changes) -> QueryResult<Output> {
         use diesel::RunQueryDsl;
         diesel::update(changeset).set(changeset).execute(self)?;
-        <Changes::Table as diesel::query_dsl::methods::FindDsl<Changes::Id>>::find(Changes::table(), changeset.id())
-            .get_result(self)
+        <Changes::Table as diesel::query_dsl::methods::FindDsl<Changes::Id>>::find(
+            Changes::table(),
+            changeset.id(),
+        )
+        .get_result(self)
     }
 }

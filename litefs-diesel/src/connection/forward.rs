@@ -192,13 +192,19 @@ impl LiteFsConnection {
     }
 
     /// Runs work in the open session. The error says whether the session has survived it.
-    pub(super) fn step(&mut self, shared: &Arc<Shared>, session: &Session, work: Work) -> Result<Reply, Step> {
+    pub(super) fn step(
+        &mut self,
+        shared: &Arc<Shared>,
+        session: &Session,
+        work: Work,
+    ) -> Result<Reply, Step> {
         shared.options.limits.check(&work).map_err(|refusal| Step::Failed(called(refusal.into(), None)))?;
         let trip = Trip::start(shared, "transaction");
         let deadline = Instant::now() + shared.options.forward_timeout;
         let answer = pollster::block_on(session.link.step(session.id, work, deadline));
         let result = answer.map_err(|error| {
-            let lost = matches!(error, CallError::Refused(Refusal::SessionLost { .. })) || error.fate() == Fate::Unknown;
+            let lost = matches!(error, CallError::Refused(Refusal::SessionLost { .. }))
+                || error.fate() == Fate::Unknown;
             if lost { Step::Lost(error.to_string()) } else { Step::Failed(called(error, None)) }
         });
         trip.end(&result.as_ref().map_err(|error| match error {
@@ -242,7 +248,9 @@ fn is_worth_another_try(error: &CallError) -> bool {
     matches!(
         error,
         CallError::Unreachable { .. }
-            | CallError::Refused(Refusal::NotPrimary { .. } | Refusal::Overloaded { .. } | Refusal::ShuttingDown)
+            | CallError::Refused(
+                Refusal::NotPrimary { .. } | Refusal::Overloaded { .. } | Refusal::ShuttingDown
+            )
     )
 }
 

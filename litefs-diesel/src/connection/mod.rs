@@ -183,7 +183,11 @@ impl LiteFsConnection {
     fn set_query_only(&mut self, on: bool) -> QueryResult<()> {
         if self.query_only != on {
             let _silent = self.silence.keep();
-            self.local.batch_execute(if on { "PRAGMA query_only = ON" } else { "PRAGMA query_only = OFF" })?;
+            self.local.batch_execute(if on {
+                "PRAGMA query_only = ON"
+            } else {
+                "PRAGMA query_only = OFF"
+            })?;
             self.query_only = on;
         }
         Ok(())

@@ -161,7 +161,8 @@ impl LiteFsConnection {
             WhenBehind::ReadStale => Ok(Route::Local),
             WhenBehind::Fail => {
                 let waited = shared.options.read_timeout;
-                Err(Failure::Behind.error(format!("this node has not caught up with what must be seen within {waited:?}")))
+                Err(Failure::Behind
+                    .error(format!("this node has not caught up with what must be seen within {waited:?}")))
             }
         }
     }
@@ -198,7 +199,8 @@ impl LiteFsConnection {
                 return Ok(Route::Primary);
             }
         }
-        let concerns_transaction = class.access != Access::Local || class.writes_locally || class.sets_session;
+        let concerns_transaction =
+            class.access != Access::Local || class.writes_locally || class.sets_session;
         if phase == Phase::Pending && concerns_transaction {
             self.begin_local(shared)?;
         }

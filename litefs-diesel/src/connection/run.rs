@@ -201,7 +201,7 @@ impl LiteFsConnection {
                 result => return result,
             }
         }
-        Err(Failure::NoPrimary.error("the primary changed again and again while the statement ran"))
+        Err(changed_again())
     }
 
     fn execute_here<T>(&mut self, class: Class, query: &T) -> QueryResult<usize>
@@ -269,7 +269,13 @@ impl LiteFsConnection {
         result
     }
 
-    fn script(&mut self, shared: &Arc<Shared>, class: Class, sql: &str, session: &[String]) -> QueryResult<()> {
+    fn script(
+        &mut self,
+        shared: &Arc<Shared>,
+        class: Class,
+        sql: &str,
+        session: &[String],
+    ) -> QueryResult<()> {
         for _ in 0..2 {
             let phase = self.phase();
             let destination = match self.destination(shared, class, phase, &|| sql.to_owned()) {
@@ -300,7 +306,7 @@ impl LiteFsConnection {
                 }
             }
         }
-        Err(Failure::NoPrimary.error("the primary changed again and again while the script ran"))
+        Err(changed_again())
     }
 
     fn script_here(&mut self, class: Class, sql: &str) -> QueryResult<()> {
@@ -313,7 +319,8 @@ impl LiteFsConnection {
         if class.sets_session && self.phase() == Phase::Remote {
             let shared = self.home.clone();
             result?;
-            return shared.map_or(Ok(()), |shared| self.in_session(&shared, Work::Script(sql.to_owned())).map(drop));
+            return shared
+                .map_or(Ok(()), |shared| self.in_session(&shared, Work::Script(sql.to_owned())).map(drop));
         }
         result
     }
@@ -355,6 +362,11 @@ pub(super) fn rows(reply: Reply) -> QueryResult<RowSet> {
         Answer::Rows(rows) => Ok(rows),
         other => Err(Failure::Protocol.error(format!("asked for rows, the primary answered {other:?}"))),
     }
+}
+
+/// Nothing was applied: each try ended with this node not being what it was taken for.
+pub(super) fn changed_again() -> Error {
+    Failure::NoPrimary.error("the primary changed again and again while the statement ran")
 }
 
 fn refusal(sql: &str) -> Error {

@@ -1,8 +1,8 @@
 //! A private in-memory SQLite database per connection: it turns any query's bind values into plain values, and
 //! plain rows into Diesel's cursor.
 
-use diesel::connection::{Connection, LoadConnection, SimpleConnection};
 use diesel::backend::Backend;
+use diesel::connection::{Connection, LoadConnection, SimpleConnection};
 use diesel::query_builder::{AstPass, MoveableBindCollector, Query, QueryBuilder, QueryFragment, QueryId};
 use diesel::result::{Error, QueryResult};
 use diesel::sqlite::{Sqlite, SqliteConnection, SqliteQueryBuilder};
@@ -234,14 +234,17 @@ mod tests {
             .bind::<Binary, _>(vec![1_u8, 2])
             .bind::<Bool, _>(true);
         let statement = Scratch::default().capture(&query).unwrap();
-        assert_eq!(statement.params, vec![
-            Value::Integer(7),
-            Value::Text("a\0?".into()),
-            Value::Null,
-            Value::Null,
-            Value::Blob(vec![1, 2]),
-            Value::Integer(1),
-        ]);
+        assert_eq!(
+            statement.params,
+            vec![
+                Value::Integer(7),
+                Value::Text("a\0?".into()),
+                Value::Null,
+                Value::Null,
+                Value::Blob(vec![1, 2]),
+                Value::Integer(1),
+            ]
+        );
         assert!(statement.sql.starts_with("INSERT INTO t VALUES (?1, ?1,"));
     }
 }

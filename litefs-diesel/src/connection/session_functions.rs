@@ -61,8 +61,10 @@ fn is_result_column(all: &[Token<'_>], at: usize) -> bool {
         _ => depth,
     });
     let starts = at > 0 && (all[at - 1].is("SELECT") || all[at - 1].text == ",");
-    let selects = all[..at].iter().any(|t| t.is("SELECT")) && !all[..at].iter().any(|t| t.is("FROM") || t.is("VALUES"));
-    let ends = all.get(at + 3).is_none_or(|t| t.is("FROM") || t.text == "," || t.kind == TokenKind::Semicolon);
+    let selects =
+        all[..at].iter().any(|t| t.is("SELECT")) && !all[..at].iter().any(|t| t.is("FROM") || t.is("VALUES"));
+    let ends =
+        all.get(at + 3).is_none_or(|t| t.is("FROM") || t.text == "," || t.kind == TokenKind::Semicolon);
     depth == 0 && starts && selects && ends
 }
 
@@ -75,10 +77,16 @@ mod tests {
         let answers = Answers { last_insert_rowid: 42, changes: 3, total_changes: -1 };
         for (sql, expected) in [
             ("SELECT last_insert_rowid()", "SELECT (42) AS \"last_insert_rowid()\""),
-            ("SELECT Changes ( ), total_changes()", "SELECT (3) AS \"Changes ( )\", (-1) AS \"total_changes()\""),
+            (
+                "SELECT Changes ( ), total_changes()",
+                "SELECT (3) AS \"Changes ( )\", (-1) AS \"total_changes()\"",
+            ),
             ("SELECT last_insert_rowid() AS id FROM t", "SELECT (42) AS id FROM t"),
             ("SELECT * FROM t WHERE id = last_insert_rowid()", "SELECT * FROM t WHERE id = (42)"),
-            ("INSERT INTO t VALUES (last_insert_rowid(), 'changes()')", "INSERT INTO t VALUES ((42), 'changes()')"),
+            (
+                "INSERT INTO t VALUES (last_insert_rowid(), 'changes()')",
+                "INSERT INTO t VALUES ((42), 'changes()')",
+            ),
             ("SELECT changes FROM t", "SELECT changes FROM t"),
             ("SELECT \"last_insert_rowid\" -- changes()", "SELECT \"last_insert_rowid\" -- changes()"),
         ] {

@@ -30,7 +30,9 @@ enum Stage {
     None,
     Pending,
     /// `seen`: the position of the replica's snapshot; `None` on a node that could write when it began.
-    Local { seen: Option<Position> },
+    Local {
+        seen: Option<Position>,
+    },
     Remote(Session),
     Lost(String),
 }
@@ -46,7 +48,6 @@ impl Transaction {
             Stage::Lost(_) => Phase::Lost,
         }
     }
-
 
     pub(super) fn lost(&self) -> Error {
         match &self.stage {
@@ -153,7 +154,8 @@ impl LiteFsConnection {
             // LiteFS rejected the COMMIT, and SQLite has rolled back.
             self.transaction.end();
             self.manager = diesel::connection::AnsiTransactionManager::default();
-            return Err(Failure::TransactionLost.error("LiteFS rejected the commit: this node is not the primary any more"));
+            return Err(Failure::TransactionLost
+                .error("LiteFS rejected the commit: this node is not the primary any more"));
         }
         result?;
         self.mirror(control);
@@ -268,13 +270,18 @@ impl LiteFsConnection {
     fn snapshot_position(&mut self, shared: &Shared) -> QueryResult<Position> {
         shared.tracker.read_position().map_err(|error| {
             let _ = self.local.batch_execute("ROLLBACK");
-            Failure::Behind.error(format!("the position of what this transaction reads is not known: {error}"))
+            Failure::Behind
+                .error(format!("the position of what this transaction reads is not known: {error}"))
         })
     }
 
     /// Moves the transaction to the primary, with `first` as its first statement there. `None`: this node is the
     /// primary now, and the transaction is open on its file.
-    pub(super) fn move_to_primary(&mut self, shared: &Arc<Shared>, first: Work) -> QueryResult<Option<Reply>> {
+    pub(super) fn move_to_primary(
+        &mut self,
+        shared: &Arc<Shared>,
+        first: Work,
+    ) -> QueryResult<Option<Reply>> {
         let expected = match self.transaction.stage {
             Stage::Local { seen } => seen,
             _ => None,
@@ -313,7 +320,8 @@ impl LiteFsConnection {
             (Some(expected), actual) if actual != Some(expected) => {
                 let _silent = self.silence.keep();
                 self.local.batch_execute("ROLLBACK")?;
-                let error = Failure::SnapshotMoved.error("this node became the primary since the transaction read it");
+                let error = Failure::SnapshotMoved
+                    .error("this node became the primary since the transaction read it");
                 Err(self.not_moved(error))
             }
             _ => Ok(()),
@@ -359,7 +367,9 @@ impl LiteFsConnection {
 
     /// For a connection that goes away: what is open on the primary ends there at once.
     pub(super) fn abandon_session(&mut self) {
-        if let (Some(shared), Stage::Remote(session)) = (&self.home, std::mem::take(&mut self.transaction.stage)) {
+        if let (Some(shared), Stage::Remote(session)) =
+            (&self.home, std::mem::take(&mut self.transaction.stage))
+        {
             abandon(shared, session);
         }
     }

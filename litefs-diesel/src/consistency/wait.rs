@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use litefs_core::{Role, Tracker, WaitError};
+use litefs_core::{Role, Tracker};
 use litefs_rpc::client::{Directory, Forwarded, Forwarder};
 use tokio::time::Instant;
 
@@ -47,14 +47,17 @@ pub(crate) async fn make_visible<D: Directory>(
         };
         return match seen {
             Ok(_) => Visibility::Here(marks),
-            Err(WaitError::Deadline { .. } | _) => Visibility::Behind,
+            // In time or never: the tracker may have been shut down.
+            Err(_) => Visibility::Behind,
         };
     }
 }
 
 /// After a change of primary: asks the new one how far its history goes.
 async fn settle<D: Directory>(forwarder: &Forwarder<D>, marks: &mut Marks, primary: &str, deadline: Instant) {
-    let asked = forwarder.with_primary(deadline, |link| async move { link.position(deadline.into_std()).await }).await;
+    let asked = forwarder
+        .with_primary(deadline, |link| async move { link.position(deadline.into_std()).await })
+        .await;
     if let Ok(Forwarded::There(position)) = asked {
         marks.settle(primary, position);
     }

@@ -152,7 +152,9 @@ impl<D: Directory> Forwarder<D> {
                 self.directory.suspect().await;
                 Instant::now() + BUSY_PAUSE
             }
-            CallError::Refused(Refusal::Overloaded { .. } | Refusal::ShuttingDown) => Instant::now() + BUSY_PAUSE,
+            CallError::Refused(Refusal::Overloaded { .. } | Refusal::ShuttingDown) => {
+                Instant::now() + BUSY_PAUSE
+            }
             _ => return Err(error.into()),
         };
         if again >= deadline {

@@ -27,7 +27,12 @@ pub struct Link {
 
 impl Link {
     /// Spawns the connection's task on the current runtime.
-    pub(super) fn open(address: String, stream: TcpStream, limits: &Limits, round_trips: Arc<AtomicU64>) -> Self {
+    pub(super) fn open(
+        address: String,
+        stream: TcpStream,
+        limits: &Limits,
+        round_trips: Arc<AtomicU64>,
+    ) -> Self {
         let transport = transport::framed(stream, limits.frame);
         let mut config = tarpc::client::Config::default();
         config.max_in_flight_requests = limits.queue;
@@ -87,7 +92,8 @@ impl Link {
         let call = self.start(deadline);
         let answer = self.rpc.begin(call.context(), begin).await;
         let (session, first) = call.settle(answer)?;
-        let first = first.map(|first| first.map_err(CallError::Refused).and_then(|reply| self.checked(reply)));
+        let first =
+            first.map(|first| first.map_err(CallError::Refused).and_then(|reply| self.checked(reply)));
         Ok((session, first))
     }
 
@@ -105,7 +111,12 @@ impl Link {
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn finish(&self, session: SessionId, commit: bool, deadline: Instant) -> Result<Reply, CallError> {
+    pub async fn finish(
+        &self,
+        session: SessionId,
+        commit: bool,
+        deadline: Instant,
+    ) -> Result<Reply, CallError> {
         let call = self.start(deadline);
         let answer = self.rpc.finish(call.context(), session, commit).await;
         call.settle(answer)

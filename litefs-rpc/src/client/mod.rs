@@ -184,7 +184,10 @@ impl Client {
 
     fn recent_failure(&self, address: &str) -> Option<CallError> {
         let failures = self.failures();
-        failures.get(address).filter(|failure| Instant::now() < failure.until).map(|failure| failure.error.clone())
+        failures
+            .get(address)
+            .filter(|failure| Instant::now() < failure.until)
+            .map(|failure| failure.error.clone())
     }
 
     fn remember_failure(&self, address: &str, error: &CallError) {
@@ -192,7 +195,8 @@ impl Client {
         // Nodes come and go; what was unreachable long ago is not worth keeping.
         failures.retain(|_, failure| failure.until + Duration::from_secs(60) > Instant::now());
         let last = failures.get(address).map(|failure| failure.pause);
-        let pause = last.map_or(self.config.reconnect_min, |pause| (pause * 2).min(self.config.reconnect_max));
+        let pause =
+            last.map_or(self.config.reconnect_min, |pause| (pause * 2).min(self.config.reconnect_max));
         let jittered = pause.mul_f64(rand::rng().random_range(0.5..=1.0));
         let failure = Failure { error: error.clone(), until: Instant::now() + jittered, pause };
         failures.insert(address.into(), failure);

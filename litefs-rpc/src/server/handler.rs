@@ -50,9 +50,9 @@ impl Handler {
         let (respond, response) = oneshot::channel();
         self.0.sessions.send(session, self.0.connection, step(respond))?;
         // The writer drops unanswered steps only with the session itself.
-        response.await.unwrap_or_else(|_| {
-            Err(Refusal::SessionLost { reason: self.0.sessions.reason(session) })
-        })
+        response
+            .await
+            .unwrap_or_else(|_| Err(Refusal::SessionLost { reason: self.0.sessions.reason(session) }))
     }
 }
 

@@ -243,7 +243,9 @@ impl Connection {
         let shaken = handshake::receive_client(stream, &config.database, config.secret.as_ref());
         match tokio::time::timeout(config.limits.handshake, shaken).await {
             Ok(result) => result.map(|(stream, _version)| stream),
-            Err(_) => Err(HandshakeError::Broken(format!("it took longer than {:?}", config.limits.handshake))),
+            Err(_) => {
+                Err(HandshakeError::Broken(format!("it took longer than {:?}", config.limits.handshake)))
+            }
         }
     }
 

@@ -104,7 +104,8 @@ impl Sessions {
 
     fn end_where(&self, why: Ended, doomed: impl Fn(ConnectionId) -> bool) {
         let mut table = self.table();
-        let ids: Vec<_> = table.open.iter().filter(|(_, (owner, _))| doomed(*owner)).map(|(id, _)| *id).collect();
+        let ids: Vec<_> =
+            table.open.iter().filter(|(_, (owner, _))| doomed(*owner)).map(|(id, _)| *id).collect();
         for id in ids {
             table.open.remove(&id);
             table.remember(id, why);

@@ -120,7 +120,8 @@ impl<E: Executor> Writer<E> {
     /// SQLite's word for a commit is not enough: LiteFS commits inside an unlock whose errors SQLite ignores. An
     /// acknowledgement takes a position that advanced, on a node that is still the primary it was.
     fn prove(&self, ticket: Ticket, done: Done) -> Result<Reply, Refusal> {
-        let position = self.fence.position().map_err(|error| unproven("the position cannot be read: ", error))?;
+        let position =
+            self.fence.position().map_err(|error| unproven("the position cannot be read: ", error))?;
         if done.wrote == Wrote::Rows && ticket.before == Some(position) {
             // Rows that were set to what they were leave SQLite nothing to commit. LiteFS drops a commit only when it
             // loses the lease, so a node that still has it has dropped none.

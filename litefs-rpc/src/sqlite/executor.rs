@@ -8,7 +8,8 @@ use super::rows;
 use super::sql::{SqlStatement, Verb, statements};
 use crate::executor::{Done, Executor, Wrote};
 use crate::wire::{
-    Answer, BeginMode, DatabaseError, DatabaseErrorKind, Effects, Refusal, RowSet, Settings, Statement, Value, Work,
+    Answer, BeginMode, DatabaseError, DatabaseErrorKind, Effects, Refusal, RowSet, Settings, Statement,
+    Value, Work,
 };
 
 /// Opens the connection that forwarded statements run on. Called again after a script has touched the connection's
@@ -281,7 +282,8 @@ impl Ready {
 
     /// `before`: `total_changes()` before the work, where its growth says whether anything was written.
     fn done(&mut self, answer: Answer, before: Option<i64>) -> Result<Done, Refusal> {
-        let [last_insert_rowid, changes, total] = session_functions(&mut self.connection).map_err(super::from_diesel)?;
+        let [last_insert_rowid, changes, total] =
+            session_functions(&mut self.connection).map_err(super::from_diesel)?;
         let wrote = match before {
             None => Wrote::Perhaps,
             Some(before) if total == before => Wrote::Nothing,
@@ -291,7 +293,6 @@ impl Ready {
         self.total_changes = total;
         Ok(Done { answer, effects, wrote })
     }
-
 }
 
 /// Whether `total_changes()` counts what the statement does.

@@ -44,9 +44,15 @@ pub(super) fn refused_from_afar(sql: &str, place: Place) -> Option<String> {
 fn escapes(statement: &SqlStatement<'_>, place: Place) -> Option<String> {
     let refused = |what: &str| Some(what.to_string());
     match statement.verb() {
-        Verb::Attach | Verb::Detach => refused("ATTACH and DETACH reach files of the primary; they stay local"),
-        Verb::VacuumInto => refused("VACUUM INTO writes files of the primary; run it on the node that wants the copy"),
-        Verb::TempSchema => refused("a temporary object lives on its own connection; it cannot be made on the primary"),
+        Verb::Attach | Verb::Detach => {
+            refused("ATTACH and DETACH reach files of the primary; they stay local")
+        }
+        Verb::VacuumInto => {
+            refused("VACUUM INTO writes files of the primary; run it on the node that wants the copy")
+        }
+        Verb::TempSchema => {
+            refused("a temporary object lives on its own connection; it cannot be made on the primary")
+        }
         Verb::Begin | Verb::Commit | Verb::Rollback if place != Place::Script => {
             refused("transactions are opened and closed through the connection, not by a statement")
         }

@@ -9,7 +9,9 @@ pub fn value<'a>(field: &impl Field<'a, Sqlite>) -> Value {
     let Some(mut value) = field.value() else { return Value::Null };
     match value.value_type() {
         None => Value::Null,
-        Some(SqliteType::SmallInt | SqliteType::Integer | SqliteType::Long) => Value::Integer(value.read_long()),
+        Some(SqliteType::SmallInt | SqliteType::Integer | SqliteType::Long) => {
+            Value::Integer(value.read_long())
+        }
         Some(SqliteType::Float | SqliteType::Double) => Value::Real(value.read_double()),
         Some(SqliteType::Text) => Value::Text(value.read_text().to_owned()),
         // SQLite knows five storage classes; the last is the blob.
@@ -39,7 +41,11 @@ pub fn collect<'a, R: Row<'a, Sqlite>>(
             set.values.push(value);
         }
         if size > limit {
-            return Err(Refusal::TooLarge { what: "the size of the rows in bytes".into(), actual: size, limit });
+            return Err(Refusal::TooLarge {
+                what: "the size of the rows in bytes".into(),
+                actual: size,
+                limit,
+            });
         }
     }
     Ok(set)

@@ -5,7 +5,7 @@ mod request;
 mod value;
 
 pub use reply::{Answer, DatabaseError, DatabaseErrorKind, Effects, PrimaryHint, Refusal, Reply, RowSet};
-pub use request::{BeginMode, Begin, Request, RequestId, SessionId, Settings, Statement, Work};
+pub use request::{Begin, BeginMode, Request, RequestId, SessionId, Settings, Statement, Work};
 pub use value::Value;
 
 /// The newest version of the protocol that this build speaks.

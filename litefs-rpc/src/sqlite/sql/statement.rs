@@ -124,9 +124,10 @@ impl<'a> SqlStatement<'a> {
     pub fn inserts(&self) -> bool {
         let verbs = ["INSERT", "REPLACE", "UPDATE", "DELETE"];
         self.verb() == Verb::Change
-            && self.outer_words().find(|t| verbs.iter().any(|v| t.is(v))).is_some_and(|t| {
-                t.is("INSERT") || t.is("REPLACE")
-            })
+            && self
+                .outer_words()
+                .find(|t| verbs.iter().any(|v| t.is(v)))
+                .is_some_and(|t| t.is("INSERT") || t.is("REPLACE"))
     }
 
     /// The bare words outside parentheses.
@@ -210,9 +211,10 @@ impl<'a> SqlStatement<'a> {
 fn unquoted(text: &str) -> &str {
     let mut chars = text.chars();
     match (chars.next(), chars.next_back()) {
-        (Some('\''), Some('\'')) | (Some('"'), Some('"')) | (Some('`'), Some('`')) | (Some('['), Some(']')) => {
-            chars.as_str()
-        }
+        (Some('\''), Some('\''))
+        | (Some('"'), Some('"'))
+        | (Some('`'), Some('`'))
+        | (Some('['), Some(']')) => chars.as_str(),
         _ => text,
     }
 }
@@ -231,10 +233,10 @@ mod tests {
 
     #[test]
     fn statements_end_at_semicolons_outside_strings_and_comments() {
-        assert_eq!(split("SELECT ';'; -- x;\n INSERT INTO t VALUES(1) ; ;"), [
-            "SELECT ';'",
-            "INSERT INTO t VALUES(1)"
-        ]);
+        assert_eq!(
+            split("SELECT ';'; -- x;\n INSERT INTO t VALUES(1) ; ;"),
+            ["SELECT ';'", "INSERT INTO t VALUES(1)"]
+        );
         assert_eq!(split(" ; -- nothing\n"), Vec::<&str>::new());
     }
 

@@ -114,9 +114,10 @@ mod tests {
 
     #[test]
     fn quotes_comments_and_words_are_told_apart() {
-        assert_eq!(texts("SELECT 'a;''b' -- c;\n, \"x\"\"y\" /* ; */ ;"), [
-            "SELECT", "'a;''b'", ",", "\"x\"\"y\"", ";"
-        ]);
+        assert_eq!(
+            texts("SELECT 'a;''b' -- c;\n, \"x\"\"y\" /* ; */ ;"),
+            ["SELECT", "'a;''b'", ",", "\"x\"\"y\"", ";"]
+        );
         assert_eq!(texts("a[b;c]`d;e`x'00'"), ["a", "[b;c]", "`d;e`", "x", "'00'"]);
         assert_eq!(texts("größe=?1"), ["größe", "=", "?", "1"]);
     }

@@ -1,0 +1,573 @@
+//! Client and server over real sockets, with a small executor in SQLite's place and a fence that does as it is told.
+
+// Helpers of tests are tests: clippy looks at the functions only.
+#![allow(clippy::unwrap_used)]
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use litefs_core::{Checksum, Position, Role, RoleStamp, RoleState, Txid};
+use litefs_rpc::client::{
+    CallError, Client, ClientConfig, Directory, Fate, ForwardError, Forwarded, Forwarder, Standing,
+};
+use litefs_rpc::handshake::HandshakeError;
+use litefs_rpc::server::{Fence, Server, ServerConfig};
+use litefs_rpc::wire::{
+    Answer, Begin, BeginMode, Effects, PrimaryHint, Refusal, Request, RequestId, RowSet, Settings, Statement,
+    Value, Work,
+};
+use litefs_rpc::{Done, Executor, Limits, Secret, Wrote};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A node's standing, set by the test.
+struct FakeFence {
+    role: watch::Sender<RoleState>,
+    txid: AtomicU64,
+    hint: Mutex<Option<PrimaryHint>>,
+}
+
+impl FakeFence {
+    fn primary() -> Arc<Self> {
+        let role = watch::Sender::new(RoleState { role: Role::Primary, epoch: 1 });
+        Arc::new(Self { role, txid: AtomicU64::new(1), hint: Mutex::default() })
+    }
+
+    fn demote(&self) {
+        self.role.send_modify(|state| {
+            state.role = Role::Unknown;
+            state.epoch += 1;
+        });
+    }
+
+    fn commit(&self) {
+        self.txid.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Fence for FakeFence {
+    fn writable(&self) -> Option<RoleStamp> {
+        let state = self.role.borrow();
+        (state.role == Role::Primary).then(|| state.stamp())
+    }
+
+    fn holds(&self, stamp: RoleStamp) -> bool {
+        self.role.borrow().stamp() == stamp
+    }
+
+    fn position(&self) -> Result<Position, String> {
+        let txid = self.txid.load(Ordering::SeqCst);
+        Ok(Position { txid: Txid::new(txid), checksum: Checksum::new(txid) })
+    }
+
+    fn hint(&self) -> Option<PrimaryHint> {
+        self.hint.lock().unwrap().clone()
+    }
+
+    fn changes(&self) -> watch::Receiver<RoleState> {
+        self.role.subscribe()
+    }
+
+    fn confirm(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+}
+
+type Run = Box<dyn FnMut(&str) -> Result<Answer, Refusal> + Send>;
+
+/// Runs a closure for each statement and commits through the fence.
+struct FakeExecutor {
+    fence: Arc<FakeFence>,
+    run: Run,
+    open: bool,
+    rolled_back: mpsc::Sender<()>,
+}
+
+impl FakeExecutor {
+    fn done(&mut self, work: &Work) -> Result<Done, Refusal> {
+        let sql = work.texts().next().unwrap_or_default().to_owned();
+        let answer = (self.run)(&sql)?;
+        Ok(Done { answer, effects: Effects::default(), wrote: Wrote::Rows })
+    }
+}
+
+impl Executor for FakeExecutor {
+    fn write(&mut self, _: &Settings, work: &Work) -> Result<Done, Refusal> {
+        let done = self.done(work)?;
+        self.fence.commit();
+        Ok(done)
+    }
+
+    fn begin(&mut self, _: &Settings, _: BeginMode) -> Result<(), Refusal> {
+        self.open = true;
+        Ok(())
+    }
+
+    fn step(&mut self, work: &Work) -> Result<Done, Refusal> {
+        self.done(work)
+    }
+
+    fn in_transaction(&mut self) -> bool {
+        self.open
+    }
+
+    fn commit(&mut self) -> Result<Done, Refusal> {
+        self.open = false;
+        self.fence.commit();
+        Ok(Done { answer: Answer::Done, effects: Effects::default(), wrote: Wrote::Rows })
+    }
+
+    fn rollback(&mut self) {
+        self.open = false;
+        let _ = self.rolled_back.send(());
+    }
+}
+
+struct Bed {
+    fence: Arc<FakeFence>,
+    server: Server,
+    rolled_back: mpsc::Receiver<()>,
+}
+
+impl Bed {
+    async fn start(configure: impl FnOnce(&mut ServerConfig), run: Run) -> Self {
+        let fence = FakeFence::primary();
+        let (sender, rolled_back) = mpsc::channel();
+        let executor = FakeExecutor { fence: Arc::clone(&fence), run, open: false, rolled_back: sender };
+        let mut config = ServerConfig::new("app.db");
+        configure(&mut config);
+        let fenced: Arc<dyn Fence> = fence.clone();
+        let server = Server::start("127.0.0.1:0".parse().unwrap(), config, fenced, executor).await.unwrap();
+        Self { fence, server, rolled_back }
+    }
+
+    fn address(&self) -> String {
+        self.server.address().to_string()
+    }
+
+    async fn wait_for_rollback(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.rolled_back.try_recv().is_err() {
+            assert!(Instant::now() < deadline, "the transaction was not rolled back");
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+fn counting() -> Run {
+    Box::new(|_| Ok(Answer::Count(1)))
+}
+
+fn client() -> Client {
+    Client::new(ClientConfig::new("app.db"))
+}
+
+fn statement(sql: &str) -> Work {
+    Work::Execute(Statement { sql: sql.into(), params: vec![Value::Integer(1)], cacheable: true })
+}
+
+fn request(sql: &str) -> Request {
+    Request { id: RequestId::new(), settings: Settings::default(), work: statement(sql) }
+}
+
+fn begin() -> Begin {
+    Begin {
+        id: RequestId::new(),
+        settings: Settings::default(),
+        mode: BeginMode::Immediate,
+        expected: None,
+        savepoints: vec![],
+        first: None,
+    }
+}
+
+fn soon() -> std::time::Instant {
+    std::time::Instant::now() + PATIENCE
+}
+
+#[tokio::test]
+async fn a_write_is_answered_with_its_result_and_the_position_after_it() {
+    let bed = Bed::start(|_| {}, counting()).await;
+    let client = client();
+    let link = client.connect(&bed.address()).await.unwrap();
+    let reply = link.write(request("INSERT"), soon()).await.unwrap();
+    assert_eq!(reply.answer, Answer::Count(1));
+    assert_eq!(reply.position.unwrap().txid, Txid::new(2));
+    assert_eq!(client.round_trips(), 1);
+}
+
+#[tokio::test]
+async fn f6_a_commit_during_which_the_role_changed_is_not_acknowledged() {
+    let fence = FakeFence::primary();
+    let (sender, _rolled_back) = mpsc::channel();
+    let inner = Arc::clone(&fence);
+    let executor = FakeExecutor {
+        fence: Arc::clone(&fence),
+        run: Box::new(move |_| {
+            inner.demote();
+            Ok(Answer::Count(1))
+        }),
+        open: false,
+        rolled_back: sender,
+    };
+    let fenced: Arc<dyn Fence> = fence;
+    let server = Server::start("127.0.0.1:0".parse().unwrap(), ServerConfig::new("app.db"), fenced, executor)
+        .await
+        .unwrap();
+    let client = client();
+    let link = client.connect(&server.address().to_string()).await.unwrap();
+    let error = link.write(request("INSERT"), soon()).await.unwrap_err();
+    assert_eq!(error.fate(), Fate::Unknown, "{error}");
+}
+
+#[tokio::test]
+async fn a_node_that_is_not_the_primary_runs_nothing_and_names_the_one_that_is() {
+    let bed = Bed::start(|_| {}, Box::new(|_| panic!("nothing must run"))).await;
+    bed.fence.demote();
+    let hint = PrimaryHint { node: "b".into(), address: "b:1".into() };
+    *bed.fence.hint.lock().unwrap() = Some(hint.clone());
+    let link = client().connect(&bed.address()).await.unwrap();
+    let error = link.write(request("INSERT"), soon()).await.unwrap_err();
+    assert_eq!(error, CallError::Refused(Refusal::NotPrimary { hint: Some(hint) }));
+    assert_eq!(error.fate(), Fate::NotApplied);
+}
+
+/// A directory that says what it is told.
+struct Fixed(watch::Sender<Standing>);
+
+impl Directory for Fixed {
+    fn standing(&self) -> Standing {
+        self.0.borrow().clone()
+    }
+
+    fn changed<'a>(&'a self, seen: &'a Standing, deadline: Instant) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let mut standing = self.0.subscribe();
+            let _ = tokio::time::timeout_at(deadline, standing.wait_for(|now| now != seen)).await;
+        })
+    }
+
+    fn suspect(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+}
+
+fn elsewhere(address: String) -> Standing {
+    Standing::Elsewhere(PrimaryHint { node: "x".into(), address })
+}
+
+fn forwarder(standing: Standing, primary_timeout: Duration) -> Forwarder<Fixed> {
+    Forwarder::new(Arc::new(client()), Fixed(watch::Sender::new(standing)), primary_timeout)
+}
+
+#[tokio::test]
+async fn f5_a_stale_client_follows_the_hint_and_the_write_is_applied_once() {
+    let ran = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&ran);
+    let new = Bed::start(
+        |_| {},
+        Box::new(move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+            Ok(Answer::Count(1))
+        }),
+    )
+    .await;
+    let old = Bed::start(|_| {}, Box::new(|_| panic!("nothing must run"))).await;
+    old.fence.demote();
+    *old.fence.hint.lock().unwrap() = Some(PrimaryHint { node: "new".into(), address: new.address() });
+    let forwarder = forwarder(elsewhere(old.address()), PATIENCE);
+    let reply = forwarder.write(request("INSERT"), Instant::now() + PATIENCE).await.unwrap();
+    assert!(matches!(reply, Forwarded::There(_)), "{reply:?}");
+    assert_eq!(ran.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn two_nodes_that_name_each_other_do_not_keep_a_client_for_ever() {
+    let (one, two) = (Bed::start(|_| {}, counting()).await, Bed::start(|_| {}, counting()).await);
+    for (node, other) in [(&one, &two), (&two, &one)] {
+        node.fence.demote();
+        *node.fence.hint.lock().unwrap() =
+            Some(PrimaryHint { node: "other".into(), address: other.address() });
+    }
+    let forwarder = forwarder(elsewhere(one.address()), PATIENCE);
+    let error =
+        forwarder.write(request("INSERT"), Instant::now() + Duration::from_millis(300)).await.unwrap_err();
+    assert!(matches!(error, ForwardError::Call(CallError::Refused(Refusal::NotPrimary { .. }))), "{error:?}");
+}
+
+#[tokio::test]
+async fn m6_a_write_waits_for_a_primary_no_longer_than_it_may() {
+    let waiting = forwarder(Standing::Nowhere, Duration::from_millis(100));
+    let error = waiting.write(request("INSERT"), Instant::now() + PATIENCE).await.unwrap_err();
+    assert_eq!(error, ForwardError::NoPrimary { waited: Duration::from_millis(100) });
+
+    let bed = Bed::start(|_| {}, counting()).await;
+    let patient = forwarder(Standing::Nowhere, PATIENCE);
+    let (reply, ()) = tokio::join!(patient.write(request("INSERT"), Instant::now() + PATIENCE), async {
+        tokio::task::yield_now().await;
+        patient.directory().0.send_replace(elsewhere(bed.address()));
+    });
+    assert!(matches!(reply, Ok(Forwarded::There(_))), "{reply:?}");
+
+    let here = forwarder(Standing::Here, PATIENCE);
+    assert_eq!(here.write(request("INSERT"), Instant::now() + PATIENCE).await, Ok(Forwarded::Here));
+}
+
+#[tokio::test]
+async fn an_unreachable_server_is_tried_again_until_the_deadline_and_nothing_was_sent() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let forwarder = forwarder(elsewhere(nobody.to_string()), PATIENCE);
+    let error =
+        forwarder.write(request("INSERT"), Instant::now() + Duration::from_millis(300)).await.unwrap_err();
+    let ForwardError::Call(error) = error else { panic!("{error:?}") };
+    assert_eq!(error.fate(), Fate::NotSent, "{error}");
+    assert_eq!(forwarder.client().round_trips(), 0);
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_unknown_and_not_sent_again() {
+    let (started, has_started) = mpsc::channel();
+    let bed = Bed::start(
+        |_| {},
+        Box::new(move |_| {
+            started.send(()).unwrap();
+            std::thread::park_timeout(Duration::from_millis(200));
+            Ok(Answer::Count(1))
+        }),
+    )
+    .await;
+    let forwarder = forwarder(elsewhere(bed.address()), PATIENCE);
+    let write = forwarder.write(request("INSERT"), Instant::now() + PATIENCE);
+    let cut = async {
+        while has_started.try_recv().is_err() {
+            tokio::task::yield_now().await;
+        }
+        forwarder.client().disconnect();
+    };
+    let (result, ()) = tokio::join!(write, cut);
+    let Err(ForwardError::Call(error)) = result else { panic!("{result:?}") };
+    assert_eq!(error.fate(), Fate::Unknown, "{error}");
+    assert_eq!(forwarder.client().round_trips(), 1);
+}
+
+#[tokio::test]
+async fn f11_a_full_queue_refuses_and_work_past_its_deadline_is_not_started() {
+    let (release, gate) = mpsc::channel::<()>();
+    let ran = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&ran);
+    let (started, mut has_started) = tokio::sync::mpsc::unbounded_channel();
+    let bed = Bed::start(
+        |config| config.limits.queue = 1,
+        Box::new(move |_| {
+            let _ = started.send(());
+            let _ = gate.recv_timeout(PATIENCE);
+            count.fetch_add(1, Ordering::SeqCst);
+            Ok(Answer::Count(1))
+        }),
+    )
+    .await;
+    // Connections of their own: one connection's requests are throttled by tarpc already.
+    let links = [
+        client().connect(&bed.address()).await.unwrap(),
+        client().connect(&bed.address()).await.unwrap(),
+        client().connect(&bed.address()).await.unwrap(),
+    ];
+    let running = tokio::spawn({
+        let link = Arc::clone(&links[0]);
+        async move { link.write(request("1"), soon()).await }
+    });
+    has_started.recv().await.unwrap();
+    let short = std::time::Instant::now() + Duration::from_millis(50);
+    let queued = tokio::spawn({
+        let link = Arc::clone(&links[1]);
+        async move { link.write(request("2"), short).await }
+    });
+    let error = loop {
+        // The second may not have been queued yet; a third that was queued in its place is abandoned at once.
+        let brief = std::time::Instant::now() + Duration::from_millis(20);
+        let error = links[2].write(request("3"), brief).await.unwrap_err();
+        if matches!(error, CallError::Refused(_)) {
+            break error;
+        }
+    };
+    assert!(matches!(error, CallError::Refused(Refusal::Overloaded { .. })), "{error:?}");
+    assert!(queued.await.unwrap().is_err(), "its deadline passed in the queue");
+    release.send(()).unwrap();
+    running.await.unwrap().unwrap();
+    drop(release);
+    let last = links[0].write(request("4"), soon()).await;
+    assert!(last.is_ok(), "{last:?}");
+    assert_eq!(ran.load(Ordering::SeqCst), 2, "only the first and the last ran");
+}
+
+#[tokio::test]
+async fn s5_an_oversize_answer_does_not_cost_the_connection() {
+    let bed = Bed::start(
+        |_| {},
+        Box::new(|sql| match sql {
+            "big" => Err(Refusal::TooLarge { what: "rows".into(), actual: 2, limit: 1 }),
+            _ => Ok(Answer::Count(1)),
+        }),
+    )
+    .await;
+    let link = client().connect(&bed.address()).await.unwrap();
+    assert!(matches!(
+        link.write(request("big"), soon()).await,
+        Err(CallError::Refused(Refusal::TooLarge { .. }))
+    ));
+    assert!(link.write(request("small"), soon()).await.is_ok());
+}
+
+#[tokio::test]
+async fn s5_a_frame_beyond_the_servers_limit_ends_that_connection_and_no_other() {
+    let bed = Bed::start(|config| config.limits.frame = 10_000, counting()).await;
+    let other = client().connect(&bed.address()).await.unwrap();
+    let link = client().connect(&bed.address()).await.unwrap();
+    let error = link.write(request(&"x".repeat(20_000)), soon()).await.unwrap_err();
+    assert_eq!(error.fate(), Fate::Unknown, "{error}");
+    assert!(other.write(request("small"), soon()).await.is_ok());
+}
+
+#[tokio::test]
+async fn s5_malformed_rows_are_an_error_not_a_panic() {
+    let rows = RowSet { columns: vec!["a".into(), "b".into()], values: vec![Value::Null] };
+    let bed = Bed::start(|_| {}, Box::new(move |_| Ok(Answer::Rows(rows.clone())))).await;
+    let link = client().connect(&bed.address()).await.unwrap();
+    assert!(matches!(link.write(request("q"), soon()).await, Err(CallError::Lost { .. })));
+}
+
+#[tokio::test]
+async fn s6_garbage_slow_and_many_peers_leave_the_server_alive() {
+    let bed = Bed::start(
+        |config| {
+            config.limits.handshake = Duration::from_millis(100);
+            config.limits.connections = 50;
+        },
+        counting(),
+    )
+    .await;
+    let address: SocketAddr = bed.server.address();
+    for seed in 0..100_u8 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let garbage: Vec<u8> = (0..200_u8).map(|i| i.wrapping_mul(seed)).collect();
+        let _ = stream.write_all(&garbage).await;
+    }
+    // Silent peers are dropped: reading from them ends.
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    for stream in &mut silent {
+        let closed = tokio::time::timeout(PATIENCE, stream.read_u8()).await.unwrap();
+        assert!(closed.is_err());
+    }
+    let link = client().connect(&bed.address()).await.unwrap();
+    assert!(link.write(request("INSERT"), soon()).await.is_ok());
+}
+
+#[tokio::test]
+async fn the_connection_beyond_the_limit_is_told_so() {
+    let bed = Bed::start(|config| config.limits.connections = 1, counting()).await;
+    let _first = client().connect(&bed.address()).await.unwrap();
+    let error = client().connect(&bed.address()).await.unwrap_err();
+    let full = HandshakeError::TooManyConnections { limit: 1 };
+    assert_eq!(error, CallError::Handshake { address: bed.address(), error: full });
+}
+
+#[tokio::test]
+async fn s1_without_the_secret_nothing_runs() {
+    let secret = Secret::new("0123456789abcdef").unwrap();
+    let bed =
+        Bed::start(|config| config.secret = Some(secret), Box::new(|_| panic!("nothing must run"))).await;
+    let error = client().connect(&bed.address()).await.unwrap_err();
+    assert!(
+        matches!(error, CallError::Handshake { error: HandshakeError::Unauthenticated, .. }),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn x6_idle_and_total_limits_roll_a_session_back_and_say_which() {
+    for (idle, total, word) in [(50, 5_000, "idle"), (5_000, 50, "open")] {
+        let bed = Bed::start(
+            |config| {
+                config.limits.session_idle = Duration::from_millis(idle);
+                config.limits.session_total = Duration::from_millis(total);
+            },
+            counting(),
+        )
+        .await;
+        let link = client().connect(&bed.address()).await.unwrap();
+        let (session, _) = link.begin(begin(), soon()).await.unwrap();
+        bed.wait_for_rollback().await;
+        let error = link.step(session, statement("INSERT"), soon()).await.unwrap_err();
+        let CallError::Refused(Refusal::SessionLost { reason }) = error else { panic!("{error:?}") };
+        assert!(reason.contains(word), "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn x7_a_lost_connection_rolls_its_session_back_at_once() {
+    let bed = Bed::start(|_| {}, counting()).await;
+    let dying = client();
+    let link = dying.connect(&bed.address()).await.unwrap();
+    link.begin(begin(), soon()).await.unwrap();
+    let started = Instant::now();
+    dying.disconnect();
+    bed.wait_for_rollback().await;
+    assert!(started.elapsed() < Limits::default().session_idle / 2, "it waited for the idle limit");
+}
+
+#[tokio::test]
+async fn x8_a_demotion_rolls_open_sessions_back_at_once() {
+    let bed = Bed::start(|_| {}, counting()).await;
+    let link = client().connect(&bed.address()).await.unwrap();
+    let (session, _) = link.begin(begin(), soon()).await.unwrap();
+    let started = Instant::now();
+    bed.fence.demote();
+    bed.wait_for_rollback().await;
+    assert!(started.elapsed() < Limits::default().session_idle / 2, "it waited for the idle limit");
+    let error = link.finish(session, true, soon()).await.unwrap_err();
+    assert_eq!(error.fate(), Fate::NotApplied, "{error}");
+}
+
+#[tokio::test]
+async fn a_session_belongs_to_the_connection_that_opened_it() {
+    let bed = Bed::start(|_| {}, counting()).await;
+    let (owner, thief) = (client(), client());
+    let link = owner.connect(&bed.address()).await.unwrap();
+    let (session, _) = link.begin(begin(), soon()).await.unwrap();
+    let stolen =
+        thief.connect(&bed.address()).await.unwrap().finish(session, true, soon()).await.unwrap_err();
+    assert!(matches!(stolen, CallError::Refused(Refusal::SessionLost { .. })), "{stolen:?}");
+    assert!(link.finish(session, true, soon()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_transaction_whose_snapshot_is_old_is_refused_with_the_lock_released() {
+    let bed = Bed::start(|_| {}, counting()).await;
+    let link = client().connect(&bed.address()).await.unwrap();
+    let old = Position { txid: Txid::new(99), checksum: Checksum::new(9) };
+    let error = link.begin(Begin { expected: Some(old), ..begin() }, soon()).await.unwrap_err();
+    assert!(matches!(error, CallError::Refused(Refusal::SnapshotMoved { .. })), "{error:?}");
+    assert!(link.write(request("INSERT"), soon()).await.is_ok());
+}
+
+#[tokio::test]
+async fn f12_a_shutdown_closes_connections_and_frees_the_port() {
+    let bed = Bed::start(|_| {}, counting()).await;
+    let client = client();
+    let link = client.connect(&bed.address()).await.unwrap();
+    link.write(request("INSERT"), soon()).await.unwrap();
+    bed.server.shutdown().await;
+    assert!(link.write(request("INSERT"), soon()).await.is_err());
+    std::net::TcpListener::bind(bed.server.address()).unwrap();
+}
