@@ -157,12 +157,11 @@ fn x5_two_replicas_increment_one_counter_without_losing_one() {
             let mut conn = bed.conn(node);
             scope.spawn(move || {
                 for _ in 0..EACH {
-                    while let Err(error) = conn.transaction(|conn| {
+                    conn.transaction_with_retry(10_000, |conn| {
                         let n: i32 = counters::table.find(1).select(counters::n).get_result(conn)?;
                         diesel::update(counters::table.find(1)).set(counters::n.eq(n + 1)).execute(conn)
-                    }) {
-                        assert_eq!(Failure::of(&error), Some(Failure::SnapshotMoved), "{error}");
-                    }
+                    })
+                    .unwrap();
                 }
             });
         }
@@ -234,15 +233,27 @@ fn x8_a_demotion_in_the_middle_rolls_the_transaction_back() {
 #[test]
 fn x9_an_immediate_transaction_holds_the_lock_on_the_primary_from_the_start() {
     let bed = bed();
-    let mut conn = bed.conn("b");
-    for begin in ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"] {
-        conn.batch_execute(begin).unwrap();
+    let locked = || {
         let busy = bed.plain("a").batch_execute("PRAGMA busy_timeout = 0; BEGIN IMMEDIATE").unwrap_err();
         assert!(busy.to_string().contains("locked"), "{busy}");
-        insert(&mut conn, 1).unwrap();
-        conn.batch_execute("COMMIT").unwrap();
+    };
+    for node in ["a", "b"] {
+        let mut conn = bed.conn(node);
+        let write = |conn: &mut LiteFsConnection| {
+            locked();
+            assert_eq!(conn.immediate_transaction(|_| QueryResult::Ok(())), Err(Error::AlreadyInTransaction));
+            insert(conn, 1)
+        };
+        conn.immediate_transaction(write).unwrap();
+        conn.exclusive_transaction(write).unwrap();
+        let failed = conn.immediate_transaction(|conn| {
+            insert(conn, 2)?;
+            Err::<(), _>(Error::RollbackTransaction)
+        });
+        assert_eq!(failed, Err(Error::RollbackTransaction));
+        bed.sync();
     }
-    assert_eq!(all(&mut bed.plain("a")).len(), 2);
+    assert_eq!(all(&mut bed.plain("a")).len(), 4);
 }
 
 #[test]

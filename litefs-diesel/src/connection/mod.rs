@@ -8,8 +8,10 @@ mod instrumentation;
 mod plan;
 mod run;
 mod scratch;
+mod script;
 mod session_functions;
 mod transaction;
+mod transaction_calls;
 
 use std::sync::Arc;
 

@@ -1,3 +1,7 @@
+#[cfg(test)]
+mod tests;
+mod vars;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -5,9 +9,10 @@ use std::time::Duration;
 
 use diesel::result::QueryResult;
 use diesel::sqlite::SqliteConnection;
-use litefs_core::{Config, ConfigBuilder, ConfigError};
+use litefs_core::{Config, ConfigBuilder};
 use litefs_rpc::{Limits, Secret};
 
+use self::vars::{Vars, advertise, refused};
 use crate::consistency::{Consistency, WhenBehind};
 use crate::litefs::{LiteFs, StartError};
 use crate::router::{ForwardWrites, Router};
@@ -307,166 +312,4 @@ pub(crate) struct Options {
     pub(crate) limits: Limits,
     pub(crate) router: Arc<dyn Router>,
     pub(crate) hook: Option<ConnectionHook>,
-}
-
-struct Vars<'a>(&'a [(String, String)]);
-
-impl Vars<'_> {
-    fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-    }
-
-    /// The builder's value, else the variable's.
-    fn or<T: std::str::FromStr>(
-        &self,
-        option: &'static str,
-        variable: &'static str,
-        set: Option<T>,
-        allowed: &'static str,
-    ) -> Result<Option<T>, StartError> {
-        match (set, self.get(variable)) {
-            (Some(set), _) => Ok(Some(set)),
-            (None, None) => Ok(None),
-            (None, Some(text)) => match text.parse() {
-                Ok(value) => Ok(Some(value)),
-                Err(_) => Err(refused(option, Some(variable), text, "", allowed)),
-            },
-        }
-    }
-
-    fn flag(
-        &self,
-        option: &'static str,
-        variable: &'static str,
-        set: Option<bool>,
-    ) -> Result<Option<bool>, StartError> {
-        match (set, self.get(variable)) {
-            (Some(set), _) => Ok(Some(set)),
-            (None, None) => Ok(None),
-            (None, Some("1" | "true")) => Ok(Some(true)),
-            (None, Some("0" | "false")) => Ok(Some(false)),
-            (None, Some(other)) => Err(refused(option, Some(variable), other, "", "1, 0, true or false")),
-        }
-    }
-
-    fn time(
-        &self,
-        option: &'static str,
-        variable: &'static str,
-        set: Option<Duration>,
-        default: Duration,
-    ) -> Result<Duration, StartError> {
-        let allowed = "a time of at least 1 ms";
-        let from_builder = set.is_some();
-        let value = match set {
-            Some(time) => time,
-            None => self
-                .or::<u64>(option, variable, None, "a whole number of milliseconds, at least 1")?
-                .map_or(default, Duration::from_millis),
-        };
-        if value < Duration::from_millis(1) {
-            let variable = (!from_builder).then_some(variable);
-            return Err(refused(option, variable, &format!("{value:?}"), "", allowed));
-        }
-        Ok(value)
-    }
-}
-
-fn advertise(address: Option<String>) -> Result<Option<String>, StartError> {
-    let good = |address: &str| match address.rsplit_once(':') {
-        Some((host, port)) => !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0),
-        None => false,
-    };
-    match address {
-        Some(address) if !good(&address) => {
-            Err(refused("advertise", None, &address, "", "host:port, as the other nodes reach this one"))
-        }
-        address => Ok(address),
-    }
-}
-
-fn refused(
-    option: &'static str,
-    variable: Option<&'static str>,
-    value: &str,
-    why: &str,
-    allowed: &'static str,
-) -> StartError {
-    let value = if why.is_empty() { value.to_owned() } else { format!("{value}: {why}") };
-    StartError::Config(ConfigError::new(option, variable, value, allowed))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn vars(list: &[(&str, &str)]) -> Vec<(String, String)> {
-        list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-    }
-
-    #[test]
-    fn c1_defaults_work_with_no_options() {
-        let options = LiteFsBuilder::new("/litefs/app.db").build().unwrap();
-        assert_eq!(options.listen, "127.0.0.1:20203".parse().unwrap());
-        assert!(options.serve && options.wal && !options.allow_insecure);
-        assert_eq!(options.primary_timeout, Duration::from_secs(5));
-        assert_eq!(options.consistency, Consistency::ReadYourWrites);
-    }
-
-    #[test]
-    fn c4_the_environment_and_the_builder_give_the_same_and_the_builder_wins() {
-        let all = vars(&[
-            ("LITEFS_RPC_LISTEN", "127.0.0.1:9"),
-            ("LITEFS_RPC_ADVERTISE", "here:9"),
-            ("LITEFS_SERVE", "0"),
-            ("LITEFS_PRIMARY_TIMEOUT_MS", "7"),
-            ("LITEFS_CONSISTENCY", "strong"),
-            ("LITEFS_WHEN_BEHIND", "fail"),
-            ("LITEFS_RPC_SECRET", "0123456789abcdef"),
-        ]);
-        let by_env = LiteFsBuilder::new("/litefs/app.db").from_vars(all.clone()).build().unwrap();
-        let by_builder = LiteFsBuilder::new("/litefs/app.db")
-            .listen("127.0.0.1:9".parse().unwrap())
-            .advertise("here:9")
-            .serve(false)
-            .primary_timeout(Duration::from_millis(7))
-            .consistency(Consistency::Strong)
-            .when_behind(WhenBehind::Fail)
-            .secret("0123456789abcdef")
-            .build()
-            .unwrap();
-        for options in [&by_env, &by_builder] {
-            assert_eq!(options.listen, "127.0.0.1:9".parse().unwrap());
-            assert_eq!(options.advertise.as_deref(), Some("here:9"));
-            assert!(!options.serve);
-            assert_eq!(options.primary_timeout, Duration::from_millis(7));
-            assert_eq!(options.consistency, Consistency::Strong);
-            assert_eq!(options.when_behind, WhenBehind::Fail);
-            assert!(options.secret.is_some());
-        }
-        let both =
-            LiteFsBuilder::new("/litefs/app.db").from_vars(all).consistency(Consistency::Eventual).build();
-        assert_eq!(both.unwrap().consistency, Consistency::Eventual);
-    }
-
-    #[test]
-    fn c3_bad_values_are_refused_by_name() {
-        let error = |builder: LiteFsBuilder| builder.build().err().expect("refused").to_string();
-        let new = || LiteFsBuilder::new("/litefs/app.db");
-        for (variable, value, option) in [
-            ("LITEFS_PRIMARY_TIMEOUT_MS", "0", "primary_timeout"),
-            ("LITEFS_FORWARD_TIMEOUT_MS", "-1", "forward_timeout"),
-            ("LITEFS_READ_TIMEOUT_MS", "soon", "read_timeout"),
-            ("LITEFS_RPC_LISTEN", "nowhere", "listen"),
-            ("LITEFS_SERVE", "maybe", "serve"),
-            ("LITEFS_CONSISTENCY", "some", "consistency"),
-            ("LITEFS_RPC_SECRET", "short", "secret"),
-        ] {
-            let error = error(new().from_vars(vars(&[(variable, value)])));
-            assert!(error.contains(option) && error.contains(variable), "{error}");
-        }
-        assert!(error(new().read_timeout(Duration::ZERO)).contains("read_timeout"));
-        assert!(error(new().advertise("no-port")).contains("advertise"));
-        assert!(!error(new().secret("hush")).contains("hush"));
-    }
 }

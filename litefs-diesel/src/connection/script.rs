@@ -1,0 +1,147 @@
+//! The life of a script, and of the statements that steer the transaction.
+
+use std::sync::Arc;
+
+use diesel::connection::{Connection, InstrumentationEvent, SimpleConnection, StrQueryHelper};
+use diesel::result::QueryResult;
+use litefs_rpc::sqlite::sql::statements;
+use litefs_rpc::wire::Work;
+
+use super::LiteFsConnection;
+use super::destination::{Destination, Phase};
+use super::run::{changed_again, refusal, split};
+use crate::Failure;
+use crate::access::{Access, Class, Control, ScriptPlan, plan_script};
+use crate::litefs::Shared;
+use crate::router::Route;
+
+impl LiteFsConnection {
+    /// Several statements without parameters, or one that steers the transaction.
+    pub(super) fn batch(&mut self, shared: &Arc<Shared>, sql: &str) -> QueryResult<()> {
+        self.follow_role(shared)?;
+        let all = statements(sql);
+        let classes: Vec<_> = all.iter().map(|statement| self.classify_statement(statement)).collect();
+        if let Some(refused) = all.iter().zip(&classes).find(|(_, class)| class.refused) {
+            return Err(refusal(refused.0.sql));
+        }
+        match plan_script(&all, &classes) {
+            ScriptPlan::Control(control) => self.steer(shared, &control, sql),
+            ScriptPlan::Refused(reason) => Err(Failure::Denied.error(reason)),
+            ScriptPlan::Local { writes_locally, sets_session, reads } => {
+                let access = if reads { Access::Read } else { Access::Local };
+                let class = Class { access, writes_locally, sets_session, ..Class::NOTHING };
+                self.script(shared, class, sql, &[])
+            }
+            ScriptPlan::Write { session } => {
+                let any = |test: fn(&Class) -> bool| classes.iter().any(test);
+                let (counts, inserts) = (any(|class| class.counts), any(|class| class.inserts));
+                let class = Class { access: Access::Write, counts, inserts, ..Class::NOTHING };
+                self.script(shared, class, sql, &session)
+            }
+        }
+    }
+
+    /// A statement that steers the transaction is heard by the user's instrumentation once, whether SQLite runs it
+    /// here, there, or later.
+    fn steer(&mut self, shared: &Arc<Shared>, control: &Control, sql: &str) -> QueryResult<()> {
+        self.heard(sql, |conn| {
+            let _silent = conn.silence.keep();
+            conn.control(shared, control, sql)
+        })
+    }
+
+    fn heard(&mut self, sql: &str, run: impl FnOnce(&mut Self) -> QueryResult<()>) -> QueryResult<()> {
+        let text = StrQueryHelper::new(sql);
+        self.local.instrumentation().on_connection_event(InstrumentationEvent::start_query(&text));
+        let result = run(self);
+        let event = InstrumentationEvent::finish_query(&text, result.as_ref().err());
+        self.local.instrumentation().on_connection_event(event);
+        result
+    }
+
+    fn script(
+        &mut self,
+        shared: &Arc<Shared>,
+        class: Class,
+        sql: &str,
+        session: &[String],
+    ) -> QueryResult<()> {
+        for _ in 0..2 {
+            let phase = self.phase();
+            let destination = match self.destination(shared, class, phase, &|| sql.to_owned()) {
+                Destination::Local => match self.prepare_local(shared, class)? {
+                    Route::Primary if phase == Phase::Pending => Destination::Move,
+                    Route::Primary => Destination::Primary,
+                    _ => Destination::Local,
+                },
+                other => other,
+            };
+            match destination {
+                Destination::Local => {
+                    let result = self.script_here(class, sql);
+                    match result {
+                        Err(error) if self.was_demoted(shared, class, &error) => self.follow_role(shared)?,
+                        result => return result,
+                    }
+                }
+                Destination::Reject(reason) => return Err(Failure::Rejected.error(reason)),
+                Destination::Split => return Err(split()),
+                Destination::Lost => return Err(self.transaction.lost()),
+                Destination::Demoted => return Err(self.demoted()),
+                elsewhere => {
+                    if self.script_elsewhere(shared, class, &elsewhere, sql)? {
+                        return self.repeat_session_pragmas(session);
+                    }
+                    self.follow_role(shared)?;
+                }
+            }
+        }
+        Err(changed_again())
+    }
+
+    fn script_here(&mut self, class: Class, sql: &str) -> QueryResult<()> {
+        let result = if class.writes_locally {
+            self.lifting_query_only(|conn| conn.local.batch_execute(sql))
+        } else {
+            self.local.batch_execute(sql)
+        };
+        self.ran_here(class);
+        if class.sets_session && self.phase() == Phase::Remote {
+            let shared = self.home.clone();
+            result?;
+            return shared
+                .map_or(Ok(()), |shared| self.in_session(&shared, Work::Script(sql.to_owned())).map(drop));
+        }
+        result
+    }
+
+    /// `false`: this node is the primary now, run it here.
+    fn script_elsewhere(
+        &mut self,
+        shared: &Arc<Shared>,
+        class: Class,
+        destination: &Destination,
+        sql: &str,
+    ) -> QueryResult<bool> {
+        let mut there = false;
+        self.heard(sql, |conn| {
+            let reply = conn.carry(shared, class.access, destination, Work::Script(sql.to_owned()))?;
+            if let Some(reply) = &reply {
+                conn.remember(class.counts, class.inserts, reply.effects);
+            }
+            there = reply.is_some();
+            Ok(())
+        })?;
+        Ok(there)
+    }
+
+    /// PRAGMAs within a forwarded script concern this connection as well.
+    fn repeat_session_pragmas(&mut self, session: &[String]) -> QueryResult<()> {
+        let _silent = self.silence.keep();
+        for pragma in session {
+            self.local.batch_execute(pragma)?;
+            self.settings = None;
+        }
+        Ok(())
+    }
+}

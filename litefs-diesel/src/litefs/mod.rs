@@ -1,0 +1,165 @@
+mod serving;
+mod shared;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use diesel::result::ConnectionResult;
+use litefs_core::{Position, Role, RoleKind, RoleState, Tracker};
+use litefs_rpc::server::{ServeError, Server};
+use tokio::sync::watch;
+
+pub(crate) use self::shared::Shared;
+use crate::connection::LiteFsConnection;
+use crate::consistency::Mark;
+use crate::io_thread::IoThread;
+use crate::manager::ConnectionManager;
+use crate::options::{LiteFsBuilder, Options};
+use crate::registry;
+
+/// Why a handle did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// An option has a value that cannot work.
+    #[error(transparent)]
+    Config(#[from] litefs_core::ConfigError),
+    /// There is no LiteFS where one is required.
+    #[error(transparent)]
+    Tracker(#[from] litefs_core::StartError),
+    /// The server could not listen.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// This process has a handle for this database already: use it, or establish connections by path.
+    #[error("this process already has a LiteFs handle for {0}; share it (it is cheap to clone)")]
+    AlreadyStarted(std::path::PathBuf),
+    /// The I/O thread could not be started, or ended at once.
+    #[error("cannot start the I/O thread: {0}")]
+    Thread(String),
+}
+
+/// One database on LiteFS: tracks the primary, serves the other nodes' writes while this node is it, and makes
+/// connections that write from anywhere.
+///
+/// One handle per database and process; clones are the same handle. When the last clone and the last connection are
+/// gone, everything stops.
+#[derive(Clone)]
+pub struct LiteFs {
+    shared: Arc<Shared>,
+}
+
+impl LiteFs {
+    /// Starts with default options and those of the environment (`LITEFS_*`, see [`LiteFsBuilder`]). `database` is a
+    /// path or a SQLite `file:` URI; LiteFS's mount is the directory it lies in. Where there is no LiteFS everything
+    /// runs locally.
+    ///
+    /// Blocks until this node's role is known, at most about 1 s.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn start(database: &str) -> Result<Self, StartError> {
+        Self::builder(database).from_env().start()
+    }
+
+    /// Starts setting up a handle.
+    pub fn builder(database: &str) -> LiteFsBuilder {
+        LiteFsBuilder::new(database)
+    }
+
+    pub(crate) fn start_with(options: Options) -> Result<Self, StartError> {
+        let database = options.config.database().to_owned();
+        if registry::find(&database).is_some() {
+            return Err(StartError::AlreadyStarted(database));
+        }
+        let io = IoThread::start(options.config.database_name())
+            .map_err(|error| StartError::Thread(error.to_string()))?;
+        let ended = || StartError::Thread("it ended".into());
+        let tracker = io.wait(Tracker::start(options.config.clone())).ok_or_else(ended)??;
+        let shared = Arc::new(Shared::new(options, tracker, io));
+        if shared.options.serve && shared.tracker.stamp().kind() != RoleKind::Standalone {
+            let starting = shared.starter().start();
+            shared.io.wait(starting).ok_or_else(ended)??;
+        }
+        shared.spawn_tasks();
+        if !registry::enter(&database, &shared) {
+            return Err(StartError::AlreadyStarted(database));
+        }
+        Ok(Self { shared })
+    }
+
+    /// An r2d2 manager whose connections belong to this handle.
+    #[must_use]
+    pub fn connection_manager(&self) -> ConnectionManager {
+        ConnectionManager::new(self.clone())
+    }
+
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// What SQLite says when it cannot open the file, or what the connection hook says.
+    pub fn establish(&self) -> ConnectionResult<LiteFsConnection> {
+        LiteFsConnection::of(Arc::clone(&self.shared))
+    }
+
+    fn into_shared(self) -> Arc<Shared> {
+        self.shared
+    }
+
+    /// What this node is now.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.shared.tracker.role()
+    }
+
+    /// Wakes at each change of the role.
+    #[must_use]
+    pub fn roles(&self) -> watch::Receiver<RoleState> {
+        self.shared.tracker.subscribe()
+    }
+
+    /// The tracker, for everything it knows: position, lag, the state of each detector.
+    #[must_use]
+    pub fn tracker(&self) -> &Tracker {
+        &self.shared.tracker
+    }
+
+    /// Where this node takes writes of others; `None` where it does not.
+    #[must_use]
+    pub fn rpc_address(&self) -> Option<SocketAddr> {
+        self.shared.server().as_ref().map(Server::address)
+    }
+
+    /// How many requests this process has sent to primaries. Local reads and writes leave it as it is.
+    #[must_use]
+    pub fn round_trips(&self) -> u64 {
+        self.shared.forwarder.client().round_trips()
+    }
+
+    /// What a reader must have seen to see everything that this process has written: a token for another process,
+    /// request or node. `None` if nothing was written and nothing is replicated here.
+    ///
+    /// Hand its text on and give it to [`require`](Self::require) there.
+    #[must_use]
+    pub fn token(&self) -> Option<Position> {
+        match self.role() {
+            Role::Primary => self.shared.tracker.read_position().ok(),
+            _ => self.shared.watermark.marks().newest().or_else(|| self.shared.tracker.last_position()),
+        }
+    }
+
+    /// Makes this process's reads wait until the local file has what `token` stands for.
+    pub fn require(&self, token: Position) {
+        self.shared.watermark.add(Mark { position: token, primary: None });
+    }
+}
+
+impl fmt::Debug for LiteFs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let database = self.shared.options.config.database();
+        f.debug_struct("LiteFs")
+            .field("database", &database)
+            .field("role", &self.role())
+            .finish_non_exhaustive()
+    }
+}

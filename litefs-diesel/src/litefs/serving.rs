@@ -1,0 +1,69 @@
+//! Taking writes of the other nodes.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use diesel::connection::{Connection, SimpleConnection};
+use diesel::result::{ConnectionError, ConnectionResult};
+use diesel::sqlite::SqliteConnection;
+use litefs_core::{Role, Tracker};
+use litefs_rpc::server::{ServeError, Server, ServerConfig};
+use litefs_rpc::sqlite::SqliteExecutor;
+
+use crate::options::ConnectionHook;
+
+/// How long the connection that runs forwarded writes waits for the application's own writers, in milliseconds.
+const WRITER_BUSY_TIMEOUT: u32 = 5_000;
+
+pub(super) fn open(url: &str, hook: Option<&ConnectionHook>) -> ConnectionResult<SqliteConnection> {
+    let mut connection = SqliteConnection::establish(url)?;
+    if let Some(hook) = hook {
+        hook(&mut connection).map_err(ConnectionError::CouldntSetupConfiguration)?;
+    }
+    Ok(connection)
+}
+
+/// Everything that starting the server needs, apart from the handle.
+pub(super) struct ServerStarter {
+    pub(super) tracker: Tracker,
+    pub(super) address: SocketAddr,
+    pub(super) config: ServerConfig,
+    pub(super) database_url: String,
+    pub(super) hook: Option<ConnectionHook>,
+    pub(super) server: Arc<Mutex<Option<Server>>>,
+}
+
+impl ServerStarter {
+    pub(super) async fn start(self) -> Result<(), ServeError> {
+        let (url, hook) = (self.database_url, self.hook);
+        let executor = SqliteExecutor::new(
+            Box::new(move || {
+                let mut connection = open(&url, hook.as_ref())?;
+                connection.set_instrumentation(|_: diesel::connection::InstrumentationEvent<'_>| {});
+                connection
+                    .batch_execute(&format!("PRAGMA busy_timeout = {WRITER_BUSY_TIMEOUT}"))
+                    .map_err(ConnectionError::CouldntSetupConfiguration)?;
+                Ok(connection)
+            }),
+            self.config.limits.max_rows(),
+        );
+        let server = Server::start(self.address, self.config, Arc::new(self.tracker), executor).await?;
+        tracing::info!(address = %server.address(), "taking forwarded writes");
+        *self.server.lock().expect("no code panics while it holds the server") = Some(server);
+        Ok(())
+    }
+}
+
+/// LiteFS may be mounted after the application started.
+pub(super) async fn serve_when_litefs_appears(starter: ServerStarter) {
+    let mut roles = starter.tracker.subscribe();
+    while roles.borrow_and_update().role == Role::Standalone {
+        if roles.changed().await.is_err() {
+            return;
+        }
+    }
+    let running = starter.server.lock().is_ok_and(|server| server.is_some());
+    if !running && let Err(error) = starter.start().await {
+        tracing::error!(%error, "cannot take forwarded writes");
+    }
+}

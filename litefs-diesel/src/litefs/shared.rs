@@ -1,0 +1,171 @@
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use diesel::result::{ConnectionError, ConnectionResult};
+use diesel::sqlite::SqliteConnection;
+use litefs_core::{Config, Mount, MountError, NodeName, Role, RoleKind, Tracker, Txid};
+use litefs_rpc::client::{Client, ClientConfig, Forwarder};
+use litefs_rpc::server::{Server, ServerConfig};
+
+use super::serving::{ServerStarter, open, serve_when_litefs_appears};
+use super::{LiteFs, StartError};
+use crate::consistency::Watermark;
+use crate::io_thread::IoThread;
+use crate::options::Options;
+use crate::primaries::Primaries;
+use crate::registry;
+use crate::tracking_table::{self, TrackingTable};
+
+/// What the handle, its connections and its tasks share.
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) tracker: Tracker,
+    pub(crate) forwarder: Arc<Forwarder<Arc<Primaries>>>,
+    pub(crate) watermark: Watermark,
+    server: Arc<Mutex<Option<Server>>>,
+    /// Dropped last: the others' tasks run on it.
+    pub(crate) io: IoThread,
+}
+
+impl Shared {
+    pub(super) fn new(options: Options, tracker: Tracker, io: IoThread) -> Self {
+        let mut client = ClientConfig::new(options.config.database_name());
+        client.secret.clone_from(&options.secret);
+        client.limits = options.limits.clone();
+        let table = Arc::new(TrackingTable::new(&options));
+        let primaries = Arc::new(Primaries { tracker: tracker.clone(), table });
+        let forwarder = Forwarder::new(Arc::new(Client::new(client)), primaries, options.primary_timeout);
+        Self {
+            options,
+            tracker,
+            forwarder: Arc::new(forwarder),
+            watermark: Watermark::default(),
+            server: Arc::default(),
+            io,
+        }
+    }
+
+    /// The handle for a database URL: the one this process started, a new one from the environment where LiteFS is,
+    /// none where it is not.
+    pub(crate) fn for_url(url: &str) -> ConnectionResult<Option<Arc<Self>>> {
+        let bad = |error: StartError| ConnectionError::BadConnection(error.to_string());
+        // In-memory and temporary databases never are on LiteFS, nor is what is not a path.
+        if url.is_empty() || url.contains(":memory:") || url.contains("mode=memory") {
+            return Ok(None);
+        }
+        let Ok(config) = Config::builder(url).build() else { return Ok(None) };
+        if let Some(shared) = registry::find(config.database()) {
+            return Ok(Some(shared));
+        }
+        if !is_litefs(&Mount::new(config.database())) {
+            return Ok(None);
+        }
+        match LiteFs::start(url) {
+            Ok(litefs) => Ok(Some(litefs.into_shared())),
+            // Another thread was faster.
+            Err(StartError::AlreadyStarted(path)) => Ok(registry::find(&path)),
+            Err(error) => Err(bad(error)),
+        }
+    }
+
+    pub(super) fn server(&self) -> std::sync::MutexGuard<'_, Option<Server>> {
+        self.server.lock().expect("no code panics while it holds the server")
+    }
+
+    /// Opens a SQLite connection to the database and runs the hook on it. Blocks.
+    pub(crate) fn open(&self) -> ConnectionResult<SqliteConnection> {
+        self.await_first_replication()?;
+        open(self.options.config.database_url(), self.options.hook.as_ref())
+    }
+
+    /// Opening a database creates it, which is the primary's to do: on a replica LiteFS refuses, and keeps an empty
+    /// directory of that name. A replica that has just joined waits for the file instead, up to `primary_timeout`.
+    fn await_first_replication(&self) -> ConnectionResult<()> {
+        let config = &self.options.config;
+        let missing = || {
+            let elsewhere = matches!(self.tracker.stamp().kind(), RoleKind::Replica | RoleKind::Unknown);
+            elsewhere && !config.database().exists()
+        };
+        if !missing() {
+            return Ok(());
+        }
+        let (tracker, timeout) = (self.tracker.clone(), self.options.primary_timeout);
+        self.io.wait(async move {
+            let deadline = tokio::time::Instant::now() + timeout;
+            let mut roles = tracker.subscribe();
+            tokio::select! {
+                _ = tracker.wait_for_txid(Txid::new(1), deadline) => {}
+                _ = roles.wait_for(|state| matches!(state.role, Role::Primary | Role::Standalone)) => {}
+            }
+        });
+        if missing() {
+            let message = format!(
+                "the database {} does not exist on this replica, and none was replicated within {timeout:?}: start a \
+                 node that becomes the primary first",
+                config.database().display()
+            );
+            return Err(ConnectionError::BadConnection(message));
+        }
+        Ok(())
+    }
+
+    pub(super) fn starter(&self) -> ServerStarter {
+        ServerStarter {
+            tracker: self.tracker.clone(),
+            address: self.options.listen,
+            config: {
+                let mut config = ServerConfig::new(self.options.config.database_name());
+                config.secret.clone_from(&self.options.secret);
+                config.allow_insecure = self.options.allow_insecure;
+                config.limits = self.options.limits.clone();
+                config
+            },
+            database_url: self.options.config.database_url().to_owned(),
+            hook: self.options.hook.clone(),
+            server: Arc::clone(&self.server),
+        }
+    }
+
+    /// The tasks hold parts of the handle, never the handle itself: it could not be dropped otherwise.
+    pub(super) fn spawn_tasks(&self) {
+        if self.options.serve {
+            self.io.spawn(serve_when_litefs_appears(self.starter()));
+        }
+        if self.options.config.detectors().row {
+            let table = Arc::clone(&self.forwarder.directory().table);
+            let advertised = self.options.serve.then(|| self.advertised());
+            self.io.spawn(tracking_table::keep(self.tracker.clone(), table, advertised));
+        }
+    }
+
+    /// What this node tells the others of where to reach it.
+    fn advertised(&self) -> impl Fn(&NodeName) -> String + Send + 'static {
+        let (configured, fallback) = (self.options.advertise.clone(), self.options.listen);
+        let server = Arc::clone(&self.server);
+        move |node| {
+            let listening = server.lock().ok().and_then(|server| server.as_ref().map(Server::address));
+            advertised(configured.as_deref(), listening.unwrap_or(fallback), node)
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.tracker.shutdown();
+    }
+}
+
+/// Whether the database lies on LiteFS, alive or dead. LiteFS always has `.lag`.
+fn is_litefs(mount: &Mount) -> bool {
+    matches!(mount.read_lag(), Ok(Some(_)) | Err(MountError::NotConnected(_)))
+        || matches!(mount.read_primary(), Ok(Some(_)))
+}
+
+/// The address for the other nodes: what was configured, a loopback address as it is, else this node's name.
+fn advertised(configured: Option<&str>, listening: SocketAddr, node: &NodeName) -> String {
+    match configured {
+        Some(address) => address.to_owned(),
+        None if listening.ip().is_loopback() => listening.to_string(),
+        None => format!("{}:{}", node.host(), listening.port()),
+    }
+}

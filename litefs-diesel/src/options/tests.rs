@@ -1,0 +1,70 @@
+use super::*;
+
+fn vars(list: &[(&str, &str)]) -> Vec<(String, String)> {
+    list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+#[test]
+fn c1_defaults_work_with_no_options() {
+    let options = LiteFsBuilder::new("/litefs/app.db").build().unwrap();
+    assert_eq!(options.listen, "127.0.0.1:20203".parse().unwrap());
+    assert!(options.serve && options.wal && !options.allow_insecure);
+    assert_eq!(options.primary_timeout, Duration::from_secs(5));
+    assert_eq!(options.consistency, Consistency::ReadYourWrites);
+}
+
+#[test]
+fn c4_the_environment_and_the_builder_give_the_same_and_the_builder_wins() {
+    let all = vars(&[
+        ("LITEFS_RPC_LISTEN", "127.0.0.1:9"),
+        ("LITEFS_RPC_ADVERTISE", "here:9"),
+        ("LITEFS_SERVE", "0"),
+        ("LITEFS_PRIMARY_TIMEOUT_MS", "7"),
+        ("LITEFS_CONSISTENCY", "strong"),
+        ("LITEFS_WHEN_BEHIND", "fail"),
+        ("LITEFS_RPC_SECRET", "0123456789abcdef"),
+    ]);
+    let by_env = LiteFsBuilder::new("/litefs/app.db").from_vars(all.clone()).build().unwrap();
+    let by_builder = LiteFsBuilder::new("/litefs/app.db")
+        .listen("127.0.0.1:9".parse().unwrap())
+        .advertise("here:9")
+        .serve(false)
+        .primary_timeout(Duration::from_millis(7))
+        .consistency(Consistency::Strong)
+        .when_behind(WhenBehind::Fail)
+        .secret("0123456789abcdef")
+        .build()
+        .unwrap();
+    for options in [&by_env, &by_builder] {
+        assert_eq!(options.listen, "127.0.0.1:9".parse().unwrap());
+        assert_eq!(options.advertise.as_deref(), Some("here:9"));
+        assert!(!options.serve);
+        assert_eq!(options.primary_timeout, Duration::from_millis(7));
+        assert_eq!(options.consistency, Consistency::Strong);
+        assert_eq!(options.when_behind, WhenBehind::Fail);
+        assert!(options.secret.is_some());
+    }
+    let both = LiteFsBuilder::new("/litefs/app.db").from_vars(all).consistency(Consistency::Eventual).build();
+    assert_eq!(both.unwrap().consistency, Consistency::Eventual);
+}
+
+#[test]
+fn c3_bad_values_are_refused_by_name() {
+    let error = |builder: LiteFsBuilder| builder.build().err().expect("refused").to_string();
+    let new = || LiteFsBuilder::new("/litefs/app.db");
+    for (variable, value, option) in [
+        ("LITEFS_PRIMARY_TIMEOUT_MS", "0", "primary_timeout"),
+        ("LITEFS_FORWARD_TIMEOUT_MS", "-1", "forward_timeout"),
+        ("LITEFS_READ_TIMEOUT_MS", "soon", "read_timeout"),
+        ("LITEFS_RPC_LISTEN", "nowhere", "listen"),
+        ("LITEFS_SERVE", "maybe", "serve"),
+        ("LITEFS_CONSISTENCY", "some", "consistency"),
+        ("LITEFS_RPC_SECRET", "short", "secret"),
+    ] {
+        let error = error(new().from_vars(vars(&[(variable, value)])));
+        assert!(error.contains(option) && error.contains(variable), "{error}");
+    }
+    assert!(error(new().read_timeout(Duration::ZERO)).contains("read_timeout"));
+    assert!(error(new().advertise("no-port")).contains("advertise"));
+    assert!(!error(new().secret("hush")).contains("hush"));
+}
