@@ -37,6 +37,8 @@ use crate::router::Route;
 /// until they are done, as with [`SqliteConnection`]; a forwarded one takes at most `forward_timeout`
 /// ([`LiteFsBuilder`](crate::LiteFsBuilder)).
 ///
+/// On LiteFS a connection starts with `PRAGMA busy_timeout = 5000`; set another as you like.
+///
 /// [`Connection::establish`] finds the [`LiteFs`](crate::LiteFs) handle that this process has started for the file. On
 /// a LiteFS mount without a handle it starts one from the environment; it never falls back to plain SQLite there.
 ///

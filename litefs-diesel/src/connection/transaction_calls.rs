@@ -12,7 +12,10 @@ impl LiteFsConnection {
     ///
     /// # Errors
     /// [`Error::AlreadyInTransaction`] inside a transaction; else those of `work` and of BEGIN and COMMIT.
-    pub fn immediate_transaction<T, E>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E>
+    pub fn immediate_transaction<T, E>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E>
     where
         E: From<Error>,
     {
@@ -24,7 +27,10 @@ impl LiteFsConnection {
     ///
     /// # Errors
     /// As [`immediate_transaction`](Self::immediate_transaction).
-    pub fn exclusive_transaction<T, E>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E>
+    pub fn exclusive_transaction<T, E>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E>
     where
         E: From<Error>,
     {

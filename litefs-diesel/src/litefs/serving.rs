@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use diesel::connection::{Connection, SimpleConnection};
+use diesel::connection::{Connection, InstrumentationEvent, SimpleConnection, get_default_instrumentation};
 use diesel::result::{ConnectionError, ConnectionResult};
 use diesel::sqlite::SqliteConnection;
 use litefs_core::{Role, Tracker};
@@ -12,14 +12,20 @@ use litefs_rpc::sqlite::SqliteExecutor;
 
 use crate::options::ConnectionHook;
 
-/// How long the connection that runs forwarded writes waits for the application's own writers, in milliseconds.
-const WRITER_BUSY_TIMEOUT: u32 = 5_000;
+/// How long a connection waits for a lock, in milliseconds, unless the application sets another `busy_timeout`. SQLite's
+/// default is not to wait, but on a replica LiteFS itself takes all locks for each transaction that it applies, and a
+/// read that met it would fail.
+const BUSY_TIMEOUT: u32 = 5_000;
 
 pub(super) fn open(url: &str, hook: Option<&ConnectionHook>) -> ConnectionResult<SqliteConnection> {
     let mut connection = SqliteConnection::establish(url)?;
-    if let Some(hook) = hook {
-        hook(&mut connection).map_err(ConnectionError::CouldntSetupConfiguration)?;
-    }
+    // The default instrumentation is the user's: it hears the hook, which is the user's too, and not us.
+    connection.set_instrumentation(|_: InstrumentationEvent<'_>| {});
+    let prepared = connection.batch_execute(&format!("PRAGMA busy_timeout = {BUSY_TIMEOUT}"));
+    connection.set_instrumentation(get_default_instrumentation());
+    prepared
+        .and_then(|()| hook.map_or(Ok(()), |hook| hook(&mut connection)))
+        .map_err(ConnectionError::CouldntSetupConfiguration)?;
     Ok(connection)
 }
 
@@ -39,10 +45,7 @@ impl ServerStarter {
         let executor = SqliteExecutor::new(
             Box::new(move || {
                 let mut connection = open(&url, hook.as_ref())?;
-                connection.set_instrumentation(|_: diesel::connection::InstrumentationEvent<'_>| {});
-                connection
-                    .batch_execute(&format!("PRAGMA busy_timeout = {WRITER_BUSY_TIMEOUT}"))
-                    .map_err(ConnectionError::CouldntSetupConfiguration)?;
+                connection.set_instrumentation(|_: InstrumentationEvent<'_>| {});
                 Ok(connection)
             }),
             self.config.limits.max_rows(),
