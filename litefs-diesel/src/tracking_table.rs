@@ -1,5 +1,6 @@
 //! The row in which a primary leaves its address for the replicas, and its reader.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,7 +8,7 @@ use diesel::connection::{Connection, LoadConnection, SimpleConnection};
 use diesel::result::QueryResult;
 use diesel::row::Row as _;
 use diesel::sqlite::SqliteConnection;
-use litefs_core::{NodeName, Observation, Role, Tracker};
+use litefs_core::{NodeName, Observation, Position, Role, RoleStamp, Tracker};
 use litefs_rpc::sqlite::{BoundQuery, value};
 use litefs_rpc::wire::Value;
 use tokio::sync::Notify;
@@ -23,6 +24,9 @@ pub(crate) struct Entry {
     pub(crate) rpc_address: String,
 }
 
+/// The row cannot have changed as long as neither the role nor the position has.
+type Moment = (RoleStamp, Option<Position>);
+
 /// The table, by default `_litefs_primary`: one row, `id = 1`. Written by a node that becomes the primary, and only
 /// if it says something else; replicated with everything else.
 #[derive(Debug)]
@@ -30,8 +34,10 @@ pub(crate) struct TrackingTable {
     database_url: String,
     name: String,
     wal: bool,
-    /// Concurrent readers share one query: the second waits and finds the answer here.
-    last: Mutex<Option<Entry>>,
+    /// What was read last, and when. Held while reading: who comes meanwhile waits and finds the answer here.
+    last: Mutex<Option<(Moment, Option<Entry>)>>,
+    /// How often SQLite was asked.
+    queries: AtomicU64,
     /// Wakes who waits for an address.
     pub(crate) learned: Notify,
 }
@@ -43,6 +49,7 @@ impl TrackingTable {
             name: options.config.tracking_table().as_str().to_owned(),
             wal: options.wal,
             last: Mutex::default(),
+            queries: AtomicU64::new(0),
             learned: Notify::new(),
         }
     }
@@ -87,10 +94,25 @@ impl TrackingTable {
     }
 
     /// What the local file says. `None` where there is no row, no table or no database yet. Blocks.
-    pub(crate) fn read(&self) -> Option<Entry> {
+    fn read(&self) -> Option<Entry> {
+        self.queries.fetch_add(1, Ordering::Relaxed);
         // A file that does not exist must not be created here: that is the primary's to do.
         let mut connection = self.open_existing()?;
         self.select(&mut connection).ok().flatten()
+    }
+
+    /// The same, from memory as long as it is fresh. Blocks.
+    fn read_if_changed(&self, tracker: &Tracker) -> Option<Entry> {
+        let mut last = self.last.lock().expect("no code panics while it holds the entry");
+        let now = (tracker.stamp(), tracker.read_position().ok());
+        match &*last {
+            Some((then, entry)) if *then == now => entry.clone(),
+            _ => {
+                let entry = self.read();
+                *last = Some((now, entry.clone()));
+                entry
+            }
+        }
     }
 
     fn open_existing(&self) -> Option<SqliteConnection> {
@@ -109,15 +131,11 @@ impl TrackingTable {
         Ok(text(0).zip(text(1)).map(|(node, rpc_address)| Entry { node, rpc_address }))
     }
 
-    /// Reads the row again and tells the tracker. `true` if it is `primary`'s.
+    /// Looks at the row, if it may have changed, and tells the tracker. `true` if it is `primary`'s.
     pub(crate) async fn refresh(self: &Arc<Self>, tracker: &Tracker, primary: &NodeName) -> bool {
-        let table = Arc::clone(self);
-        let entry = tokio::task::spawn_blocking(move || {
-            let mut last = table.last.lock().expect("no code panics while it holds the entry");
-            *last = table.read();
-            last.clone()
-        });
-        let Ok(Some(entry)) = entry.await else { return false };
+        let (table, asking) = (Arc::clone(self), tracker.clone());
+        let entry = tokio::task::spawn_blocking(move || table.read_if_changed(&asking)).await;
+        let Ok(Some(entry)) = entry else { return false };
         if entry.node != primary.as_ref() {
             return false;
         }
@@ -203,5 +221,41 @@ async fn refresh_until_found(tracker: &Tracker, table: &Arc<TrackingTable>, prim
         if table.refresh(tracker, primary).await || positions.changed().await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn t5_a_fresh_entry_is_served_without_sqlite_and_concurrent_refreshes_are_one_query() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = dir.path().join("app.db").to_str().unwrap().to_owned();
+        std::fs::write(dir.path().join(".primary"), "a\n").unwrap();
+        let position = |txid: u8| {
+            let text = format!("00000000000000{txid:02x}/8000000000000000\n");
+            std::fs::write(dir.path().join("app.db-pos"), text).unwrap();
+        };
+        position(1);
+        let options = crate::LiteFs::builder(&database).build().unwrap();
+        let table = Arc::new(TrackingTable::new(&options));
+        let entry = |node: &str| Entry { node: node.into(), rpc_address: "there:1".into() };
+        table.claim(&entry("a")).unwrap();
+        let tracker = Tracker::start(options.config.clone()).await.unwrap();
+        let primary: NodeName = "a".parse().unwrap();
+
+        let refreshes = (0..16).map(|_| table.refresh(&tracker, &primary));
+        assert!(futures::future::join_all(refreshes).await.into_iter().all(|found| found));
+        assert_eq!(table.queries.load(Ordering::Relaxed), 1);
+        assert_eq!(tracker.rpc_address(&primary), "there:1");
+
+        // A transaction may have changed the row.
+        table.claim(&entry("b")).unwrap();
+        position(2);
+        assert!(!table.refresh(&tracker, &primary).await);
+        assert_eq!(table.queries.load(Ordering::Relaxed), 2);
+        assert!(!table.refresh(&tracker, &primary).await);
+        assert_eq!(table.queries.load(Ordering::Relaxed), 2);
     }
 }
