@@ -1,0 +1,95 @@
+//! The application: a few routes over one table.
+//!
+//! It knows nothing of primaries and replicas. It takes connections from a pool and writes on them, in a GET too, on
+//! whichever node a request reaches. `mod.rs` is where LiteFS comes in; the rest would read the same over plain SQLite.
+
+mod failure;
+mod meter;
+mod resource;
+mod routes;
+mod schema;
+mod store;
+mod trips;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use diesel::connection::SimpleConnection;
+use diesel::result::QueryResult;
+use litefs_diesel::{ConnectionManager, LiteFs, LiteFsBuilder, LiteFsConnection};
+
+use self::failure::Failed;
+pub(crate) use self::meter::Counters;
+use self::meter::Meter;
+pub(crate) use self::resource::{Changes, NewResource, Resource};
+pub(crate) use self::routes::{Page, STORED, router};
+pub(crate) use self::trips::CountTrips;
+
+/// Connections per node.
+const POOL_SIZE: u32 = 8;
+/// How long a statement waits for the lock that another connection of this node holds.
+const BUSY_TIMEOUT: &str = "PRAGMA busy_timeout = 5000";
+
+/// What the handlers share.
+pub(crate) struct App {
+    litefs: LiteFs,
+    pool: r2d2::Pool<ConnectionManager>,
+    meter: Meter,
+    http: reqwest::Client,
+    upstream: String,
+}
+
+impl App {
+    /// Starts on the database of `litefs` and makes its schema, on whichever node this is. Blocks.
+    pub(crate) fn start(litefs: LiteFsBuilder, upstream: String) -> Result<Arc<Self>, crate::Problem> {
+        let litefs = litefs.on_connection(|conn| conn.batch_execute(BUSY_TIMEOUT)).start()?;
+        let pool = r2d2::Pool::builder().max_size(POOL_SIZE).build(litefs.connection_manager())?;
+        store::create_schema(&mut *pool.get()?)?;
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?;
+        Ok(Arc::new(Self { litefs, pool, meter: Meter::default(), http, upstream }))
+    }
+
+    /// Runs a read on a connection of the pool, on a thread that may block.
+    async fn read<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&mut LiteFsConnection) -> QueryResult<T> + Send + 'static,
+    ) -> Result<T, Failed> {
+        self.run(Meter::read, read).await
+    }
+
+    /// Runs a write on a connection of the pool, on a thread that may block. The difference to [`read`](Self::read)
+    /// is what the meter counts it as.
+    async fn write<T: Send + 'static>(
+        self: &Arc<Self>,
+        write: impl FnOnce(&mut LiteFsConnection) -> QueryResult<T> + Send + 'static,
+    ) -> Result<T, Failed> {
+        self.run(Meter::write, write).await
+    }
+
+    async fn run<T: Send + 'static>(
+        self: &Arc<Self>,
+        count: fn(&Meter, meter::Call),
+        work: impl FnOnce(&mut LiteFsConnection) -> QueryResult<T> + Send + 'static,
+    ) -> Result<T, Failed> {
+        let app = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || {
+            let mut conn = app.pool.get()?;
+            let call = meter::Call::start(&app.litefs);
+            let result = work(&mut conn);
+            count(&app.meter, call);
+            Ok(result?)
+        });
+        done.await?
+    }
+
+    /// Fetches what this application does not have yet.
+    async fn download(&self, id: &str) -> Result<Resource, Failed> {
+        let mut url = reqwest::Url::parse(&self.upstream).map_err(|_| Failed::NotFound)?;
+        url.path_segments_mut().map_err(|()| Failed::NotFound)?.extend(["resources", id]);
+        let answer = self.http.get(url).send().await?;
+        if answer.status() == reqwest::StatusCode::NOT_FOUND {
+            return Err(Failed::NotFound);
+        }
+        Ok(answer.error_for_status()?.json().await?)
+    }
+}

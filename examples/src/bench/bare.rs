@@ -1,0 +1,79 @@
+//! The bare tarpc call that forwarding is compared with: what one would write without this library, and no more.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use diesel::sqlite::SqliteConnection;
+use futures::StreamExt;
+use tarpc::client::RpcError;
+use tarpc::context::Context;
+use tarpc::serde_transport::Transport;
+use tarpc::server::{BaseChannel, Channel};
+use tarpc::tokio_serde::formats::Bincode;
+use tarpc::tokio_util::codec::LengthDelimitedCodec;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+
+use super::items;
+use crate::Problem;
+
+#[tarpc::service]
+trait Insert {
+    /// Inserts a row. Returns how many that were.
+    async fn insert(name: String, payload: String) -> Result<u64, String>;
+}
+
+/// Serves every connection until the runtime ends.
+pub(super) async fn serve(listener: TcpListener, connection: SqliteConnection) -> Result<(), Problem> {
+    let inserter = Inserter(Arc::new(Mutex::new(connection)));
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let frames = LengthDelimitedCodec::builder().new_framed(stream);
+        let channel = BaseChannel::with_defaults(tarpc::serde_transport::new(frames, Bincode::default()));
+        let requests = channel.execute(inserter.clone().serve());
+        tokio::spawn(requests.for_each(|request| async {
+            tokio::spawn(request);
+        }));
+    }
+}
+
+#[derive(Clone)]
+struct Inserter(Arc<Mutex<SqliteConnection>>);
+
+impl Insert for Inserter {
+    async fn insert(self, _: Context, name: String, payload: String) -> Result<u64, String> {
+        let inserted = tokio::task::spawn_blocking(move || {
+            let mut conn = self.0.lock().map_err(|error| error.to_string())?;
+            items::insert(&mut *conn, &name, &payload).map_err(|error| error.to_string())
+        });
+        inserted.await.map_err(|error| error.to_string())?.map(|count| count as u64)
+    }
+}
+
+/// A caller that blocks its thread for each call.
+pub(super) struct Caller {
+    client: InsertClient,
+    runtime: Handle,
+}
+
+impl Caller {
+    /// Connects on `runtime`, which carries the connection.
+    pub(super) fn connect(runtime: Handle, server: SocketAddr) -> Result<Self, Problem> {
+        let client = runtime.block_on(async {
+            let stream = TcpStream::connect(server).await?;
+            stream.set_nodelay(true)?;
+            let frames = LengthDelimitedCodec::builder().new_framed(stream);
+            let transport: Transport<_, _, _, _> = tarpc::serde_transport::new(frames, Bincode::default());
+            Ok::<_, std::io::Error>(InsertClient::new(tarpc::client::Config::default(), transport).spawn())
+        })?;
+        Ok(Self { client, runtime })
+    }
+
+    /// Inserts a row there.
+    pub(super) fn insert(&self, name: &str, payload: &str) -> Result<u64, Problem> {
+        let call = self.client.insert(tarpc::context::current(), name.to_owned(), payload.to_owned());
+        let answered: Result<Result<u64, String>, RpcError> = self.runtime.block_on(call);
+        Ok(answered??)
+    }
+}

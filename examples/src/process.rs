@@ -1,0 +1,115 @@
+//! Processes that this program starts from its own binary, and what parent and child say to each other.
+//!
+//! A child says where it listens in lines of JSON on its standard output. Its standard input stays open and empty; when
+//! that ends, so has the parent, and the child follows.
+
+use std::io::{BufRead, BufReader, Lines, Read, Write};
+use std::process::{ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::serve::ListenerExt;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use crate::Problem;
+
+/// How long a child may take to end by itself before it is killed.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What a child that serves HTTP says once it does.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Listening {
+    /// Base URL.
+    pub(crate) http: String,
+}
+
+/// A running child. Dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Child {
+    name: String,
+    process: std::process::Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Child {
+    /// Starts this program again with other arguments, and with `environment` added.
+    pub(crate) fn start(name: &str, args: &[&str], environment: &[(&str, &str)]) -> Result<Self, Problem> {
+        let mut process = Command::new(std::env::current_exe()?)
+            .args(args)
+            .envs(environment.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("cannot start the {name} process: {error}"))?;
+        let stdout = process.stdout.take().ok_or("a child without standard output")?;
+        Ok(Self { name: name.to_owned(), process, lines: BufReader::new(stdout).lines() })
+    }
+
+    /// The next thing that the child says. Blocks.
+    pub(crate) fn hear<T: DeserializeOwned>(&mut self) -> Result<T, Problem> {
+        match self.lines.next() {
+            Some(line) => Ok(serde_json::from_str(&line?)?),
+            None => Err(format!("the {} process ended early; it said why above", self.name).into()),
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take());
+        let deadline = Instant::now() + FAREWELL;
+        // The standard library cannot wait with a limit.
+        while matches!(self.process.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Says something to the parent.
+pub(crate) fn say(something: &impl Serialize) -> Result<(), Problem> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", serde_json::to_string(something)?)?;
+    Ok(out.flush()?)
+}
+
+/// Resolves when the parent has ended, or wants this process to.
+pub(crate) fn parent_ended() -> oneshot::Receiver<()> {
+    let (ended, when_ended) = oneshot::channel();
+    // Ctrl-C reaches every process of the terminal. A child leaves the decision to its parent, so that it ends in good
+    // order and its directory is removed.
+    tokio::spawn(async { while tokio::signal::ctrl_c().await.is_ok() {} });
+    std::thread::spawn(move || {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        let _ = ended.send(());
+    });
+    when_ended
+}
+
+/// A listener on a free port of the loopback address.
+pub(crate) async fn free_port() -> Result<TcpListener, Problem> {
+    let bound = TcpListener::bind("127.0.0.1:0").await;
+    bound.map_err(|error| format!("cannot get a free port on 127.0.0.1: {error}").into())
+}
+
+/// The listener's base URL.
+pub(crate) fn url_of(listener: &TcpListener) -> Result<String, Problem> {
+    Ok(format!("http://{}", listener.local_addr()?))
+}
+
+/// Serves `router` until the parent has ended.
+pub(crate) async fn serve(listener: TcpListener, router: Router) -> Result<(), Problem> {
+    let ended = parent_ended();
+    let listener = listener.tap_io(|stream| {
+        // Answers are small and awaited. Without this they are only slower, so a failure is no reason to stop.
+        let _ = stream.set_nodelay(true);
+    });
+    tokio::select! {
+        served = async { axum::serve(listener, router).await } => Ok(served?),
+        _ = ended => Ok(()),
+    }
+}

@@ -1,0 +1,67 @@
+//! An application on two nodes that both write.
+//!
+//! The program starts three processes from its own binary: an *upstream* that serves a data set, and two *nodes*. Each
+//! node hosts a LiteFS (played by `litefs-testkit`) and a small web application over Diesel. Then sixteen clients send a
+//! few thousand requests to both, reads and writes alike, and remember what they were told. In the middle the replica is
+//! promoted. In the end the clients' memories are compared with what is stored on both nodes.
+//!
+//! The exit status is 0 only if everything that was acknowledged is there, once, and was visible to who wrote it.
+
+mod audit;
+mod client;
+mod cluster;
+mod drive;
+mod ledger;
+mod node;
+mod summary;
+mod target;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{Problem, upstream};
+
+/// Starts two nodes, sends requests to both, promotes the replica in the middle, and tells what became of every write.
+#[derive(Debug, Parser)]
+#[command(name = "two_nodes", args_conflicts_with_subcommands = true)]
+pub struct Arguments {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+struct Options {
+    /// How many requests to send, about.
+    #[arg(long, default_value_t = 4_000, value_parser = clap::value_parser!(u64).range(100..))]
+    requests: u64,
+    /// What the clients' choices are made from.
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    /// Leave both nodes running in the end, until Ctrl-C.
+    #[arg(long)]
+    keep: bool,
+}
+
+/// The other processes. Started by the program itself.
+#[derive(Debug, Subcommand)]
+enum Part {
+    #[command(hide = true)]
+    Upstream,
+    #[command(hide = true)]
+    Node(node::Arguments),
+}
+
+/// Runs the program, or the part of it that the arguments name.
+///
+/// # Errors
+/// Whatever kept it from coming to a verdict: no free port, a process that did not start, a node that did not answer.
+pub fn run(arguments: Arguments) -> Result<ExitCode, Problem> {
+    match arguments.part {
+        None => drive::run(arguments.options),
+        Some(Part::Upstream) => upstream::run().map(|()| ExitCode::SUCCESS),
+        Some(Part::Node(arguments)) => node::run(&arguments).map(|()| ExitCode::SUCCESS),
+    }
+}

@@ -1,0 +1,68 @@
+//! A node: an embedded LiteFS and the application on it, in one process.
+
+use std::time::Duration;
+
+use clap::Args;
+use litefs_diesel::LiteFs;
+use litefs_testkit::Node;
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+use crate::Problem;
+use crate::app::{self, App, CountTrips};
+use crate::process::{self, Listening};
+
+/// The database on both nodes.
+const DATABASE: &str = "app.db";
+/// How long a node may wait for a primary and a copy of the database.
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// What a node is told.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Its name.
+    #[arg(long)]
+    name: String,
+    /// Where the application downloads from.
+    #[arg(long)]
+    upstream: String,
+}
+
+/// What a node says first: its LiteFS runs, and the cluster can be formed.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Mounted {
+    /// Base URL of LiteFS's HTTP server.
+    pub(super) litefs: String,
+}
+
+/// Serves until the parent process ends. The shared secret of the cluster comes in the environment.
+pub(super) fn run(arguments: &Arguments) -> Result<(), Problem> {
+    watch();
+    let root = tempfile::Builder::new().prefix("two-nodes-").tempdir()?;
+    let node =
+        Node::builder(&arguments.name).dir(root.path().join(&arguments.name)).database(DATABASE).start()?;
+    process::say(&Mounted { litefs: node.http_url() })?;
+    // `litefs mount` too starts the application only when the node is ready.
+    node.wait_until(START_LIMIT, |now| {
+        (now.is_primary || now.connected) && now.positions.contains_key(DATABASE)
+    })?;
+    let litefs = LiteFs::builder(&node.database_url(DATABASE))
+        .from_env()
+        .tracker(|tracker| tracker.http_url(&node.http_url()).require_litefs(true))
+        .listen(([127, 0, 0, 1], 0).into());
+    let app = App::start(litefs, arguments.upstream.clone())?;
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let listener = process::free_port().await?;
+        process::say(&Listening { http: process::url_of(&listener)? })?;
+        process::serve(listener, app::router(app)).await
+    })
+}
+
+/// Counts what leaves the node; prints warnings and worse, or what `RUST_LOG` asks for.
+fn watch() {
+    let wanted = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
+    let printed = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(wanted);
+    tracing_subscriber::registry().with(CountTrips).with(printed).init();
+}
