@@ -1,18 +1,12 @@
 //! How LiteFS says no.
 
-/// Whether SQLite's message is one of those with which LiteFS rejects a write on a node that is not the primary:
-/// `SQLITE_IOERR_WRITE` at COMMIT in WAL, `SQLITE_READONLY` otherwise, and what `query_only` says before either.
-///
-/// Diesel passes the message on, not the code. Disk errors look the same, so this is a reason to look at the role
-/// again, not a proof.
-pub(crate) fn rejected_by_litefs(message: &str) -> bool {
-    message.contains("disk I/O error") || message.contains("attempt to write a readonly database")
-}
-
-/// The same for a Diesel error.
+/// Whether a Diesel error is one of those with which LiteFS rejects a write on a node that is not the primary. See
+/// [`is_litefs_rejection`](litefs_rpc::wire::is_litefs_rejection).
 pub(crate) fn is_rejection(error: &diesel::result::Error) -> bool {
     match error {
-        diesel::result::Error::DatabaseError(_, information) => rejected_by_litefs(information.message()),
+        diesel::result::Error::DatabaseError(_, information) => {
+            litefs_rpc::wire::is_litefs_rejection(information.message())
+        }
         _ => false,
     }
 }

@@ -190,7 +190,7 @@ async fn claim_until_written(
         match claimed {
             Ok(Ok(())) => return,
             Ok(Err(error)) => {
-                if crate::demotion::rejected_by_litefs(&error) {
+                if litefs_rpc::wire::is_litefs_rejection(&error) {
                     tracker.observe(Observation::RowWriteRejected);
                 }
                 tracing::debug!(%error, "cannot write the tracking table yet");

@@ -17,8 +17,8 @@ use litefs_rpc::client::{
 use litefs_rpc::handshake::HandshakeError;
 use litefs_rpc::server::{Fence, Server, ServerConfig};
 use litefs_rpc::wire::{
-    Answer, Begin, BeginMode, Effects, PrimaryHint, Refusal, Request, RequestId, RowSet, Settings, Statement,
-    Value, Work,
+    Answer, Begin, BeginMode, DatabaseError, DatabaseErrorKind, Effects, PrimaryHint, Refusal, Request,
+    RequestId, RowSet, Settings, Statement, Value, Work,
 };
 use litefs_rpc::{Done, Executor, Limits, Secret, Wrote};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -570,4 +570,33 @@ async fn f12_a_shutdown_closes_connections_and_frees_the_port() {
     bed.server.shutdown().await;
     assert!(link.write(request("INSERT"), soon()).await.is_err());
     std::net::TcpListener::bind(bed.server.address()).unwrap();
+}
+
+#[tokio::test]
+async fn a_write_that_litefs_rejects_on_a_node_that_is_demoted_meanwhile_is_to_be_taken_elsewhere() {
+    let (sender, _rolled_back) = mpsc::channel();
+    for (work, fate) in
+        [(statement("INSERT"), Fate::NotApplied), (Work::Script("INSERT".into()), Fate::Unknown)]
+    {
+        let fence = FakeFence::primary();
+        let demoted = Arc::clone(&fence);
+        let rejection = DatabaseError { kind: DatabaseErrorKind::Other, message: "disk I/O error".into() };
+        let executor = FakeExecutor {
+            fence: Arc::clone(&fence),
+            run: Box::new(move |_| {
+                demoted.demote();
+                Err(Refusal::Database(rejection.clone()))
+            }),
+            open: false,
+            rolled_back: sender.clone(),
+        };
+        let server =
+            Server::start("127.0.0.1:0".parse().unwrap(), ServerConfig::new("app.db"), fence, executor)
+                .await
+                .unwrap();
+        let link = client().connect(&server.address().to_string()).await.unwrap();
+        let error = link.write(Request { work, ..request("") }, soon()).await.unwrap_err();
+        assert_eq!(error.fate(), fate, "{error}");
+        assert!(!matches!(error, CallError::Refused(Refusal::Database(_))), "{error:?}");
+    }
 }

@@ -189,8 +189,10 @@ fn owner_of(mount: &Mount, path: &Path) -> Owner {
     }
     let Some(name) = mount.database().file_name() else { return Owner::Unclear };
     let databases = path.join("dbs");
-    // The mount last: a database dropped meanwhile is then missing from both.
-    let elsewhere = databases.is_dir() && !databases.join(name).exists() && mount.database().exists();
+    let missing = || !databases.join(name).exists();
+    // The mount second: a database dropped meanwhile is then missing from both. And the data directory once more: one
+    // created meanwhile, as an application does when it starts, is then there.
+    let elsewhere = databases.is_dir() && missing() && mount.database().exists() && missing();
     if elsewhere { Owner::OtherMount } else { Owner::Unclear }
 }
 

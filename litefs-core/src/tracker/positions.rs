@@ -65,10 +65,25 @@ impl Positions {
         Waiting(self)
     }
 
-    /// LiteFS has told of a transaction.
+    /// LiteFS has told of a transaction. The one that follows the known position is believed: reading the file for each
+    /// would cost a thread's wake-up per commit. Anything else may be old news or a history that went back, and only the
+    /// file knows which.
     pub(crate) fn tell(&self, position: Position) {
-        *lock(&self.told) = Some(position);
-        self.wake.notify_one();
+        if self.believe(position).is_none() {
+            *lock(&self.told) = Some(position);
+            self.wake.notify_one();
+        }
+    }
+
+    /// `None`: the file has to be read. Does not wait for a read in progress, which may hang with its mount.
+    fn believe(&self, told: Position) -> Option<()> {
+        let _not_while_reading = self.file.try_lock().ok()?;
+        let known = self.known()?;
+        let follows = told.txid.get() == known.txid.get().wrapping_add(1);
+        if follows {
+            self.publish(told);
+        }
+        (follows || told == known).then_some(())
     }
 
     /// Lets the next read open the file anew. Does not wait for a read in progress, which may hang with its mount.

@@ -46,6 +46,11 @@ impl Class {
     /// SQL text without a statement, or with several: SQLite prepares the first and ignores the rest.
     pub(crate) const NOTHING: Self = Self { single: false, ..Self::new(Access::Local) };
 
+    /// It reads the database and that is all there is to it.
+    pub(crate) fn is_plain_read(&self) -> bool {
+        self.access == Access::Read && !self.asks_session && !self.refused && self.single
+    }
+
     /// One statement writes to the database and to something that exists on this connection only.
     pub(crate) fn is_split(&self) -> bool {
         self.access == Access::Write && self.writes_locally
@@ -79,6 +84,8 @@ pub(super) fn classify(statement: &SqlStatement<'_>, program: Option<Program>) -
         (Verb::Attach | Verb::Detach, _) => Class { writes_locally: true, ..Class::new(Access::Local) },
         (Verb::Vacuum, _) => Class::new(Access::Write),
         (Verb::VacuumInto, _) => Class::new(Access::Local),
+        // ALTER TABLE and DROP TABLE also look through the temporary schema for what refers to the table.
+        (Verb::Schema, Some(Program { writes_main: true, .. })) => Class::new(Access::Write),
         // `IF (NOT) EXISTS` may be a no-op on this file and none on the primary's.
         (Verb::Schema, Some(Program { writes_main: false, writes_other: false, .. })) => {
             Class::new(Access::Write)

@@ -77,10 +77,10 @@ impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
         T: Query + QueryFragment<Sqlite> + QueryId + 'query,
         Sqlite: QueryMetadata<T::SqlType>,
     {
-        let Some((shared, _)) = self.clustered() else {
-            return self.local.load(source);
+        let shared = match self.clustered() {
+            Some((shared, stamp)) if !self.goes_straight::<T>(shared, stamp) => Arc::clone(shared),
+            _ => return self.local.load(source),
         };
-        let shared = Arc::clone(shared);
         let class = self.class_of(&source)?;
         if class.control {
             self.batch(&shared, &sql_of(&source)?)?;
@@ -91,7 +91,7 @@ impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
             match self.ready(&shared, class, &source)? {
                 Ready::Local if class.writes_locally => return self.load_here(class, source),
                 Ready::Local => return self.local.load(source),
-                Ready::Answered(statement) => return self.load_answered(&statement),
+                Ready::Answered(statement) => return self.load_answered(&source, &statement),
                 Ready::Collected => {
                     let collected = self.local.load(&source).and_then(|rows| {
                         collect(rows, usize::MAX)
@@ -137,12 +137,18 @@ impl LiteFsConnection {
         self.scratch.replay(rows?)
     }
 
-    fn load_answered<'conn, 'query>(
+    fn load_answered<'conn, 'query, T>(
         &'conn mut self,
+        source: &T,
         statement: &litefs_rpc::wire::Statement,
-    ) -> QueryResult<<SqliteConnection as LoadConnection>::Cursor<'conn, 'query>> {
-        let rows = self.local.load(BoundQuery::new(&statement.sql, &statement.params, false))?;
-        let rows = collect(rows, usize::MAX).map_err(|refusal| crate::error::called(refusal.into(), None))?;
+    ) -> QueryResult<<SqliteConnection as LoadConnection>::Cursor<'conn, 'query>>
+    where
+        T: QueryFragment<Sqlite>,
+    {
+        let rows = self.in_place_of(source, |conn| {
+            let rows = conn.local.load(BoundQuery::new(&statement.sql, &statement.params, false))?;
+            collect(rows, usize::MAX).map_err(|refusal| crate::error::called(refusal.into(), None))
+        })?;
         self.scratch.replay(rows)
     }
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use diesel::result::{Error, QueryResult};
 use litefs_core::{Position, Role};
 use litefs_rpc::client::{CallError, Fate, Forwarded, Link};
+use litefs_rpc::sqlite::sql::tokens;
 use litefs_rpc::wire::{Begin, BeginMode, Refusal, Reply, Request, RequestId, SessionId, Work};
 use tracing::field::Empty;
 
@@ -85,13 +86,28 @@ impl LiteFsConnection {
     ) -> QueryResult<Option<Reply>> {
         let request = Request { id: RequestId::new(), settings: self.settings()?, work };
         shared.options.limits.check(&request.work).map_err(|refusal| called(refusal.into(), None))?;
+        let keeps_a_part = may_keep_a_part(&request.work);
         let trip = Trip::start(shared, access);
         let result = self.send(shared, request);
         trip.end(&result);
-        if let Ok(Some(reply)) = &result {
-            self.mark(shared, reply);
+        match &result {
+            Ok(Some(reply)) => self.mark(shared, reply),
+            Err(error) if keeps_a_part && crate::Failure::of(error).is_none() => {
+                self.mark_the_present(shared)
+            }
+            _ => {}
         }
         result
+    }
+
+    /// Later reads must see what a failed script has left, and an error has no position: the primary is asked.
+    fn mark_the_present(&mut self, shared: &Arc<Shared>) {
+        let deadline = Instant::now() + shared.options.read_timeout;
+        if let Ok(marks) = self.primary_position(shared, deadline)
+            && let Some(position) = marks.newest()
+        {
+            self.mark_position(shared, position);
+        }
     }
 
     fn send(&mut self, shared: &Arc<Shared>, request: Request) -> QueryResult<Option<Reply>> {
@@ -131,7 +147,12 @@ impl LiteFsConnection {
 
     /// Remembers what later reads must see.
     fn mark(&mut self, shared: &Shared, reply: &Reply) {
-        let Some(position) = reply.position else { return };
+        if let Some(position) = reply.position {
+            self.mark_position(shared, position);
+        }
+    }
+
+    fn mark_position(&mut self, shared: &Shared, position: Position) {
         let primary = match shared.tracker.role() {
             Role::Replica { primary } => Some(primary.to_string()),
             _ => None,
@@ -241,6 +262,17 @@ pub(super) enum Step {
     Failed(Error),
     /// The transaction is gone.
     Lost(String),
+}
+
+/// Whether work that fails may have been applied in part: a script up to the statement that failed, a statement with
+/// `OR FAIL` up to the row.
+fn may_keep_a_part(work: &Work) -> bool {
+    match work {
+        Work::Script(_) => true,
+        Work::Execute(statement) => tokens(&statement.sql).any(|token| token.is("FAIL")),
+        // All or nothing.
+        _ => false,
+    }
 }
 
 /// The forwarder knows how to go on from these: nothing was applied, and it may help to look again.

@@ -6,9 +6,9 @@ use std::time::Instant;
 use diesel::query_builder::{QueryFragment, QueryId};
 use diesel::result::QueryResult;
 use diesel::sqlite::Sqlite;
-use litefs_core::RoleKind;
+use litefs_core::{RoleKind, RoleStamp};
 use litefs_rpc::sqlite::sql::{SqlStatement, statements};
-use litefs_rpc::wire::Settings;
+use litefs_rpc::wire::{Effects, Settings};
 
 use super::LiteFsConnection;
 use super::destination::{Destination, Phase, destination};
@@ -56,7 +56,33 @@ impl LiteFsConnection {
 
     pub(super) fn classify_statement(&mut self, statement: &SqlStatement<'_>) -> Class {
         let _silent = self.silence.keep();
+        // EXPLAIN of a change sets the connection's `changes()` to zero: what it said is kept.
+        if self.last_forwarded.is_none() && statement.calls("changes") {
+            let said = litefs_rpc::sqlite::session_functions(&mut self.local);
+            self.last_forwarded = said.ok().map(|[last_insert_rowid, changes, _]| Effects {
+                last_insert_rowid,
+                changes,
+                total_changes: 0,
+            });
+        }
         classify_with(&mut self.local, statement)
+    }
+
+    /// Whether a query can go straight to the local file: the short cut for what a replica does most. Everything that it
+    /// leaves out is the business of [`ready`](Self::ready), and it must never say yes where that would say otherwise.
+    #[inline]
+    pub(super) fn goes_straight<T: QueryId>(&self, shared: &Shared, stamp: RoleStamp) -> bool {
+        let visible = match self.consistency {
+            Consistency::ReadYourWrites => shared.watermark.highest() <= shared.tracker.last_txid(),
+            Consistency::Eventual => true,
+            Consistency::Session | Consistency::Strong => false,
+        };
+        visible
+            && self.seen == Some(stamp)
+            && self.forced.is_none()
+            && self.phase() == Phase::Autocommit
+            && shared.options.router.reads_locally()
+            && T::query_id().and_then(|id| self.classes.by_id(id)).is_some_and(|class| class.is_plain_read())
     }
 
     /// Where a statement runs. `sql` is built only for routers that look at it.
@@ -131,7 +157,7 @@ impl LiteFsConnection {
         }
     }
 
-    fn primary_position(&mut self, shared: &Arc<Shared>, deadline: Instant) -> QueryResult<Marks> {
+    pub(super) fn primary_position(&mut self, shared: &Arc<Shared>, deadline: Instant) -> QueryResult<Marks> {
         use litefs_rpc::client::Forwarded;
         let forwarder = Arc::clone(&shared.forwarder);
         let asked = shared.io.wait(async move {
@@ -192,16 +218,20 @@ impl LiteFsConnection {
     /// Before a statement that reads the local file: takes the snapshot of a pending transaction, or waits.
     pub(super) fn prepare_local(&mut self, shared: &Arc<Shared>, class: Class) -> QueryResult<Route> {
         let phase = self.phase();
-        if class.access == Access::Read && matches!(phase, Phase::Autocommit | Phase::Pending) {
+        let reads = class.access == Access::Read;
+        let concerns_transaction =
+            class.access != Access::Local || class.writes_locally || class.sets_session;
+        let begins = phase == Phase::Pending && concerns_transaction;
+        // The snapshot is for all that the transaction does, whatever begins it; and what fills a temporary table may
+        // read the database.
+        if begins || (phase == Phase::Autocommit && (reads || class.writes_locally)) {
             // Somebody who insists on the local file gets it as it is.
             let forced_local = self.forced == Some(Route::Local);
-            if !forced_local && self.before_local_read(shared)? == Route::Primary {
+            if !forced_local && self.before_local_read(shared)? == Route::Primary && reads {
                 return Ok(Route::Primary);
             }
         }
-        let concerns_transaction =
-            class.access != Access::Local || class.writes_locally || class.sets_session;
-        if phase == Phase::Pending && concerns_transaction {
+        if begins {
             self.begin_local(shared)?;
         }
         Ok(Route::Local)

@@ -73,6 +73,14 @@ impl LiteFsConnection {
         T: QueryFragment<Sqlite>,
     {
         let mut statement = self.scratch.capture(query)?;
+        // Diesel refuses it before SQLite sees it.
+        std::ffi::CString::new(statement.sql.as_str())?;
+        if !class.single
+            && let Some(first) = statements(&statement.sql).first().map(|first| first.sql.to_owned())
+        {
+            // Of several statements SQLite prepares the first.
+            statement.sql = first;
+        }
         if class.asks_session {
             let answers = self.session_answers()?;
             statement.sql = answered(&statement.sql, answers);
@@ -102,6 +110,29 @@ impl LiteFsConnection {
             }
             Ok(reply)
         });
+        if class.counts && result.as_ref().is_err_and(is_violation) {
+            let last_insert_rowid = self.last_rowid();
+            self.last_forwarded = Some(Effects { last_insert_rowid, changes: 0, total_changes: 0 });
+        }
+        let event = InstrumentationEvent::finish_query(&debug, result.as_ref().err());
+        self.local.instrumentation().on_connection_event(event);
+        result
+    }
+
+    /// The user hears of the query as it was written, whatever runs in its place.
+    pub(super) fn in_place_of<T, R>(
+        &mut self,
+        query: &T,
+        run: impl FnOnce(&mut Self) -> QueryResult<R>,
+    ) -> QueryResult<R>
+    where
+        T: QueryFragment<Sqlite>,
+    {
+        let debug = diesel::debug_query::<Sqlite, _>(query);
+        self.local.instrumentation().on_connection_event(InstrumentationEvent::start_query(&debug));
+        let silent = self.silence.keep();
+        let result = run(self);
+        drop(silent);
         let event = InstrumentationEvent::finish_query(&debug, result.as_ref().err());
         self.local.instrumentation().on_connection_event(event);
         result
@@ -126,19 +157,22 @@ impl LiteFsConnection {
     pub(super) fn remember(&mut self, counts: bool, inserts: bool, effects: Effects) {
         self.forwarded_changes += effects.total_changes;
         if counts {
-            let before = self.last_forwarded.map(|last| last.last_insert_rowid);
-            let rowid = if inserts && effects.changes > 0 {
-                effects.last_insert_rowid
-            } else {
-                before.unwrap_or_else(|| self.local_rowid())
-            };
+            let inserted = inserts && effects.changes > 0;
+            let rowid = if inserted { effects.last_insert_rowid } else { self.last_rowid() };
             self.last_forwarded = Some(Effects { last_insert_rowid: rowid, ..effects });
         }
     }
 
-    fn local_rowid(&mut self) -> i64 {
+    fn last_rowid(&mut self) -> i64 {
+        let last = self.last_forwarded.map(|last| last.last_insert_rowid);
+        last.unwrap_or_else(|| self.local_numbers()[0])
+    }
+
+    /// What `last_insert_rowid()` and `changes()` say on the local connection.
+    fn local_numbers(&mut self) -> [i64; 2] {
         let _silent = self.silence.keep();
-        litefs_rpc::sqlite::session_functions(&mut self.local).map_or(0, |[rowid, ..]| rowid)
+        let numbers = litefs_rpc::sqlite::session_functions(&mut self.local);
+        numbers.map_or([0; 2], |[rowid, changes, _]| [rowid, changes])
     }
 
     /// After a statement that ran on the local file.
@@ -150,7 +184,11 @@ impl LiteFsConnection {
             self.settings = None;
         }
         if class.counts {
-            self.last_forwarded = None;
+            // What inserts nothing leaves the last rowid as it is, wherever that row went.
+            self.last_forwarded = match self.last_forwarded {
+                Some(last) if !class.inserts => Some(Effects { changes: self.local_numbers()[1], ..last }),
+                _ => None,
+            };
         }
     }
 
@@ -178,7 +216,8 @@ impl LiteFsConnection {
         };
         let shared = Arc::clone(shared);
         let class = self.class_of(query)?;
-        if class.control {
+        // A PRAGMA that concerns the transaction on the primary goes there too, as one in a script does.
+        if class.control || (class.sets_session && self.phase() == Phase::Remote) {
             return self.batch(&shared, &sql_of(query)?).map(|()| 0);
         }
         // Twice at most: a role that changes in between is followed once, then the error stands.
@@ -191,8 +230,8 @@ impl LiteFsConnection {
                     }
                 }
                 Ready::Answered(statement) => {
-                    let query = BoundQuery::new(&statement.sql, &statement.params, false);
-                    self.execute_here(class, &query)
+                    let answered = BoundQuery::new(&statement.sql, &statement.params, false);
+                    self.in_place_of(query, |conn| conn.execute_here(class, &answered))
                 }
                 Ready::Local | Ready::Collected => self.execute_here(class, query),
             };
@@ -214,7 +253,8 @@ impl LiteFsConnection {
             self.local.execute_returning_count(query)
         };
         self.ran_here(class);
-        result
+        let last = self.last_forwarded.map(|last| usize::try_from(last.changes).unwrap_or(0));
+        result.map(|count| last.unwrap_or(count))
     }
 
     /// `changes()` counts INSERT, UPDATE and DELETE; after anything else SQLite repeats the last count.
@@ -233,6 +273,15 @@ pub(super) fn rows(reply: Reply) -> QueryResult<RowSet> {
         Answer::Rows(rows) => Ok(rows),
         other => Err(Failure::Protocol.error(format!("asked for rows, the primary answered {other:?}"))),
     }
+}
+
+/// SQLite began the statement and took it back: it counts as one that changed nothing.
+fn is_violation(error: &Error) -> bool {
+    use DatabaseErrorKind::{CheckViolation, ForeignKeyViolation, NotNullViolation, UniqueViolation};
+    matches!(
+        error,
+        Error::DatabaseError(UniqueViolation | ForeignKeyViolation | NotNullViolation | CheckViolation, _)
+    )
 }
 
 /// Nothing was applied: each try ended with this node not being what it was taken for.

@@ -100,9 +100,15 @@ impl<E: Executor> Writer<E> {
     /// Fence, execute, prove.
     fn write(&mut self, request: &Request, deadline: Instant) -> Result<Reply, Refusal> {
         let ticket = self.admit(deadline)?;
-        let done = self.executor.write(&request.settings, &request.work);
-        // A failed script may have committed its first statements; the error says so, the position needs no proof.
-        self.prove(ticket, done?)
+        match self.executor.write(&request.settings, &request.work) {
+            Ok(done) => self.prove(ticket, done),
+            Err(refusal) if self.was_demoted(&refusal, ticket) => Err(match request.work {
+                // Its first statements may have been committed before.
+                Work::Script(_) => unproven("the role changed while the script ran", ""),
+                _ => Refusal::NotPrimary { hint: self.fence.hint() },
+            }),
+            Err(refusal) => Err(refusal),
+        }
     }
 
     /// Work past its deadline is not started, and only a primary starts any.
@@ -131,6 +137,17 @@ impl<E: Executor> Writer<E> {
             return Err(unproven("the role changed during the commit", ""));
         }
         Ok(Reply { answer: done.answer, position: Some(position), effects: done.effects })
+    }
+
+    /// Whether work failed because LiteFS rejected its commit: this node is not the primary any more, which it may
+    /// learn here first. Nothing of the rejected transaction is applied.
+    fn was_demoted(&self, refusal: &Refusal, ticket: Ticket) -> bool {
+        let Refusal::Database(error) = refusal else { return false };
+        if !error.is_litefs_rejection() {
+            return false;
+        }
+        self.runtime.block_on(self.fence.confirm());
+        !self.fence.holds(ticket.stamp)
     }
 
     /// Runs one session from BEGIN to its end; whatever else is queued waits, as it would for SQLite's lock.
@@ -228,7 +245,10 @@ impl<E: Executor> Writer<E> {
         if !self.fence.holds(ticket.stamp) {
             return Err(Refusal::SessionLost { reason: Ended::Demoted.to_string() });
         }
-        let done = self.executor.step(work)?;
+        let done = self.executor.step(work).map_err(|refusal| match self.was_demoted(&refusal, *ticket) {
+            true => Refusal::SessionLost { reason: Ended::Demoted.to_string() },
+            false => refusal,
+        })?;
         Ok(Reply { answer: done.answer, position: None, effects: done.effects })
     }
 
@@ -245,6 +265,10 @@ impl<E: Executor> Writer<E> {
         }
         match self.executor.commit() {
             Ok(done) => (self.prove(*ticket, done), Some(Ended::Finished)),
+            Err(refusal) if self.was_demoted(&refusal, *ticket) => {
+                let lost = Refusal::SessionLost { reason: Ended::Demoted.to_string() };
+                (Err(lost), Some(Ended::Demoted))
+            }
             Err(refusal) if self.executor.in_transaction() => (Err(refusal), None),
             Err(refusal) => (Err(refusal), Some(Ended::RolledBackBySqlite)),
         }

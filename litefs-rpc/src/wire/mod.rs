@@ -4,7 +4,10 @@ mod reply;
 mod request;
 mod value;
 
-pub use reply::{Answer, DatabaseError, DatabaseErrorKind, Effects, PrimaryHint, Refusal, Reply, RowSet};
+pub use reply::{
+    Answer, DatabaseError, DatabaseErrorKind, Effects, PrimaryHint, Refusal, Reply, RowSet,
+    is_litefs_rejection,
+};
 pub use request::{Begin, BeginMode, Request, RequestId, SessionId, Settings, Statement, Work};
 pub use value::Value;
 

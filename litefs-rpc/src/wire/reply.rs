@@ -157,6 +157,25 @@ pub struct DatabaseError {
     pub message: String,
 }
 
+impl DatabaseError {
+    /// Whether this is how SQLite reports that LiteFS rejected a write because the node is not the primary; see
+    /// [`is_litefs_rejection`].
+    #[must_use]
+    pub fn is_litefs_rejection(&self) -> bool {
+        is_litefs_rejection(&self.message)
+    }
+}
+
+/// Whether SQLite's message is one of those with which LiteFS rejects a write on a node that is not the primary:
+/// `SQLITE_IOERR_WRITE` at COMMIT in WAL, `SQLITE_READONLY` otherwise, and what `PRAGMA query_only` says before either.
+///
+/// Diesel passes the message on, not the code. Disk errors look the same, so this is a reason to look at the role
+/// again, not a proof.
+#[must_use]
+pub fn is_litefs_rejection(message: &str) -> bool {
+    message.contains("disk I/O error") || message.contains("attempt to write a readonly database")
+}
+
 impl fmt::Display for DatabaseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
