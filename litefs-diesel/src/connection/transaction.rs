@@ -147,6 +147,10 @@ impl LiteFsConnection {
     }
 
     fn control_local(&mut self, control: &Control, sql: &str) -> QueryResult<()> {
+        if matches!(control, Control::Begin(_)) {
+            // Under `query_only` SQLite would first complain about the lock.
+            return Err(sqlite_error("cannot start a transaction within a transaction"));
+        }
         let result = self.local.batch_execute(sql);
         let demoted = self.transaction.phase() == Phase::LocalWrites
             && result.as_ref().err().is_some_and(crate::demotion::is_rejection);

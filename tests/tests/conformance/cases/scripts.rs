@@ -1,0 +1,149 @@
+//! Several statements in one `batch_execute`.
+
+use diesel::connection::SimpleConnection;
+use diesel::dsl::sql;
+use diesel::prelude::*;
+use diesel::sql_query;
+use diesel::sql_types::{BigInt, Integer, Text};
+
+use super::{Conn, fresh, fresh_with};
+use crate::refused;
+
+const TABLE: &str = "CREATE TABLE t (x INTEGER UNIQUE)";
+
+fn xs(conn: &mut Conn) -> Vec<i32> {
+    sql::<Integer>("SELECT x FROM t ORDER BY x").load(conn).unwrap()
+}
+
+#[test]
+fn run_from_the_first_statement_to_the_last() {
+    let conn = &mut *fresh();
+    conn.batch_execute(
+        "CREATE TABLE t (x INTEGER);
+         INSERT INTO t VALUES (1), (2);
+         UPDATE t SET x = x + 10;
+         DELETE FROM t WHERE x = 12;
+         ALTER TABLE t ADD COLUMN y",
+    )
+    .unwrap();
+    assert_eq!(xs(conn), [11]);
+}
+
+#[test]
+fn keep_what_came_before_a_failing_statement() {
+    let conn = &mut *fresh_with(TABLE);
+    let result = conn.batch_execute(
+        "INSERT INTO t VALUES (1); INSERT INTO t VALUES (2); INSERT INTO t VALUES (1); INSERT INTO t VALUES (3)",
+    );
+    assert_eq!(refused(result), ("unique", "UNIQUE constraint failed: t.x".to_owned()));
+    assert_eq!(xs(conn), [1, 2]);
+}
+
+#[test]
+fn stop_at_a_syntax_error() {
+    let conn = &mut *fresh_with(TABLE);
+    let result = conn.batch_execute("INSERT INTO t VALUES (1); nonsense; INSERT INTO t VALUES (2)");
+    assert_eq!(refused(result), ("unknown", "near \"nonsense\": syntax error".to_owned()));
+    assert_eq!(xs(conn), [1]);
+}
+
+#[test]
+fn stop_at_a_missing_table() {
+    let conn = &mut *fresh_with(TABLE);
+    let result = conn
+        .batch_execute("INSERT INTO t VALUES (1); INSERT INTO nowhere VALUES (1); INSERT INTO t VALUES (2)");
+    assert_eq!(refused(result), ("unknown", "no such table: nowhere".to_owned()));
+    assert_eq!(xs(conn), [1]);
+}
+
+#[test]
+fn may_hold_a_whole_transaction() {
+    let conn = &mut *fresh_with(TABLE);
+    conn.batch_execute("BEGIN; INSERT INTO t VALUES (1); INSERT INTO t VALUES (2); COMMIT").unwrap();
+    conn.batch_execute("BEGIN; INSERT INTO t VALUES (3); ROLLBACK; INSERT INTO t VALUES (4)").unwrap();
+    conn.batch_execute("SAVEPOINT a; INSERT INTO t VALUES (5); SAVEPOINT b; INSERT INTO t VALUES (6); ROLLBACK TO b; RELEASE a")
+        .unwrap();
+    assert_eq!(xs(conn), [1, 2, 4, 5]);
+}
+
+/// The transaction stays open, as `sqlite3_exec` leaves it, and a ROLLBACK ends it.
+#[test]
+fn that_fail_inside_their_transaction_leave_it_to_be_rolled_back() {
+    let conn = &mut *fresh_with(TABLE);
+    let result = conn.batch_execute("BEGIN; INSERT INTO t VALUES (1); INSERT INTO t VALUES (1); COMMIT");
+    assert_eq!(refused(result), ("unique", "UNIQUE constraint failed: t.x".to_owned()));
+    conn.batch_execute("ROLLBACK").unwrap();
+    assert!(xs(conn).is_empty());
+    assert_eq!(sql_query("INSERT INTO t VALUES (9)").execute(conn), Ok(1));
+    assert_eq!(xs(conn), [9]);
+}
+
+#[test]
+fn inside_a_transaction_belong_to_it() {
+    let conn = &mut *fresh_with(TABLE);
+    let result = conn.transaction(|conn| {
+        conn.batch_execute("INSERT INTO t VALUES (1); INSERT INTO t VALUES (2)")?;
+        assert_eq!(xs(conn), [1, 2]);
+        let failed = conn
+            .batch_execute("INSERT INTO t VALUES (3); INSERT INTO t VALUES (1); INSERT INTO t VALUES (4)");
+        assert_eq!(refused(failed).0, "unique");
+        assert_eq!(xs(conn), [1, 2, 3]);
+        Err::<(), _>(diesel::result::Error::RollbackTransaction)
+    });
+    assert_eq!(result, Err(diesel::result::Error::RollbackTransaction));
+    assert!(xs(conn).is_empty());
+}
+
+#[test]
+fn of_nothing_do_nothing() {
+    let conn = &mut *fresh_with(TABLE);
+    for nothing in ["", ";", " ;; -- a comment\n ; /* another */"] {
+        assert_eq!(conn.batch_execute(nothing), Ok(()), "{nothing:?}");
+    }
+}
+
+#[test]
+fn with_triggers_comments_and_semicolons_in_strings() {
+    let conn = &mut *fresh_with(TABLE);
+    conn.batch_execute(
+        "CREATE TABLE log (what TEXT); -- first; of all
+         /* then; */ CREATE TRIGGER i AFTER INSERT ON t BEGIN
+             INSERT INTO log VALUES ('a;b');
+             INSERT INTO log SELECT CASE WHEN new.x > 1 THEN 'big' ELSE 'END;' END;
+         END;
+         INSERT INTO t VALUES (1);",
+    )
+    .unwrap();
+    let log = sql::<Text>("SELECT what FROM log ORDER BY rowid").load::<String>(conn);
+    assert_eq!(log, Ok(vec!["a;b".to_owned(), "END;".to_owned()]));
+}
+
+#[test]
+fn that_select_throw_the_rows_away() {
+    let conn = &mut *fresh_with(TABLE);
+    conn.batch_execute("SELECT * FROM t; INSERT INTO t VALUES (1) RETURNING x; SELECT 1").unwrap();
+    assert_eq!(xs(conn), [1]);
+}
+
+#[test]
+fn of_a_thousand_statements() {
+    let conn = &mut *fresh_with(TABLE);
+    let script: String = (0..1_000).map(|x| format!("INSERT INTO t VALUES ({x});\n")).collect();
+    conn.batch_execute(&script).unwrap();
+    assert_eq!(sql::<BigInt>("SELECT sum(x) FROM t").get_result::<i64>(conn), Ok(499_500));
+}
+
+#[test]
+fn read_the_row_they_wrote() {
+    let conn = &mut *fresh_with(TABLE);
+    conn.batch_execute("INSERT INTO t VALUES (20); INSERT INTO t SELECT max(x) + 1 FROM t").unwrap();
+    assert_eq!(xs(conn), [20, 21]);
+}
+
+/// As `sqlite3_exec` has it: parameters are NULL.
+#[test]
+fn with_parameters_write_null() {
+    let conn = &mut *fresh_with(TABLE);
+    conn.batch_execute("INSERT INTO t VALUES (?), (:x)").unwrap();
+    assert_eq!(sql::<BigInt>("SELECT count(*) FROM t WHERE x IS NULL").get_result::<i64>(conn), Ok(2));
+}

@@ -1,0 +1,511 @@
+//! Every SQL type goes in, is stored, and comes out exactly, at its edges too.
+
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Binary, Bool, Double, Float, Integer, Nullable, SmallInt, Text};
+
+use super::{Conn, fresh, fresh_with};
+use crate::schema::{VALUES, everything};
+
+/// Writes each value with RETURNING, reads it again, and asks SQLite how it stored it.
+macro_rules! round_trip {
+    ($conn:expr, $column:ident, $type:ty, [$(($value:expr, $stored:expr)),+ $(,)?]) => {
+        $({
+            let value: $type = $value;
+            let returned: Option<$type> = diesel::insert_into(everything::table)
+                .values(everything::$column.eq(Some(value.clone())))
+                .returning(everything::$column)
+                .get_result($conn)
+                .unwrap();
+            assert_eq!(returned, Some(value.clone()), "returned");
+            let stored: Option<$type> =
+                everything::table.order(everything::id.desc()).select(everything::$column).first($conn).unwrap();
+            assert_eq!(stored, Some(value), "stored");
+            assert_eq!(type_of_last($conn, stringify!($column)), $stored);
+        })+
+    };
+}
+
+fn type_of_last(conn: &mut Conn, column: &str) -> String {
+    diesel::dsl::sql::<Text>(&format!("SELECT typeof({column}) FROM everything ORDER BY id DESC LIMIT 1"))
+        .get_result(conn)
+        .unwrap()
+}
+
+#[test]
+fn small_integers() {
+    let conn = &mut *fresh_with(VALUES);
+    round_trip!(
+        conn,
+        small,
+        i16,
+        [(0, "integer"), (-1, "integer"), (i16::MIN, "integer"), (i16::MAX, "integer")]
+    );
+}
+
+#[test]
+fn integers() {
+    let conn = &mut *fresh_with(VALUES);
+    round_trip!(
+        conn,
+        int,
+        i32,
+        [(0, "integer"), (-1, "integer"), (i32::MIN, "integer"), (i32::MAX, "integer")]
+    );
+}
+
+#[test]
+fn big_integers() {
+    let conn = &mut *fresh_with(VALUES);
+    round_trip!(
+        conn,
+        big,
+        i64,
+        [
+            (0, "integer"),
+            (-1, "integer"),
+            (i64::MIN, "integer"),
+            (i64::MAX, "integer"),
+            // Where doubles begin to skip integers.
+            ((1 << 53) + 1, "integer"),
+        ]
+    );
+}
+
+#[test]
+fn floats() {
+    let conn = &mut *fresh_with(VALUES);
+    round_trip!(
+        conn,
+        float,
+        f32,
+        [
+            (0.0, "real"),
+            (0.1, "real"),
+            (f32::MIN, "real"),
+            (f32::MAX, "real"),
+            (f32::MIN_POSITIVE, "real"),
+            (f32::from_bits(1), "real"),
+            (f32::INFINITY, "real"),
+            (f32::NEG_INFINITY, "real"),
+        ]
+    );
+}
+
+#[test]
+fn doubles() {
+    let conn = &mut *fresh_with(VALUES);
+    round_trip!(
+        conn,
+        double,
+        f64,
+        [
+            (0.0, "real"),
+            (0.1, "real"),
+            (1.0, "real"),
+            (std::f64::consts::PI, "real"),
+            (f64::MIN, "real"),
+            (f64::MAX, "real"),
+            (f64::MIN_POSITIVE, "real"),
+            (f64::from_bits(1), "real"),
+            (f64::EPSILON, "real"),
+            (9_007_199_254_740_993.0, "real"),
+            (f64::INFINITY, "real"),
+            (f64::NEG_INFINITY, "real"),
+        ]
+    );
+}
+
+/// A column of type REAL keeps whole numbers as integers on disk, which have no negative zero. Without a column type
+/// the bits stay.
+#[test]
+fn negative_zero_loses_its_sign_in_a_real_column_and_keeps_it_in_an_untyped_one() {
+    let conn = &mut *fresh_with("CREATE TABLE zeros (id INTEGER PRIMARY KEY, typed REAL, untyped)");
+    diesel::sql_query("INSERT INTO zeros (typed, untyped) VALUES (?, ?)")
+        .bind::<Double, _>(-0.0)
+        .bind::<Double, _>(-0.0)
+        .execute(conn)
+        .unwrap();
+    let (typed, untyped): (f64, f64) =
+        diesel::dsl::sql::<(Double, Double)>("SELECT typed, untyped FROM zeros").get_result(conn).unwrap();
+    assert_eq!(typed.to_bits(), 0.0_f64.to_bits());
+    assert_eq!(untyped.to_bits(), (-0.0_f64).to_bits());
+}
+
+#[test]
+fn a_negative_zero_that_is_returned_has_lost_its_sign_too() {
+    let conn = &mut *fresh_with(VALUES);
+    let returned: f64 = diesel::insert_into(everything::table)
+        .values(everything::double.eq(-0.0))
+        .returning(everything::double.assume_not_null())
+        .get_result(conn)
+        .unwrap();
+    assert_eq!(returned.to_bits(), 0.0_f64.to_bits());
+}
+
+#[test]
+fn nan_becomes_null() {
+    let conn = &mut *fresh_with(VALUES);
+    let returned: Option<f64> = diesel::insert_into(everything::table)
+        .values(everything::double.eq(f64::NAN))
+        .returning(everything::double)
+        .get_result(conn)
+        .unwrap();
+    assert_eq!(returned, None);
+    let stored: i64 = everything::table
+        .filter(everything::id.gt(0).and(everything::double.is_null()))
+        .count()
+        .get_result(conn)
+        .unwrap();
+    assert_eq!(stored, 1);
+}
+
+#[test]
+fn texts() {
+    let conn = &mut *fresh_with(VALUES);
+    round_trip!(
+        conn,
+        text,
+        String,
+        [
+            (String::new(), "text"),
+            ("plain".into(), "text"),
+            ("it's \"quoted\" -- not; a comment /* */".into(), "text"),
+            ("🦀 ﷽ e\u{301} \u{10ffff}".into(), "text"),
+            ("\u{feff}line\r\nline\ttab".into(), "text"),
+            // Text columns keep digits as text.
+            ("0042".into(), "text"),
+        ]
+    );
+}
+
+#[test]
+fn text_with_nul_characters_keeps_them_and_what_follows() {
+    let conn = &mut *fresh_with(VALUES);
+    round_trip!(conn, text, String, [("\0".into(), "text"), ("a\0b\0".into(), "text")]);
+    let bytes: i32 =
+        diesel::dsl::sql::<Integer>("SELECT length(CAST(text AS BLOB)) FROM everything ORDER BY id DESC")
+            .get_result(conn)
+            .unwrap();
+    assert_eq!(bytes, 4);
+}
+
+#[test]
+fn a_text_of_one_megabyte() {
+    let conn = &mut *fresh_with(VALUES);
+    let text = "0123456789abcdé".repeat(1 << 16);
+    assert_eq!(text.len(), 1 << 20);
+    round_trip!(conn, text, String, [(text.clone(), "text")]);
+}
+
+#[test]
+fn blobs() {
+    let conn = &mut *fresh_with(VALUES);
+    round_trip!(
+        conn,
+        blob,
+        Vec<u8>,
+        [
+            (vec![], "blob"),
+            (vec![0], "blob"),
+            ((0..=255).collect(), "blob"),
+            (b"text in a blob".to_vec(), "blob"),
+        ]
+    );
+}
+
+#[test]
+fn a_blob_of_one_megabyte() {
+    let conn = &mut *fresh_with(VALUES);
+    let blob: Vec<u8> = (0..1 << 20).map(|i: u32| (i % 251) as u8).collect();
+    round_trip!(conn, blob, Vec<u8>, [(blob.clone(), "blob")]);
+}
+
+#[test]
+fn an_empty_blob_and_an_empty_text_are_not_null() {
+    let conn = &mut *fresh_with(VALUES);
+    diesel::insert_into(everything::table)
+        .values((everything::blob.eq(Vec::<u8>::new()), everything::text.eq("")))
+        .execute(conn)
+        .unwrap();
+    let found: i64 = everything::table
+        .filter(everything::blob.is_not_null().and(everything::text.is_not_null()))
+        .count()
+        .get_result(conn)
+        .unwrap();
+    assert_eq!(found, 1);
+}
+
+#[test]
+fn booleans_are_stored_as_one_and_zero() {
+    let conn = &mut *fresh_with(VALUES);
+    round_trip!(conn, flag, bool, [(false, "integer"), (true, "integer")]);
+    let raw: Vec<i32> = diesel::dsl::sql::<Integer>("SELECT flag FROM everything WHERE id > 0 ORDER BY id")
+        .load(conn)
+        .unwrap();
+    assert_eq!(raw, [0, 1]);
+}
+
+#[test]
+fn any_number_but_zero_is_true() {
+    let conn = &mut *fresh();
+    let read: Vec<bool> =
+        diesel::dsl::sql::<Bool>("SELECT column1 FROM (VALUES (0), (1), (2), (-1))").load(conn).unwrap();
+    assert_eq!(read, [false, true, true, true]);
+}
+
+#[test]
+fn dates_times_and_timestamps_are_kept_as_text() {
+    let conn = &mut *fresh_with(VALUES);
+    round_trip!(conn, date, String, [("2024-02-29".into(), "text"), ("0001-01-01".into(), "text")]);
+    round_trip!(conn, time, String, [("23:59:59.999999".into(), "text"), ("00:00:00".into(), "text")]);
+    round_trip!(conn, stamp, String, [("9999-12-31 23:59:59.999999".into(), "text")]);
+}
+
+/// DATE, TIME and TIMESTAMP have SQLite's NUMERIC affinity: text that looks like a number is one.
+#[test]
+fn a_date_that_looks_like_a_number_is_stored_as_one() {
+    let conn = &mut *fresh_with(VALUES);
+    diesel::sql_query("INSERT INTO everything (date) VALUES ('20240229')").execute(conn).unwrap();
+    assert_eq!(type_of_last(conn, "date"), "integer");
+}
+
+#[test]
+fn null_in_every_type() {
+    let conn = &mut *fresh_with(VALUES);
+    type Row = (
+        (Option<i16>, Option<i32>, Option<i64>, Option<f32>, Option<f64>, Option<String>),
+        (Option<Vec<u8>>, Option<bool>, Option<String>, Option<String>, Option<String>),
+    );
+    let nulls = (
+        everything::small.eq(None::<i16>),
+        everything::int.eq(None::<i32>),
+        everything::big.eq(None::<i64>),
+        everything::float.eq(None::<f32>),
+        everything::double.eq(None::<f64>),
+        everything::text.eq(None::<String>),
+        everything::blob.eq(None::<Vec<u8>>),
+        everything::flag.eq(None::<bool>),
+        everything::date.eq(None::<String>),
+        everything::time.eq(None::<String>),
+        everything::stamp.eq(None::<String>),
+    );
+    let columns = (
+        (
+            everything::small,
+            everything::int,
+            everything::big,
+            everything::float,
+            everything::double,
+            everything::text,
+        ),
+        (everything::blob, everything::flag, everything::date, everything::time, everything::stamp),
+    );
+    let updated = diesel::update(everything::table.find(0)).set(nulls).execute(conn);
+    assert_eq!(updated, Ok(1));
+    let row: Row = everything::table.find(0).select(columns).get_result(conn).unwrap();
+    assert_eq!(row, ((None, None, None, None, None, None), (None, None, None, None, None)));
+}
+
+#[test]
+fn a_row_with_a_value_of_every_type_is_returned_whole() {
+    let conn = &mut *fresh_with(VALUES);
+    type Row = (
+        i32,
+        Option<i16>,
+        Option<i32>,
+        Option<i64>,
+        Option<f32>,
+        Option<f64>,
+        Option<String>,
+        Option<Vec<u8>>,
+    );
+    let row: Row = diesel::insert_into(everything::table)
+        .values((
+            everything::small.eq(-5),
+            everything::int.eq(6),
+            everything::big.eq(i64::MIN),
+            everything::float.eq(1.5),
+            everything::double.eq(1e300),
+            everything::text.eq("x"),
+            everything::blob.eq(vec![1, 2]),
+        ))
+        .returning((
+            everything::id,
+            everything::small,
+            everything::int,
+            everything::big,
+            everything::float,
+            everything::double,
+            everything::text,
+            everything::blob,
+        ))
+        .get_result(conn)
+        .unwrap();
+    let expected: Row =
+        (1, Some(-5), Some(6), Some(i64::MIN), Some(1.5), Some(1e300), Some("x".into()), Some(vec![1, 2]));
+    assert_eq!(row, expected);
+}
+
+#[test]
+fn values_pass_through_a_select_without_a_table() {
+    let conn = &mut *fresh();
+    let row: (i16, i32, i64, f32, f64, String, Vec<u8>, bool) = diesel::select((
+        i16::MIN.into_sql::<SmallInt>(),
+        i32::MIN.into_sql::<Integer>(),
+        i64::MIN.into_sql::<BigInt>(),
+        f32::MAX.into_sql::<Float>(),
+        f64::NEG_INFINITY.into_sql::<Double>(),
+        "a\0b".into_sql::<Text>(),
+        vec![0_u8, 255].into_sql::<Binary>(),
+        true.into_sql::<Bool>(),
+    ))
+    .get_result(conn)
+    .unwrap();
+    let expected =
+        (i16::MIN, i32::MIN, i64::MIN, f32::MAX, f64::NEG_INFINITY, "a\0b".to_owned(), vec![0, 255], true);
+    assert_eq!(row, expected);
+}
+
+/// Diesel asks SQLite for 32 bits and SQLite gives the lower ones.
+#[test]
+fn an_integer_that_is_too_large_is_cut_when_it_is_read() {
+    let conn = &mut *fresh_with(VALUES);
+    let returned: Option<i32> = diesel::dsl::sql::<Nullable<Integer>>(
+        "INSERT INTO everything (int) VALUES (4294967301) RETURNING int",
+    )
+    .get_result(conn)
+    .unwrap();
+    assert_eq!(returned, Some(5));
+    let read: Option<i16> = diesel::dsl::sql::<Nullable<SmallInt>>("SELECT int FROM everything WHERE id = 1")
+        .get_result(conn)
+        .unwrap();
+    assert_eq!(read, Some(5));
+}
+
+#[test]
+fn returned_values_are_converted_as_selected_ones_are() {
+    let conn = &mut *fresh_with(VALUES);
+    let sql = "INSERT INTO everything (int, text) VALUES (12, '34abc') RETURNING int, text, text, int";
+    let row: (String, i32, f64, f64) =
+        diesel::dsl::sql::<(Text, Integer, Double, Double)>(sql).get_result(conn).unwrap();
+    assert_eq!(row, ("12".to_owned(), 34, 34.0, 12.0));
+    let row: (String, i32, f64, f64) = diesel::dsl::sql::<(Text, Integer, Double, Double)>(
+        "SELECT int, text, text, int FROM everything WHERE id = 1",
+    )
+    .get_result(conn)
+    .unwrap();
+    assert_eq!(row, ("12".to_owned(), 34, 34.0, 12.0));
+}
+
+#[test]
+fn null_where_a_value_is_expected_is_a_deserialization_error() {
+    let conn = &mut *fresh_with(VALUES);
+    let read = diesel::dsl::sql::<Integer>("SELECT int FROM everything").get_result::<i32>(conn).unwrap_err();
+    assert_eq!(read.to_string(), "Unexpected null for non-null column");
+    let returned = diesel::dsl::sql::<Integer>("UPDATE everything SET int = NULL RETURNING int")
+        .get_result::<i32>(conn)
+        .unwrap_err();
+    assert_eq!(returned.to_string(), read.to_string());
+    assert!(matches!(returned, diesel::result::Error::DeserializationError(_)), "{returned:?}");
+}
+
+#[test]
+fn untyped_columns_keep_what_they_are_given() {
+    let conn = &mut *fresh_with("CREATE TABLE bag (id INTEGER PRIMARY KEY, x)");
+    diesel::sql_query("INSERT INTO bag (x) VALUES (?), (?), (?), (?), (?)")
+        .bind::<BigInt, _>(1)
+        .bind::<Double, _>(1.0)
+        .bind::<Text, _>("1")
+        .bind::<Binary, _>(b"1".as_slice())
+        .bind::<Nullable<Integer>, _>(None::<i32>)
+        .execute(conn)
+        .unwrap();
+    let types: Vec<String> =
+        diesel::dsl::sql::<Text>("SELECT typeof(x) FROM bag ORDER BY id").load(conn).unwrap();
+    assert_eq!(types, ["integer", "real", "text", "blob", "null"]);
+}
+
+#[test]
+fn affinities_convert_what_they_are_given() {
+    let conn = &mut *fresh_with("CREATE TABLE t (i INTEGER, r REAL, s TEXT, n NUMERIC)");
+    diesel::sql_query("INSERT INTO t VALUES (?1, ?1, ?1, ?1)").bind::<Text, _>("1.0").execute(conn).unwrap();
+    diesel::sql_query("INSERT INTO t VALUES (?1, ?1, ?1, ?1)").bind::<Double, _>(1.5).execute(conn).unwrap();
+    let types: Vec<(String, String, String, String)> = diesel::dsl::sql::<(Text, Text, Text, Text)>(
+        "SELECT typeof(i), typeof(r), typeof(s), typeof(n) FROM t ORDER BY rowid",
+    )
+    .load(conn)
+    .unwrap();
+    let row = |types: [&str; 4]| (types[0].into(), types[1].into(), types[2].into(), types[3].into());
+    assert_eq!(types, [row(["integer", "real", "text", "integer"]), row(["real", "real", "text", "real"])]);
+}
+
+#[test]
+fn a_type_of_the_users_own() {
+    use diesel::backend::Backend;
+    use diesel::deserialize::{self, FromSql, FromSqlRow};
+    use diesel::expression::AsExpression;
+    use diesel::serialize::{self, Output, ToSql};
+    use diesel::sqlite::Sqlite;
+
+    #[derive(Debug, Clone, Copy, PartialEq, AsExpression, FromSqlRow)]
+    #[diesel(sql_type = Text)]
+    enum Colour {
+        Red,
+        Green,
+    }
+
+    impl ToSql<Text, Sqlite> for Colour {
+        fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Sqlite>) -> serialize::Result {
+            out.set_value(if *self == Self::Red { "red" } else { "green" });
+            Ok(serialize::IsNull::No)
+        }
+    }
+
+    impl FromSql<Text, Sqlite> for Colour {
+        fn from_sql(value: <Sqlite as Backend>::RawValue<'_>) -> deserialize::Result<Self> {
+            match <String as FromSql<Text, Sqlite>>::from_sql(value)?.as_str() {
+                "red" => Ok(Self::Red),
+                "green" => Ok(Self::Green),
+                other => Err(format!("{other} is no colour").into()),
+            }
+        }
+    }
+
+    let conn = &mut *fresh_with(VALUES);
+    let returned: Colour = diesel::insert_into(everything::table)
+        .values(everything::text.eq(Colour::Green))
+        .returning(everything::text.assume_not_null())
+        .get_result(conn)
+        .unwrap();
+    assert_eq!(returned, Colour::Green);
+    diesel::update(everything::table).set(everything::text.eq("mauve")).execute(conn).unwrap();
+    let error =
+        everything::table.select(everything::text.assume_not_null()).first::<Colour>(conn).unwrap_err();
+    assert_eq!(error.to_string(), "Error deserializing field 'text'");
+}
+
+#[test]
+fn a_value_that_cannot_be_serialized_is_an_error_and_nothing_is_written() {
+    use diesel::expression::AsExpression;
+    use diesel::serialize::{self, Output, ToSql};
+    use diesel::sqlite::Sqlite;
+
+    #[derive(Debug, Clone, Copy, AsExpression)]
+    #[diesel(sql_type = Text)]
+    struct Unspeakable;
+
+    impl ToSql<Text, Sqlite> for Unspeakable {
+        fn to_sql<'b>(&'b self, _: &mut Output<'b, '_, Sqlite>) -> serialize::Result {
+            Err("it cannot be said".into())
+        }
+    }
+
+    let conn = &mut *fresh_with(VALUES);
+    let error = diesel::insert_into(everything::table)
+        .values(everything::text.eq(Unspeakable))
+        .execute(conn)
+        .unwrap_err();
+    assert!(matches!(error, diesel::result::Error::SerializationError(_)), "{error:?}");
+    assert_eq!(error.to_string(), "it cannot be said");
+    assert_eq!(everything::table.count().get_result::<i64>(conn), Ok(1));
+}

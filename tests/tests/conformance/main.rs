@@ -1,0 +1,91 @@
+//! One suite over the public behaviour of Diesel's SQLite backend, run unchanged over plain SQLite (what is expected
+//! was observed there), over the primary of a cluster, and over a replica. A case that passes in one place and fails
+//! in another is a defect of ours, never of the case.
+//!
+//! The cases are in `cases/`; each of the three modules below says where they run, and compiles all of them.
+
+// The three modules are the same files on purpose.
+#![allow(clippy::duplicate_mod)]
+
+mod plain;
+mod primary;
+mod replica;
+mod schema;
+
+use std::ops::{Deref, DerefMut};
+
+use diesel::connection::{Connection, SimpleConnection};
+use diesel::r2d2::{ManageConnection, Pool};
+use diesel::result::{DatabaseErrorKind, Error, QueryResult};
+use diesel::sqlite::Sqlite;
+
+/// Where cases run: a database of their own and a way to it.
+pub trait Place {
+    type Conn: Connection<Backend = Sqlite>;
+    type Manager: ManageConnection<Connection = Self::Conn>;
+
+    /// An empty database.
+    fn open() -> Self;
+
+    fn conn(&self) -> Self::Conn;
+
+    fn manager(&self) -> Self::Manager;
+}
+
+/// A connection to a database that nobody else uses. It is the connection as far as a case is concerned.
+pub struct Fresh<P: Place> {
+    // Dropped before the place that it belongs to.
+    conn: P::Conn,
+    place: P,
+}
+
+impl<P: Place> Fresh<P> {
+    fn with(script: &str) -> Self {
+        let place = P::open();
+        let mut conn = place.conn();
+        conn.batch_execute(script).expect("the schema");
+        Self { conn, place }
+    }
+
+    /// Another connection to the same database, at the same place.
+    fn another(&self) -> P::Conn {
+        self.place.conn()
+    }
+
+    fn pool(&self, size: u32) -> Pool<P::Manager> {
+        Pool::builder().max_size(size).build(self.place.manager()).expect("a pool")
+    }
+}
+
+impl<P: Place> Deref for Fresh<P> {
+    type Target = P::Conn;
+
+    fn deref(&self) -> &P::Conn {
+        &self.conn
+    }
+}
+
+impl<P: Place> DerefMut for Fresh<P> {
+    fn deref_mut(&mut self) -> &mut P::Conn {
+        &mut self.conn
+    }
+}
+
+/// Kind and message of a database error, in comparable form.
+#[track_caller]
+fn refused<T: std::fmt::Debug>(result: QueryResult<T>) -> (&'static str, String) {
+    match result {
+        Err(Error::DatabaseError(kind, information)) => {
+            let kind = match kind {
+                DatabaseErrorKind::UniqueViolation => "unique",
+                DatabaseErrorKind::ForeignKeyViolation => "foreign key",
+                DatabaseErrorKind::NotNullViolation => "not null",
+                DatabaseErrorKind::CheckViolation => "check",
+                DatabaseErrorKind::Unknown => "unknown",
+                _ => "a kind that SQLite does not have",
+            };
+            (kind, information.message().to_owned())
+        }
+        other => panic!("expected a database error, not {other:?}"),
+    }
+}
