@@ -417,6 +417,35 @@ fn m12_temporary_tables_and_session_pragmas_stay_local() {
     assert!(names(&mut bed.plain("a")).is_empty(), "nothing of a split script is applied");
 }
 
+/// Uses both a temporary table and the database: in one statement, and in one transaction.
+fn mixes(conn: &mut litefs_diesel::LiteFsConnection) -> [QueryResult<usize>; 3] {
+    conn.batch_execute("CREATE TEMP TABLE scratch (x INTEGER); INSERT INTO scratch VALUES (1)").unwrap();
+    let run = |conn: &mut litefs_diesel::LiteFsConnection, sql: &str| diesel::sql_query(sql).execute(conn);
+    let copied = run(conn, "INSERT INTO items (name) SELECT 'copied ' || x FROM scratch");
+    let temporary_first = conn.transaction(|conn| {
+        run(conn, "INSERT INTO scratch VALUES (2)")?;
+        run(conn, "INSERT INTO items (name) VALUES ('second')")
+    });
+    let temporary_last = conn.transaction(|conn| {
+        run(conn, "INSERT INTO items (name) VALUES ('first')")?;
+        run(conn, "INSERT INTO scratch VALUES (3)")
+    });
+    [copied, temporary_first, temporary_last]
+}
+
+#[test]
+fn m12_what_mixes_temporary_tables_and_the_database_runs_on_the_primary_and_is_refused_on_a_replica() {
+    let bed = bed();
+    let on_replica = mixes(&mut bed.conn("b"));
+    for refused in on_replica {
+        let error = refused.unwrap_err();
+        assert_eq!(Failure::of(&error), Some(Failure::Denied), "{error}");
+    }
+    assert!(names(&mut bed.plain("a")).is_empty(), "nothing of it is applied");
+    assert_eq!(mixes(&mut bed.conn("a")), [Ok(1), Ok(1), Ok(1)]);
+    assert_eq!(names(&mut bed.plain("a")), ["copied 1", "second", "first"]);
+}
+
 #[test]
 fn m13_foreign_keys_set_on_the_replica_govern_the_forwarded_write() {
     let bed = bed();
@@ -490,7 +519,8 @@ fn m15_last_insert_rowid_and_changes_answer_for_the_forwarded_write() {
 fn m16_a_local_write_that_litefs_rejects_after_a_demotion_is_forwarded() {
     // Nothing tells node a of its demotion before its own write does.
     let bed = Bed::configured(&["a", "b"], |_, builder| {
-        let deaf = litefs_diesel::core::Detectors { primary_file: false, ..litefs_diesel::core::Detectors::ALL };
+        let deaf =
+            litefs_diesel::core::Detectors { primary_file: false, ..litefs_diesel::core::Detectors::ALL };
         builder.tracker(|tracker| tracker.detectors(deaf).poll_interval(Duration::from_secs(60)))
     });
     bed.schema(SCHEMA);

@@ -105,7 +105,8 @@ fn x3_random_programs_end_alike_on_plain_sqlite_and_on_a_replica() {
             // Whatever is still open ends the same way, and the primary has the same data.
             let _ = plain.batch_execute("ROLLBACK");
             drop(replica);
-            let data = |conn: &mut SqliteConnection| rows::table.order(rows::k).load::<(i32, i32)>(conn).unwrap();
+            let data =
+                |conn: &mut SqliteConnection| rows::table.order(rows::k).load::<(i32, i32)>(conn).unwrap();
             let on_primary = {
                 // The session of the connection that was dropped may still be rolling back.
                 let mut conn = bed.plain("a");

@@ -22,8 +22,13 @@ pub(crate) struct Class {
     pub(crate) asks_session: bool,
     /// It opens, closes or marks a transaction.
     pub(crate) control: bool,
+    /// It is `PRAGMA query_only`, which this library uses itself: the user's is kept apart from ours.
+    pub(crate) query_only: bool,
     /// It must not run under LiteFS.
     pub(crate) refused: bool,
+    /// It changes the database by what is in a temporary or attached one, or both at once: it runs where both are, or
+    /// nowhere.
+    pub(crate) split: bool,
     /// There is nothing to run, or more than one statement.
     pub(crate) single: bool,
 }
@@ -38,7 +43,9 @@ impl Class {
             inserts: false,
             asks_session: false,
             control: false,
+            query_only: false,
             refused: false,
+            split: false,
             single: true,
         }
     }
@@ -49,11 +56,6 @@ impl Class {
     /// It reads the database and that is all there is to it.
     pub(crate) fn is_plain_read(&self) -> bool {
         self.access == Access::Read && !self.asks_session && !self.refused && self.single
-    }
-
-    /// One statement writes to the database and to something that exists on this connection only.
-    pub(crate) fn is_split(&self) -> bool {
-        self.access == Access::Write && self.writes_locally
     }
 }
 
@@ -96,13 +98,16 @@ pub(super) fn classify(statement: &SqlStatement<'_>, program: Option<Program>) -
     class.counts = verb == Verb::Change;
     class.inserts = statement.inserts();
     class.asks_session = SESSION_FUNCTIONS.iter().any(|function| statement.calls(function));
+    class.query_only =
+        statement.pragma().is_some_and(|pragma| pragma.name.eq_ignore_ascii_case("query_only"));
     class.refused = litefs_rpc::sqlite::refused_under_litefs(statement).is_some();
     class
 }
 
 fn of_program(program: Program) -> Class {
     if program.writes_main {
-        return Class { writes_locally: program.writes_other, ..Class::new(Access::Write) };
+        let (writes_locally, split) = (program.writes_other, program.touches_other);
+        return Class { writes_locally, split, ..Class::new(Access::Write) };
     }
     if program.writes_other {
         return Class { writes_locally: true, ..Class::new(Access::Local) };
@@ -185,8 +190,8 @@ pub(crate) enum ScriptPlan {
     /// Runs here, as it stands.
     Local { writes_locally: bool, sets_session: bool, reads: bool },
     /// Changes the database: taken whole to where writes go. `session` holds the PRAGMAs that also concern this
-    /// connection.
-    Write { session: Vec<String> },
+    /// connection; `split` says that it needs temporary or attached tables as well, which are here.
+    Write { session: Vec<String>, split: bool },
     /// Cannot run as one script.
     Refused(String),
 }
@@ -210,15 +215,9 @@ pub(crate) fn plan_script(statements: &[SqlStatement<'_>], classes: &[Class]) ->
     if !any(|class| class.access == Access::Write) {
         return ScriptPlan::Local { writes_locally, sets_session, reads };
     }
-    if writes_locally {
-        return ScriptPlan::Refused(
-            "the script changes the database and also temporary or attached tables, which exist on this connection \
-             only; run the two parts on their own"
-                .into(),
-        );
-    }
     let session = statements.iter().zip(classes).filter(|(_, class)| class.sets_session);
-    ScriptPlan::Write { session: session.map(|(statement, _)| statement.sql.to_owned()).collect() }
+    let session = session.map(|(statement, _)| statement.sql.to_owned()).collect();
+    ScriptPlan::Write { session, split: writes_locally || any(|class| class.split) }
 }
 
 /// Whether every transaction that the script opens is closed by it, and no other.
@@ -287,7 +286,7 @@ mod tests {
         ] {
             assert_eq!(of(sql, program).access, access, "{sql}");
         }
-        assert!(of("INSERT INTO t SELECT 1", Some(Program { writes_main: true, ..TEMP })).is_split());
+        assert!(of("INSERT INTO t SELECT 1", Some(Program { writes_main: true, ..TEMP })).split);
     }
 
     #[test]
@@ -318,17 +317,23 @@ mod tests {
         assert_eq!(plan("BEGIN"), ScriptPlan::Control(Control::Begin(None)));
         assert_eq!(plan("BEGIN EXCLUSIVE"), ScriptPlan::Control(Control::Begin(Some(BeginMode::Exclusive))));
         assert_eq!(plan("ROLLBACK TO SAVEPOINT a"), ScriptPlan::Control(Control::RollbackTo("a".into())));
-        assert_eq!(plan("INSERT INTO t VALUES (1); SELECT 1"), ScriptPlan::Write { session: vec![] });
+        assert_eq!(
+            plan("INSERT INTO t VALUES (1); SELECT 1"),
+            ScriptPlan::Write { session: vec![], split: false }
+        );
         assert_eq!(
             plan("PRAGMA foreign_keys=OFF; DROP TABLE t"),
-            ScriptPlan::Write { session: vec!["PRAGMA foreign_keys=OFF".into()] }
+            ScriptPlan::Write { session: vec!["PRAGMA foreign_keys=OFF".into()], split: false }
         );
         let local = |reads| ScriptPlan::Local { writes_locally: false, sets_session: false, reads };
         assert_eq!(plan("PRAGMA busy_timeout=1; PRAGMA cache_size=1"), local(false));
         assert_eq!(plan("BEGIN; SELECT 1; COMMIT"), local(true));
         assert!(matches!(plan("BEGIN; INSERT INTO t VALUES (1)"), ScriptPlan::Refused(_)));
         assert!(matches!(plan("INSERT INTO t VALUES (1); COMMIT"), ScriptPlan::Refused(_)));
-        assert!(matches!(plan("CREATE TEMP TABLE a(x); DELETE FROM t"), ScriptPlan::Refused(_)));
+        assert!(matches!(
+            plan("CREATE TEMP TABLE a(x); DELETE FROM t"),
+            ScriptPlan::Write { split: true, .. }
+        ));
         assert!(matches!(plan("SAVEPOINT a; DELETE FROM t; RELEASE a"), ScriptPlan::Write { .. }));
     }
 }

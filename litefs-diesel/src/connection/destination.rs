@@ -33,7 +33,7 @@ pub(super) enum Destination {
     Session,
     /// Nowhere: the router refuses it.
     Reject(String),
-    /// Nowhere: it would need the database and something that exists only here.
+    /// Nowhere: it would need the primary's database and something that exists on this connection only.
     Split,
     /// Nowhere: the transaction is gone.
     Lost,
@@ -50,7 +50,10 @@ pub(super) fn destination(
 ) -> Destination {
     match (phase, class.access) {
         (Phase::Lost, _) => return Destination::Lost,
+        // What happens here is not rolled back with what happens there.
+        (Phase::Remote, Access::Local) if class.writes_locally => return Destination::Split,
         (_, Access::Local) => return Destination::Local,
+        (Phase::Remote, _) if class.split => return Destination::Split,
         (Phase::Remote, _) => return Destination::Session,
         (Phase::LocalWrites, Access::Write) if !writable => return Destination::Demoted,
         // Its reads belong to the snapshot that is open, wherever a router would send them.
@@ -61,7 +64,7 @@ pub(super) fn destination(
         Route::Reject(reason) => Destination::Reject(reason),
         Route::Local => Destination::Local,
         Route::Primary if writable => Destination::Local,
-        Route::Primary if class.is_split() => Destination::Split,
+        Route::Primary if class.split => Destination::Split,
         Route::Primary if phase == Phase::Autocommit => Destination::Primary,
         Route::Primary => Destination::Move,
     }

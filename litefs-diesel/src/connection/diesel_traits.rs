@@ -19,6 +19,7 @@ use litefs_rpc::sqlite::{BoundQuery, collect};
 use litefs_rpc::wire::{RowSet, Work};
 
 use super::LiteFsConnection;
+use super::destination::Phase;
 use super::run::{Ready, changed_again, rows};
 use super::scratch::sql_of;
 
@@ -82,6 +83,10 @@ impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
             _ => return self.local.load(source),
         };
         let class = self.class_of(&source)?;
+        if class.query_only {
+            let rows = self.query_only_pragma(&sql_of(&source)?)?;
+            return self.scratch.replay(rows);
+        }
         if class.control {
             self.batch(&shared, &sql_of(&source)?)?;
             return self.scratch.replay(RowSet::default());
@@ -165,7 +170,7 @@ impl R2D2Connection for LiteFsConnection {
     }
 
     fn is_broken(&mut self) -> bool {
-        AnsiTransactionManager::is_broken_transaction_manager(self)
+        self.phase() == Phase::Lost || AnsiTransactionManager::is_broken_transaction_manager(self)
     }
 }
 

@@ -16,16 +16,17 @@ mod transaction_calls;
 use std::sync::Arc;
 
 use diesel::connection::{AnsiTransactionManager, Connection, SimpleConnection, get_default_instrumentation};
-use diesel::result::{ConnectionError, ConnectionResult, QueryResult};
+use diesel::result::{ConnectionError, ConnectionResult, DatabaseErrorKind, Error, QueryResult};
 use diesel::sqlite::SqliteConnection;
 use litefs_core::{RoleKind, RoleStamp};
 use litefs_rpc::client::Link;
-use litefs_rpc::wire::{Effects, Settings};
+use litefs_rpc::sqlite::sql::{SqlStatement, statements};
+use litefs_rpc::wire::{Effects, RowSet, Settings, Value};
 
 use self::instrumentation::Silence;
 use self::scratch::Scratch;
 use self::transaction::Transaction;
-use crate::access::ClassCache;
+use crate::access::{Access, Class, ClassCache};
 use crate::consistency::{Consistency, Marks};
 use crate::litefs::Shared;
 use crate::router::Route;
@@ -58,6 +59,8 @@ pub struct LiteFsConnection {
     /// The role as this connection last prepared itself for it.
     seen: Option<RoleStamp>,
     query_only: bool,
+    /// The user's own `PRAGMA query_only`.
+    users_query_only: bool,
     scratch: Scratch,
     classes: ClassCache,
     transaction: Transaction,
@@ -101,6 +104,7 @@ impl LiteFsConnection {
             home,
             seen: None,
             query_only: false,
+            users_query_only: false,
             scratch: Scratch::default(),
             classes: ClassCache::default(),
             transaction: Transaction::default(),
@@ -184,15 +188,39 @@ impl LiteFsConnection {
         Ok(())
     }
 
+    /// Sets ours; the user's stays in force.
     fn set_query_only(&mut self, on: bool) -> QueryResult<()> {
         if self.query_only != on {
-            let _silent = self.silence.keep();
-            self.local.batch_execute(if on {
-                "PRAGMA query_only = ON"
-            } else {
-                "PRAGMA query_only = OFF"
-            })?;
             self.query_only = on;
+            self.apply_query_only()?;
+        }
+        Ok(())
+    }
+
+    fn apply_query_only(&mut self) -> QueryResult<()> {
+        let _silent = self.silence.keep();
+        let on = self.query_only || self.users_query_only;
+        self.local.batch_execute(if on { "PRAGMA query_only = ON" } else { "PRAGMA query_only = OFF" })
+    }
+
+    /// The user sets or asks for their `PRAGMA query_only`.
+    fn query_only_pragma(&mut self, sql: &str) -> QueryResult<RowSet> {
+        let all = statements(sql);
+        let value = all.first().and_then(SqlStatement::pragma).and_then(|pragma| pragma.value);
+        let Some(value) = value else {
+            let values = vec![Value::Integer(self.users_query_only.into())];
+            return Ok(RowSet { columns: vec!["query_only".into()], values });
+        };
+        self.users_query_only = ["1", "on", "yes", "true"].iter().any(|on| value.eq_ignore_ascii_case(on));
+        self.apply_query_only()?;
+        Ok(RowSet::default())
+    }
+
+    /// A forwarded write must not get around the user's `PRAGMA query_only`.
+    fn check_query_only(&self, class: Class) -> QueryResult<()> {
+        if self.users_query_only && class.access == Access::Write {
+            let message = "attempt to write a readonly database".to_string();
+            return Err(Error::DatabaseError(DatabaseErrorKind::Unknown, Box::new(message)));
         }
         Ok(())
     }

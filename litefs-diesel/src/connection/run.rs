@@ -41,6 +41,7 @@ impl LiteFsConnection {
         if class.refused {
             return Err(refusal(&sql_of(query)?));
         }
+        self.check_query_only(class)?;
         let phase = self.phase();
         let destination = self.destination(shared, class, phase, &|| sql_of(query).unwrap_or_default());
         match destination {
@@ -179,6 +180,7 @@ impl LiteFsConnection {
     pub(super) fn ran_here(&mut self, class: Class) {
         if class.writes_locally {
             self.classes.clear();
+            self.transaction.note_local_write();
         }
         if class.sets_session {
             self.settings = None;
@@ -217,7 +219,7 @@ impl LiteFsConnection {
         let shared = Arc::clone(shared);
         let class = self.class_of(query)?;
         // A PRAGMA that concerns the transaction on the primary goes there too, as one in a script does.
-        if class.control || (class.sets_session && self.phase() == Phase::Remote) {
+        if class.control || class.query_only || (class.sets_session && self.phase() == Phase::Remote) {
             return self.batch(&shared, &sql_of(query)?).map(|()| 0);
         }
         // Twice at most: a role that changes in between is followed once, then the error stands.
@@ -295,7 +297,8 @@ pub(super) fn refusal(sql: &str) -> Error {
 }
 
 pub(super) fn split() -> Error {
-    let message = "one statement changes the database and also a temporary or attached table, which exists on this \
-                   connection only";
-    Error::DatabaseError(DatabaseErrorKind::Unknown, Box::new(message.to_string()))
+    Failure::Denied.error(
+        "on a node that is not the primary, what changes the database cannot also use temporary or attached tables, in \
+         one statement, script or transaction: they exist on this connection only",
+    )
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use diesel::connection::{Connection, InstrumentationEvent, SimpleConnection, StrQueryHelper};
 use diesel::result::QueryResult;
-use litefs_rpc::sqlite::sql::statements;
+use litefs_rpc::sqlite::sql::{SqlStatement, Verb, statements};
 use litefs_rpc::wire::Work;
 
 use super::LiteFsConnection;
@@ -20,9 +20,13 @@ impl LiteFsConnection {
     pub(super) fn batch(&mut self, shared: &Arc<Shared>, sql: &str) -> QueryResult<()> {
         self.follow_role(shared)?;
         let all = statements(sql);
-        let classes: Vec<_> = all.iter().map(|statement| self.classify_statement(statement)).collect();
+        let mut classes: Vec<_> = all.iter().map(|statement| self.classify_statement(statement)).collect();
+        know_temporary_tables(&all, &mut classes);
         if let Some(refused) = all.iter().zip(&classes).find(|(_, class)| class.refused) {
             return Err(refusal(refused.0.sql));
+        }
+        if let [Class { query_only: true, .. }] = classes[..] {
+            return self.query_only_pragma(sql).map(drop);
         }
         match plan_script(&all, &classes) {
             ScriptPlan::Control(control) => self.steer(shared, &control, sql),
@@ -32,12 +36,26 @@ impl LiteFsConnection {
                 let class = Class { access, writes_locally, sets_session, ..Class::NOTHING };
                 self.script(shared, class, sql, &[])
             }
-            ScriptPlan::Write { session } => {
+            ScriptPlan::Write { session, split } => {
                 let any = |test: fn(&Class) -> bool| classes.iter().any(test);
                 let (counts, inserts) = (any(|class| class.counts), any(|class| class.inserts));
-                let class = Class { access: Access::Write, counts, inserts, ..Class::NOTHING };
-                self.script(shared, class, sql, &session)
+                let (access, writes_locally) = (Access::Write, split);
+                let class = Class { access, writes_locally, split, counts, inserts, ..Class::NOTHING };
+                let result = self.script(shared, class, sql, &session);
+                self.note_failed_script(&all, &result);
+                result
             }
+        }
+    }
+
+    /// A script that opens a transaction and fails leaves it open. Where it ran elsewhere, that transaction is rolled back
+    /// already, and the connection must not go on as if there had been none.
+    fn note_failed_script(&mut self, all: &[SqlStatement<'_>], result: &QueryResult<()>) {
+        let begins = all.iter().any(|statement| matches!(Control::of(statement), Some(Control::Begin(_))));
+        let failed_in_sql = result.as_ref().is_err_and(|error| Failure::of(error).is_none());
+        let elsewhere = self.query_only && self.phase() == Phase::Autocommit;
+        if begins && failed_in_sql && elsewhere {
+            self.transaction.lose("the script that opened it failed on the primary, which rolled it back");
         }
     }
 
@@ -68,6 +86,7 @@ impl LiteFsConnection {
     ) -> QueryResult<()> {
         for _ in 0..2 {
             let phase = self.phase();
+            self.check_query_only(class)?;
             let destination = match self.destination(shared, class, phase, &|| sql.to_owned()) {
                 Destination::Local => match self.prepare_local(shared, class)? {
                     Route::Primary if phase == Phase::Pending => Destination::Move,
@@ -159,4 +178,19 @@ fn sets_foreign_keys(sql: &str) -> bool {
         _ => None,
     };
     pragma.is_some_and(|pragma| pragma.name.eq_ignore_ascii_case("foreign_keys") && pragma.value.is_some())
+}
+
+/// SQLite cannot say what a statement does to a temporary table that the script has yet to make.
+fn know_temporary_tables(all: &[SqlStatement<'_>], classes: &mut [Class]) {
+    let mut names = Vec::new();
+    for (statement, class) in all.iter().zip(classes) {
+        match statement.verb() {
+            Verb::TempSchema => names.extend(statement.created_name()),
+            Verb::Change if names.iter().any(|name| statement.mentions(name)) => {
+                class.access = Access::Local;
+                class.writes_locally = true;
+            }
+            _ => {}
+        }
+    }
 }

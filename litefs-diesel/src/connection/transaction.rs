@@ -22,6 +22,8 @@ pub(super) struct Transaction {
     savepoints: Vec<String>,
     /// Begun by a SAVEPOINT instead of BEGIN: ends with its RELEASE.
     implicit: bool,
+    /// Temporary or attached tables were changed in it: it cannot leave this node any more.
+    wrote_here: bool,
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +49,14 @@ impl Transaction {
             Stage::Remote(_) => Phase::Remote,
             Stage::Lost(_) => Phase::Lost,
         }
+    }
+
+    pub(super) fn note_local_write(&mut self) {
+        self.wrote_here = self.phase() != Phase::Autocommit;
+    }
+
+    pub(super) fn lose(&mut self, reason: &str) {
+        self.stage = Stage::Lost(reason.into());
     }
 
     pub(super) fn lost(&self) -> Error {
@@ -286,6 +296,9 @@ impl LiteFsConnection {
         shared: &Arc<Shared>,
         first: Work,
     ) -> QueryResult<Option<Reply>> {
+        if self.transaction.wrote_here {
+            return Err(super::run::split());
+        }
         let expected = match self.transaction.stage {
             Stage::Local { seen } => seen,
             _ => None,
@@ -306,7 +319,7 @@ impl LiteFsConnection {
         }
     }
 
-    /// The local part has read; COMMIT keeps what it did to temporary tables.
+    /// The local part has only read.
     fn end_local(&mut self) -> QueryResult<()> {
         if matches!(self.transaction.stage, Stage::Local { .. }) {
             let _silent = self.silence.keep();

@@ -195,6 +195,38 @@ impl<'a> SqlStatement<'a> {
         })
     }
 
+    /// The name of the table, view or whatever else CREATE makes, without quotes.
+    #[must_use]
+    pub fn created_name(&self) -> Option<&'a str> {
+        let filler = [
+            "CREATE",
+            "TEMP",
+            "TEMPORARY",
+            "UNIQUE",
+            "VIRTUAL",
+            "TABLE",
+            "VIEW",
+            "INDEX",
+            "TRIGGER",
+            "IF",
+            "NOT",
+            "EXISTS",
+        ];
+        let mut rest = self.tokens.iter().skip_while(|token| filler.iter().any(|word| token.is(word)));
+        let mut name = rest.next()?;
+        if self.word(0, "CREATE") && rest.next().is_some_and(|token| token.text == ".") {
+            name = rest.next()?;
+        }
+        self.word(0, "CREATE").then(|| unquoted(name.text))
+    }
+
+    /// Whether a word or quoted name of the statement is `name`.
+    #[must_use]
+    pub fn mentions(&self, name: &str) -> bool {
+        let named = |kind| matches!(kind, TokenKind::Word | TokenKind::Quoted);
+        self.tokens.iter().any(|token| named(token.kind) && unquoted(token.text).eq_ignore_ascii_case(name))
+    }
+
     /// The name of the savepoint in SAVEPOINT, RELEASE or ROLLBACK TO.
     #[must_use]
     pub fn savepoint_name(&self) -> Option<&'a str> {
@@ -279,6 +311,16 @@ mod tests {
         assert_eq!(pragma("PRAGMA main.journal_mode = 'delete'"), Some(("journal_mode", Some("delete"))));
         assert_eq!(pragma("pragma cache_size(-2000)"), Some(("cache_size", Some("-2000"))));
         assert_eq!(pragma("SELECT 1"), None);
+    }
+
+    #[test]
+    fn created_names_are_found_and_mentions_of_them() {
+        let created = |sql| statements(sql)[0].created_name();
+        assert_eq!(created("CREATE TEMP TABLE IF NOT EXISTS a (x)"), Some("a"));
+        assert_eq!(created("create temporary view temp.\"b c\" as select 1"), Some("b c"));
+        assert_eq!(created("DROP TABLE a"), None);
+        assert!(statements("INSERT INTO [A] VALUES (1)")[0].mentions("a"));
+        assert!(!statements("INSERT INTO ab VALUES ('x')")[0].mentions("a"));
     }
 
     #[test]
