@@ -25,7 +25,7 @@ const WARM_UP: usize = 10;
 /// How long a replica may take to have the table.
 const SYNC_LIMIT: Duration = Duration::from_secs(10);
 
-/// A primary in another process and its replica in this one. Replication goes on in both pairs alike.
+/// A primary in another process and its replica in this one.
 struct Pair {
     replica: Node,
     bare: Option<SocketAddr>,
@@ -43,6 +43,9 @@ impl Pair {
         cluster.promote("primary")?;
         let bare = primary.hear::<Ready>()?.bare;
         cluster.wait_for_sync(SYNC_LIMIT)?;
+        // Replication is LiteFS's work and goes on behind a write, not in it. With both nodes on two processors it would
+        // be measured as well, in the one pair or the other, as chance has it.
+        replica.stall_replication()?;
         Ok(Self { replica, bare, _primary: primary, _root: root })
     }
 }
@@ -55,14 +58,19 @@ pub(super) fn run(report: &mut Report) -> Result<(), Problem> {
     let runtime = tokio::runtime::Runtime::new()?;
     let server = without.bare.ok_or("the bare server did not say where it listens")?;
     let caller = Caller::connect(runtime.handle().clone(), server)?;
-    let (mut forwards, mut calls) = measure(&mut litefs.establish()?, &caller)?;
-    check(&litefs, forwards.len())?;
-    let (forward, call) = (median(&mut forwards), median(&mut calls));
+    let mut rounds = measure(&mut litefs.establish()?, &caller)?;
+    check(&litefs, rounds.len() * INSERTS)?;
+    // Round by round: what disturbs the machine for a while then disturbs both sides of a ratio.
+    let mut ratios: Vec<_> =
+        rounds.iter_mut().map(|(forwards, calls)| median(forwards) / median(calls)).collect();
+    let (mut forwards, mut calls): (Vec<_>, Vec<_>) = rounds.into_iter().unzip();
+    let p50 = |rounds: &mut Vec<Vec<f64>>| median(&mut rounds.concat());
+    let (forward, call) = (p50(&mut forwards), p50(&mut calls));
     report.add(
         "forward_vs_tarpc_ratio",
-        forward / call,
+        median(&mut ratios),
         "ratio",
-        "forwarded INSERT / bare tarpc call, at most 1.2",
+        "forwarded INSERT / bare tarpc call, median of rounds, at most 1.2",
     )?;
     report.add("forward_p50", forward, "us", "INSERT through LiteFsConnection on a replica")?;
     Ok(report.add("tarpc_p50", call, "us", "bare tarpc call that does the same INSERT")?)
@@ -72,7 +80,9 @@ fn start(replica: &Node, secret: String) -> Result<LiteFs, Problem> {
     let litefs = LiteFs::builder(&replica.database_url(DATABASE))
         .from_env()
         .secret(secret)
-        .tracker(|tracker| tracker.http_url(&replica.http_url()).require_litefs(true))
+        .tracker(|tracker| {
+            tracker.http_url(&replica.http_url()).require_litefs(true).detectors(super::AS_ON_FUSE)
+        })
         .serve(false)
         .start()?;
     match litefs.role().kind() {
@@ -81,26 +91,23 @@ fn start(replica: &Node, secret: String) -> Result<LiteFs, Problem> {
     }
 }
 
-/// Microseconds of each forwarded insert and of each bare call.
-fn measure(conn: &mut LiteFsConnection, caller: &Caller) -> Result<(Vec<f64>, Vec<f64>), Problem> {
-    let (mut forwards, mut calls) = (Vec::new(), Vec::new());
+/// Microseconds of each forwarded insert and of each bare call, round by round.
+fn measure(conn: &mut LiteFsConnection, caller: &Caller) -> Result<Vec<(Vec<f64>, Vec<f64>)>, Problem> {
+    let mut rounds = Vec::new();
     for round in 0..WARM_UP + ROUNDS {
         let mut forward = || timed(|name| Ok(items::insert(conn, name, items::PAYLOAD)? as u64));
         let call = || timed(|name| caller.insert(name, items::PAYLOAD));
-        let (forwarded, called);
-        if round % 2 == 0 {
-            forwarded = forward()?;
-            called = call()?;
+        let both = if round % 2 == 0 {
+            (forward()?, call()?)
         } else {
-            called = call()?;
-            forwarded = forward()?;
-        }
+            let called = call()?;
+            (forward()?, called)
+        };
         if round >= WARM_UP {
-            forwards.extend(forwarded);
-            calls.extend(called);
+            rounds.push(both);
         }
     }
-    Ok((forwards, calls))
+    Ok(rounds)
 }
 
 fn timed(mut insert: impl FnMut(&str) -> Result<u64, Problem>) -> Result<Vec<f64>, Problem> {

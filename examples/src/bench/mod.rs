@@ -25,9 +25,14 @@ mod server;
 use std::io::Write;
 
 use clap::{Parser, ValueEnum};
+use litefs_diesel::core::Detectors;
 
 use self::report::Report;
 use crate::Problem;
+
+/// The kernel tells nothing of LiteFS's own changes on FUSE. In the plain directory of the embedded one it would tell of
+/// each write to the database, in whose directory `.primary` lies, and waking up for that is no part of forwarding.
+const AS_ON_FUSE: Detectors = Detectors { primary_file: false, ..Detectors::ALL };
 
 /// The database of both benches.
 const DATABASE: &str = "bench.db";

@@ -32,7 +32,9 @@ pub(super) fn run_litefs() -> Result<(), Problem> {
     drop(table(&node)?);
     let _litefs = LiteFs::builder(&node.database_url(DATABASE))
         .from_env()
-        .tracker(|tracker| tracker.http_url(&node.http_url()).require_litefs(true))
+        .tracker(|tracker| {
+            tracker.http_url(&node.http_url()).require_litefs(true).detectors(super::AS_ON_FUSE)
+        })
         .listen(([127, 0, 0, 1], 0).into())
         .start()?;
     tokio::runtime::Runtime::new()?.block_on(async {

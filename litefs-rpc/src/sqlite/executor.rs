@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use diesel::connection::{Connection, LoadConnection, SimpleConnection};
 use diesel::result::QueryResult;
 use diesel::sqlite::SqliteConnection;
@@ -21,7 +23,12 @@ pub struct SqliteExecutor {
     open: Open,
     connection: Option<Ready>,
     max_rows: usize,
+    /// Statements that come again and again and were found to be harmless on their own.
+    allowed: HashSet<String>,
 }
+
+/// How many are kept. Only an application that builds its statements at run time has more; then it starts anew.
+const MAX_ALLOWED: usize = 1_024;
 
 /// A connection and what is known of its state.
 struct Ready {
@@ -38,7 +45,7 @@ impl SqliteExecutor {
     /// the size of returned rows, in bytes.
     #[must_use]
     pub fn new(open: Open, max_rows: usize) -> Self {
-        Self { open, connection: None, max_rows }
+        Self { open, connection: None, max_rows, allowed: HashSet::new() }
     }
 
     fn ready(&mut self, settings: &Settings) -> Result<&mut Ready, Refusal> {
@@ -52,6 +59,24 @@ impl SqliteExecutor {
         let ready = self.connection.insert(ready);
         ready.apply(settings).map_err(super::from_diesel)?;
         Ok(ready)
+    }
+
+    fn check_alone(&mut self, work: &Work) -> Result<(), Refusal> {
+        let (Work::Execute(statement) | Work::Query(statement)) = work else {
+            let place = if matches!(work, Work::Script(_)) { Place::Script } else { Place::Alone };
+            return check(work, place);
+        };
+        if self.allowed.contains(&statement.sql) {
+            return Ok(());
+        }
+        check(work, Place::Alone)?;
+        if statement.cacheable {
+            if self.allowed.len() >= MAX_ALLOWED {
+                self.allowed.clear();
+            }
+            self.allowed.insert(statement.sql.clone());
+        }
+        Ok(())
     }
 
     fn current(&mut self) -> Result<&mut Ready, Refusal> {
@@ -101,8 +126,7 @@ fn denied(what: String) -> Refusal {
 
 impl Executor for SqliteExecutor {
     fn write(&mut self, settings: &Settings, work: &Work) -> Result<Done, Refusal> {
-        let place = if matches!(work, Work::Script(_)) { Place::Script } else { Place::Alone };
-        check(work, place)?;
+        self.check_alone(work)?;
         self.alone(settings, work)
     }
 
@@ -297,7 +321,10 @@ impl Ready {
 
 /// Whether `total_changes()` counts what the statement does.
 fn changes_rows(sql: &str) -> bool {
-    statements(sql).first().is_some_and(|statement| statement.verb() == Verb::Change)
+    // By far the most common beginnings need no look at the rest.
+    let begins = |verb: &str| sql.get(..verb.len()).is_some_and(|start| start.eq_ignore_ascii_case(verb));
+    ["INSERT ", "UPDATE ", "DELETE "].iter().any(|verb| begins(verb))
+        || statements(sql).first().is_some_and(|statement| statement.verb() == Verb::Change)
 }
 
 /// What `last_insert_rowid()`, `changes()` and `total_changes()` say on a connection, in this order.
