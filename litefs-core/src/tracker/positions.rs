@@ -23,8 +23,6 @@ pub(crate) struct Positions {
     reopen: AtomicBool,
     waiting: AtomicUsize,
     wake: Notify,
-    /// Somebody new waits.
-    arrived: Notify,
 }
 
 /// Somebody waits for a position, as long as this lives.
@@ -46,7 +44,6 @@ impl Positions {
             reopen: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             wake: Notify::new(),
-            arrived: Notify::new(),
         }
     }
 
@@ -65,19 +62,7 @@ impl Positions {
     pub(crate) fn wait(&self) -> Waiting<'_> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         self.wake.notify_one();
-        self.arrived.notify_waiters();
         Waiting(self)
-    }
-
-    /// Passes `pause`, or less: not longer than nobody waits for a position.
-    pub(crate) async fn rest(&self, pause: Duration) {
-        let arrived = self.arrived.notified();
-        if self.waiting.load(Ordering::Relaxed) == 0 {
-            tokio::select! {
-                () = arrived => {}
-                () = tokio::time::sleep(pause) => {}
-            }
-        }
     }
 
     /// LiteFS has told of a transaction. The one that follows the known position is believed: reading the file for each

@@ -4,8 +4,6 @@ mod connection;
 mod lines;
 mod parse;
 
-use std::time::Duration;
-
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use reqwest::Client;
@@ -17,10 +15,6 @@ use super::{Detector, Sink};
 use crate::{Config, Observation};
 use connection::{Connection, StreamError};
 pub use parse::{Event, EventError, parse_event};
-
-/// LiteFS sends an event with each commit. As long as nobody waits for one, a look per millisecond is enough; under load
-/// it saves a wake-up per commit.
-const REST: Duration = Duration::from_millis(1);
 
 /// Follows the event stream: authoritative while connected, silent while nothing happens.
 ///
@@ -66,13 +60,7 @@ impl EventsDetector {
         };
         loop {
             match timeout(sink.config().quiet_after(), connection.next()).await {
-                Ok(Ok(message)) => {
-                    take_in(sink, &message);
-                    if let Err(error) = catch_up(&mut connection, sink).await {
-                        return error;
-                    }
-                    sink.shared().positions.rest(REST).await;
-                }
+                Ok(Ok(message)) => take_in(sink, &message),
                 Ok(Err(error)) => return error,
                 Err(_quiet) if confirmed(sink).await => {}
                 // What the old connection said stands until the new one has spoken or failed: an idle cluster must not lose
@@ -100,25 +88,6 @@ impl EventsDetector {
         shared.positions.refresh_soon();
         shared.info.request();
         Ok(connection)
-    }
-}
-
-/// Takes in whatever else has arrived.
-async fn catch_up(connection: &mut Connection, sink: &Sink) -> Result<(), StreamError> {
-    let mut idle = false;
-    loop {
-        match connection.next().now_or_never() {
-            Some(message) => {
-                take_in(sink, &message?);
-                idle = false;
-            }
-            None if idle => return Ok(()),
-            // The HTTP connection hands over a chunk at a time, from a task of its own.
-            None => {
-                idle = true;
-                tokio::task::yield_now().await;
-            }
-        }
     }
 }
 
