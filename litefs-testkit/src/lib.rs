@@ -57,7 +57,7 @@
 //! * Unix only; the guard against a foreign SQLite needs Linux. Each node keeps its databases in memory, once.
 //! * Replication speaks the testkit's own protocol; there is no lease server, so nobody is promoted by himself: tests
 //!   (or `POST /promote`) decide.
-//! * A dead node's special files do not answer ENOTCONN, they are gone; I/O through the VFS fails with `SQLITE_IOERR_*`.
+//! * A dead node's special files do not answer ENOTCONN, they are empty and gone; I/O through the VFS fails with `SQLITE_IOERR_*`.
 //! * A commit costs microseconds, nothing is synced to disk; see [`Control::set_commit_delay`].
 //! * No HALT lock, no `/export`, `/import`, `/metrics`, no HTTP/2, no deletion of databases.
 //! * `.lag` is written every 100 ms, not computed at each read.

@@ -57,11 +57,14 @@ impl SpecialFiles {
         self.appear(&self.mount.join(format!("{database}-pos")), &format!("{position}\n"), 0o666)
     }
 
-    /// Removes everything special, as when the mount has died.
+    /// Removes everything special, as when the mount has died. Descriptors that are kept open read nothing any more
+    /// either: on a dead mount they fail.
     pub(crate) fn remove_all<'a>(&self, databases: impl Iterator<Item = &'a str>) {
         let names = databases.map(|name| format!("{name}-pos"));
         for name in names.chain([".primary".to_owned(), ".lag".to_owned()]) {
-            let _ = remove(&self.mount.join(name));
+            let path = self.mount.join(name);
+            let _ = OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(0));
+            let _ = remove(&path);
         }
     }
 

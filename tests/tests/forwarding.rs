@@ -541,6 +541,36 @@ fn m16_a_local_write_that_litefs_rejects_after_a_demotion_is_forwarded() {
 }
 
 #[test]
+fn a_local_commit_that_litefs_drops_is_not_taken_for_done() {
+    type Write = fn(&mut litefs_diesel::LiteFsConnection) -> QueryResult<()>;
+    let item = || diesel::insert_into(items::table).values(items::name.eq("lost"));
+    let writes: [Write; 4] = [
+        |conn| diesel::insert_into(items::table).values(items::name.eq("lost")).execute(conn).map(drop),
+        |conn| {
+            let insert = diesel::insert_into(items::table).values(items::name.eq("lost"));
+            insert.returning(items::id).get_result::<i32>(conn).map(drop)
+        },
+        |conn| conn.batch_execute("INSERT INTO items (name) VALUES ('lost')"),
+        |conn| {
+            conn.transaction(|conn| {
+                diesel::sql_query("INSERT INTO items (name) VALUES ('lost')").execute(conn).map(drop)
+            })
+        },
+    ];
+    for (way, write) in writes.into_iter().enumerate() {
+        let bed = bed();
+        let mut conn = bed.conn("a");
+        item().execute(&mut conn).unwrap();
+        diesel::delete(items::table).execute(&mut conn).unwrap();
+        bed.sync();
+        bed.cluster.node("a").drop_next_commit().unwrap();
+        let Err(error) = write(&mut conn) else { panic!("way {way} was taken for done") };
+        assert_eq!(Failure::of(&error), Some(Failure::OutcomeUnknown), "{error}");
+        assert!(names(&mut bed.plain("b")).is_empty());
+    }
+}
+
+#[test]
 fn writes_go_on_through_promotions_back_and_forth() {
     let bed = bed();
     let mut conn = bed.conn("a");

@@ -203,8 +203,8 @@ fn a_replica_without_the_database_waits_for_it_and_does_not_create_it() {
         plain.batch_execute(&format!("PRAGMA journal_mode = WAL; {SCHEMA}")).unwrap();
         opened.join().unwrap();
     });
-    let count: i64 = notes::table.count().get_result(&mut handle.establish().unwrap()).unwrap();
-    assert_eq!(count, 0);
+    let mut conn = handle.establish().unwrap();
+    wait_until("the schema", || notes::table.count().get_result::<i64>(&mut conn) == Ok(0));
 }
 
 #[test]

@@ -91,8 +91,10 @@ fn start(replica: &Node, secret: String) -> Result<LiteFs, Problem> {
     }
 }
 
-/// Microseconds of each forwarded insert and of each bare call, round by round.
-fn measure(conn: &mut LiteFsConnection, caller: &Caller) -> Result<Vec<(Vec<f64>, Vec<f64>)>, Problem> {
+/// Microseconds of each forwarded insert and of each bare call of one round.
+type Round = (Vec<f64>, Vec<f64>);
+
+fn measure(conn: &mut LiteFsConnection, caller: &Caller) -> Result<Vec<Round>, Problem> {
     let mut rounds = Vec::new();
     for round in 0..WARM_UP + ROUNDS {
         let mut forward = || timed(|name| Ok(items::insert(conn, name, items::PAYLOAD)? as u64));

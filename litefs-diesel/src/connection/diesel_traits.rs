@@ -98,13 +98,17 @@ impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
                 Ready::Local => return self.local.load(source),
                 Ready::Answered(statement) => return self.load_answered(&source, &statement),
                 Ready::Collected => {
+                    let ticket = self.autocommit_ticket();
                     let collected = self.local.load(&source).and_then(|rows| {
                         collect(rows, usize::MAX)
                             .map_err(|refusal| crate::error::called(refusal.into(), None))
                     });
                     self.ran_here(class);
                     match collected {
-                        Ok(rows) => return self.scratch.replay(rows),
+                        Ok(rows) => {
+                            self.prove(ticket, !rows.is_empty())?;
+                            return self.scratch.replay(rows);
+                        }
                         Err(error) if self.was_demoted(&shared, class, &error) => {}
                         Err(error) => return Err(error),
                     }

@@ -6,6 +6,7 @@ mod diesel_traits;
 mod forward;
 mod instrumentation;
 mod plan;
+mod proof;
 mod run;
 mod scratch;
 mod script;

@@ -182,6 +182,9 @@ impl LiteFsConnection {
             self.classes.clear();
             self.transaction.note_local_write();
         }
+        if class.access == Access::Write {
+            self.transaction.note_database_write();
+        }
         if class.sets_session {
             self.settings = None;
         }
@@ -249,12 +252,16 @@ impl LiteFsConnection {
     where
         T: QueryFragment<Sqlite> + QueryId,
     {
+        let ticket = if class.access == Access::Write { self.autocommit_ticket() } else { None };
         let result = if class.writes_locally {
             self.lifting_query_only(|conn| conn.local.execute_returning_count(query))
         } else {
             self.local.execute_returning_count(query)
         };
         self.ran_here(class);
+        if let Ok(count) = result {
+            self.prove(ticket, class.counts && count > 0)?;
+        }
         let last = self.last_forwarded.map(|last| usize::try_from(last.changes).unwrap_or(0));
         result.map(|count| last.unwrap_or(count))
     }

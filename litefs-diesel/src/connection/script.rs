@@ -123,12 +123,16 @@ impl LiteFsConnection {
             // SQLite ignores it inside a transaction; the local connection does not know that it is in one.
             return self.heard(sql, |_| Ok(()));
         }
+        let ticket = if class.access == Access::Write { self.autocommit_ticket() } else { None };
         let result = if class.writes_locally {
             self.lifting_query_only(|conn| conn.local.batch_execute(sql))
         } else {
             self.local.batch_execute(sql)
         };
         self.ran_here(class);
+        if result.is_ok() {
+            self.prove(ticket, true)?;
+        }
         if class.sets_session && self.phase() == Phase::Remote {
             let shared = self.home.clone();
             result?;

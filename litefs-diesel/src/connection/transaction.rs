@@ -24,6 +24,8 @@ pub(super) struct Transaction {
     implicit: bool,
     /// Temporary or attached tables were changed in it: it cannot leave this node any more.
     wrote_here: bool,
+    /// The database was changed in it, on this node's own file.
+    wrote_database: bool,
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +55,20 @@ impl Transaction {
 
     pub(super) fn note_local_write(&mut self) {
         self.wrote_here = self.phase() != Phase::Autocommit;
+    }
+
+    pub(super) fn note_database_write(&mut self) {
+        self.wrote_database = self.phase() == Phase::LocalWrites;
+    }
+
+    /// Whether `control` is where SQLite commits what this node wrote.
+    fn commits_writes(&self, control: &Control) -> bool {
+        let ends = match control {
+            Control::Commit => true,
+            Control::Release(name) => self.implicit && self.position_of(name).is_ok_and(|at| at == 0),
+            _ => false,
+        };
+        ends && self.wrote_database
     }
 
     pub(super) fn lose(&mut self, reason: &str) {
@@ -161,6 +177,7 @@ impl LiteFsConnection {
             // Under `query_only` SQLite would first complain about the lock.
             return Err(sqlite_error("cannot start a transaction within a transaction"));
         }
+        let ticket = if self.transaction.commits_writes(control) { self.commit_ticket() } else { None };
         let result = self.local.batch_execute(sql);
         let demoted = self.transaction.phase() == Phase::LocalWrites
             && result.as_ref().err().is_some_and(crate::demotion::is_rejection);
@@ -173,7 +190,10 @@ impl LiteFsConnection {
         }
         result?;
         self.mirror(control);
-        Ok(())
+        self.prove(ticket, true).inspect_err(|_| {
+            // It is over, one way or the other.
+            self.manager = diesel::connection::AnsiTransactionManager::default();
+        })
     }
 
     fn control_remote(&mut self, shared: &Arc<Shared>, control: &Control, sql: &str) -> QueryResult<()> {
