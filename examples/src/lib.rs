@@ -1,7 +1,7 @@
 //! The programs to run first.
 //!
 //! * `cargo run --release --bin two_nodes`: a small web application on two nodes that both write ([`two_nodes`]).
-//! * `cargo run --release --bin bench`: what reading and forwarding cost ([`bench`]).
+//! * `cargo run --release --bin bench`: what reading and forwarding cost ([`mod@bench`]).
 //! * `examples/`: small programs to copy from, each run by `cargo run -p litefs-examples --example <name>`.
 //!
 //! Nothing has to be installed: LiteFS is played by `litefs-testkit`, SQLite comes with the build.

@@ -228,6 +228,27 @@ async fn refresh_until_found(tracker: &Tracker, table: &Arc<TrackingTable>, prim
 mod tests {
     use super::*;
 
+    #[test]
+    fn t2_a_row_that_says_the_same_is_not_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = dir.path().join("app.db").to_str().unwrap().to_owned();
+        let table = TrackingTable::new(&crate::LiteFs::builder(&database).build().unwrap());
+        let entry = |node: &str| Entry { node: node.into(), rpc_address: "there:1".into() };
+        table.claim(&entry("a")).unwrap();
+        // SQLite's own word on whether another connection has committed anything.
+        let mut watcher = SqliteConnection::establish(&database).unwrap();
+        let mut version = || {
+            let mut rows = watcher.load(BoundQuery::new("PRAGMA data_version", &[], false)).unwrap();
+            value(&rows.next().unwrap().unwrap().get(0).unwrap())
+        };
+        let before = version();
+        table.claim(&entry("a")).unwrap();
+        assert_eq!(version(), before);
+        table.claim(&entry("b")).unwrap();
+        assert_ne!(version(), before);
+        assert_eq!(table.read(), Some(entry("b")));
+    }
+
     #[tokio::test]
     async fn t5_a_fresh_entry_is_served_without_sqlite_and_concurrent_refreshes_are_one_query() {
         let dir = tempfile::tempdir().unwrap();
