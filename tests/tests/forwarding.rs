@@ -211,7 +211,7 @@ fn m5_rows_with_defaults_arrive_all_or_none_through_diesels_own_call() {
 }
 
 #[test]
-fn m5_x12_ten_thousand_rows_with_defaults_cost_one_round_trip_through_our_call() {
+fn x12_m5_ten_thousand_rows_with_defaults_cost_one_round_trip_through_our_call() {
     let bed = bed();
     let mut conn = bed.conn("b");
     let insert = |rows| diesel::insert_into(items::table).values(rows);

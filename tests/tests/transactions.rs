@@ -148,7 +148,7 @@ fn x4_a_transaction_whose_reads_are_old_fails_with_nothing_applied_and_a_retry_s
 
 #[test]
 fn x5_two_replicas_increment_one_counter_without_losing_one() {
-    const EACH: i32 = 200;
+    const EACH: i32 = 1_000;
     let bed = Bed::start(&["a", "b", "c"]);
     bed.schema(SCHEMA);
     bed.schema("INSERT INTO counters VALUES (1, 0)");

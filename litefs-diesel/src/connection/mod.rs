@@ -13,6 +13,7 @@ mod script;
 mod session_functions;
 mod transaction;
 mod transaction_calls;
+mod transaction_state;
 
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ use litefs_rpc::wire::{Effects, RowSet, Settings, Value};
 
 use self::instrumentation::Silence;
 use self::scratch::Scratch;
-use self::transaction::Transaction;
+use self::transaction_state::Transaction;
 use crate::access::{Access, Class, ClassCache};
 use crate::consistency::{Consistency, Marks};
 use crate::litefs::Shared;
