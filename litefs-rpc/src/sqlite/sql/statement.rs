@@ -212,9 +212,11 @@ impl<'a> SqlStatement<'a> {
             "NOT",
             "EXISTS",
         ];
-        let mut rest = self.tokens.iter().skip_while(|token| filler.iter().any(|word| token.is(word)));
+        // `temp.name`: the schema looks like one of the words.
+        let filler = |token: &&Token<'_>| token.text == "." || filler.iter().any(|word| token.is(word));
+        let mut rest = self.tokens.iter().skip_while(filler);
         let mut name = rest.next()?;
-        if self.word(0, "CREATE") && rest.next().is_some_and(|token| token.text == ".") {
+        if rest.next().is_some_and(|token| token.text == ".") {
             name = rest.next()?;
         }
         self.word(0, "CREATE").then(|| unquoted(name.text))
@@ -318,6 +320,7 @@ mod tests {
         let created = |sql| statements(sql)[0].created_name();
         assert_eq!(created("CREATE TEMP TABLE IF NOT EXISTS a (x)"), Some("a"));
         assert_eq!(created("create temporary view temp.\"b c\" as select 1"), Some("b c"));
+        assert_eq!(created("CREATE TABLE main.a (x)"), Some("a"));
         assert_eq!(created("DROP TABLE a"), None);
         assert!(statements("INSERT INTO [A] VALUES (1)")[0].mentions("a"));
         assert!(!statements("INSERT INTO ab VALUES ('x')")[0].mentions("a"));
