@@ -5,11 +5,12 @@ use diesel::query_builder::{
     BatchInsert, InsertStatement, Query, QueryFragment, ReturningClause, ValuesClause,
 };
 use diesel::query_dsl::CompatibleType;
-use diesel::result::{Error, QueryResult};
+use diesel::result::QueryResult;
 use diesel::sqlite::Sqlite;
 use litefs_rpc::wire::{Answer, Statement};
 
 use crate::LiteFsConnection;
+use crate::connection::unexpected;
 
 /// Inserts many rows at the cost of one.
 ///
@@ -53,7 +54,7 @@ pub trait BatchInsertDsl: Sized {
     {
         let statements = self.into_statements(conn)?;
         match conn.run_batch(statements, false)? {
-            Answer::Count(count) => Ok(usize::try_from(count).unwrap_or(usize::MAX)),
+            Answer::Counts(counts) => Ok(usize::try_from(counts.iter().sum::<u64>()).unwrap_or(usize::MAX)),
             other => Err(unexpected(&other)),
         }
     }
@@ -125,7 +126,3 @@ where
 }
 
 impl<T: IntoStatements> BatchInsertDsl for T {}
-
-fn unexpected(answer: &Answer) -> Error {
-    crate::Failure::Protocol.error(format!("a batch insert was answered with {answer:?}"))
-}

@@ -46,11 +46,15 @@ pub enum Failure {
     TransactionLost,
     /// This node did not catch up in time and the policy is to fail rather than to read old data.
     Behind,
+    /// This node's copy of the database has not the schema yet: a migration has not arrived here within
+    /// `forward_timeout` (it is applied on the primary; running the migrations again does nothing but wait), or a
+    /// statement names what the copy does not have while the primary is ahead of it (nothing was applied).
+    SchemaSkew,
     /// The primary did something that the protocol does not allow.
     Protocol,
 }
 
-const CODES: [(Failure, &str); 12] = [
+const CODES: [(Failure, &str); 13] = [
     (Failure::NoPrimary, "litefs: no primary"),
     (Failure::Unreachable, "litefs: unreachable"),
     (Failure::Incompatible, "litefs: incompatible"),
@@ -62,6 +66,7 @@ const CODES: [(Failure, &str); 12] = [
     (Failure::SnapshotMoved, "litefs: snapshot moved"),
     (Failure::TransactionLost, "litefs: transaction lost"),
     (Failure::Behind, "litefs: behind"),
+    (Failure::SchemaSkew, "litefs: schema skew"),
     (Failure::Protocol, "litefs: protocol"),
 ];
 
@@ -77,8 +82,8 @@ impl Failure {
     /// Whether nothing was applied and the same call may well succeed later.
     #[must_use]
     pub fn may_retry(self) -> bool {
-        use Failure::{Behind, Busy, NoPrimary, SnapshotMoved, TransactionLost, Unreachable};
-        matches!(self, NoPrimary | Unreachable | Busy | SnapshotMoved | TransactionLost | Behind)
+        use Failure::{Behind, Busy, NoPrimary, SchemaSkew, SnapshotMoved, TransactionLost, Unreachable};
+        matches!(self, NoPrimary | Unreachable | Busy | SnapshotMoved | TransactionLost | Behind | SchemaSkew)
     }
 
     fn code(self) -> &'static str {
@@ -91,7 +96,9 @@ impl Failure {
             Failure::SnapshotMoved => DatabaseErrorKind::SerializationFailure,
             Failure::OutcomeUnknown | Failure::TransactionLost => DatabaseErrorKind::ClosedConnection,
             Failure::Rejected => DatabaseErrorKind::ReadOnlyTransaction,
-            Failure::Denied | Failure::Behind | Failure::Protocol => DatabaseErrorKind::Unknown,
+            Failure::Denied | Failure::Behind | Failure::SchemaSkew | Failure::Protocol => {
+                DatabaseErrorKind::Unknown
+            }
             Failure::NoPrimary
             | Failure::Unreachable
             | Failure::Incompatible

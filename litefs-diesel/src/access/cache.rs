@@ -25,10 +25,15 @@ impl ClassCache {
     }
 
     pub(crate) fn put_id(&mut self, id: TypeId, class: Class) {
-        self.by_id.insert(id, class);
+        if !class.guessed {
+            self.by_id.insert(id, class);
+        }
     }
 
     pub(crate) fn put_text(&mut self, sql: String, class: Class) {
+        if class.guessed {
+            return;
+        }
         if self.by_text.len() >= MAX_TEXTS {
             self.by_text.clear();
         }

@@ -31,6 +31,8 @@ pub(crate) struct Class {
     pub(crate) split: bool,
     /// There is nothing to run, or more than one statement.
     pub(crate) single: bool,
+    /// SQLite could not prepare it here; the class is a guess that must not outlive the moment.
+    pub(crate) guessed: bool,
 }
 
 impl Class {
@@ -47,11 +49,36 @@ impl Class {
             refused: false,
             split: false,
             single: true,
+            guessed: false,
         }
     }
 
     /// SQL text without a statement, or with several: SQLite prepares the first and ignores the rest.
     pub(crate) const NOTHING: Self = Self { single: false, ..Self::new(Access::Local) };
+
+    /// What two statements are that run in one place.
+    pub(crate) fn with(self, other: Self) -> Self {
+        let access = match (self.access, other.access) {
+            (Access::Write, _) | (_, Access::Write) => Access::Write,
+            (Access::Read, _) | (_, Access::Read) => Access::Read,
+            _ => Access::Local,
+        };
+        let writes_locally = self.writes_locally || other.writes_locally;
+        Self {
+            access,
+            writes_locally,
+            sets_session: self.sets_session || other.sets_session,
+            counts: self.counts || other.counts,
+            inserts: self.inserts || other.inserts,
+            asks_session: self.asks_session || other.asks_session,
+            control: self.control || other.control,
+            query_only: self.query_only || other.query_only,
+            refused: self.refused || other.refused,
+            split: self.split || other.split || (access == Access::Write && writes_locally),
+            single: self.single && other.single,
+            guessed: self.guessed || other.guessed,
+        }
+    }
 
     /// It reads the database and that is all there is to it.
     pub(crate) fn is_plain_read(&self) -> bool {

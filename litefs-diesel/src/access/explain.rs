@@ -18,7 +18,7 @@ pub(crate) fn classify_with(connection: &mut SqliteConnection, statement: &SqlSt
     );
     // An error means that SQLite cannot prepare it here; the statement itself will say so where it runs.
     let program = if asks_sqlite { explain(connection, statement.sql).ok() } else { None };
-    classify(statement, program)
+    Class { guessed: asks_sqlite && program.is_none(), ..classify(statement, program) }
 }
 
 fn explain(connection: &mut SqliteConnection, sql: &str) -> QueryResult<Program> {

@@ -7,54 +7,135 @@ use diesel::deserialize::FromSqlRow;
 use diesel::query_builder::QueryFragment;
 use diesel::result::{Error, QueryResult};
 use diesel::sqlite::Sqlite;
+use litefs_rpc::sqlite::sql::{Verb, statements};
 use litefs_rpc::sqlite::{BoundQuery, collect};
 use litefs_rpc::wire::{Answer, RowSet, Statement, Work};
 
 use super::LiteFsConnection;
 use super::destination::{Destination, Phase};
+use super::run::{changed_again, refusal, split};
 use crate::access::{Access, Class};
 use crate::litefs::Shared;
 
+/// A batch is a transaction, and what steers or leaves one has no place in it.
+fn check_batchable(sql: &str) -> QueryResult<()> {
+    match statements(sql).as_slice() {
+        [one] if matches!(one.verb(), Verb::Read | Verb::Change | Verb::Schema | Verb::TempSchema | Verb::Unknown) => Ok(()),
+        _ => Err(crate::Failure::Denied.error(format!(
+            "a batch is a transaction of single statements that read or change tables, so {sql:?} cannot be in it"
+        ))),
+    }
+}
+
+/// An answer of another kind than was asked for.
+pub(crate) fn unexpected(answer: &Answer) -> Error {
+    crate::Failure::Protocol.error(format!("a batch was answered with {answer:?}"))
+}
+
 impl LiteFsConnection {
+    /// Runs several statements, all or none of them, at the cost of one: on a replica BEGIN, the statements and COMMIT
+    /// travel in one request. Within a transaction they run behind a savepoint, and only they are undone if one
+    /// fails. Returns how many rows each has changed.
+    ///
+    /// Rows that statements return are dropped; [`BatchInsertDsl`](crate::BatchInsertDsl) gives those of inserts.
+    ///
+    /// # Errors
+    /// What the first failing statement gives; nothing is applied then. [`Failure::Denied`](crate::Failure::Denied) for
+    /// BEGIN, COMMIT and the like, and for PRAGMAs that set something.
+    ///
+    /// ```
+    /// use diesel::prelude::*;
+    /// use litefs_diesel::LiteFsConnection;
+    ///
+    /// diesel::table! { accounts { id -> Integer, balance -> Integer, } }
+    ///
+    /// # let mut conn = LiteFsConnection::establish(":memory:")?;
+    /// # diesel::sql_query("CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER NOT NULL)").execute(&mut conn)?;
+    /// let changed = conn.execute_batch(&[
+    ///     &diesel::insert_into(accounts::table).values((accounts::id.eq(1), accounts::balance.eq(100))),
+    ///     &diesel::insert_into(accounts::table).values((accounts::id.eq(2), accounts::balance.eq(0))),
+    ///     &diesel::update(accounts::table.find(1)).set(accounts::balance.eq(accounts::balance - 40)),
+    ///     &diesel::update(accounts::table.find(2)).set(accounts::balance.eq(accounts::balance + 40)),
+    /// ])?;
+    /// assert_eq!(changed, [1, 1, 1, 1]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn execute_batch(&mut self, queries: &[&dyn QueryFragment<Sqlite>]) -> QueryResult<Vec<usize>> {
+        let captured = queries.iter().map(|query| self.scratch.capture(query));
+        let statements = captured.collect::<QueryResult<Vec<_>>>()?;
+        statements.iter().try_for_each(|statement| check_batchable(&statement.sql))?;
+        match self.run_batch(statements, false)? {
+            Answer::Counts(counts) => {
+                Ok(counts.into_iter().map(|count| usize::try_from(count).unwrap_or(usize::MAX)).collect())
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// One row of a batch as text and values.
     pub(crate) fn capture_row<T: QueryFragment<Sqlite>>(&mut self, insert: &T) -> QueryResult<Statement> {
         let statement = self.scratch.capture(insert)?;
         Ok(Statement { cacheable: true, ..statement })
     }
 
-    /// Runs the statements, all or none, in one round trip at most if no transaction has to be moved. Inserts into
-    /// temporary tables cannot be mixed with others: the first statement tells where all of them belong.
+    /// Runs the statements, all or none, in one round trip at most if no transaction has to be moved.
     pub(crate) fn run_batch(&mut self, statements: Vec<Statement>, rows: bool) -> QueryResult<Answer> {
-        let Some(first) = statements.first() else {
-            return Ok(if rows { Answer::Rows(RowSet::default()) } else { Answer::Count(0) });
-        };
+        if statements.is_empty() {
+            return Ok(if rows { Answer::Rows(RowSet::default()) } else { Answer::Counts(Vec::new()) });
+        }
         let Some((shared, _)) = self.clustered() else {
             return self.batch_here(&statements, rows);
         };
         let shared = Arc::clone(shared);
-        self.follow_role(&shared)?;
-        let class = self.class_of_text(first.sql.clone())?;
-        let sql = first.sql.clone();
-        let phase = self.phase();
-        match self.destination(&shared, class, phase, &|| sql.clone()) {
-            Destination::Local if class.writes_locally => {
-                self.lifting_query_only(|conn| conn.batch_here(&statements, rows))
-            }
-            Destination::Local => {
-                self.prepare_local(&shared, class)?;
-                let result = self.batch_here(&statements, rows);
-                match result {
-                    Err(error) if self.was_demoted(&shared, class, &error) => {
-                        self.run_batch(statements, rows)
-                    }
-                    result => result,
+        self.run_held_back(&shared)?;
+        // Twice at most: a role that changes in between is followed once, then the error stands.
+        for _ in 0..2 {
+            self.follow_role(&shared)?;
+            let class = self.class_of_batch(&statements)?;
+            self.check_query_only(class)?;
+            let text =
+                || statements.iter().map(|statement| statement.sql.as_str()).collect::<Vec<_>>().join(";");
+            let here = match self.destination(&shared, class, self.phase(), &text) {
+                Destination::Local if class.writes_locally => {
+                    self.lifting_query_only(|conn| conn.batch_here(&statements, rows))
                 }
+                Destination::Local => {
+                    self.prepare_local(&shared, class)?;
+                    self.batch_here(&statements, rows)
+                }
+                Destination::Reject(reason) => return Err(crate::Failure::Rejected.error(reason)),
+                Destination::Split => return Err(split()),
+                Destination::Lost => return Err(self.transaction.lost()),
+                Destination::Demoted => return Err(self.demoted()),
+                elsewhere => match self.batch_elsewhere(&shared, class, &elsewhere, &statements, rows)? {
+                    Some(answer) => return Ok(answer),
+                    None => continue,
+                },
+            };
+            match here {
+                Err(error) if self.was_demoted(&shared, class, &error) => {}
+                result => return result,
             }
-            Destination::Reject(reason) => Err(crate::Failure::Rejected.error(reason)),
-            Destination::Lost => Err(self.transaction.lost()),
-            Destination::Demoted => Err(self.demoted()),
-            destination => self.batch_elsewhere(&shared, class, &destination, statements, rows),
         }
+        Err(changed_again())
+    }
+
+    /// One class for all: they go to one place or are refused.
+    fn class_of_batch(&mut self, statements: &[Statement]) -> QueryResult<Class> {
+        let mut all = Class { single: true, ..Class::NOTHING };
+        let mut before: Option<&Statement> = None;
+        for statement in statements {
+            if before.is_some_and(|before| before.sql == statement.sql) {
+                continue;
+            }
+            before = Some(statement);
+            let class = self.class_of_text(statement.sql.clone())?;
+            if class.refused {
+                return Err(refusal(&statement.sql));
+            }
+            all = all.with(class);
+        }
+        Ok(all)
     }
 
     /// The user's instrumentation hears one query: the first row's, which stands for all.
@@ -63,26 +144,21 @@ impl LiteFsConnection {
         shared: &Arc<Shared>,
         class: Class,
         destination: &Destination,
-        statements: Vec<Statement>,
+        statements: &[Statement],
         rows: bool,
-    ) -> QueryResult<Answer> {
+    ) -> QueryResult<Option<Answer>> {
         let text = statements[0].sql.clone();
         let text = StrQueryHelper::new(&text);
         self.local.instrumentation().on_connection_event(InstrumentationEvent::start_query(&text));
-        let work = Work::Batch { statements: statements.clone(), rows };
+        let work = Work::Batch { statements: statements.to_vec(), rows };
         let result = self.carry(shared, Access::Write, destination, work);
         let event = InstrumentationEvent::finish_query(&text, result.as_ref().err());
         self.local.instrumentation().on_connection_event(event);
-        match result? {
-            Some(reply) => {
-                self.remember(class.counts, class.inserts, reply.effects);
-                Ok(reply.answer)
-            }
-            None => {
-                self.follow_role(shared)?;
-                self.batch_here(&statements, rows)
-            }
+        let reply = result?;
+        if let Some(reply) = &reply {
+            self.remember(class.counts, class.inserts, reply.effects);
         }
+        Ok(reply.map(|reply| reply.answer))
     }
 
     fn batch_here(&mut self, statements: &[Statement], rows: bool) -> QueryResult<Answer> {
@@ -92,11 +168,11 @@ impl LiteFsConnection {
             if let (Phase::Pending, Some(shared)) = (conn.phase(), conn.home.clone()) {
                 conn.begin_local(&shared)?;
             }
-            let (mut count, mut all) = (0, RowSet::default());
+            let (mut counts, mut all) = (Vec::new(), RowSet::default());
             for statement in statements {
                 let query = BoundQuery::new(&statement.sql, &statement.params, statement.cacheable);
                 if !rows {
-                    count += conn.local.execute_returning_count(&query)? as u64;
+                    counts.push(conn.local.execute_returning_count(&query)? as u64);
                     continue;
                 }
                 let mut more = collect(conn.local.load(query)?, usize::MAX)
@@ -104,7 +180,7 @@ impl LiteFsConnection {
                 all.columns = more.columns;
                 all.values.append(&mut more.values);
             }
-            Ok::<_, Error>(if rows { Answer::Rows(all) } else { Answer::Count(count) })
+            Ok::<_, Error>(if rows { Answer::Rows(all) } else { Answer::Counts(counts) })
         })
     }
 

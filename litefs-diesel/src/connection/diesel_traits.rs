@@ -28,7 +28,7 @@ impl SimpleConnection for LiteFsConnection {
         match self.clustered() {
             Some((shared, _)) => {
                 let shared = Arc::clone(shared);
-                self.batch(&shared, query)
+                self.script_or_migration(&shared, query)
             }
             None => self.local.batch_execute(query),
         }
@@ -82,13 +82,14 @@ impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
             Some((shared, stamp)) if !self.goes_straight::<T>(shared, stamp) => Arc::clone(shared),
             _ => return self.local.load(source),
         };
+        self.before_statement(&shared, &source)?;
         let class = self.class_of(&source)?;
         if class.query_only {
             let rows = self.query_only_pragma(&sql_of(&source)?)?;
             return self.scratch.replay(rows);
         }
         if class.control {
-            self.batch(&shared, &sql_of(&source)?)?;
+            self.script_or_migration(&shared, &sql_of(&source)?)?;
             return self.scratch.replay(RowSet::default());
         }
         // Twice at most: a role that changes in between is followed once, then the error stands.
@@ -190,8 +191,7 @@ impl MultiConnectionHelper for LiteFsConnection {
 
 impl MigrationConnection for LiteFsConnection {
     fn setup(&mut self) -> QueryResult<usize> {
-        use diesel::RunQueryDsl;
-        diesel::sql_query(diesel::migration::CREATE_MIGRATIONS_TABLE).execute(self)
+        self.begin_migrating()
     }
 }
 

@@ -5,6 +5,7 @@ mod destination;
 mod diesel_traits;
 mod forward;
 mod instrumentation;
+mod migrations;
 mod plan;
 mod proof;
 mod run;
@@ -25,7 +26,9 @@ use litefs_rpc::client::Link;
 use litefs_rpc::sqlite::sql::{SqlStatement, statements};
 use litefs_rpc::wire::{Effects, RowSet, Settings, Value};
 
+pub(crate) use self::batch::unexpected;
 use self::instrumentation::Silence;
+use self::migrations::Migrating;
 use self::scratch::Scratch;
 use self::transaction_state::Transaction;
 use crate::access::{Access, Class, ClassCache};
@@ -67,6 +70,7 @@ pub struct LiteFsConnection {
     classes: ClassCache,
     transaction: Transaction,
     manager: AnsiTransactionManager,
+    migrating: Migrating,
     silence: Silence,
     /// The link used last and the role it was used in.
     link: Option<(RoleStamp, Arc<Link>)>,
@@ -111,6 +115,7 @@ impl LiteFsConnection {
             classes: ClassCache::default(),
             transaction: Transaction::default(),
             manager: AnsiTransactionManager::default(),
+            migrating: Migrating::default(),
             silence: Silence::default(),
             link: None,
             settings: None,

@@ -139,22 +139,23 @@ impl LiteFsConnection {
             Some(marks) => marks,
             None => self.primary_position(shared, deadline)?,
         };
+        if self.is_visible(shared, marks, deadline) { Ok(Route::Local) } else { self.behind(shared) }
+    }
+
+    /// Waits until the local file has all of `marks`.
+    pub(super) fn is_visible(&mut self, shared: &Arc<Shared>, marks: Marks, deadline: Instant) -> bool {
         // The file may have come far enough without anybody having said so yet.
         if shared.tracker.read_position().is_ok_and(|position| position.txid >= marks.highest()) {
-            return Ok(Route::Local);
+            return true;
         }
         let (tracker, forwarder) = (shared.tracker.clone(), Arc::clone(&shared.forwarder));
         let waiting = make_visible(tracker, forwarder, marks.clone(), deadline.into());
-        match shared.io.wait(waiting) {
-            Some(Visibility::Here(settled)) => {
-                shared.watermark.settle(&marks, &settled);
-                if self.own_marks == marks {
-                    self.own_marks = settled;
-                }
-                Ok(Route::Local)
-            }
-            _ => self.behind(shared),
+        let Some(Visibility::Here(settled)) = shared.io.wait(waiting) else { return false };
+        shared.watermark.settle(&marks, &settled);
+        if self.own_marks == marks {
+            self.own_marks = settled;
         }
+        true
     }
 
     pub(super) fn primary_position(&mut self, shared: &Arc<Shared>, deadline: Instant) -> QueryResult<Marks> {
@@ -191,6 +192,34 @@ impl LiteFsConnection {
                     .error(format!("this node has not caught up with what must be seen within {waited:?}")))
             }
         }
+    }
+
+    /// SQLite could not prepare this here. It may have been too early; or the schema has not arrived, and then the
+    /// error should say so rather than that there is no such table.
+    pub(super) fn check_schema(&mut self, shared: &Arc<Shared>, sql: &str) -> QueryResult<()> {
+        if self.is_writable(shared) || !self.classify_text(sql).guessed {
+            return Ok(());
+        }
+        let Some(missing) = self.missing_here(sql) else { return Ok(()) };
+        let deadline = Instant::now() + shared.options.read_timeout;
+        let ahead = self.primary_position(shared, deadline).map(|marks| marks.highest());
+        let here = shared.tracker.read_position().map(|position| position.txid);
+        match (ahead, here) {
+            (Ok(ahead), Ok(here)) if ahead > here => Err(Failure::SchemaSkew.error(format!(
+                "{missing}; this node is at transaction {here}, the primary is at {ahead}: the schema may be on its way"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// What SQLite misses in the schema, in its own words; `None` where the statement fails for another reason.
+    fn missing_here(&mut self, sql: &str) -> Option<String> {
+        use diesel::connection::LoadConnection;
+        let _silent = self.silence.keep();
+        let explain = format!("EXPLAIN {sql}");
+        let prepared = self.local.load(litefs_rpc::sqlite::BoundQuery::new(&explain, &[], false));
+        let message = prepared.err()?.to_string();
+        message.starts_with("no such ").then_some(message)
     }
 
     /// The session PRAGMAs as they stand, read from the local connection after each change.

@@ -62,6 +62,9 @@ impl LiteFsConnection {
             let pending = self.phase() == Phase::Pending;
             return Ok(Ready::Elsewhere(if pending { Destination::Move } else { Destination::Primary }));
         }
+        if class.guessed && class.access == Access::Read {
+            self.check_schema(shared, &sql_of(query)?)?;
+        }
         if class.asks_session && (self.last_forwarded.is_some() || self.forwarded_changes > 0) {
             return Ok(Ready::Answered(self.capture(class, query)?));
         }
@@ -220,10 +223,13 @@ impl LiteFsConnection {
             return self.local.execute_returning_count(query);
         };
         let shared = Arc::clone(shared);
+        if self.is_migrated_already(&shared, query)? {
+            return Ok(1);
+        }
         let class = self.class_of(query)?;
         // A PRAGMA that concerns the transaction on the primary goes there too, as one in a script does.
         if class.control || class.query_only || (class.sets_session && self.phase() == Phase::Remote) {
-            return self.batch(&shared, &sql_of(query)?).map(|()| 0);
+            return self.run_script(&shared, &sql_of(query)?).map(|()| 0);
         }
         // Twice at most: a role that changes in between is followed once, then the error stands.
         for _ in 0..2 {

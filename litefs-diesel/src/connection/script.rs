@@ -17,7 +17,7 @@ use crate::router::Route;
 
 impl LiteFsConnection {
     /// Several statements without parameters, or one that steers the transaction.
-    pub(super) fn batch(&mut self, shared: &Arc<Shared>, sql: &str) -> QueryResult<()> {
+    pub(super) fn run_script(&mut self, shared: &Arc<Shared>, sql: &str) -> QueryResult<()> {
         self.follow_role(shared)?;
         let all = statements(sql);
         let mut classes: Vec<_> = all.iter().map(|statement| self.classify_statement(statement)).collect();

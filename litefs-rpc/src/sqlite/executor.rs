@@ -263,11 +263,11 @@ impl Ready {
     /// All statements, one after the other. Stops at the first error; the caller undoes what came before.
     fn batch(&mut self, statements: &[Statement], rows: bool, max_rows: usize) -> Result<Done, Refusal> {
         let before = self.total_changes;
-        let (mut count, mut all) = (0, RowSet::default());
+        let (mut counts, mut all) = (Vec::new(), RowSet::default());
         let mut left = max_rows;
         for statement in statements {
             if !rows {
-                count += self.count(statement)?;
+                counts.push(self.count(statement)?);
                 continue;
             }
             let mut more = self.rows(statement, left)?;
@@ -277,7 +277,7 @@ impl Ready {
             }
             all.values.append(&mut more.values);
         }
-        let answer = if rows { Answer::Rows(all) } else { Answer::Count(count) };
+        let answer = if rows { Answer::Rows(all) } else { Answer::Counts(counts) };
         let counted = statements.iter().all(|statement| changes_rows(&statement.sql));
         self.done(answer, Some(before).filter(|_| counted))
     }

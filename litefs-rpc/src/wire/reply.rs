@@ -22,6 +22,8 @@ pub struct Reply {
 pub enum Answer {
     /// The number of changed rows.
     Count(u64),
+    /// The number of changed rows of each statement of a batch, in order.
+    Counts(Vec<u64>),
     /// The rows of a query.
     Rows(RowSet),
     /// A script ran to its end.

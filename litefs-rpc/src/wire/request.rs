@@ -62,8 +62,8 @@ pub enum Work {
     Query(Statement),
     /// Several statements without parameters, run one after the other as `sqlite3_exec` does.
     Script(String),
-    /// Several statements with parameters, all or none of them: answered with the sum of the changed rows, or with
-    /// the rows of all, which then have the same columns.
+    /// Several statements with parameters, all or none of them: answered with the number of changed rows of each, or
+    /// with the rows of all, which then have the same columns.
     Batch {
         /// The statements, in order.
         statements: Vec<Statement>,

@@ -1,0 +1,2 @@
+ALTER TABLE notes ADD COLUMN words INTEGER NOT NULL DEFAULT 1;
+UPDATE notes SET words = words + 1;

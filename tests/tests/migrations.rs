@@ -1,0 +1,196 @@
+//! Migrations from any node: scenario X11 of the acceptance list.
+
+use std::sync::Barrier;
+use std::time::Duration;
+
+use diesel::connection::SimpleConnection;
+use diesel::migration::MigrationConnection;
+use diesel::prelude::*;
+use diesel::r2d2::Pool;
+use diesel::sqlite::Sqlite;
+use diesel_migrations::{EmbeddedMigrations, FileBasedMigrations, MigrationHarness, embed_migrations};
+use litefs_diesel::{Consistency, Failure};
+use litefs_tests::{Bed, wait_until};
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
+
+diesel::table! { notes { id -> Integer, text -> Text, words -> Integer, } }
+
+/// What the migrations leave behind if each ran once.
+const ONCE: [(i32, i32); 2] = [(1, 2), (2, 2)];
+
+fn rows(conn: &mut impl diesel::connection::LoadConnection<Backend = Sqlite>) -> Vec<(i32, i32)> {
+    notes::table.select((notes::id, notes::words)).order(notes::id).load(conn).unwrap()
+}
+
+#[test]
+fn x11_migrations_on_a_replica_are_applied_on_the_primary_and_are_here_on_return() {
+    let bed = Bed::start(&["a", "b"]);
+    // Slow enough that a migration which did not wait would be seen to return too early.
+    bed.cluster.node("b").set_replication_delay(Duration::from_millis(100)).unwrap();
+    let mut conn = bed.conn("b");
+    assert_eq!(conn.run_pending_migrations(MIGRATIONS).unwrap().len(), 3);
+    // Another connection, and not even ours: nobody waits for anything any more.
+    assert_eq!(rows(&mut bed.plain("b")), ONCE);
+    assert_eq!(rows(&mut bed.plain("a")), ONCE);
+    assert!(bed.conn("b").run_pending_migrations(MIGRATIONS).unwrap().is_empty());
+}
+
+#[test]
+fn x11_migrations_from_files() {
+    let bed = Bed::start(&["a", "b"]);
+    let files = || FileBasedMigrations::from_path(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap();
+    let mut conn = bed.conn("b");
+    assert_eq!(conn.run_pending_migrations(files()).unwrap().len(), 3);
+    assert_eq!(rows(&mut bed.plain("b")), ONCE);
+    conn.revert_last_migration(files()).unwrap();
+    conn.run_pending_migrations(files()).unwrap();
+    assert_eq!(rows(&mut bed.plain("b")), ONCE);
+}
+
+#[test]
+fn x11_five_replicas_and_the_primary_at_the_same_time_apply_each_migration_once() {
+    const NODES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+    let bed = Bed::start(&NODES);
+    bed.conn("a").setup().unwrap();
+    bed.sync();
+    let start = Barrier::new(NODES.len());
+    let applied: usize = std::thread::scope(|scope| {
+        let run = |name: &'static str| {
+            let (bed, start) = (&bed, &start);
+            move || {
+                let mut conn = bed.conn(name);
+                // Everybody has the same list of what is pending.
+                assert_eq!(conn.pending_migrations(MIGRATIONS).unwrap().len(), 3);
+                start.wait();
+                let applied = conn.run_pending_migrations(MIGRATIONS).unwrap().len();
+                assert_eq!(rows(&mut bed.plain(name)), ONCE, "{name}");
+                applied
+            }
+        };
+        let runners: Vec<_> = NODES.iter().map(|name| scope.spawn(run(name))).collect();
+        runners.into_iter().map(|runner| runner.join().unwrap()).sum()
+    });
+    assert!(applied >= 3);
+    assert_eq!(rows(&mut bed.plain("a")), ONCE);
+}
+
+/// The race at its narrowest: this node has its list, another one migrates, then this one goes on.
+#[test]
+fn x11_a_migration_that_another_node_has_applied_meanwhile_is_not_applied_again() {
+    for node in ["a", "b"] {
+        let bed = Bed::start(&["a", "b", "c"]);
+        let mut pool = Pool::builder().max_size(1).build(bed.litefs(node).connection_manager()).unwrap().get().unwrap();
+        let pending = pool.pending_migrations(MIGRATIONS).unwrap();
+        bed.conn("c").run_pending_migrations(MIGRATIONS).unwrap();
+        pool.run_migrations(&pending).unwrap();
+        assert_eq!(rows(&mut bed.plain("a")), ONCE, "{node}");
+        let reverted = pool.applied_migrations().unwrap();
+        assert_eq!(reverted.len(), 3);
+        // And back: the last one is reverted by both.
+        bed.conn("c").revert_last_migration(MIGRATIONS).unwrap();
+        let last = MigrationSourceExt::last(&MIGRATIONS);
+        pool.revert_migration(&*last).unwrap();
+        bed.sync();
+        assert_eq!(pool.applied_migrations().unwrap().len(), 2, "{node}");
+    }
+}
+
+/// The migration with the highest version.
+trait MigrationSourceExt {
+    fn last(&self) -> Box<dyn diesel::migration::Migration<Sqlite>>;
+}
+
+impl MigrationSourceExt for EmbeddedMigrations {
+    fn last(&self) -> Box<dyn diesel::migration::Migration<Sqlite>> {
+        use diesel::migration::MigrationSource;
+        let all = self.migrations().unwrap().into_iter();
+        all.max_by_key(|migration: &Box<dyn diesel::migration::Migration<Sqlite>>| {
+            migration.name().version().to_string()
+        })
+        .unwrap()
+    }
+}
+
+#[test]
+fn x11_a_migration_that_does_not_arrive_in_time_says_so_and_waits_when_run_again() {
+    let bed = Bed::configured(&["a", "b"], |_, builder| builder.forward_timeout(Duration::from_millis(500)));
+    let mut conn = bed.conn("b");
+    conn.setup().unwrap();
+    bed.sync();
+    bed.cluster.node("b").stall_replication().unwrap();
+    let error = conn.run_pending_migrations(MIGRATIONS).unwrap_err();
+    let error = error.downcast::<diesel::result::Error>().unwrap();
+    assert_eq!(Failure::of(&error), Some(Failure::SchemaSkew), "{error}");
+    bed.cluster.node("b").resume_replication().unwrap();
+    conn.run_pending_migrations(MIGRATIONS).unwrap();
+    assert_eq!(rows(&mut bed.plain("b")), ONCE);
+}
+
+#[test]
+fn a_node_with_nothing_to_migrate_needs_no_primary() {
+    let bed = Bed::start(&["a", "b"]);
+    bed.conn("a").run_pending_migrations(MIGRATIONS).unwrap();
+    bed.sync();
+    assert!(bed.conn("b").run_pending_migrations(MIGRATIONS).unwrap().is_empty());
+    assert_eq!(bed.litefs("b").round_trips(), 0);
+}
+
+#[test]
+fn a_failing_migration_leaves_nothing_and_its_error_is_sqlites() {
+    let bed = Bed::start(&["a", "b"]);
+    let mut conn = bed.conn("b");
+    bed.schema("CREATE TABLE notes (id INTEGER PRIMARY KEY)");
+    let error = conn.run_pending_migrations(MIGRATIONS).unwrap_err();
+    assert!(error.to_string().contains("table notes already exists"), "{error}");
+    assert!(conn.applied_migrations().unwrap().is_empty());
+    // The connection is as good as before.
+    conn.batch_execute("DROP TABLE notes").unwrap();
+    conn.run_pending_migrations(MIGRATIONS).unwrap();
+    assert_eq!(rows(&mut bed.plain("a")), ONCE);
+}
+
+/// A script held back for a migration that is none runs as soon as something else does.
+#[test]
+fn after_migrations_a_transaction_that_begins_with_a_script_does_what_it_says() {
+    for node in ["a", "b"] {
+        let bed = Bed::start(&["a", "b"]);
+        let mut conn = bed.conn(node);
+        conn.run_pending_migrations(MIGRATIONS).unwrap();
+        conn.transaction(|conn| {
+            conn.batch_execute("INSERT INTO notes (text) VALUES ('three')")?;
+            assert_eq!(rows(conn).len(), 3);
+            QueryResult::Ok(())
+        })
+        .unwrap();
+        conn.applied_migrations().unwrap();
+        conn.transaction(|conn| conn.batch_execute("INSERT INTO notes (text) VALUES ('four')")).unwrap();
+        conn.applied_migrations().unwrap();
+        let failed = conn.transaction(|conn| {
+            conn.batch_execute("INSERT INTO notes (text) VALUES ('five')")?;
+            Err::<(), _>(diesel::result::Error::RollbackTransaction)
+        });
+        assert!(failed.is_err());
+        assert_eq!(rows(&mut bed.plain("a")).len(), 4, "{node}");
+    }
+}
+
+#[test]
+fn what_a_replica_does_not_have_yet_is_schema_skew_and_what_nobody_has_is_no_such_table() {
+    let bed = Bed::start(&["a", "b"]);
+    bed.schema("CREATE TABLE other (id INTEGER PRIMARY KEY)");
+    bed.cluster.node("b").stall_replication().unwrap();
+    bed.conn("a").run_pending_migrations(MIGRATIONS).unwrap();
+    let mut conn = bed.conn("b");
+    conn.set_consistency(Consistency::Eventual);
+    let count = |conn: &mut litefs_diesel::LiteFsConnection| notes::table.count().get_result::<i64>(conn);
+    for _ in 0..2 {
+        let error = count(&mut conn).unwrap_err();
+        assert_eq!(Failure::of(&error), Some(Failure::SchemaSkew), "{error}");
+        assert!(error.to_string().contains("no such table: notes"), "{error}");
+    }
+    bed.cluster.node("b").resume_replication().unwrap();
+    wait_until("the schema", || count(&mut conn).is_ok());
+    let error = diesel::sql_query("SELECT * FROM nowhere").execute(&mut conn).unwrap_err();
+    assert_eq!(error.to_string(), "no such table: nowhere");
+}
