@@ -39,7 +39,8 @@ fn x11_migrations_on_a_replica_are_applied_on_the_primary_and_are_here_on_return
 #[test]
 fn x11_migrations_from_files() {
     let bed = Bed::start(&["a", "b"]);
-    let files = || FileBasedMigrations::from_path(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap();
+    let files =
+        || FileBasedMigrations::from_path(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap();
     let mut conn = bed.conn("b");
     assert_eq!(conn.run_pending_migrations(files()).unwrap().len(), 3);
     assert_eq!(rows(&mut bed.plain("b")), ONCE);
@@ -80,7 +81,8 @@ fn x11_five_replicas_and_the_primary_at_the_same_time_apply_each_migration_once(
 fn x11_a_migration_that_another_node_has_applied_meanwhile_is_not_applied_again() {
     for node in ["a", "b"] {
         let bed = Bed::start(&["a", "b", "c"]);
-        let mut pool = Pool::builder().max_size(1).build(bed.litefs(node).connection_manager()).unwrap().get().unwrap();
+        let mut pool =
+            Pool::builder().max_size(1).build(bed.litefs(node).connection_manager()).unwrap().get().unwrap();
         let pending = pool.pending_migrations(MIGRATIONS).unwrap();
         bed.conn("c").run_pending_migrations(MIGRATIONS).unwrap();
         pool.run_migrations(&pending).unwrap();

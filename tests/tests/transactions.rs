@@ -169,6 +169,63 @@ fn x5_two_replicas_increment_one_counter_without_losing_one() {
     assert_eq!(all(&mut bed.plain("a")), [(1, 2 * EACH)]);
 }
 
+/// On the primary SQLite itself finds that the race is lost, on the replicas the session does; both retry, and nobody
+/// starves.
+#[test]
+fn x5_sixteen_threads_on_three_nodes_increment_one_counter_without_losing_one() {
+    const THREADS: usize = 16;
+    const EACH: i32 = 60;
+    let bed = Bed::start(&["a", "b", "c"]);
+    bed.schema(SCHEMA);
+    bed.schema("INSERT INTO counters VALUES (1, 0)");
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let mut conn = bed.conn(["a", "b", "c"][thread % 3]);
+            scope.spawn(move || {
+                for _ in 0..EACH {
+                    conn.transaction_with_retry(100, |conn| {
+                        let n: i32 = counters::table.find(1).select(counters::n).get_result(conn)?;
+                        diesel::update(counters::table.find(1)).set(counters::n.eq(n + 1)).execute(conn)
+                    })
+                    .unwrap();
+                }
+            });
+        }
+    });
+    let total = i32::try_from(THREADS).unwrap() * EACH;
+    assert_eq!(all(&mut bed.plain("a")), [(1, total)]);
+}
+
+#[test]
+fn x4_on_the_primary_and_without_litefs_a_lost_race_is_told_and_retried() {
+    let bed = bed();
+    bed.schema("INSERT INTO counters VALUES (1, 0)");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("laptop.db").display().to_string();
+    let laptop = || LiteFsConnection::establish(&path).unwrap();
+    laptop()
+        .batch_execute(&format!("PRAGMA journal_mode = WAL; {SCHEMA}; INSERT INTO counters VALUES (1, 0)"))
+        .unwrap();
+    for (place, mut conn, mut other) in
+        [("primary", bed.conn("a"), bed.conn("a")), ("laptop", laptop(), laptop())]
+    {
+        let (mut tries, mut errors) = (0, Vec::new());
+        conn.transaction_with_retry(10, |conn| {
+            let n: i32 = counters::table.find(1).select(counters::n).get_result(conn)?;
+            tries += 1;
+            if tries <= 2 {
+                diesel::update(counters::table).set(counters::n.eq(n + 10)).execute(&mut other)?;
+            }
+            let written = diesel::update(counters::table).set(counters::n.eq(n + 1)).execute(conn);
+            written.inspect_err(|error| errors.push(Failure::of(error)))
+        })
+        .unwrap();
+        assert_eq!((tries, all(&mut conn)), (3, vec![(1, 21)]), "{place}");
+        let expected = if place == "primary" { Some(Failure::SnapshotMoved) } else { None };
+        assert_eq!(errors, [expected, expected], "{place}");
+    }
+}
+
 #[test]
 fn x6_a_transaction_past_its_idle_limit_is_rolled_back_and_says_so() {
     let bed = Bed::configured(&["a", "b"], |_, builder| {

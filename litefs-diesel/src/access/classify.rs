@@ -115,6 +115,10 @@ pub(super) fn classify(statement: &SqlStatement<'_>, program: Option<Program>) -
         (Verb::VacuumInto, _) => Class::new(Access::Local),
         // ALTER TABLE and DROP TABLE also look through the temporary schema for what refers to the table.
         (Verb::Schema, Some(Program { writes_main: true, .. })) => Class::new(Access::Write),
+        // `IF (NOT) EXISTS` on an attached database that has it, or not, already.
+        (Verb::Schema, Some(Program { touches_other: true, reads_main: false, writes_main: false, .. })) => {
+            Class { writes_locally: true, ..Class::new(Access::Local) }
+        }
         // `IF (NOT) EXISTS` may be a no-op on this file and none on the primary's.
         (Verb::Schema, Some(Program { writes_main: false, writes_other: false, .. })) => {
             Class::new(Access::Write)
@@ -307,6 +311,7 @@ mod tests {
             ("CREATE TEMP TABLE t(x)", None, Access::Local),
             ("gibberish", None, Access::Write),
             ("DROP TABLE IF EXISTS t", Some(READS), Access::Write),
+            ("DROP TABLE IF EXISTS other.t", Some(Program { writes_other: false, ..TEMP }), Access::Local),
             ("VACUUM", None, Access::Write),
             ("VACUUM INTO 'copy'", None, Access::Local),
             ("ATTACH 'x' AS y", None, Access::Local),

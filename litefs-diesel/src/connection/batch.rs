@@ -114,7 +114,7 @@ impl LiteFsConnection {
             };
             match here {
                 Err(error) if self.was_demoted(&shared, class, &error) => {}
-                result => return result,
+                result => return result.map_err(|error| self.lost_race(error)),
             }
         }
         Err(changed_again())

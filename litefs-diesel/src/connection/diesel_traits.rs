@@ -22,6 +22,7 @@ use super::LiteFsConnection;
 use super::destination::Phase;
 use super::run::{Ready, changed_again, rows};
 use super::scratch::sql_of;
+use super::transaction_calls::is_locked;
 
 impl SimpleConnection for LiteFsConnection {
     fn batch_execute(&mut self, query: &str) -> QueryResult<()> {
@@ -30,7 +31,7 @@ impl SimpleConnection for LiteFsConnection {
                 let shared = Arc::clone(shared);
                 self.script_or_migration(&shared, query)
             }
-            None => self.local.batch_execute(query),
+            None => self.local.batch_execute(query).inspect_err(|e| self.lost_race |= is_locked(e)),
         }
     }
 }
@@ -80,7 +81,8 @@ impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
     {
         let shared = match self.clustered() {
             Some((shared, stamp)) if !self.goes_straight::<T>(shared, stamp) => Arc::clone(shared),
-            _ => return self.local.load(source),
+            Some(_) => return self.local.load(source),
+            None => return self.local.load(source).inspect_err(|e| self.lost_race |= is_locked(e)),
         };
         self.before_statement(&shared, &source)?;
         let class = self.class_of(&source)?;
@@ -111,7 +113,7 @@ impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
                             return self.scratch.replay(rows);
                         }
                         Err(error) if self.was_demoted(&shared, class, &error) => {}
-                        Err(error) => return Err(error),
+                        Err(error) => return Err(self.lost_race(error)),
                     }
                 }
                 Ready::Elsewhere(destination) => {

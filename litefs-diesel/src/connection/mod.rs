@@ -15,6 +15,7 @@ mod session_functions;
 mod transaction;
 mod transaction_calls;
 mod transaction_state;
+mod whole_database;
 
 use std::sync::Arc;
 
@@ -71,6 +72,8 @@ pub struct LiteFsConnection {
     transaction: Transaction,
     manager: AnsiTransactionManager,
     migrating: Migrating,
+    /// The transaction failed only because somebody else wrote.
+    lost_race: bool,
     silence: Silence,
     /// The link used last and the role it was used in.
     link: Option<(RoleStamp, Arc<Link>)>,
@@ -116,6 +119,7 @@ impl LiteFsConnection {
             transaction: Transaction::default(),
             manager: AnsiTransactionManager::default(),
             migrating: Migrating::default(),
+            lost_race: false,
             silence: Silence::default(),
             link: None,
             settings: None,

@@ -14,6 +14,7 @@ use super::LiteFsConnection;
 use super::destination::{Destination, Phase};
 use super::scratch::sql_of;
 use super::session_functions::answered;
+use super::transaction_calls::is_locked;
 use crate::Failure;
 use crate::access::{Access, Class};
 use crate::litefs::Shared;
@@ -220,7 +221,7 @@ impl LiteFsConnection {
         T: QueryFragment<Sqlite> + QueryId,
     {
         let Some((shared, _)) = self.clustered() else {
-            return self.local.execute_returning_count(query);
+            return self.local.execute_returning_count(query).inspect_err(|e| self.lost_race |= is_locked(e));
         };
         let shared = Arc::clone(shared);
         if self.is_migrated_already(&shared, query)? {
@@ -248,7 +249,7 @@ impl LiteFsConnection {
             };
             match here {
                 Err(error) if self.was_demoted(&shared, class, &error) => {}
-                result => return result,
+                result => return result.map_err(|error| self.lost_race(error)),
             }
         }
         Err(changed_again())

@@ -100,7 +100,7 @@ impl LiteFsConnection {
                     let result = self.script_here(class, sql);
                     match result {
                         Err(error) if self.was_demoted(shared, class, &error) => self.follow_role(shared)?,
-                        result => return result,
+                        result => return result.map_err(|error| self.lost_race(error)),
                     }
                 }
                 Destination::Reject(reason) => return Err(Failure::Rejected.error(reason)),

@@ -289,6 +289,7 @@ impl LiteFsConnection {
     /// The first write failed. Without earlier reads nothing is lost but the statement; with them the snapshot is
     /// gone, and so is the transaction.
     fn not_moved(&mut self, error: Error) -> Error {
+        self.lost_race |= Failure::of(&error) == Some(Failure::SnapshotMoved);
         self.transaction.stage = Stage::Lost(format!("its first write failed: {error}"));
         error
     }

@@ -4,7 +4,16 @@ use diesel::connection::{AnsiTransactionManager, Connection, TransactionManager}
 use diesel::result::Error;
 
 use super::LiteFsConnection;
+use super::destination::Phase;
 use crate::Failure;
+
+/// How often [`LiteFsConnection::transaction_with_retry`] hopes to be alone.
+const OPTIMISTIC_TRIES: usize = 2;
+
+/// SQLITE_BUSY and SQLITE_BUSY_SNAPSHOT, <https://www.sqlite.org/rescode.html#busy_snapshot>; Diesel keeps the message only.
+pub(super) fn is_locked(error: &Error) -> bool {
+    matches!(error, Error::DatabaseError(_, information) if information.message() == "database is locked")
+}
 
 impl LiteFsConnection {
     /// Runs a transaction with `BEGIN IMMEDIATE`. On a replica the lock is taken on the primary at once, so everything
@@ -38,24 +47,54 @@ impl LiteFsConnection {
     }
 
     /// Runs a transaction, again and again while it fails only because somebody else wrote between its reads and its
-    /// first write ([`Failure::SnapshotMoved`]). `work` runs once per try, so it must not keep what an earlier try did
-    /// outside of the database. Up to `tries` times; each try is a whole transaction, so there is no pause in between.
+    /// first write ([`Failure::SnapshotMoved`]; on plain SQLite: "database is locked"). `work` runs once per try, so it
+    /// must not keep what an earlier try did outside of the database. Up to `tries` times.
+    ///
+    /// The first two tries read on this node, as [`Connection::transaction`] does. If both lose the race, the others take
+    /// the lock first, as [`immediate_transaction`](Self::immediate_transaction) does, and cannot lose it: however busy
+    /// the database is, everybody gets their turn. Within a transaction it is the outer one that has to be run again, so
+    /// `work` runs once.
     ///
     /// # Errors
     /// Those of [`Connection::transaction`]; after the last try the failure itself.
-    pub fn transaction_with_retry<T>(
+    pub fn transaction_with_retry<T, E>(
         &mut self,
         tries: usize,
-        mut work: impl FnMut(&mut Self) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let mut left = tries.max(1);
+        mut work: impl FnMut(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        E: From<Error>,
+    {
+        let depth = AnsiTransactionManager::transaction_manager_status_mut(self).transaction_depth();
+        let nested = !matches!(depth, Ok(None));
+        let tries = if nested { 1 } else { tries.max(1) };
+        let mut done = 0;
         loop {
-            left -= 1;
-            match self.transaction(&mut work) {
-                Err(error) if left > 0 && Failure::of(&error) == Some(Failure::SnapshotMoved) => {}
-                result => return result,
+            self.lost_race = false;
+            let result = if done < OPTIMISTIC_TRIES {
+                self.transaction(&mut work)
+            } else {
+                self.immediate_transaction(&mut work)
+            };
+            done += 1;
+            if result.is_ok() || !self.lost_race || done == tries {
+                return result;
             }
         }
+    }
+
+    /// A transaction on this node's own file has read, and then finds that somebody else has written, or is writing: SQLite
+    /// says so with its code for a lock, and only running the transaction again helps.
+    pub(super) fn lost_race(&mut self, error: Error) -> Error {
+        if !is_locked(&error) {
+            return error;
+        }
+        self.lost_race = true;
+        if self.phase() != Phase::LocalWrites {
+            return error;
+        }
+        Failure::SnapshotMoved
+            .error(format!("somebody else wrote since this transaction began to read: {error}"))
     }
 
     fn transaction_begun_by<T, E>(
@@ -66,7 +105,10 @@ impl LiteFsConnection {
     where
         E: From<Error>,
     {
-        AnsiTransactionManager::begin_transaction_sql(self, begin)?;
+        if let Err(error) = AnsiTransactionManager::begin_transaction_sql(self, begin) {
+            self.lost_race = is_locked(&error);
+            return Err(error.into());
+        }
         match work(self) {
             Ok(value) => {
                 AnsiTransactionManager::commit_transaction(self)?;

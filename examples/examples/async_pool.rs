@@ -1,0 +1,91 @@
+//! An asynchronous application on a replica: `diesel_async` with a deadpool pool.
+//!
+//! `SyncConnectionWrapper` runs our connection on tokio's threads for blocking work, so a task that waits for the primary
+//! holds up no other. The pool opens its connections by path and finds the handle that was started for it. What
+//! `diesel_async` has no call for is reached with `spawn_blocking`.
+//!
+//! `cargo run -p litefs-examples --example async_pool`
+
+use diesel::prelude::*;
+use diesel_async::pooled_connection::AsyncDieselConnectionManager;
+use diesel_async::pooled_connection::deadpool::Pool;
+use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+use diesel_async::{AsyncConnection, RunQueryDsl};
+use libsqlite3_sys as _;
+use litefs_diesel::{LiteFs, LiteFsConnection};
+use litefs_testkit::{Cluster, Node};
+
+diesel::table! {
+    /// Accounts.
+    accounts (id) {
+        /// Number.
+        id -> Integer,
+        /// What is in it.
+        balance -> Integer,
+    }
+}
+
+type Problem = Box<dyn std::error::Error + Send + Sync>;
+// This was `SyncConnectionWrapper<SqliteConnection>`.
+type Conn = SyncConnectionWrapper<LiteFsConnection>;
+
+const DATABASE: &str = "app.db";
+const TRANSFERS: i32 = 40;
+
+fn start(node: &Node) -> Result<LiteFs, Problem> {
+    Ok(LiteFs::builder(&node.database_url(DATABASE))
+        .tracker(|tracker| tracker.http_url(&node.http_url()))
+        .listen(([127, 0, 0, 1], 0).into())
+        .start()?)
+}
+
+fn main() -> Result<(), Problem> {
+    let cluster = Cluster::builder().nodes(["primary", "replica"]).database(DATABASE).start()?;
+    let _primary = start(cluster.node("primary"))?;
+    let replica = start(cluster.node("replica"))?;
+    let manager = AsyncDieselConnectionManager::<Conn>::new(cluster.node("replica").database_url(DATABASE));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let balances = runtime.block_on(application(manager))?;
+    assert_eq!(balances, [100 - TRANSFERS, TRANSFERS]);
+    println!("{}: {TRANSFERS} transfers in {} round trips", replica.role(), replica.round_trips());
+    Ok(())
+}
+
+async fn application(manager: AsyncDieselConnectionManager<Conn>) -> Result<Vec<i32>, Problem> {
+    let pool = Pool::builder(manager).max_size(4).build()?;
+    let mut conn = pool.get().await?;
+    diesel::sql_query("CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER NOT NULL)")
+        .execute(&mut conn)
+        .await?;
+    // Several statements in one request.
+    conn.spawn_blocking(|conn| {
+        let account = |id, balance| {
+            diesel::insert_into(accounts::table).values((accounts::id.eq(id), accounts::balance.eq(balance)))
+        };
+        conn.execute_batch(&[&account(1, 100), &account(2, 0)])
+    })
+    .await?;
+    drop(conn);
+    let transfers: Vec<_> = (0..TRANSFERS).map(|_| tokio::spawn(transfer(pool.clone()))).collect();
+    for transfer in transfers {
+        transfer.await??;
+    }
+    let mut conn = pool.get().await?;
+    Ok(accounts::table.select(accounts::balance).order(accounts::id).load(&mut conn).await?)
+}
+
+/// One transaction, on the primary from its first statement on.
+async fn transfer(pool: Pool<Conn>) -> Result<(), Problem> {
+    let mut conn = pool.get().await?;
+    conn.transaction(async |conn| {
+        for (id, change) in [(1, -1), (2, 1)] {
+            diesel::update(accounts::table.find(id))
+                .set(accounts::balance.eq(accounts::balance + change))
+                .execute(conn)
+                .await?;
+        }
+        QueryResult::Ok(())
+    })
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! Asynchronous applications: `diesel_async`'s wrapper around our connection, and its pools.
+
+use std::time::{Duration, Instant};
+
+use diesel::prelude::*;
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8, deadpool};
+use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
+use litefs_diesel::{Failure, LiteFsConnection};
+use litefs_tests::{Bed, DATABASE};
+
+diesel::table! { notes { id -> Integer, text -> Text, score -> Nullable<Double>, data -> Nullable<Binary>, } }
+
+const SCHEMA: &str =
+    "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE, score DOUBLE, data BLOB)";
+
+type Async = SyncConnectionWrapper<LiteFsConnection>;
+
+fn bed() -> Bed {
+    let bed = Bed::start(&["a", "b"]);
+    bed.schema(SCHEMA);
+    bed
+}
+
+fn run<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+fn manager(bed: &Bed, node: &str) -> AsyncDieselConnectionManager<Async> {
+    AsyncDieselConnectionManager::new(bed.cluster.node(node).database_url(DATABASE))
+}
+
+async fn insert(conn: &mut Async, text: &str) -> QueryResult<i32> {
+    let row = (notes::text.eq(text), notes::score.eq(0.5), notes::data.eq(&b"\0x"[..]));
+    diesel::insert_into(notes::table).values(row).returning(notes::id).get_result(conn).await
+}
+
+async fn texts(conn: &mut Async) -> QueryResult<Vec<String>> {
+    notes::table.select(notes::text).order(notes::id).load(conn).await
+}
+
+#[test]
+fn writes_reads_and_errors_on_a_replica() {
+    let bed = bed();
+    run(async {
+        let mut conn = Async::establish(&bed.cluster.node("b").database_url(DATABASE)).await.unwrap();
+        assert_eq!(insert(&mut conn, "one").await, Ok(1));
+        assert_eq!(texts(&mut conn).await.unwrap(), ["one"]);
+        let row: (String, Option<f64>, Option<Vec<u8>>) = notes::table
+            .find(1)
+            .select((notes::text, notes::score, notes::data))
+            .get_result(&mut conn)
+            .await
+            .unwrap();
+        assert_eq!(row, ("one".into(), Some(0.5), Some(b"\0x".to_vec())));
+        let error = insert(&mut conn, "one").await.unwrap_err();
+        assert!(error.to_string().contains("UNIQUE constraint failed: notes.text"), "{error}");
+        let changed =
+            diesel::update(notes::table.find(1)).set(notes::score.eq(None::<f64>)).execute(&mut conn);
+        assert_eq!(changed.await, Ok(1));
+        conn.batch_execute("INSERT INTO notes (text) VALUES ('two'); DELETE FROM notes WHERE id = 1")
+            .await
+            .unwrap();
+        assert_eq!(texts(&mut conn).await.unwrap(), ["two"]);
+    });
+    assert_eq!(bed.litefs("b").round_trips(), 4);
+}
+
+#[test]
+fn a_transaction_is_all_or_nothing() {
+    let bed = bed();
+    run(async {
+        let mut conn = Async::new(bed.conn("b"));
+        conn.transaction(async |conn| {
+            insert(conn, "one").await?;
+            assert_eq!(texts(conn).await?, ["one"]);
+            conn.transaction(async |conn| insert(conn, "two").await).await
+        })
+        .await
+        .unwrap();
+        let failed: QueryResult<()> = conn
+            .transaction(async |conn| {
+                insert(conn, "three").await?;
+                Err(diesel::result::Error::RollbackTransaction)
+            })
+            .await;
+        assert!(failed.is_err());
+        assert_eq!(texts(&mut conn).await.unwrap(), ["one", "two"]);
+    });
+}
+
+#[test]
+fn deadpool_and_bb8_pools_find_the_handle_by_path() {
+    let bed = bed();
+    run(async {
+        let pool = deadpool::Pool::builder(manager(&bed, "b")).max_size(4).build().unwrap();
+        insert(&mut *pool.get().await.unwrap(), "deadpool").await.unwrap();
+        let pool = bb8::Pool::builder().max_size(4).build(manager(&bed, "b")).await.unwrap();
+        insert(&mut *pool.get().await.unwrap(), "bb8").await.unwrap();
+        assert_eq!(texts(&mut *pool.get().await.unwrap()).await.unwrap(), ["deadpool", "bb8"]);
+    });
+    assert_eq!(bed.litefs("b").round_trips(), 2);
+}
+
+#[test]
+fn a_transaction_dropped_in_the_middle_is_rolled_back_and_its_connection_is_not_used_again() {
+    let bed = bed();
+    run(async {
+        let pool = deadpool::Pool::builder(manager(&bed, "b")).max_size(1).build().unwrap();
+        let mut conn = pool.get().await.unwrap();
+        let unfinished = conn.transaction(async |conn| {
+            insert(conn, "never").await?;
+            std::future::pending::<QueryResult<()>>().await
+        });
+        // The transaction is open on the primary and holds the lock.
+        assert!(tokio::time::timeout(Duration::from_millis(300), unfinished).await.is_err());
+        drop(conn);
+        let mut conn = pool.get().await.unwrap();
+        let started = Instant::now();
+        insert(&mut conn, "one").await.unwrap();
+        assert!(started.elapsed() < Duration::from_secs(3), "the lock was free at once");
+        assert_eq!(texts(&mut conn).await.unwrap(), ["one"]);
+    });
+}
+
+/// While one task waits for a primary, the others of the same thread go on.
+#[test]
+fn nothing_blocks_the_runtime() {
+    let bed = Bed::configured(&["a", "b"], |_, builder| builder.primary_timeout(Duration::from_millis(400)));
+    bed.schema(SCHEMA);
+    bed.cluster.lose_primary().unwrap();
+    litefs_tests::wait_until("the loss", || bed.litefs("b").role() == litefs_diesel::core::Role::Unknown);
+    run(async {
+        let pool = deadpool::Pool::builder(manager(&bed, "b")).max_size(2).build().unwrap();
+        let write = async {
+            let mut conn = pool.get().await.unwrap();
+            insert(&mut conn, "one").await.unwrap_err()
+        };
+        let (mut ticks, mut longest, mut last) = (0, Duration::ZERO, Instant::now());
+        let tick = async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                longest = longest.max(last.elapsed());
+                last = Instant::now();
+                ticks += 1;
+            }
+        };
+        let error = tokio::select! {
+            error = write => error,
+            () = tick => unreachable!("it never ends"),
+        };
+        assert_eq!(Failure::of(&error), Some(Failure::NoPrimary), "{error}");
+        assert!(ticks > 10 && longest < Duration::from_millis(300), "{ticks} ticks, one took {longest:?}");
+    });
+}

@@ -1,0 +1,221 @@
+//! What else `SqliteConnection` can do, where two machines make a difference.
+
+use diesel::connection::{CacheSize, SimpleConnection};
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Integer};
+use diesel::sqlite::{SqliteAggregateFunction, SqliteConnection};
+use litefs_diesel::{Failure, LiteFsConnection};
+use litefs_tests::Bed;
+
+diesel::table! { notes { id -> Integer, text -> Text, stars -> Integer, } }
+
+const SCHEMA: &str = "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE, stars INTEGER NOT NULL DEFAULT 0)";
+
+fn bed() -> Bed {
+    let bed = Bed::start(&["a", "b"]);
+    bed.schema(SCHEMA);
+    bed
+}
+
+fn texts(
+    conn: &mut impl diesel::connection::LoadConnection<Backend = diesel::sqlite::Sqlite>,
+) -> Vec<(String, i32)> {
+    notes::table.select((notes::text, notes::stars)).order(notes::id).load(conn).unwrap()
+}
+
+fn note(text: &str) -> impl diesel::query_builder::QueryFragment<diesel::sqlite::Sqlite> + '_ {
+    diesel::insert_into(notes::table).values(notes::text.eq(text))
+}
+
+fn denied<T: std::fmt::Debug>(result: QueryResult<T>) -> String {
+    let error = result.unwrap_err();
+    assert_eq!(Failure::of(&error), Some(Failure::Denied), "{error}");
+    error.to_string()
+}
+
+#[derive(diesel::MultiConnection)]
+enum AnyConnection {
+    LiteFs(LiteFsConnection),
+    Plain(SqliteConnection),
+}
+
+#[test]
+fn one_of_a_multi_connection_may_be_ours() {
+    let bed = bed();
+    for mut conn in [AnyConnection::LiteFs(bed.conn("b")), AnyConnection::Plain(bed.plain("a"))] {
+        conn.transaction(|conn| {
+            diesel::insert_into(notes::table).values(notes::text.eq("x")).execute(conn)?;
+            assert_eq!(notes::table.select(notes::text).load::<String>(conn)?, ["x"]);
+            diesel::delete(notes::table).execute(conn)
+        })
+        .unwrap();
+    }
+    assert_eq!(bed.litefs("b").round_trips(), 4);
+}
+
+#[diesel::declare_sql_function]
+extern "SQL" {
+    #[aggregate]
+    fn longest_gap(number: Integer) -> Integer;
+}
+
+#[derive(Default)]
+struct LongestGap {
+    last: Option<i32>,
+    gap: i32,
+}
+
+impl SqliteAggregateFunction<i32> for LongestGap {
+    type Output = i32;
+
+    fn step(&mut self, number: i32) {
+        self.gap = self.gap.max(self.last.map_or(0, |last| number - last));
+        self.last = Some(number);
+    }
+
+    fn finalize(aggregator: Option<Self>) -> i32 {
+        aggregator.map_or(0, |aggregator| aggregator.gap)
+    }
+}
+
+#[test]
+fn m14_custom_aggregates_work_on_both_sides() {
+    let bed = Bed::configured(&["a", "b"], |_, builder| {
+        builder.on_connection(longest_gap_utils::register_impl::<LongestGap, _>)
+    });
+    bed.schema(SCHEMA);
+    let mut conn = bed.conn("b");
+    conn.execute_batch(&[&note("one"), &note("two"), &note("three")]).unwrap();
+    diesel::update(notes::table).set(notes::stars.eq(notes::id * notes::id)).execute(&mut conn).unwrap();
+    let gap: i32 = notes::table.select(longest_gap(notes::stars)).get_result(&mut conn).unwrap();
+    assert_eq!(gap, 5);
+    diesel::sql_query("UPDATE notes SET stars = (SELECT longest_gap(stars) FROM notes)")
+        .execute(&mut conn)
+        .unwrap();
+    assert!(texts(&mut bed.plain("a")).iter().all(|(_, stars)| *stars == 5));
+}
+
+#[test]
+fn an_attached_database_is_this_connections_own() {
+    let bed = bed();
+    let dir = tempfile::tempdir().unwrap();
+    // The testkit's VFS knows the cluster's files only.
+    let attach = format!("ATTACH 'file:{}?vfs=unix' AS other", dir.path().join("other.db").display());
+    for node in ["a", "b"] {
+        let mut conn = bed.conn(node);
+        conn.batch_execute(&attach).unwrap();
+        conn.batch_execute("CREATE TABLE IF NOT EXISTS other.words (word TEXT)").unwrap();
+        let add = format!("INSERT INTO other.words VALUES ('{node}')");
+        assert_eq!(diesel::sql_query(add).execute(&mut conn), Ok(1));
+        let joined = diesel::dsl::sql::<BigInt>("SELECT count(*) FROM notes, other.words");
+        assert_eq!(joined.get_result::<i64>(&mut conn), Ok(0));
+    }
+    assert_eq!(bed.litefs("b").round_trips(), 0);
+    let mut conn = bed.conn("b");
+    conn.batch_execute(&attach).unwrap();
+    let copy = "INSERT INTO notes (text) SELECT word FROM other.words";
+    let error = denied(diesel::sql_query(copy).execute(&mut conn));
+    assert!(error.contains("attached"), "{error}");
+    // The other way round both are here.
+    let back = "INSERT INTO other.words SELECT text FROM notes";
+    assert_eq!(diesel::sql_query(back).execute(&mut conn), Ok(0));
+    // A transaction is in one place: here, as soon as it has written to what is only here.
+    let error = denied(conn.transaction(|conn| {
+        diesel::sql_query("DELETE FROM other.words").execute(conn)?;
+        diesel::sql_query("INSERT INTO notes (text) VALUES ('x')").execute(conn)
+    }));
+    assert!(error.contains("transaction"), "{error}");
+    // Nor on the primary behind the connection's back.
+    denied(conn.on_primary(|conn| conn.batch_execute("DELETE FROM notes; ATTACH 'evil.db' AS evil")));
+    let words: i64 =
+        diesel::dsl::sql::<BigInt>("SELECT count(*) FROM other.words").get_result(&mut conn).unwrap();
+    assert_eq!(words, 2, "the transaction was rolled back whole");
+    let copied = diesel::sql_query(copy);
+    let mut primary = bed.conn("a");
+    primary.batch_execute(&attach).unwrap();
+    assert_eq!(copied.execute(&mut primary), Ok(2), "on the primary both are in one place");
+}
+
+#[test]
+fn a_database_is_serialized_with_what_this_process_wrote() {
+    let bed = bed();
+    let mut conn = bed.conn("b");
+    diesel::insert_into(notes::table).values(notes::text.eq("mine")).execute(&mut conn).unwrap();
+    let bytes = conn.serialize_database_to_buffer();
+    let mut bytes = bytes.try_as_slice().unwrap().to_vec();
+    // SQLite reads no WAL database from memory: <https://www.sqlite.org/c3ref/deserialize.html>.
+    bytes[18..20].fill(1);
+    let mut copy = LiteFsConnection::establish(":memory:").unwrap();
+    copy.deserialize_readonly_database_from_buffer(&bytes).unwrap();
+    assert_eq!(texts(&mut copy), [("mine".to_owned(), 0)]);
+    denied(conn.deserialize_readonly_database_from_buffer(&bytes));
+    assert_eq!(texts(&mut conn).len(), 1);
+}
+
+#[test]
+fn the_statement_cache_can_be_switched_off_and_on() {
+    let bed = bed();
+    for node in ["a", "b"] {
+        let mut conn = bed.conn(node);
+        for size in [CacheSize::Disabled, CacheSize::Unbounded, CacheSize::Disabled] {
+            conn.set_prepared_statement_cache_size(size);
+            diesel::insert_into(notes::table).values(notes::text.eq("x")).execute(&mut conn).unwrap();
+            assert_eq!(texts(&mut conn).len(), 1);
+            diesel::delete(notes::table).execute(&mut conn).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_batch_of_any_statements_costs_one_round_trip_and_is_all_or_nothing() {
+    let bed = bed();
+    let star = || diesel::update(notes::table).set(notes::stars.eq(notes::stars + 1));
+    let first = || diesel::delete(notes::table.filter(notes::text.eq("one")));
+    for (node, cost) in [("b", 1), ("a", 0)] {
+        let mut conn = bed.conn(node);
+        let before = bed.litefs(node).round_trips();
+        assert_eq!(
+            conn.execute_batch(&[&note("one"), &note("two"), &star(), &first()]).unwrap(),
+            [1, 1, 2, 1]
+        );
+        assert_eq!(bed.litefs(node).round_trips() - before, cost);
+        assert_eq!(texts(&mut conn), [("two".to_owned(), 1)]);
+        let error = conn.execute_batch(&[&star(), &note("three"), &note("two")]).unwrap_err();
+        assert!(error.to_string().contains("UNIQUE"), "{error}");
+        assert_eq!(texts(&mut conn), [("two".to_owned(), 1)], "{node}");
+        // In a transaction only the batch is undone.
+        conn.transaction(|conn| {
+            conn.execute_batch(&[&star(), &note("four")])?;
+            conn.execute_batch(&[&star(), &note("four")]).unwrap_err();
+            conn.execute_batch(&[&note("five")])
+        })
+        .unwrap();
+        let expected = [("two", 2), ("four", 0), ("five", 0)].map(|(text, stars)| (text.to_owned(), stars));
+        assert_eq!(texts(&mut conn), expected, "{node}");
+        assert_eq!(conn.execute_batch(&[]).unwrap(), [0; 0]);
+        for refused in
+            ["COMMIT", "BEGIN", "SAVEPOINT x", "PRAGMA foreign_keys = ON", "SELECT 1; SELECT 2", ""]
+        {
+            denied(conn.execute_batch(&[&star(), &diesel::sql_query(refused)]));
+        }
+        assert_eq!(texts(&mut conn), expected, "{node}");
+        diesel::delete(notes::table).execute(&mut conn).unwrap();
+    }
+}
+
+#[test]
+fn a_batch_belongs_to_one_place() {
+    let bed = bed();
+    let mut conn = bed.conn("b");
+    conn.batch_execute("CREATE TEMP TABLE mine (x)").unwrap();
+    let mine = || diesel::sql_query("INSERT INTO mine VALUES (1)");
+    assert_eq!(conn.execute_batch(&[&mine(), &mine()]).unwrap(), [1, 1]);
+    denied(conn.execute_batch(&[&mine(), &note("x")]));
+    denied(conn.execute_batch(&[&note("x"), &mine()]));
+    let count = diesel::dsl::sql::<BigInt>("SELECT count(*) FROM mine").get_result::<i64>(&mut conn);
+    assert_eq!(count, Ok(2));
+    assert!(texts(&mut bed.plain("a")).is_empty());
+    conn.batch_execute("PRAGMA query_only = ON").unwrap();
+    let error = conn.execute_batch(&[&note("x")]).unwrap_err();
+    assert!(error.to_string().contains("readonly"), "{error}");
+}
