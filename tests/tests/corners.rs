@@ -139,6 +139,7 @@ fn an_attached_database_is_this_connections_own() {
 #[test]
 fn a_database_is_serialized_with_what_this_process_wrote() {
     let bed = bed();
+    bed.cluster.node("b").set_replication_delay(std::time::Duration::from_millis(50)).unwrap();
     let mut conn = bed.conn("b");
     diesel::insert_into(notes::table).values(notes::text.eq("mine")).execute(&mut conn).unwrap();
     let bytes = conn.serialize_database_to_buffer();

@@ -12,6 +12,7 @@ mod run;
 mod scratch;
 mod script;
 mod session_functions;
+mod steering;
 mod transaction;
 mod transaction_calls;
 mod transaction_state;

@@ -10,6 +10,7 @@ use litefs_rpc::wire::{BeginMode, Reply, Work};
 use super::LiteFsConnection;
 use super::destination::Phase;
 use super::forward::{Opening, Session, Step};
+use super::steering::{Steering, steering};
 use super::transaction_state::Stage;
 use crate::Failure;
 use crate::access::Control;
@@ -23,81 +24,62 @@ pub(super) fn sqlite_error(message: impl Into<String>) -> Error {
 impl LiteFsConnection {
     /// Runs a statement that steers the transaction. `sql` is its text.
     pub(super) fn control(&mut self, shared: &Arc<Shared>, control: &Control, sql: &str) -> QueryResult<()> {
-        match self.transaction.phase() {
-            Phase::Autocommit => self.begin(shared, control, sql),
-            Phase::Pending => self.control_pending(control),
-            Phase::LocalReads | Phase::LocalWrites => self.control_local(control, sql),
-            Phase::Remote => self.control_remote(shared, control, sql),
-            Phase::Lost => self.control_lost(control),
+        let ends = self.transaction.ends_by(control);
+        match steering(self.transaction.phase(), control, self.is_writable(shared), ends) {
+            Steering::Pass => self.local.batch_execute(sql),
+            Steering::BeginLazily => self.begun(control, Ok(Stage::Pending)),
+            Steering::BeginHere => {
+                let begun = self.begin_here(sql);
+                self.begun(control, begun)
+            }
+            Steering::BeginThere(mode) => {
+                let begun = self.begin_there(shared, mode, sql);
+                self.begun(control, begun)
+            }
+            Steering::Nested => Err(sqlite_error("cannot start a transaction within a transaction")),
+            Steering::Note => self.transaction.note(control),
+            Steering::Here => self.control_here(control, sql),
+            Steering::There => {
+                self.in_session(shared, Work::Script(sql.to_owned()))?;
+                self.transaction.note(control)
+            }
+            Steering::Finish { commit } => self.finish_there(shared, commit),
+            Steering::CommitLost => {
+                let error = self.transaction.lost();
+                self.transaction.end();
+                self.manager = diesel::connection::AnsiTransactionManager::default();
+                Err(error)
+            }
+            Steering::Lost => Err(self.transaction.lost()),
         }
     }
 
-    fn begin(&mut self, shared: &Arc<Shared>, control: &Control, sql: &str) -> QueryResult<()> {
-        let (mode, savepoint) = match control {
-            Control::Begin(mode) => (*mode, None),
-            Control::Savepoint(name) => (None, Some(name.clone())),
-            // Nothing is open: SQLite says so in its own words.
-            _ => return self.local.batch_execute(sql),
-        };
-        self.transaction.implicit = savepoint.is_some();
-        self.transaction.savepoints.extend(savepoint);
-        let begun = match mode {
-            _ if self.is_writable(shared) => {
-                self.local.batch_execute(sql).map(|()| Stage::Local { seen: None })
-            }
-            None => Ok(Stage::Pending),
-            Some(mode) => self.begin_remote(shared, mode, sql),
-        };
-        match begun {
-            Ok(stage) => {
-                self.transaction.stage = stage;
-                Ok(())
-            }
-            Err(error) => {
-                self.transaction.end();
-                Err(error)
-            }
+    fn begun(&mut self, control: &Control, stage: QueryResult<Stage>) -> QueryResult<()> {
+        self.transaction.stage = stage?;
+        if let Control::Savepoint(name) = control {
+            self.transaction.implicit = true;
+            self.transaction.savepoints.push(name.clone());
         }
+        Ok(())
+    }
+
+    fn begin_here(&mut self, sql: &str) -> QueryResult<Stage> {
+        self.local.batch_execute(sql).map(|()| Stage::Local { seen: None })
     }
 
     /// BEGIN IMMEDIATE: the lock is the primary's, so it is taken there at once.
-    fn begin_remote(&mut self, shared: &Arc<Shared>, mode: BeginMode, sql: &str) -> QueryResult<Stage> {
+    fn begin_there(&mut self, shared: &Arc<Shared>, mode: BeginMode, sql: &str) -> QueryResult<Stage> {
         let opening = Opening { mode, expected: None, savepoints: Vec::new(), first: None };
         match self.open_session(shared, opening)? {
             Some((session, _)) => Ok(Stage::Remote(session)),
             None => {
                 self.follow_role(shared)?;
-                self.local.batch_execute(sql).map(|()| Stage::Local { seen: None })
+                self.begin_here(sql)
             }
         }
     }
 
-    fn control_pending(&mut self, control: &Control) -> QueryResult<()> {
-        let transaction = &mut self.transaction;
-        match control {
-            Control::Begin(_) => return Err(sqlite_error("cannot start a transaction within a transaction")),
-            Control::Commit | Control::Rollback => transaction.end(),
-            Control::Savepoint(name) => transaction.savepoints.push(name.clone()),
-            Control::Release(name) => {
-                let at = transaction.position_of(name)?;
-                transaction.savepoints.truncate(at);
-                if at == 0 && transaction.implicit {
-                    transaction.end();
-                }
-            }
-            Control::RollbackTo(name) => {
-                let at = transaction.position_of(name)?;
-                transaction.savepoints.truncate(at + 1);
-            }
-        }
-        Ok(())
-    }
-
-    fn control_local(&mut self, control: &Control, sql: &str) -> QueryResult<()> {
-        if matches!(control, Control::Begin(_)) {
-            // Under `query_only` SQLite would first complain about the lock.
-            return Err(sqlite_error("cannot start a transaction within a transaction"));
-        }
+    fn control_here(&mut self, control: &Control, sql: &str) -> QueryResult<()> {
         let ticket = if self.transaction.commits_writes(control) { self.commit_ticket() } else { None };
         let result = self.local.batch_execute(sql);
         let demoted = self.transaction.phase() == Phase::LocalWrites
@@ -110,34 +92,14 @@ impl LiteFsConnection {
                 .error("LiteFS rejected the commit: this node is not the primary any more"));
         }
         result?;
-        self.mirror(control);
+        self.transaction.note(control)?;
         self.prove(ticket, true).inspect_err(|_| {
             // It is over, one way or the other.
             self.manager = diesel::connection::AnsiTransactionManager::default();
         })
     }
 
-    fn control_remote(&mut self, shared: &Arc<Shared>, control: &Control, sql: &str) -> QueryResult<()> {
-        let ends = match control {
-            Control::Begin(_) => return Err(sqlite_error("cannot start a transaction within a transaction")),
-            Control::Commit => Some(true),
-            Control::Rollback => Some(false),
-            Control::Release(name) => {
-                (self.transaction.position_of(name)? == 0 && self.transaction.implicit).then_some(true)
-            }
-            Control::Savepoint(_) | Control::RollbackTo(_) => None,
-        };
-        match ends {
-            Some(commit) => self.finish_remote(shared, commit),
-            None => {
-                self.in_session(shared, Work::Script(sql.to_owned()))?;
-                self.mirror(control);
-                Ok(())
-            }
-        }
-    }
-
-    fn finish_remote(&mut self, shared: &Arc<Shared>, commit: bool) -> QueryResult<()> {
+    fn finish_there(&mut self, shared: &Arc<Shared>, commit: bool) -> QueryResult<()> {
         let Stage::Remote(session) = std::mem::take(&mut self.transaction.stage) else {
             return Err(self.transaction.lost());
         };
@@ -157,48 +119,6 @@ impl LiteFsConnection {
             }
         }
         Ok(())
-    }
-
-    /// Nothing can be brought back; only the way out is open.
-    fn control_lost(&mut self, control: &Control) -> QueryResult<()> {
-        match control {
-            Control::Rollback => self.transaction.end(),
-            // Diesel rolls back to a savepoint on the way to the real rollback.
-            Control::RollbackTo(name) => {
-                let at = self.transaction.position_of(name)?;
-                self.transaction.savepoints.truncate(at + 1);
-            }
-            Control::Commit => {
-                let error = self.transaction.lost();
-                self.transaction.end();
-                self.manager = diesel::connection::AnsiTransactionManager::default();
-                return Err(error);
-            }
-            _ => return Err(self.transaction.lost()),
-        }
-        Ok(())
-    }
-
-    /// Keeps the list of savepoints as SQLite has it.
-    fn mirror(&mut self, control: &Control) {
-        let transaction = &mut self.transaction;
-        let at = |name: &str| transaction.position_of(name).unwrap_or(0);
-        match control {
-            Control::Begin(_) => {}
-            Control::Commit | Control::Rollback => transaction.end(),
-            Control::Savepoint(name) => transaction.savepoints.push(name.clone()),
-            Control::Release(name) => {
-                let at = at(name);
-                transaction.savepoints.truncate(at);
-                if at == 0 && transaction.implicit {
-                    transaction.end();
-                }
-            }
-            Control::RollbackTo(name) => {
-                let at = at(name);
-                transaction.savepoints.truncate(at + 1);
-            }
-        }
     }
 
     /// Opens the pending transaction on the local file, for its first read. The snapshot is taken at once: its

@@ -56,14 +56,36 @@ impl Transaction {
         self.wrote_database = self.phase() == Phase::LocalWrites;
     }
 
-    /// Whether `control` is where SQLite commits what this node wrote.
-    pub(super) fn commits_writes(&self, control: &Control) -> bool {
-        let ends = match control {
-            Control::Commit => true,
+    /// Whether `control` releases the savepoint that began the transaction.
+    pub(super) fn ends_by(&self, control: &Control) -> bool {
+        match control {
             Control::Release(name) => self.implicit && self.position_of(name).is_ok_and(|at| at == 0),
             _ => false,
-        };
-        ends && self.wrote_database
+        }
+    }
+
+    /// Whether `control` is where SQLite commits what this node wrote.
+    pub(super) fn commits_writes(&self, control: &Control) -> bool {
+        self.wrote_database && (*control == Control::Commit || self.ends_by(control))
+    }
+
+    /// Keeps the list of savepoints as SQLite has it.
+    pub(super) fn note(&mut self, control: &Control) -> QueryResult<()> {
+        match control {
+            Control::Begin(_) => {}
+            Control::Commit | Control::Rollback => self.end(),
+            Control::Savepoint(name) => self.savepoints.push(name.clone()),
+            Control::Release(_) if self.ends_by(control) => self.end(),
+            Control::Release(name) => {
+                let at = self.position_of(name)?;
+                self.savepoints.truncate(at);
+            }
+            Control::RollbackTo(name) => {
+                let at = self.position_of(name)?;
+                self.savepoints.truncate(at + 1);
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn lose(&mut self, reason: &str) {
