@@ -31,8 +31,13 @@ pub enum Failure {
     Incompatible,
     /// The primary has too much to do. Nothing was applied.
     Busy,
-    /// The answer was lost or the commit could not be proven: the write may or may not be applied.
+    /// The answer was lost or the commit could not be proven, and the primary could not be asked in time: the write may
+    /// or may not be applied. [`Failure::write_of`] names it, [`LiteFs::outcome`](crate::LiteFs::outcome) settles it.
     OutcomeUnknown,
+    /// The write is applied, once, but the rows it returned are lost: they were too many to be kept for a second answer.
+    RowsLost,
+    /// Somebody has asked for the outcome of this write before it arrived, and was told that it is not applied. It is not.
+    GivenUp,
     /// The statement cannot run on the primary at all, for example ATTACH. Nothing was applied.
     Denied,
     /// A size limit was exceeded. Nothing was applied.
@@ -54,12 +59,14 @@ pub enum Failure {
     Protocol,
 }
 
-const CODES: [(Failure, &str); 13] = [
+const CODES: [(Failure, &str); 15] = [
     (Failure::NoPrimary, "litefs: no primary"),
     (Failure::Unreachable, "litefs: unreachable"),
     (Failure::Incompatible, "litefs: incompatible"),
     (Failure::Busy, "litefs: busy"),
     (Failure::OutcomeUnknown, "litefs: outcome unknown"),
+    (Failure::RowsLost, "litefs: rows lost"),
+    (Failure::GivenUp, "litefs: given up"),
     (Failure::Denied, "litefs: denied"),
     (Failure::TooLarge, "litefs: too large"),
     (Failure::Rejected, "litefs: rejected"),
@@ -86,6 +93,24 @@ impl Failure {
         matches!(self, NoPrimary | Unreachable | Busy | SnapshotMoved | TransactionLost | Behind | SchemaSkew)
     }
 
+    /// What became of the work that failed.
+    #[must_use]
+    pub fn fate(self) -> Fate {
+        use Failure::{Incompatible, NoPrimary, OutcomeUnknown, Rejected, RowsLost, TooLarge, Unreachable};
+        match self {
+            NoPrimary | Unreachable | Incompatible | TooLarge | Rejected => Fate::NotSent,
+            OutcomeUnknown | RowsLost => Fate::Unknown,
+            _ => Fate::NotApplied,
+        }
+    }
+
+    /// The write that an error is about, where its outcome is unknown.
+    #[must_use]
+    pub fn write_of(error: &DieselError) -> Option<RequestId> {
+        let DieselError::DatabaseError(_, information) = error else { return None };
+        information.hint()?.strip_prefix(WRITE)?.parse().ok()
+    }
+
     fn code(self) -> &'static str {
         CODES.iter().find(|(failure, _)| *failure == self).map_or("litefs", |(_, code)| code)
     }
@@ -94,7 +119,9 @@ impl Failure {
     fn kind(self) -> DatabaseErrorKind {
         match self {
             Failure::SnapshotMoved => DatabaseErrorKind::SerializationFailure,
-            Failure::OutcomeUnknown | Failure::TransactionLost => DatabaseErrorKind::ClosedConnection,
+            Failure::OutcomeUnknown | Failure::RowsLost | Failure::TransactionLost => {
+                DatabaseErrorKind::ClosedConnection
+            }
             Failure::Rejected => DatabaseErrorKind::ReadOnlyTransaction,
             Failure::Denied | Failure::Behind | Failure::SchemaSkew | Failure::Protocol => {
                 DatabaseErrorKind::Unknown
@@ -103,12 +130,22 @@ impl Failure {
             | Failure::Unreachable
             | Failure::Incompatible
             | Failure::Busy
+            | Failure::GivenUp
             | Failure::TooLarge => DatabaseErrorKind::UnableToSendCommand,
         }
     }
 
     pub(crate) fn error(self, message: impl fmt::Display) -> DieselError {
-        let information = Information { message: message.to_string(), code: self.code() };
+        self.with_hint(message.to_string(), None)
+    }
+
+    /// The same, naming the write.
+    pub(crate) fn of_write(self, id: RequestId, message: impl fmt::Display) -> DieselError {
+        self.with_hint(format!("{message} (write {id})"), Some(format!("{WRITE}{id}")))
+    }
+
+    fn with_hint(self, message: String, hint: Option<String>) -> DieselError {
+        let information = Information { message, code: self.code(), hint };
         DieselError::DatabaseError(self.kind(), Box::new(information))
     }
 }
@@ -118,7 +155,11 @@ impl Failure {
 struct Information {
     message: String,
     code: &'static str,
+    hint: Option<String>,
 }
+
+/// What stands before a write's id in the hint.
+const WRITE: &str = "write ";
 
 impl DatabaseErrorInformation for Information {
     fn message(&self) -> &str {
@@ -128,7 +169,7 @@ impl DatabaseErrorInformation for Information {
         Some(self.code)
     }
     fn hint(&self) -> Option<&str> {
-        None
+        self.hint.as_deref()
     }
     fn table_name(&self) -> Option<&str> {
         None
@@ -166,12 +207,13 @@ pub(crate) fn called(error: CallError, id: Option<RequestId>) -> DieselError {
             Refusal::TooLarge { .. } => Failure::TooLarge,
             Refusal::SnapshotMoved { .. } => Failure::SnapshotMoved,
             Refusal::SessionLost { .. } => Failure::TransactionLost,
-            Refusal::Unproven { .. } => Failure::OutcomeUnknown,
+            Refusal::Unproven { .. } | Refusal::Interrupted => Failure::OutcomeUnknown,
+            Refusal::GivenUp => Failure::GivenUp,
         },
         _ => Failure::OutcomeUnknown,
     };
     match (error.fate(), id) {
-        (Fate::Unknown, Some(id)) => failure.error(format!("{error} (write {id} may or may not be applied)")),
+        (Fate::Unknown, Some(id)) => failure.of_write(id, format!("{error}; it may or may not be applied")),
         _ => failure.error(error),
     }
 }
@@ -197,6 +239,8 @@ mod tests {
         let error = called(lost, Some(id));
         assert_eq!(Failure::of(&error), Some(Failure::OutcomeUnknown));
         assert!(error.to_string().contains(&id.to_string()), "{error}");
+        assert_eq!(Failure::write_of(&error), Some(id));
+        assert_eq!(Failure::write_of(&Failure::OutcomeUnknown.error("which?")), None);
     }
 
     #[test]

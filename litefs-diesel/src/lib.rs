@@ -63,6 +63,8 @@ pub use error::Failure;
 pub use litefs::{LiteFs, StartError};
 pub use litefs_core as core;
 pub use litefs_rpc as rpc;
+pub use litefs_rpc::client::Fate;
+pub use litefs_rpc::wire::{Delivery, Outcome, RequestId};
 pub use manager::ConnectionManager;
 pub use options::LiteFsBuilder;
 pub use router::{EverythingOnPrimary, ForwardWrites, LocalOnly, RejectWrites, Route, Router, Situation};

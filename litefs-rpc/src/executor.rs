@@ -1,18 +1,28 @@
-use crate::wire::{Answer, BeginMode, Effects, Refusal, Settings, Work};
+use crate::wire::{Answer, BeginMode, Effects, Outcome, Refusal, Request, RequestId, Settings, Work};
 
 /// Runs forwarded work on the primary's database. One thread owns it, so nothing here needs to be shared.
 ///
 /// The crate's feature `diesel` supplies the one for SQLite through Diesel
 /// ([`SqliteExecutor`](crate::sqlite::SqliteExecutor)); tests use small fakes.
 ///
-/// All methods block. On an error nothing of the failed work remains applied, except the statements of a
-/// [`Work::Script`] that came before the failing one.
+/// All methods block. On an error nothing of the failed work remains applied; where a part does, as of a script that fails
+/// in the middle, the answer is [`Answer::Failed`].
 pub trait Executor: Send + 'static {
-    /// Runs work outside a transaction and commits it.
+    /// Runs a request's work outside a transaction and commits it. With
+    /// [`Delivery::ExactlyOnce`](crate::wire::Delivery::ExactlyOnce) its outcome is kept in the same transaction, and a
+    /// request whose outcome is there already is answered with that.
     ///
     /// # Errors
-    /// [`Refusal::Database`], [`Refusal::Denied`] or [`Refusal::TooLarge`].
-    fn write(&mut self, settings: &Settings, work: &Work) -> Result<Done, Refusal>;
+    /// [`Refusal::Database`], [`Refusal::Denied`], [`Refusal::TooLarge`]; for one that was sent before also
+    /// [`Refusal::GivenUp`] or [`Refusal::Interrupted`].
+    fn write(&mut self, request: &Request) -> Result<Done, Refusal>;
+
+    /// What became of the write `id`. One that is not applied is given up in the same breath: should it arrive after
+    /// this, it is refused.
+    ///
+    /// # Errors
+    /// [`Refusal::Database`].
+    fn settle(&mut self, id: RequestId) -> Result<(Outcome, Wrote), Refusal>;
 
     /// Opens a transaction and takes the write lock.
     ///
@@ -30,11 +40,12 @@ pub trait Executor: Send + 'static {
     /// Whether a transaction is open. Asked after a failed step: some errors make SQLite roll back by itself.
     fn in_transaction(&mut self) -> bool;
 
-    /// Commits the open transaction.
+    /// Commits the open transaction; with `keep` its outcome is kept under that id.
     ///
     /// # Errors
     /// [`Refusal::Database`], for example for a deferred foreign key. The transaction is then still open.
-    fn commit(&mut self) -> Result<Done, Refusal>;
+    /// [`Refusal::GivenUp`] where somebody has asked for the outcome before.
+    fn commit(&mut self, keep: Option<RequestId>) -> Result<Done, Refusal>;
 
     /// Rolls back whatever is open. Afterwards the executor is as new.
     fn rollback(&mut self);
@@ -50,6 +61,14 @@ pub struct Done {
     /// Whether there must be a commit to show for it: `false` for work that provably changed nothing, such as an
     /// UPDATE that matched no row, for which LiteFS makes no transaction.
     pub wrote: Wrote,
+}
+
+impl Done {
+    /// Whether it failed and left a part behind.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        matches!(self.answer, Answer::Failed(_))
+    }
 }
 
 /// Whether work left something to commit.

@@ -2,7 +2,7 @@
 
 use litefs_core::Position;
 
-use crate::wire::{Begin, Refusal, Reply, Request, SessionId, Work};
+use crate::wire::{Begin, Refusal, Reply, Request, RequestId, SessionId, Settled, Work};
 
 /// What a primary does for the other nodes.
 #[tarpc::service]
@@ -16,6 +16,8 @@ pub trait Forward {
     async fn step(session: SessionId, work: Work) -> Result<Reply, Refusal>;
     /// Commits or rolls back an open transaction.
     async fn finish(session: SessionId, commit: bool) -> Result<Reply, Refusal>;
+    /// What became of a write. One that is not applied is given up: should it still arrive, it is refused.
+    async fn outcome(id: RequestId) -> Result<Settled, Refusal>;
     /// The primary's position now.
     async fn position() -> Result<Position, Refusal>;
 }

@@ -3,6 +3,7 @@
 // Helpers of tests are tests: clippy looks at the functions only.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -17,8 +18,8 @@ use litefs_rpc::client::{
 use litefs_rpc::handshake::HandshakeError;
 use litefs_rpc::server::{Fence, Server, ServerConfig};
 use litefs_rpc::wire::{
-    Answer, Begin, BeginMode, DatabaseError, DatabaseErrorKind, Effects, PrimaryHint, Refusal, Request,
-    RequestId, RowSet, Settings, Statement, Value, Work,
+    Answer, Begin, BeginMode, DatabaseError, DatabaseErrorKind, Delivery, Effects, Outcome, PrimaryHint,
+    Refusal, Request, RequestId, RowSet, Settings, Statement, Value, Work,
 };
 use litefs_rpc::{Done, Executor, Limits, Secret, Wrote};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -89,6 +90,7 @@ struct FakeExecutor {
     run: Run,
     open: bool,
     rolled_back: mpsc::Sender<()>,
+    kept: HashMap<RequestId, Result<Done, Refusal>>,
 }
 
 impl FakeExecutor {
@@ -100,10 +102,27 @@ impl FakeExecutor {
 }
 
 impl Executor for FakeExecutor {
-    fn write(&mut self, _: &Settings, work: &Work) -> Result<Done, Refusal> {
-        let done = self.done(work)?;
+    fn write(&mut self, request: &Request) -> Result<Done, Refusal> {
+        if request.again
+            && let Some(kept) = self.kept.get(&request.id)
+        {
+            return kept.clone();
+        }
+        let done = self.done(&request.work)?;
         self.fence.commit();
+        self.kept.insert(request.id, Ok(Done { wrote: Wrote::Nothing, ..done.clone() }));
         Ok(done)
+    }
+
+    fn settle(&mut self, id: RequestId) -> Result<(Outcome, Wrote), Refusal> {
+        let kept = self.kept.entry(id).or_insert(Err(Refusal::GivenUp));
+        Ok(match kept {
+            Ok(done) => (Outcome::Applied(done.answer.clone(), done.effects), Wrote::Nothing),
+            Err(_) => {
+                self.fence.commit();
+                (Outcome::NotApplied, Wrote::Rows)
+            }
+        })
     }
 
     fn begin(&mut self, _: &Settings, _: BeginMode) -> Result<(), Refusal> {
@@ -119,9 +138,11 @@ impl Executor for FakeExecutor {
         self.open
     }
 
-    fn commit(&mut self) -> Result<Done, Refusal> {
+    fn commit(&mut self, keep: Option<RequestId>) -> Result<Done, Refusal> {
         self.open = false;
         self.fence.commit();
+        let done = Done { answer: Answer::Done, effects: Effects::default(), wrote: Wrote::Nothing };
+        self.kept.extend(keep.map(|id| (id, Ok(done))));
         Ok(Done { answer: Answer::Done, effects: Effects::default(), wrote: Wrote::Rows })
     }
 
@@ -141,7 +162,13 @@ impl Bed {
     async fn start(configure: impl FnOnce(&mut ServerConfig), run: Run) -> Self {
         let fence = FakeFence::primary();
         let (sender, rolled_back) = mpsc::channel();
-        let executor = FakeExecutor { fence: Arc::clone(&fence), run, open: false, rolled_back: sender };
+        let executor = FakeExecutor {
+            fence: Arc::clone(&fence),
+            run,
+            open: false,
+            rolled_back: sender,
+            kept: HashMap::new(),
+        };
         let mut config = ServerConfig::new("app.db");
         configure(&mut config);
         let fenced: Arc<dyn Fence> = fence.clone();
@@ -175,12 +202,20 @@ fn statement(sql: &str) -> Work {
 }
 
 fn request(sql: &str) -> Request {
-    Request { id: RequestId::new(), settings: Settings::default(), work: statement(sql) }
+    let delivery = Delivery::AtMostOnce;
+    Request {
+        id: RequestId::new(),
+        delivery,
+        again: false,
+        settings: Settings::default(),
+        work: statement(sql),
+    }
 }
 
 fn begin() -> Begin {
     Begin {
         id: RequestId::new(),
+        delivery: Delivery::ExactlyOnce,
         settings: Settings::default(),
         mode: BeginMode::Immediate,
         expected: None,
@@ -217,6 +252,7 @@ async fn f6_a_commit_during_which_the_role_changed_is_not_acknowledged() {
         }),
         open: false,
         rolled_back: sender,
+        kept: HashMap::new(),
     };
     let fenced: Arc<dyn Fence> = fence;
     let server = Server::start("127.0.0.1:0".parse().unwrap(), ServerConfig::new("app.db"), fenced, executor)
@@ -594,6 +630,7 @@ async fn a_write_that_litefs_rejects_on_a_node_that_is_demoted_meanwhile_is_to_b
             }),
             open: false,
             rolled_back: sender.clone(),
+            kept: HashMap::new(),
         };
         let server =
             Server::start("127.0.0.1:0".parse().unwrap(), ServerConfig::new("app.db"), fence, executor)

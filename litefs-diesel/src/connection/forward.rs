@@ -3,14 +3,18 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use diesel::connection::{Connection, InstrumentationEvent};
 use diesel::result::{Error, QueryResult};
 use litefs_core::{Position, Role};
-use litefs_rpc::client::{CallError, Fate, Forwarded, Link};
-use litefs_rpc::sqlite::sql::tokens;
-use litefs_rpc::wire::{Begin, BeginMode, Refusal, Reply, Request, RequestId, SessionId, Work};
+use litefs_rpc::Wrote;
+use litefs_rpc::client::{CallError, Fate, ForwardError, Forwarded, Link};
+use litefs_rpc::wire::{
+    Answer, Begin, BeginMode, Delivery, Outcome, Refusal, Reply, Request, RequestId, SessionId, Work,
+};
 use tracing::field::Empty;
 
 use super::LiteFsConnection;
+use crate::Failure;
 use crate::consistency::Mark;
 use crate::error::{called, forwarded};
 use crate::litefs::Shared;
@@ -20,6 +24,8 @@ use crate::litefs::Shared;
 pub(super) struct Session {
     pub(super) link: Arc<Link>,
     pub(super) id: SessionId,
+    /// Names what becomes of its COMMIT.
+    pub(super) request: RequestId,
 }
 
 /// What became of the statement that rode along with BEGIN.
@@ -84,38 +90,39 @@ impl LiteFsConnection {
         access: &'static str,
         work: Work,
     ) -> QueryResult<Option<Reply>> {
-        let request = Request { id: RequestId::new(), settings: self.settings()?, work };
+        let settings = self.settings()?;
+        let request = Request { id: RequestId::new(), delivery: self.delivery, again: false, settings, work };
         shared.options.limits.check(&request.work).map_err(|refusal| called(refusal.into(), None))?;
-        let keeps_a_part = may_keep_a_part(&request.work);
         let trip = Trip::start(shared, access);
         let result = self.send(shared, request);
+        let result = result.and_then(|reply| match reply {
+            Some(reply) => self.taken(shared, reply).map(Some),
+            None => Ok(None),
+        });
         trip.end(&result);
-        match &result {
-            Ok(Some(reply)) => self.mark(shared, reply),
-            Err(error) if keeps_a_part && crate::Failure::of(error).is_none() => {
-                self.mark_the_present(shared)
-            }
-            _ => {}
-        }
         result
     }
 
-    /// Later reads must see what a failed script has left, and an error has no position: the primary is asked.
-    fn mark_the_present(&mut self, shared: &Arc<Shared>) {
-        let deadline = Instant::now() + shared.options.read_timeout;
-        if let Ok(marks) = self.primary_position(shared, deadline)
-            && let Some(position) = marks.newest()
-        {
-            self.mark_position(shared, position);
+    /// Later reads must see what a write has left, also one that failed in the middle.
+    fn taken(&mut self, shared: &Shared, reply: Reply) -> QueryResult<Reply> {
+        self.mark(shared, &reply);
+        match reply.answer {
+            Answer::Failed(error) => Err(litefs_rpc::sqlite::to_diesel(error)),
+            Answer::NotKept => Err(Failure::RowsLost.error(
+                "the write is applied, once; the rows it returned were lost with its first answer, and are too many to \
+                 be kept for another",
+            )),
+            _ => Ok(reply),
         }
     }
 
-    fn send(&mut self, shared: &Arc<Shared>, request: Request) -> QueryResult<Option<Reply>> {
+    fn send(&mut self, shared: &Arc<Shared>, mut request: Request) -> QueryResult<Option<Reply>> {
         let id = request.id;
         let deadline = Instant::now() + shared.options.forward_timeout;
         if let Some(link) = self.link(shared) {
             match pollster::block_on(link.write(request.clone(), deadline)) {
                 Ok(reply) => return Ok(Some(reply)),
+                Err(error) if self.is_settled_by_asking(&error) => request.again = true,
                 Err(error) if !is_worth_another_try(&error) => return Err(called(error, Some(id))),
                 Err(_) => {}
             }
@@ -125,8 +132,42 @@ impl LiteFsConnection {
         match sent.ok_or_else(stopped)? {
             Ok(Forwarded::There(reply)) => Ok(Some(reply)),
             Ok(Forwarded::Here) => Ok(None),
+            Ok(Forwarded::Unsettled) => self.settled_here(shared, id),
             Err(error) => Err(forwarded(error, Some(id))),
         }
+    }
+
+    /// Whether the primary can tell what this error leaves open.
+    fn is_settled_by_asking(&self, error: &CallError) -> bool {
+        let interrupted = *error == CallError::Refused(Refusal::Interrupted);
+        self.delivery == Delivery::ExactlyOnce && error.fate() == Fate::Unknown && !interrupted
+    }
+
+    /// This node is the primary now, so its own file tells. `None`: not applied, and nobody will apply it any more.
+    fn settled_here(&mut self, shared: &Arc<Shared>, id: RequestId) -> QueryResult<Option<Reply>> {
+        match self.settle_here(shared, id)? {
+            Outcome::Applied(answer, effects) => {
+                let position = shared.tracker.read_position().ok();
+                Ok(Some(Reply { answer, position, effects }))
+            }
+            Outcome::NotApplied => Ok(None),
+            Outcome::Interrupted => Err(called(Refusal::Interrupted.into(), Some(id))),
+        }
+    }
+
+    /// Asks this node's own file, and proves what that wrote. Blocks.
+    pub(crate) fn settle_here(&mut self, shared: &Arc<Shared>, id: RequestId) -> QueryResult<Outcome> {
+        let unknown = |error: &dyn std::fmt::Display| {
+            Failure::OutcomeUnknown
+                .of_write(id, format!("what became of the write cannot be asked here: {error}"))
+        };
+        let mut connection = shared.open().map_err(|error| unknown(&error))?;
+        connection.set_instrumentation(|_: InstrumentationEvent<'_>| {});
+        let ticket = self.commit_ticket().ok_or_else(|| unknown(&"this node is not the primary any more"))?;
+        let (outcome, wrote) =
+            litefs_rpc::sqlite::settle(&mut connection, id).map_err(|error| unknown(&error))?;
+        self.prove(Some(ticket), wrote != Wrote::Nothing).map_err(|error| unknown(&error))?;
+        Ok(outcome)
     }
 
     /// The open connection to the primary of the moment. In the common case that is the one used last, and costs
@@ -173,7 +214,8 @@ impl LiteFsConnection {
             shared.options.limits.check(work).map_err(|refusal| called(refusal.into(), None))?;
         }
         let id = RequestId::new();
-        let begin = Begin { id, settings: self.settings()?, mode, expected, savepoints, first };
+        let settings = self.settings()?;
+        let begin = Begin { id, delivery: self.delivery, settings, mode, expected, savepoints, first };
         let trip = Trip::start(shared, "begin");
         let result = self.send_begin(shared, begin);
         trip.end(&result);
@@ -185,13 +227,14 @@ impl LiteFsConnection {
         shared: &Arc<Shared>,
         begin: Begin,
     ) -> QueryResult<Option<(Session, Option<First>)>> {
-        let id = begin.id;
+        let request = begin.id;
         let deadline = Instant::now() + shared.options.forward_timeout;
         if let Some(link) = self.link(shared) {
             match pollster::block_on(link.begin(begin.clone(), deadline)) {
-                Ok((session, reply)) => return Ok(Some((Session { link, id: session }, reply))),
-                Err(error) if !is_worth_another_try(&error) => return Err(called(error, Some(id))),
-                Err(_) => {}
+                Ok((id, reply)) => return Ok(Some((Session { link, id, request }, reply))),
+                // Nothing is applied before COMMIT: who does not hear of a transaction opens another.
+                Err(error) if error.fate() == Fate::Unknown || is_worth_another_try(&error) => {}
+                Err(error) => return Err(called(error, None)),
             }
         }
         let forwarder = Arc::clone(&shared.forwarder);
@@ -200,15 +243,18 @@ impl LiteFsConnection {
                 let begin = begin.clone();
                 async move {
                     let (id, first) = link.begin(begin, deadline).await?;
-                    Ok((Session { link, id }, first))
+                    Ok((Session { link, id, request }, first))
                 }
             };
-            forwarder.with_primary(deadline.into(), open).await
+            forwarder.ask_primary(deadline.into(), open).await
         });
         match sent.ok_or_else(stopped)? {
             Ok(Forwarded::There(opened)) => Ok(Some(opened)),
-            Ok(Forwarded::Here) => Ok(None),
-            Err(error) => Err(forwarded(error, Some(id))),
+            Ok(Forwarded::Here | Forwarded::Unsettled) => Ok(None),
+            Err(ForwardError::Call(error)) if error.fate() == Fate::Unknown => {
+                Err(Failure::Unreachable.error(format!("no transaction was opened: {error}")))
+            }
+            Err(error) => Err(forwarded(error, None)),
         }
     }
 
@@ -229,7 +275,7 @@ impl LiteFsConnection {
             if lost { Step::Lost(error.to_string()) } else { Step::Failed(called(error, None)) }
         });
         trip.end(&result.as_ref().map_err(|error| match error {
-            Step::Lost(reason) => crate::Failure::TransactionLost.error(reason),
+            Step::Lost(reason) => Failure::TransactionLost.error(reason),
             Step::Failed(error) => Error::QueryBuilderError(error.to_string().into()),
         }));
         result
@@ -246,12 +292,55 @@ impl LiteFsConnection {
         let deadline = Instant::now() + shared.options.forward_timeout;
         let result = pollster::block_on(session.link.finish(session.id, commit, deadline));
         let open = matches!(result, Err(CallError::Refused(Refusal::Database(_))));
-        let result = result.map_err(|error| called(error, None));
+        let result = match result {
+            Err(error) if commit && self.is_settled_by_asking(&error) => {
+                self.settle_commit(shared, session.request, &error)
+            }
+            result => result.map_err(|error| called(error, Some(session.request))),
+        };
         trip.end(&result);
-        if let Ok(reply) = &result {
-            self.mark(shared, reply);
+        match result {
+            Ok(reply) => {
+                self.mark(shared, &reply);
+                Ok(())
+            }
+            Err(error) => Err((error, open)),
         }
-        result.map(drop).map_err(|error| (error, open))
+    }
+
+    /// Asks the primary, wherever it is, what became of a write.
+    pub(crate) fn outcome(&mut self, shared: &Arc<Shared>, id: RequestId) -> QueryResult<Outcome> {
+        let deadline = Instant::now() + shared.options.forward_timeout;
+        let forwarder = Arc::clone(&shared.forwarder);
+        let asked = shared.io.wait(async move {
+            forwarder
+                .ask_primary(deadline.into(), |link| async move { link.outcome(id, deadline).await })
+                .await
+        });
+        match asked.ok_or_else(stopped)? {
+            Ok(Forwarded::There(settled)) => {
+                self.mark_position(shared, settled.position);
+                Ok(settled.outcome)
+            }
+            Ok(Forwarded::Here | Forwarded::Unsettled) => self.settle_here(shared, id),
+            Err(error) => Err(forwarded(error, None)),
+        }
+    }
+
+    /// The answer to COMMIT was lost: the primary, whoever that is by now, knows whether it was done.
+    fn settle_commit(
+        &mut self,
+        shared: &Arc<Shared>,
+        id: RequestId,
+        error: &CallError,
+    ) -> QueryResult<Reply> {
+        match self.outcome(shared, id).map_err(|_| called(error.clone(), Some(id)))? {
+            // Its position is marked already.
+            Outcome::Applied(answer, effects) => Ok(Reply { answer, position: None, effects }),
+            Outcome::NotApplied | Outcome::Interrupted => {
+                Err(Failure::TransactionLost.error(format!("the transaction was not committed: {error}")))
+            }
+        }
     }
 }
 
@@ -262,17 +351,6 @@ pub(super) enum Step {
     Failed(Error),
     /// The transaction is gone.
     Lost(String),
-}
-
-/// Whether work that fails may have been applied in part: a script up to the statement that failed, a statement with
-/// `OR FAIL` up to the row.
-fn may_keep_a_part(work: &Work) -> bool {
-    match work {
-        Work::Script(_) => true,
-        Work::Execute(statement) => tokens(&statement.sql).any(|token| token.is("FAIL")),
-        // All or nothing.
-        _ => false,
-    }
 }
 
 /// The forwarder knows how to go on from these: nothing was applied, and it may help to look again.
@@ -287,5 +365,5 @@ fn is_worth_another_try(error: &CallError) -> bool {
 }
 
 fn stopped() -> Error {
-    crate::Failure::Unreachable.error("the handle's I/O thread has ended")
+    Failure::Unreachable.error("the handle's I/O thread has ended")
 }

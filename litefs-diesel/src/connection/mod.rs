@@ -26,7 +26,7 @@ use diesel::sqlite::SqliteConnection;
 use litefs_core::{RoleKind, RoleStamp};
 use litefs_rpc::client::Link;
 use litefs_rpc::sqlite::sql::{SqlStatement, statements};
-use litefs_rpc::wire::{Effects, RowSet, Settings, Value};
+use litefs_rpc::wire::{Delivery, Effects, RowSet, Settings, Value};
 
 pub(crate) use self::batch::unexpected;
 use self::instrumentation::Silence;
@@ -85,6 +85,7 @@ pub struct LiteFsConnection {
     /// The rows changed by forwarded writes, for `total_changes()`.
     forwarded_changes: i64,
     consistency: Consistency,
+    delivery: Delivery,
     own_marks: Marks,
     forced: Option<Route>,
 }
@@ -92,8 +93,7 @@ pub struct LiteFsConnection {
 impl LiteFsConnection {
     pub(crate) fn of(home: Arc<Shared>) -> ConnectionResult<Self> {
         let local = home.open()?;
-        let consistency = home.options.consistency;
-        let mut connection = Self::around(local, Some(home), consistency);
+        let mut connection = Self::around(local, Some(home));
         connection.gate_default_instrumentation();
         if let Some(shared) = connection.home.clone() {
             connection.follow_role(&shared).map_err(ConnectionError::CouldntSetupConfiguration)?;
@@ -104,11 +104,14 @@ impl LiteFsConnection {
     fn for_url(url: &str) -> ConnectionResult<Self> {
         match Shared::for_url(url)? {
             Some(home) => Self::of(home),
-            None => Ok(Self::around(SqliteConnection::establish(url)?, None, Consistency::default())),
+            None => Ok(Self::around(SqliteConnection::establish(url)?, None)),
         }
     }
 
-    fn around(local: SqliteConnection, home: Option<Arc<Shared>>, consistency: Consistency) -> Self {
+    fn around(local: SqliteConnection, home: Option<Arc<Shared>>) -> Self {
+        let options = home.as_ref().map(|home| &home.options);
+        let consistency = options.map_or_else(Consistency::default, |options| options.consistency);
+        let delivery = options.map_or_else(Delivery::default, |options| options.delivery);
         Self {
             local,
             home,
@@ -127,6 +130,7 @@ impl LiteFsConnection {
             last_forwarded: None,
             forwarded_changes: 0,
             consistency,
+            delivery,
             own_marks: Marks::default(),
             forced: None,
         }
@@ -150,6 +154,26 @@ impl LiteFsConnection {
         self.consistency
     }
 
+    /// Whether this connection's forwarded writes are kept track of, so that a lost answer is made good.
+    #[must_use]
+    pub fn delivery(&self) -> Delivery {
+        self.delivery
+    }
+
+    /// Runs `work` with forwarded writes delivered as `delivery` says, whatever the handle says. Transactions follow what
+    /// holds when they move to the primary.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub fn with_delivery<T, E>(
+        &mut self,
+        delivery: Delivery,
+        work: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let before = std::mem::replace(&mut self.delivery, delivery);
+        self.until_the_end(work, |conn| conn.delivery = before)
+    }
+
     /// Runs `work` with every statement on the primary, reads too, whatever the router says.
     ///
     /// # Errors
@@ -169,9 +193,13 @@ impl LiteFsConnection {
 
     fn forced<T, E>(&mut self, route: Route, work: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
         let before = self.forced.replace(route);
-        // The override must not outlive the call, however that ends.
+        self.until_the_end(work, |conn| conn.forced = before)
+    }
+
+    /// An override must not outlive the call it is for, however that ends.
+    fn until_the_end<T>(&mut self, work: impl FnOnce(&mut Self) -> T, restore: impl FnOnce(&mut Self)) -> T {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(self)));
-        self.forced = before;
+        restore(self);
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 

@@ -162,7 +162,7 @@ impl LiteFsConnection {
         use litefs_rpc::client::Forwarded;
         let forwarder = Arc::clone(&shared.forwarder);
         let asked = shared.io.wait(async move {
-            forwarder.with_primary(deadline.into(), |link| async move { link.position(deadline).await }).await
+            forwarder.ask_primary(deadline.into(), |link| async move { link.position(deadline).await }).await
         });
         let mut marks = Marks::default();
         match asked {
@@ -174,7 +174,7 @@ impl LiteFsConnection {
                 marks.add(crate::consistency::Mark { position, primary });
                 Ok(marks)
             }
-            Some(Ok(Forwarded::Here)) => Ok(marks),
+            Some(Ok(Forwarded::Here | Forwarded::Unsettled)) => Ok(marks),
             Some(Err(error)) if shared.options.when_behind != WhenBehind::ReadStale => {
                 Err(crate::error::forwarded(error, None))
             }

@@ -5,12 +5,14 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use diesel::result::ConnectionResult;
+use diesel::result::{ConnectionResult, QueryResult};
 use litefs_core::{Position, Role, RoleKind, RoleState, Tracker};
 use litefs_rpc::server::{ServeError, Server};
+use litefs_rpc::wire::{Outcome, RequestId};
 use tokio::sync::watch;
 
 pub(crate) use self::shared::Shared;
+use crate::Failure;
 use crate::connection::LiteFsConnection;
 use crate::consistency::Mark;
 use crate::io_thread::IoThread;
@@ -134,6 +136,18 @@ impl LiteFs {
     #[must_use]
     pub fn round_trips(&self) -> u64 {
         self.shared.forwarder.client().round_trips()
+    }
+
+    /// What became of a write whose outcome is unknown ([`Failure::write_of`](crate::Failure::write_of) names it). A
+    /// write that is not applied is given up in the same breath: should it still arrive, it is refused. Only writes
+    /// delivered [`ExactlyOnce`](litefs_rpc::wire::Delivery::ExactlyOnce) are known, for as long as
+    /// [`outcome_retention`](LiteFsBuilder::outcome_retention). Blocks, at most `forward_timeout`.
+    ///
+    /// # Errors
+    /// Those of a forwarded write: no primary, or none that can be reached.
+    pub fn outcome(&self, id: RequestId) -> QueryResult<Outcome> {
+        let mut connection = self.establish().map_err(|error| Failure::Unreachable.error(error))?;
+        connection.outcome(&self.shared, id)
     }
 
     /// What a reader must have seen to see everything that this process has written: a token for another process,

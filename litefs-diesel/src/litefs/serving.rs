@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use diesel::connection::{Connection, InstrumentationEvent, SimpleConnection, get_default_instrumentation};
 use diesel::result::{ConnectionError, ConnectionResult};
@@ -36,6 +37,7 @@ pub(super) struct ServerStarter {
     pub(super) config: ServerConfig,
     pub(super) database_url: String,
     pub(super) hook: Option<ConnectionHook>,
+    pub(super) retention: Duration,
     pub(super) server: Arc<Mutex<Option<Server>>>,
 }
 
@@ -49,7 +51,8 @@ impl ServerStarter {
                 Ok(connection)
             }),
             self.config.limits.max_rows(),
-        );
+        )
+        .retention(self.retention);
         let server = Server::start(self.address, self.config, Arc::new(self.tracker), executor).await?;
         tracing::info!(address = %server.address(), "taking forwarded writes");
         *self.server.lock().expect("no code panics while it holds the server") = Some(server);

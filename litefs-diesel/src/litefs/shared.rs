@@ -122,6 +122,7 @@ impl Shared {
             },
             database_url: self.options.config.database_url().to_owned(),
             hook: self.options.hook.clone(),
+            retention: self.options.outcome_retention,
             server: Arc::clone(&self.server),
         }
     }

@@ -10,6 +10,8 @@ use std::time::Duration;
 use diesel::result::QueryResult;
 use diesel::sqlite::SqliteConnection;
 use litefs_core::{Config, ConfigBuilder};
+use litefs_rpc::sqlite::DEFAULT_RETENTION;
+use litefs_rpc::wire::Delivery;
 use litefs_rpc::{Limits, Secret};
 
 use self::vars::{Vars, advertise, refused};
@@ -39,6 +41,8 @@ pub struct LiteFsBuilder {
     read_timeout: Option<Duration>,
     consistency: Option<Consistency>,
     when_behind: Option<WhenBehind>,
+    delivery: Option<Delivery>,
+    outcome_retention: Option<Duration>,
     limits: Limits,
     router: Arc<dyn Router>,
     hook: Option<ConnectionHook>,
@@ -60,6 +64,8 @@ impl LiteFsBuilder {
             read_timeout: None,
             consistency: None,
             when_behind: None,
+            delivery: None,
+            outcome_retention: None,
             limits: Limits::default(),
             router: Arc::new(ForwardWrites),
             hook: None,
@@ -184,6 +190,23 @@ impl LiteFsBuilder {
         self
     }
 
+    /// How often a forwarded write may be applied when its answer is lost.
+    ///
+    /// Default [`Delivery::ExactlyOnce`]. Environment: `LITEFS_DELIVERY` (`exactly-once`, `at-most-once`).
+    pub fn delivery(mut self, delivery: Delivery) -> Self {
+        self.delivery = Some(delivery);
+        self
+    }
+
+    /// How long this node, as the primary, keeps the outcomes of writes. At least twice `forward_timeout`: an outcome that
+    /// is pruned while somebody may still send its write again protects nothing.
+    ///
+    /// Default 5 min. Environment: `LITEFS_OUTCOME_RETENTION_MS`.
+    pub fn outcome_retention(mut self, retention: Duration) -> Self {
+        self.outcome_retention = Some(retention);
+        self
+    }
+
     /// What is refused rather than sent or run.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
@@ -233,7 +256,29 @@ impl LiteFsBuilder {
         let ip = if secret.is_some() { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
         let default_listen = SocketAddr::new(IpAddr::V4(ip), config.rpc_port());
         let seconds = Duration::from_secs;
+        let forward_timeout =
+            vars.time("forward_timeout", "LITEFS_FORWARD_TIMEOUT_MS", self.forward_timeout, seconds(10))?;
+        let outcome_retention = vars.time(
+            "outcome_retention",
+            "LITEFS_OUTCOME_RETENTION_MS",
+            self.outcome_retention,
+            DEFAULT_RETENTION.max(forward_timeout * 2),
+        )?;
+        if outcome_retention < forward_timeout * 2 {
+            return Err(refused(
+                "outcome_retention",
+                Some("LITEFS_OUTCOME_RETENTION_MS"),
+                &format!("{outcome_retention:?}"),
+                &format!("forward_timeout is {forward_timeout:?}"),
+                "at least twice forward_timeout",
+            ));
+        }
         Ok(Options {
+            forward_timeout,
+            outcome_retention,
+            delivery: vars
+                .or("delivery", "LITEFS_DELIVERY", self.delivery, "exactly-once or at-most-once")?
+                .unwrap_or_default(),
             listen: vars
                 .or("listen", "LITEFS_RPC_LISTEN", self.listen, "an address such as 0.0.0.0:20203")?
                 .unwrap_or(default_listen),
@@ -251,12 +296,6 @@ impl LiteFsBuilder {
                 "LITEFS_PRIMARY_TIMEOUT_MS",
                 self.primary_timeout,
                 seconds(5),
-            )?,
-            forward_timeout: vars.time(
-                "forward_timeout",
-                "LITEFS_FORWARD_TIMEOUT_MS",
-                self.forward_timeout,
-                seconds(10),
             )?,
             read_timeout: vars.time(
                 "read_timeout",
@@ -309,6 +348,8 @@ pub(crate) struct Options {
     pub(crate) read_timeout: Duration,
     pub(crate) consistency: Consistency,
     pub(crate) when_behind: WhenBehind,
+    pub(crate) delivery: Delivery,
+    pub(crate) outcome_retention: Duration,
     pub(crate) limits: Limits,
     pub(crate) router: Arc<dyn Router>,
     pub(crate) hook: Option<ConnectionHook>,

@@ -11,6 +11,8 @@ fn c1_defaults_work_with_no_options() {
     assert!(options.serve && options.wal && !options.allow_insecure);
     assert_eq!(options.primary_timeout, Duration::from_secs(5));
     assert_eq!(options.consistency, Consistency::ReadYourWrites);
+    assert_eq!(options.delivery, Delivery::ExactlyOnce);
+    assert_eq!(options.outcome_retention, Duration::from_secs(300));
 }
 
 #[test]
@@ -22,6 +24,8 @@ fn c4_the_environment_and_the_builder_give_the_same_and_the_builder_wins() {
         ("LITEFS_PRIMARY_TIMEOUT_MS", "7"),
         ("LITEFS_CONSISTENCY", "strong"),
         ("LITEFS_WHEN_BEHIND", "fail"),
+        ("LITEFS_DELIVERY", "at-most-once"),
+        ("LITEFS_OUTCOME_RETENTION_MS", "60000"),
         ("LITEFS_RPC_SECRET", "0123456789abcdef"),
     ]);
     let by_env = LiteFsBuilder::new("/litefs/app.db").from_vars(all.clone()).build().unwrap();
@@ -32,6 +36,8 @@ fn c4_the_environment_and_the_builder_give_the_same_and_the_builder_wins() {
         .primary_timeout(Duration::from_millis(7))
         .consistency(Consistency::Strong)
         .when_behind(WhenBehind::Fail)
+        .delivery(Delivery::AtMostOnce)
+        .outcome_retention(Duration::from_secs(60))
         .secret("0123456789abcdef")
         .build()
         .unwrap();
@@ -42,6 +48,8 @@ fn c4_the_environment_and_the_builder_give_the_same_and_the_builder_wins() {
         assert_eq!(options.primary_timeout, Duration::from_millis(7));
         assert_eq!(options.consistency, Consistency::Strong);
         assert_eq!(options.when_behind, WhenBehind::Fail);
+        assert_eq!(options.delivery, Delivery::AtMostOnce);
+        assert_eq!(options.outcome_retention, Duration::from_secs(60));
         assert!(options.secret.is_some());
     }
     let both = LiteFsBuilder::new("/litefs/app.db").from_vars(all).consistency(Consistency::Eventual).build();
@@ -59,6 +67,8 @@ fn c3_bad_values_are_refused_by_name() {
         ("LITEFS_RPC_LISTEN", "nowhere", "listen"),
         ("LITEFS_SERVE", "maybe", "serve"),
         ("LITEFS_CONSISTENCY", "some", "consistency"),
+        ("LITEFS_DELIVERY", "twice", "delivery"),
+        ("LITEFS_OUTCOME_RETENTION_MS", "1000", "outcome_retention"),
         ("LITEFS_RPC_SECRET", "short", "secret"),
     ] {
         let error = error(new().from_vars(vars(&[(variable, value)])));

@@ -66,7 +66,7 @@ impl CallError {
             CallError::Unreachable { .. } | CallError::Handshake { .. } | CallError::Encoding(_) => {
                 Fate::NotSent
             }
-            CallError::Refused(Refusal::Unproven { .. }) => Fate::Unknown,
+            CallError::Refused(Refusal::Unproven { .. } | Refusal::Interrupted) => Fate::Unknown,
             CallError::Refused(_) => Fate::NotApplied,
             CallError::Lost { .. } | CallError::Deadline { .. } => Fate::Unknown,
         }

@@ -4,9 +4,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::directory::{Directory, Standing};
-use super::error::CallError;
+use super::error::{CallError, Fate};
 use super::{Client, Link};
-use crate::wire::{PrimaryHint, Refusal, Reply, Request};
+use crate::wire::{Delivery, PrimaryHint, Refusal, Reply, Request};
 
 /// How many hints are followed in a row before the tracker is asked again: two nodes may name each other.
 const MAX_HOPS: u32 = 3;
@@ -20,6 +20,8 @@ pub enum Forwarded<T> {
     There(T),
     /// This node has become the primary: run it here. Nothing was applied.
     Here,
+    /// This node has become the primary, and an earlier try may have been applied: its outcome is in the database here.
+    Unsettled,
 }
 
 /// Why a write could not be forwarded.
@@ -39,8 +41,9 @@ pub enum ForwardError {
 
 /// Brings work to the primary, wherever it is, within a deadline.
 ///
-/// Tries again only where the work was certainly not applied: a node that is not the primary, one that cannot be
-/// reached, a full queue. A lost answer is reported, not repeated.
+/// Tries again where the work was certainly not applied: a node that is not the primary, one that cannot be reached, a
+/// full queue. Where an answer is lost it tries again if the primary can tell that it has the work already
+/// ([`Delivery::ExactlyOnce`]), and reports the loss otherwise.
 #[derive(Debug)]
 pub struct Forwarder<D> {
     client: Arc<Client>,
@@ -70,11 +73,17 @@ impl<D: Directory> Forwarder<D> {
     /// # Errors
     /// See [`ForwardError`].
     pub async fn write(&self, request: Request, deadline: Instant) -> Result<Forwarded<Reply>, ForwardError> {
-        let write = |link: Arc<Link>| {
-            let request = request.clone();
+        let repeat = request.delivery == Delivery::ExactlyOnce;
+        // An earlier try, elsewhere, is in doubt as much as one of ours.
+        let doubt = request.again.then(|| CallError::Lost {
+            address: String::new(),
+            reason: "an earlier try was not answered".into(),
+        });
+        let write = |link: Arc<Link>, again: bool| {
+            let request = Request { again: again || request.again, ..request.clone() };
             async move { link.write(request, deadline.into_std()).await }
         };
-        self.with_primary(deadline, write).await
+        self.run(deadline, repeat, doubt, write).await
     }
 
     /// Runs `call` on a connection to the primary, again where the last try was certainly not applied.
@@ -89,22 +98,71 @@ impl<D: Directory> Forwarder<D> {
     where
         Call: Future<Output = Result<T, CallError>>,
     {
+        self.run(deadline, false, None, |link, _| call(link)).await
+    }
+
+    /// Runs a `call` that changes nothing, or may as well be made twice, on a connection to the primary; again also where an
+    /// answer was lost.
+    ///
+    /// # Errors
+    /// See [`ForwardError`].
+    pub async fn ask_primary<T, Call>(
+        &self,
+        deadline: Instant,
+        call: impl Fn(Arc<Link>) -> Call,
+    ) -> Result<Forwarded<T>, ForwardError>
+    where
+        Call: Future<Output = Result<T, CallError>>,
+    {
+        let asked = self.run(deadline, true, None, |link, _| call(link)).await;
+        asked.map(|forwarded| match forwarded {
+            Forwarded::Unsettled => Forwarded::Here,
+            forwarded => forwarded,
+        })
+    }
+
+    /// `repeat`: a try whose answer is lost may be made again; the second argument of `call` says that it is. `doubt`: the
+    /// last error that left the outcome open, which stands until somebody settles it.
+    async fn run<T, Call>(
+        &self,
+        deadline: Instant,
+        repeat: bool,
+        mut doubt: Option<CallError>,
+        call: impl Fn(Arc<Link>, bool) -> Call,
+    ) -> Result<Forwarded<T>, ForwardError>
+    where
+        Call: Future<Output = Result<T, CallError>>,
+    {
         let no_primary_at = (Instant::now() + self.primary_timeout).min(deadline);
         let mut hint: Option<PrimaryHint> = None;
         let mut hops = 0;
         loop {
             let target = match hint.take().map_or_else(|| self.directory.standing(), Standing::Elsewhere) {
+                Standing::Here if doubt.is_some() => return Ok(Forwarded::Unsettled),
                 Standing::Here => return Ok(Forwarded::Here),
                 Standing::Elsewhere(target) => target,
                 Standing::Nowhere => {
-                    self.await_primary(no_primary_at).await?;
+                    let waited = self.await_primary(no_primary_at).await;
+                    waited.map_err(|error| doubt.clone().map_or(error, ForwardError::Call))?;
                     continue;
                 }
             };
-            let error = match self.attempt(&target.address, &call).await {
+            let again = doubt.is_some();
+            let attempt = self.attempt(&target.address, |link| call(link, again));
+            let tried = tokio::select! {
+                tried = attempt => tried,
+                () = self.superseded(&target, deadline), if repeat => Err(CallError::Lost {
+                    address: target.address.clone(),
+                    reason: "another node became the primary before it answered".into(),
+                }),
+            };
+            let error = match tried {
                 Ok(value) => return Ok(Forwarded::There(value)),
                 Err(error) => error,
             };
+            if repeat && is_open(&error) {
+                doubt = Some(error.clone());
+            }
             match error {
                 CallError::Refused(Refusal::NotPrimary { hint: Some(other) })
                     if hops < MAX_HOPS && other.address != target.address =>
@@ -114,13 +172,35 @@ impl<D: Directory> Forwarder<D> {
                 }
                 error => {
                     hops = 0;
-                    self.pause_before_retry(&target, error, deadline).await?;
+                    let in_doubt = doubt.is_some();
+                    let paused = self.pause_before_retry(&target, error, in_doubt, deadline).await;
+                    paused.map_err(|error| match (&doubt, &error) {
+                        (Some(doubt), error) if !settles(error) => doubt.clone(),
+                        _ => error,
+                    })?;
                 }
             }
         }
     }
 
-    async fn attempt<T, Call>(&self, address: &str, call: &impl Fn(Arc<Link>) -> Call) -> Result<T, CallError>
+    /// Returns once another node than `target` is known to be the primary, or never.
+    async fn superseded(&self, target: &PrimaryHint, deadline: Instant) {
+        loop {
+            let seen = self.directory.standing();
+            match &seen {
+                Standing::Here => return,
+                Standing::Elsewhere(other) if other.node != target.node => return,
+                _ if Instant::now() >= deadline => std::future::pending().await,
+                _ => self.directory.changed(&seen, deadline).await,
+            }
+        }
+    }
+
+    async fn attempt<T, Call>(
+        &self,
+        address: &str,
+        call: impl FnOnce(Arc<Link>) -> Call,
+    ) -> Result<T, CallError>
     where
         Call: Future<Output = Result<T, CallError>>,
     {
@@ -141,8 +221,9 @@ impl<D: Directory> Forwarder<D> {
         &self,
         target: &PrimaryHint,
         error: CallError,
+        in_doubt: bool,
         deadline: Instant,
-    ) -> Result<(), ForwardError> {
+    ) -> Result<(), CallError> {
         let again = match &error {
             CallError::Unreachable { .. } => {
                 self.directory.suspect().await;
@@ -155,12 +236,36 @@ impl<D: Directory> Forwarder<D> {
             CallError::Refused(Refusal::Overloaded { .. } | Refusal::ShuttingDown) => {
                 Instant::now() + BUSY_PAUSE
             }
-            _ => return Err(error.into()),
+            // The primary knows whether it has it.
+            error if in_doubt && is_open(error) => {
+                self.directory.suspect().await;
+                Instant::now() + BUSY_PAUSE
+            }
+            _ => return Err(error),
         };
         if again >= deadline {
-            return Err(error.into());
+            return Err(error);
         }
         self.directory.changed(&Standing::Elsewhere(target.clone()), again).await;
         Ok(())
     }
+}
+
+/// Whether an error is the word of a primary that has looked for the outcome of earlier tries.
+fn settles(error: &CallError) -> bool {
+    matches!(
+        error,
+        CallError::Refused(
+            Refusal::Database(_)
+                | Refusal::Denied { .. }
+                | Refusal::TooLarge { .. }
+                | Refusal::GivenUp
+                | Refusal::Interrupted
+        )
+    )
+}
+
+/// Whether an error leaves the outcome open for as long as nobody asks the primary.
+fn is_open(error: &CallError) -> bool {
+    error.fate() == Fate::Unknown && *error != CallError::Refused(Refusal::Interrupted)
 }

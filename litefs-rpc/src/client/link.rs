@@ -12,7 +12,7 @@ use super::error::CallError;
 use crate::limits::Limits;
 use crate::service::ForwardClient;
 use crate::transport;
-use crate::wire::{Begin, Refusal, Reply, Request, SessionId, Work};
+use crate::wire::{Begin, Refusal, Reply, Request, RequestId, SessionId, Settled, Work};
 
 /// One open connection to a server. All threads of the process share it; requests are told apart by tarpc's ids.
 ///
@@ -119,6 +119,16 @@ impl Link {
     ) -> Result<Reply, CallError> {
         let call = self.start(deadline);
         let answer = self.rpc.finish(call.context(), session, commit).await;
+        call.settle(answer)
+    }
+
+    /// Asks what became of a write, and gives it up if it is not applied.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn outcome(&self, id: RequestId, deadline: Instant) -> Result<Settled, CallError> {
+        let call = self.start(deadline);
+        let answer = self.rpc.outcome(call.context(), id).await;
         call.settle(answer)
     }
 

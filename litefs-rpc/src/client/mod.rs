@@ -148,6 +148,12 @@ impl Client {
         self.failures().get(address).map(|failure| failure.until)
     }
 
+    /// The connection used last, to whatever address.
+    #[must_use]
+    pub fn current(&self) -> Option<Arc<Link>> {
+        self.current.read().expect("no code panics while it holds the current link").clone()
+    }
+
     /// Closes the connection, if one is open. Requests under way end as unknown.
     pub fn disconnect(&self) {
         let link = self.current.write().expect("no code panics while it holds the current link").take();

@@ -9,7 +9,7 @@ use super::fence::Fence;
 use super::sessions::{ConnectionId, Ended, Sessions};
 use super::writer::{Job, Queue, Step};
 use crate::service::Forward;
-use crate::wire::{Begin, Refusal, Reply, Request, SessionId, Work};
+use crate::wire::{Begin, Refusal, Reply, Request, RequestId, SessionId, Settled, Work};
 
 /// Serves the requests of one connection: checks them, queues them, awaits the writer's answer.
 #[derive(Clone)]
@@ -93,6 +93,13 @@ impl Forward for Handler {
 
     async fn finish(self, _: Context, session: SessionId, commit: bool) -> Result<Reply, Refusal> {
         self.in_session(session, |respond| Step::Finish { commit, respond }).await
+    }
+
+    async fn outcome(self, context: Context, id: RequestId) -> Result<Settled, Refusal> {
+        self.admit(None)?;
+        let (respond, response) = oneshot::channel();
+        self.0.queue.push(Job::Settle { id, deadline: context.deadline, respond })?;
+        answered(response).await
     }
 
     async fn position(self, _: Context) -> Result<Position, Refusal> {

@@ -12,7 +12,9 @@ use super::fence::Fence;
 use super::sessions::{Ended, Sessions};
 use crate::executor::{Done, Executor, Wrote};
 use crate::limits::Limits;
-use crate::wire::{Answer, Begin, Effects, Refusal, Reply, Request, SessionId, Work};
+use crate::wire::{
+    Answer, Begin, Delivery, Effects, Refusal, Reply, Request, RequestId, SessionId, Settled, Work,
+};
 
 /// What became of the statement that rode along with BEGIN.
 type First = Result<Reply, Refusal>;
@@ -21,6 +23,7 @@ type Respond<T> = oneshot::Sender<Result<T, Refusal>>;
 /// What the handlers ask of the writer.
 pub(super) enum Job {
     Write { request: Request, deadline: Instant, respond: Respond<Reply> },
+    Settle { id: RequestId, deadline: Instant, respond: Respond<Settled> },
     Begin { begin: Begin, deadline: Instant, opened: Opened, respond: Respond<(SessionId, Option<First>)> },
 }
 
@@ -87,6 +90,11 @@ impl<E: Executor> Writer<E> {
                     let _ = respond.send(self.write(&request, deadline));
                 }
             }
+            Job::Settle { id, deadline, respond } => {
+                if !respond.is_closed() {
+                    let _ = respond.send(self.settle(id, deadline));
+                }
+            }
             Job::Begin { begin, deadline, opened, respond } => {
                 if respond.is_closed() {
                     self.sessions.end(opened.id, Ended::Disconnected);
@@ -100,13 +108,27 @@ impl<E: Executor> Writer<E> {
     /// Fence, execute, prove.
     fn write(&mut self, request: &Request, deadline: Instant) -> Result<Reply, Refusal> {
         let ticket = self.admit(deadline)?;
-        match self.executor.write(&request.settings, &request.work) {
+        match self.executor.write(request) {
             Ok(done) => self.prove(ticket, done),
             Err(refusal) if self.was_demoted(&refusal, ticket) => Err(match request.work {
                 // Its first statements may have been committed before.
                 Work::Script(_) => unproven("the role changed while the script ran", ""),
                 _ => Refusal::NotPrimary { hint: self.fence.hint() },
             }),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    fn settle(&mut self, id: RequestId, deadline: Instant) -> Result<Settled, Refusal> {
+        let ticket = self.admit(deadline)?;
+        match self.executor.settle(id) {
+            Ok((outcome, wrote)) => {
+                let position = self.prove_position(ticket, wrote)?;
+                Ok(Settled { outcome, position })
+            }
+            Err(refusal) if self.was_demoted(&refusal, ticket) => {
+                Err(Refusal::NotPrimary { hint: self.fence.hint() })
+            }
             Err(refusal) => Err(refusal),
         }
     }
@@ -126,9 +148,14 @@ impl<E: Executor> Writer<E> {
     /// SQLite's word for a commit is not enough: LiteFS commits inside an unlock whose errors SQLite ignores. An
     /// acknowledgement takes a position that advanced, on a node that is still the primary it was.
     fn prove(&self, ticket: Ticket, done: Done) -> Result<Reply, Refusal> {
+        let position = self.prove_position(ticket, done.wrote)?;
+        Ok(Reply { answer: done.answer, position: Some(position), effects: done.effects })
+    }
+
+    fn prove_position(&self, ticket: Ticket, wrote: Wrote) -> Result<Position, Refusal> {
         let position =
             self.fence.position().map_err(|error| unproven("the position cannot be read: ", error))?;
-        if done.wrote == Wrote::Rows && ticket.before == Some(position) {
+        if wrote == Wrote::Rows && ticket.before == Some(position) {
             // Rows that were set to what they were leave SQLite nothing to commit. LiteFS drops a commit only when it
             // loses the lease, so a node that still has it has dropped none.
             self.runtime.block_on(self.fence.confirm());
@@ -136,7 +163,7 @@ impl<E: Executor> Writer<E> {
         if !self.fence.holds(ticket.stamp) {
             return Err(unproven("the role changed during the commit", ""));
         }
-        Ok(Reply { answer: done.answer, position: Some(position), effects: done.effects })
+        Ok(position)
     }
 
     /// Whether work failed because LiteFS rejected its commit: this node is not the primary any more, which it may
@@ -172,7 +199,7 @@ impl<E: Executor> Writer<E> {
         let ended = match (lost, gone) {
             (true, _) => Ended::RolledBackBySqlite,
             (_, true) => Ended::Disconnected,
-            _ => self.serve(opened, ticket),
+            _ => self.serve(begin, opened, ticket),
         };
         if ended != Ended::Finished {
             self.executor.rollback();
@@ -211,7 +238,7 @@ impl<E: Executor> Writer<E> {
     }
 
     /// Answers the session's statements until it ends or one of its limits does.
-    fn serve(&mut self, opened: &Opened, ticket: Ticket) -> Ended {
+    fn serve(&mut self, begin: &Begin, opened: &Opened, ticket: Ticket) -> Ended {
         let end = Instant::now() + self.limits.session_total;
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -226,7 +253,8 @@ impl<E: Executor> Writer<E> {
                     }
                 }
                 Ok(Step::Finish { commit, respond }) => {
-                    let (reply, ended) = self.finish(commit, &ticket);
+                    let keep = (begin.delivery == Delivery::ExactlyOnce).then_some(begin.id);
+                    let (reply, ended) = self.finish(commit, keep, &ticket);
                     let _ = respond.send(reply);
                     if let Some(ended) = ended {
                         return ended;
@@ -253,7 +281,12 @@ impl<E: Executor> Writer<E> {
     }
 
     /// A COMMIT that SQLite refuses (a deferred constraint) leaves the transaction open, as it does locally.
-    fn finish(&mut self, commit: bool, ticket: &Ticket) -> (Result<Reply, Refusal>, Option<Ended>) {
+    fn finish(
+        &mut self,
+        commit: bool,
+        keep: Option<RequestId>,
+        ticket: &Ticket,
+    ) -> (Result<Reply, Refusal>, Option<Ended>) {
         if !commit {
             self.executor.rollback();
             let reply = Reply { answer: Answer::Done, position: None, effects: Effects::default() };
@@ -263,7 +296,7 @@ impl<E: Executor> Writer<E> {
             let refusal = Refusal::SessionLost { reason: Ended::Demoted.to_string() };
             return (Err(refusal), Some(Ended::Demoted));
         }
-        match self.executor.commit() {
+        match self.executor.commit(keep) {
             Ok(done) => (self.prove(*ticket, done), Some(Ended::Finished)),
             Err(refusal) if self.was_demoted(&refusal, *ticket) => {
                 let lost = Refusal::SessionLost { reason: Ended::Demoted.to_string() };

@@ -1,17 +1,19 @@
 use std::collections::HashSet;
+use std::time::Duration;
 
 use diesel::connection::{Connection, LoadConnection, SimpleConnection};
 use diesel::result::QueryResult;
 use diesel::sqlite::SqliteConnection;
 
 use super::guard::{Place, refused_from_afar};
+use super::outcomes::{DEFAULT_RETENTION, Kept, Outcomes};
 use super::query::BoundQuery;
 use super::rows;
 use super::sql::{SqlStatement, Verb, statements};
 use crate::executor::{Done, Executor, Wrote};
 use crate::wire::{
-    Answer, BeginMode, DatabaseError, DatabaseErrorKind, Effects, Refusal, RowSet, Settings, Statement,
-    Value, Work,
+    Answer, BeginMode, DatabaseError, DatabaseErrorKind, Delivery, Effects, Outcome, Refusal, Request,
+    RequestId, RowSet, Settings, Statement, Value, Work,
 };
 
 /// Opens the connection that forwarded statements run on. Called again after a script has touched the connection's
@@ -25,6 +27,7 @@ pub struct SqliteExecutor {
     max_rows: usize,
     /// Statements that come again and again and were found to be harmless on their own.
     allowed: HashSet<String>,
+    outcomes: Outcomes,
 }
 
 /// How many are kept. Only an application that builds its statements at run time has more; then it starts anew.
@@ -45,7 +48,15 @@ impl SqliteExecutor {
     /// the size of returned rows, in bytes.
     #[must_use]
     pub fn new(open: Open, max_rows: usize) -> Self {
-        Self { open, connection: None, max_rows, allowed: HashSet::new() }
+        let outcomes = Outcomes::new(DEFAULT_RETENTION);
+        Self { open, connection: None, max_rows, allowed: HashSet::new(), outcomes }
+    }
+
+    /// How long outcomes are kept, instead of [`DEFAULT_RETENTION`]. It must be longer than anybody tries to send a write
+    /// or asks for its outcome.
+    #[must_use]
+    pub fn retention(self, retention: Duration) -> Self {
+        Self { outcomes: Outcomes::new(retention), ..self }
     }
 
     fn ready(&mut self, settings: &Settings) -> Result<&mut Ready, Refusal> {
@@ -83,16 +94,25 @@ impl SqliteExecutor {
         self.connection.as_mut().ok_or_else(|| other("no transaction is active".into()))
     }
 
+    /// Runs work as it stands. Nothing is kept of it.
     fn alone(&mut self, settings: &Settings, work: &Work) -> Result<Done, Refusal> {
         let max_rows = self.max_rows;
         let ready = self.ready(settings)?;
         match work {
-            Work::Execute(statement) => ready.execute(statement),
+            Work::Execute(statement) => {
+                let before = ready.total_changes;
+                let result = ready.execute(statement);
+                ready.with_a_part(result, before)
+            }
             Work::Query(statement) => ready.query_alone(statement, max_rows),
             Work::Script(sql) => {
                 let all = statements(sql);
+                let several = all.len() > 1;
+                let before = ready.total_changes;
                 let result = ready.script(sql, &all);
-                if all.iter().any(leaves_a_trace) || result.is_err() {
+                let result = if several { ready.failed(result) } else { ready.with_a_part(result, before) };
+                let failed = result.as_ref().map_or(true, Done::failed);
+                if failed || all.iter().any(leaves_a_trace) {
                     self.connection = None;
                 }
                 result
@@ -102,6 +122,101 @@ impl SqliteExecutor {
                     ready.batch(statements, *rows, max_rows)
                 })
             }
+        }
+    }
+
+    /// Runs work in one transaction with the record of its outcome. `None`: a script's statement has taken back those
+    /// before it (`OR ROLLBACK`), which outside of a transaction would stay; nothing is applied.
+    fn whole(&mut self, request: &Request) -> Result<Option<Done>, Refusal> {
+        let max_rows = self.max_rows;
+        let Self { connection, outcomes, .. } = self;
+        let ready = connection.as_mut().ok_or_else(|| other("no connection".into()))?;
+        ready.connection.batch_execute("BEGIN IMMEDIATE").map_err(super::from_diesel)?;
+        let result = ready.part_or_all(&request.work, max_rows);
+        if matches!(result, Err(Refusal::Database(_))) && has_several(&request.work) {
+            return Ok(None);
+        }
+        let committed = result.and_then(|done| {
+            // What has changed nothing may as well run again.
+            let keep = done.wrote != Wrote::Nothing;
+            if keep {
+                ready.keep(outcomes, request.id, &done)?;
+            }
+            ready.connection.batch_execute("COMMIT").map_err(super::from_diesel)?;
+            Ok(Done { wrote: if keep { Wrote::Rows } else { Wrote::Nothing }, ..done })
+        });
+        if committed.is_err() {
+            // Fails only where SQLite has rolled back already.
+            let _ = ready.connection.batch_execute("ROLLBACK");
+        }
+        match committed {
+            // Somebody was faster: that is what it came to.
+            Err(Refusal::GivenUp) => self.kept(request.id)?.unwrap_or(Err(Refusal::GivenUp)).map(Some),
+            committed => committed.map(Some),
+        }
+    }
+
+    /// Runs a script that makes its own transactions, between two records: that it has begun, and what it came to.
+    fn marked(&mut self, request: &Request) -> Result<Done, Refusal> {
+        let Self { connection, outcomes, .. } = self;
+        let ready = connection.as_mut().ok_or_else(|| other("no connection".into()))?;
+        let begun = ready.note(|connection| outcomes.keep(connection, request.id, &Kept::Begun))?;
+        if begun.is_none() {
+            return self.kept(request.id)?.unwrap_or(Err(Refusal::GivenUp));
+        }
+        let done = self.alone(&request.settings, &request.work);
+        let ready = self.ready(&request.settings)?;
+        let done = ready.failed(done)?;
+        let kept = Kept::Applied(done.answer.clone(), done.effects);
+        ready.note(|connection| Outcomes::update(connection, request.id, &kept).map(|()| Some(1)))?;
+        // The records alone are a commit.
+        Ok(Done { wrote: Wrote::Rows, ..done })
+    }
+
+    /// What was kept of a write, as its answer.
+    fn kept(&mut self, id: RequestId) -> Result<Option<Result<Done, Refusal>>, Refusal> {
+        let ready = self.ready(&Settings::default())?;
+        let kept = Outcomes::find(&mut ready.connection, id).map_err(super::from_diesel)?;
+        Ok(kept.map(|kept| match kept {
+            Kept::Applied(answer, effects) => Ok(Done { answer, effects, wrote: Wrote::Nothing }),
+            Kept::Begun => Err(Refusal::Interrupted),
+            Kept::GivenUp => Err(Refusal::GivenUp),
+        }))
+    }
+}
+
+/// How a write can be applied once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Once {
+    /// In one transaction with its record.
+    Whole,
+    /// It cannot run inside a transaction, and applied twice it is as applied once: VACUUM and PRAGMAs.
+    Repeatable,
+    /// A script with transactions or PRAGMAs of its own.
+    Marked,
+}
+
+impl Once {
+    fn of(work: &Work) -> Self {
+        let all = match work {
+            Work::Batch { .. } => return Once::Whole,
+            // By far the most common beginnings need no look at the rest.
+            Work::Execute(statement) | Work::Query(statement) if changes_rows(&statement.sql) => {
+                return Once::Whole;
+            }
+            Work::Execute(statement) | Work::Query(statement) => statements(&statement.sql),
+            Work::Script(sql) => statements(sql),
+        };
+        let fits = |s: &SqlStatement<'_>| {
+            matches!(s.verb(), Verb::Read | Verb::Change | Verb::Schema | Verb::Unknown)
+        };
+        let repeats = |s: &SqlStatement<'_>| matches!(s.verb(), Verb::Pragma | Verb::Vacuum | Verb::Read);
+        if all.iter().all(repeats) {
+            Once::Repeatable
+        } else if all.iter().all(fits) {
+            Once::Whole
+        } else {
+            Once::Marked
         }
     }
 }
@@ -125,9 +240,34 @@ fn denied(what: String) -> Refusal {
 }
 
 impl Executor for SqliteExecutor {
-    fn write(&mut self, settings: &Settings, work: &Work) -> Result<Done, Refusal> {
+    fn write(&mut self, request: &Request) -> Result<Done, Refusal> {
+        let Request { id, delivery, again, settings, work } = request;
         self.check_alone(work)?;
-        self.alone(settings, work)
+        if *delivery == Delivery::AtMostOnce {
+            return self.alone(settings, work);
+        }
+        if *again && let Some(kept) = self.kept(*id)? {
+            return kept;
+        }
+        let ready = self.ready(settings)?;
+        match Once::of(work) {
+            Once::Repeatable => self.alone(settings, work),
+            Once::Whole if ready.checks_at_commit(work).map_err(super::from_diesel)? => self.marked(request),
+            Once::Whole => match self.whole(request)? {
+                Some(done) => Ok(done),
+                None => self.marked(request),
+            },
+            Once::Marked => self.marked(request),
+        }
+    }
+
+    fn settle(&mut self, id: RequestId) -> Result<(Outcome, Wrote), Refusal> {
+        self.ready(&Settings::default())?;
+        let Self { connection, outcomes, .. } = self;
+        let ready = connection.as_mut().ok_or_else(|| other("no connection".into()))?;
+        let settled = outcomes.settle(&mut ready.connection, id).map_err(super::from_diesel)?;
+        ready.total_changes = ready.read_total_changes()?;
+        Ok(settled)
     }
 
     fn begin(&mut self, settings: &Settings, mode: BeginMode) -> Result<(), Refusal> {
@@ -165,22 +305,27 @@ impl Executor for SqliteExecutor {
     }
 
     fn in_transaction(&mut self) -> bool {
-        let Some(ready) = &mut self.connection else { return false };
-        // SQLite refuses BEGIN inside a transaction; where it accepts it there was none.
-        match ready.connection.batch_execute("BEGIN") {
-            Ok(()) => {
-                let _ = ready.connection.batch_execute("ROLLBACK");
-                false
-            }
-            Err(_) => true,
-        }
+        self.connection.as_mut().is_some_and(Ready::is_in_transaction)
     }
 
-    fn commit(&mut self) -> Result<Done, Refusal> {
-        let ready = self.current()?;
+    fn commit(&mut self, keep: Option<RequestId>) -> Result<Done, Refusal> {
+        let Self { connection, outcomes, .. } = self;
+        let ready = connection.as_mut().ok_or_else(|| other("no transaction is active".into()))?;
         let before = ready.at_begin;
-        ready.connection.batch_execute("COMMIT").map_err(super::from_diesel)?;
-        ready.done(Answer::Done, before)
+        let done = ready.done(Answer::Done, before)?;
+        // A COMMIT that fails leaves the transaction open, and then without the record.
+        let keep = keep.filter(|_| done.wrote != Wrote::Nothing);
+        if let Some(id) = keep {
+            ready.connection.batch_execute("SAVEPOINT litefs_outcome").map_err(super::from_diesel)?;
+            ready.keep(outcomes, id, &done)?;
+        }
+        let committed = ready.connection.batch_execute("COMMIT").map_err(super::from_diesel);
+        if committed.is_err() && keep.is_some() {
+            // Fails only where SQLite has rolled back already.
+            let _ = ready.connection.batch_execute("ROLLBACK TO litefs_outcome; RELEASE litefs_outcome");
+        }
+        let wrote = if keep.is_some() { Wrote::Rows } else { done.wrote };
+        committed.map(|()| Done { wrote, ..done })
     }
 
     fn rollback(&mut self) {
@@ -217,6 +362,83 @@ impl Ready {
 
     fn pragma(&mut self, name: &str, on: bool) -> QueryResult<()> {
         self.connection.batch_execute(&format!("PRAGMA {name} = {}", if on { "ON" } else { "OFF" }))
+    }
+
+    fn is_in_transaction(&mut self) -> bool {
+        // SQLite refuses BEGIN inside a transaction; where it accepts it there was none.
+        match self.connection.batch_execute("BEGIN") {
+            Ok(()) => {
+                let _ = self.connection.batch_execute("ROLLBACK");
+                false
+            }
+            Err(_) => true,
+        }
+    }
+
+    /// Keeps what the open transaction comes to.
+    fn keep(&mut self, outcomes: &mut Outcomes, id: RequestId, done: &Done) -> Result<(), Refusal> {
+        let kept = Kept::Applied(done.answer.clone(), done.effects);
+        let noted = self.note(|connection| outcomes.keep(connection, id, &kept))?;
+        noted.map(drop).ok_or(Refusal::GivenUp)
+    }
+
+    /// Writes to the table of outcomes; what that adds to `total_changes()` is nobody's effect.
+    fn note(
+        &mut self,
+        write: impl FnOnce(&mut SqliteConnection) -> QueryResult<Option<i64>>,
+    ) -> Result<Option<i64>, Refusal> {
+        let added = write(&mut self.connection).map_err(super::from_diesel)?;
+        self.total_changes += added.unwrap_or(0);
+        Ok(added)
+    }
+
+    /// Whether a script could meet a constraint that SQLite checks at the end of a transaction: its statements would
+    /// then not be checked one by one.
+    fn checks_at_commit(&mut self, work: &Work) -> QueryResult<bool> {
+        if !has_several(work) || !self.settings.foreign_keys {
+            return Ok(false);
+        }
+        let deferred = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE sql LIKE '%INITIALLY%DEFERRED%')";
+        let [found] = integers(&mut self.connection, deferred)?;
+        Ok(found != 0)
+    }
+
+    /// Runs work in the open transaction. What fails and leaves nothing is an error, and so is what has ended the
+    /// transaction; what fails and leaves a part is an answer.
+    fn part_or_all(&mut self, work: &Work, max_rows: usize) -> Result<Done, Refusal> {
+        let before = self.total_changes;
+        let result = match work {
+            Work::Execute(statement) => self.execute(statement),
+            Work::Query(statement) => return self.query(statement, max_rows),
+            Work::Batch { statements, rows } => return self.batch(statements, *rows, max_rows),
+            Work::Script(sql) => self.script(sql, &statements(sql)),
+        };
+        if result.is_err() && !self.is_in_transaction() {
+            return result;
+        }
+        if has_several(work) { self.failed(result) } else { self.with_a_part(result, before) }
+    }
+
+    /// A statement that failed has left a part behind if `total_changes()` has grown since `before`: `OR FAIL`,
+    /// `RAISE(FAIL)`.
+    fn with_a_part(&mut self, result: Result<Done, Refusal>, before: i64) -> Result<Done, Refusal> {
+        if !matches!(result, Err(Refusal::Database(_))) {
+            return result;
+        }
+        if self.read_total_changes()? == before { result } else { self.failed(result) }
+    }
+
+    fn read_total_changes(&mut self) -> Result<i64, Refusal> {
+        let [_, _, total] = session_functions(&mut self.connection).map_err(super::from_diesel)?;
+        Ok(total)
+    }
+
+    /// A failure after which something is applied, as an answer.
+    fn failed(&mut self, result: Result<Done, Refusal>) -> Result<Done, Refusal> {
+        match result {
+            Err(Refusal::Database(error)) => self.done(Answer::Failed(error), None),
+            result => result,
+        }
     }
 
     fn execute(&mut self, statement: &Statement) -> Result<Done, Refusal> {
@@ -317,6 +539,10 @@ impl Ready {
         self.total_changes = total;
         Ok(Done { answer, effects, wrote })
     }
+}
+
+fn has_several(work: &Work) -> bool {
+    matches!(work, Work::Script(sql) if statements(sql).len() > 1)
 }
 
 /// Whether `total_changes()` counts what the statement does.

@@ -3,6 +3,7 @@
 mod error;
 mod executor;
 mod guard;
+mod outcomes;
 mod query;
 mod rows;
 pub mod sql;
@@ -10,5 +11,6 @@ pub mod sql;
 pub use error::{from_diesel, to_diesel};
 pub use executor::{Open, SqliteExecutor, read_settings, session_functions};
 pub use guard::refused_under_litefs;
+pub use outcomes::{DEFAULT_RETENTION, OUTCOMES_TABLE, settle};
 pub use query::{BoundQuery, SqlType};
 pub use rows::{collect, value};

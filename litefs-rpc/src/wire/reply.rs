@@ -28,6 +28,31 @@ pub enum Answer {
     Rows(RowSet),
     /// A script ran to its end.
     Done,
+    /// It failed, but a part of it is applied: the statements of a script before the one that failed, or the rows before
+    /// the one that did not fit (`OR FAIL`).
+    Failed(DatabaseError),
+    /// It was applied before, and its rows were too many to keep.
+    NotKept,
+}
+
+/// What became of a write, as the primary's database itself says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// It is applied, once; this was its answer.
+    Applied(Answer, Effects),
+    /// It is not applied and never will be: should it still arrive, it is refused.
+    NotApplied,
+    /// A script that cannot run as one transaction was interrupted: some of its statements may be applied.
+    Interrupted,
+}
+
+/// An outcome and the position at which it is settled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settled {
+    /// What became of the write.
+    pub outcome: Outcome,
+    /// A read that must see the outcome waits for this position.
+    pub position: Position,
 }
 
 /// The rows of a query, row after row.
@@ -142,6 +167,12 @@ pub enum Refusal {
         /// Where the primary is.
         actual: Position,
     },
+    /// The write was declared not applied by somebody who asked for its outcome, before it arrived. It was not applied.
+    #[error("the write was given up before it arrived, and is not applied")]
+    GivenUp,
+    /// A script was interrupted when it was sent the first time: some of its statements may be applied.
+    #[error("the script was interrupted when it ran the first time; some of its statements may be applied")]
+    Interrupted,
     /// The session does not exist (any more): it was rolled back.
     #[error("the transaction was rolled back: {reason}")]
     SessionLost {

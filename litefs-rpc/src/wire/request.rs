@@ -18,6 +18,30 @@ impl RequestId {
     }
 }
 
+impl RequestId {
+    /// Sorts before every id that is made at `time` (since 1970) or later.
+    #[must_use]
+    pub fn earliest_at(time: std::time::Duration) -> Self {
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Self(uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid())
+    }
+
+    /// The 16 bytes of the UUID.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+}
+
+/// From the text that [`Display`](fmt::Display) gives, as it stands in errors and logs.
+impl std::str::FromStr for RequestId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, uuid::Error> {
+        text.parse().map(Self)
+    }
+}
+
 impl Default for RequestId {
     fn default() -> Self {
         Self::new()
@@ -117,11 +141,39 @@ pub struct Settings {
     pub legacy_alter_table: bool,
 }
 
+/// How often a write may be applied when its answer is lost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Delivery {
+    /// Once: the primary keeps what became of the write in the same transaction, so the write can be sent again, to the
+    /// same or to the next primary, and is applied once.
+    #[default]
+    ExactlyOnce,
+    /// At most once: nothing is kept, nothing is sent again, and a lost answer leaves the outcome unknown.
+    AtMostOnce,
+}
+
+/// `exactly-once` or `at-most-once`.
+impl std::str::FromStr for Delivery {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "exactly-once" => Ok(Self::ExactlyOnce),
+            "at-most-once" => Ok(Self::AtMostOnce),
+            other => Err(format!("{other:?} is neither exactly-once nor at-most-once")),
+        }
+    }
+}
+
 /// A forwarded autocommit write.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Request {
     /// Names this write, in logs and for retries.
     pub id: RequestId,
+    /// Whether its outcome is kept.
+    pub delivery: Delivery,
+    /// Whether it was sent before, so that its outcome may be there already.
+    pub again: bool,
     /// The session state it runs under.
     pub settings: Settings,
     /// What to run.
@@ -142,6 +194,8 @@ pub enum BeginMode {
 pub struct Begin {
     /// Names the transaction's outcome, in logs and for retries.
     pub id: RequestId,
+    /// Whether the outcome of its COMMIT is kept.
+    pub delivery: Delivery,
     /// The session state it runs under.
     pub settings: Settings,
     /// How the lock is taken.
