@@ -320,7 +320,7 @@ async fn f5_a_stale_client_follows_the_hint_and_the_write_is_applied_once() {
     old.fence.demote();
     *old.fence.hint.lock().unwrap() = Some(PrimaryHint { node: "new".into(), address: new.address() });
     let forwarder = forwarder(elsewhere(old.address()), PATIENCE);
-    let reply = forwarder.write(request("INSERT"), Instant::now() + PATIENCE).await.unwrap();
+    let reply = forwarder.write(request("INSERT"), None, Instant::now() + PATIENCE).await.unwrap();
     assert!(matches!(reply, Forwarded::There(_)), "{reply:?}");
     assert_eq!(ran.load(Ordering::SeqCst), 1);
 }
@@ -334,35 +334,40 @@ async fn two_nodes_that_name_each_other_do_not_keep_a_client_for_ever() {
             Some(PrimaryHint { node: "other".into(), address: other.address() });
     }
     let forwarder = forwarder(elsewhere(one.address()), PATIENCE);
-    let error =
-        forwarder.write(request("INSERT"), Instant::now() + Duration::from_millis(300)).await.unwrap_err();
+    let error = forwarder
+        .write(request("INSERT"), None, Instant::now() + Duration::from_millis(300))
+        .await
+        .unwrap_err();
     assert!(matches!(error, ForwardError::Call(CallError::Refused(Refusal::NotPrimary { .. }))), "{error:?}");
 }
 
 #[tokio::test]
 async fn m6_a_write_waits_for_a_primary_no_longer_than_it_may() {
     let waiting = forwarder(Standing::Nowhere, Duration::from_millis(100));
-    let error = waiting.write(request("INSERT"), Instant::now() + PATIENCE).await.unwrap_err();
+    let error = waiting.write(request("INSERT"), None, Instant::now() + PATIENCE).await.unwrap_err();
     assert_eq!(error, ForwardError::NoPrimary { waited: Duration::from_millis(100) });
 
     let bed = Bed::start(|_| {}, counting()).await;
     let patient = forwarder(Standing::Nowhere, PATIENCE);
-    let (reply, ()) = tokio::join!(patient.write(request("INSERT"), Instant::now() + PATIENCE), async {
-        tokio::task::yield_now().await;
-        patient.directory().0.send_replace(elsewhere(bed.address()));
-    });
+    let (reply, ()) =
+        tokio::join!(patient.write(request("INSERT"), None, Instant::now() + PATIENCE), async {
+            tokio::task::yield_now().await;
+            patient.directory().0.send_replace(elsewhere(bed.address()));
+        });
     assert!(matches!(reply, Ok(Forwarded::There(_))), "{reply:?}");
 
     let here = forwarder(Standing::Here, PATIENCE);
-    assert_eq!(here.write(request("INSERT"), Instant::now() + PATIENCE).await, Ok(Forwarded::Here));
+    assert_eq!(here.write(request("INSERT"), None, Instant::now() + PATIENCE).await, Ok(Forwarded::Here));
 }
 
 #[tokio::test]
 async fn an_unreachable_server_is_tried_again_until_the_deadline_and_nothing_was_sent() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let forwarder = forwarder(elsewhere(nobody.to_string()), PATIENCE);
-    let error =
-        forwarder.write(request("INSERT"), Instant::now() + Duration::from_millis(300)).await.unwrap_err();
+    let error = forwarder
+        .write(request("INSERT"), None, Instant::now() + Duration::from_millis(300))
+        .await
+        .unwrap_err();
     let ForwardError::Call(error) = error else { panic!("{error:?}") };
     assert_eq!(error.fate(), Fate::NotSent, "{error}");
     assert_eq!(forwarder.client().round_trips(), 0);
@@ -381,7 +386,7 @@ async fn a_lost_answer_is_unknown_and_not_sent_again() {
     )
     .await;
     let forwarder = forwarder(elsewhere(bed.address()), PATIENCE);
-    let write = forwarder.write(request("INSERT"), Instant::now() + PATIENCE);
+    let write = forwarder.write(request("INSERT"), None, Instant::now() + PATIENCE);
     let cut = async {
         while has_started.try_recv().is_err() {
             tokio::task::yield_now().await;

@@ -1,5 +1,7 @@
 //! What the integration tests share: a cluster of the testkit with a handle on each node.
 
+mod proxy;
+
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -9,6 +11,8 @@ use libsqlite3_sys as _;
 use litefs_diesel::core::Role;
 use litefs_diesel::{LiteFs, LiteFsBuilder, LiteFsConnection};
 use litefs_testkit::Cluster;
+
+pub use self::proxy::{Proxy, Traffic};
 
 /// The database that all tests use.
 pub const DATABASE: &str = "app.db";
@@ -20,6 +24,8 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Bed {
     // Dropped before the cluster: the handles watch its files.
     handles: HashMap<String, LiteFs>,
+    /// Where nodes are reached, if not at their own addresses.
+    detours: HashMap<String, String>,
     /// The nodes, and everything that can go wrong with them.
     pub cluster: Cluster,
 }
@@ -36,12 +42,28 @@ impl Bed {
     /// # Panics
     /// If the nodes do not start or do not find their roles.
     pub fn configured(names: &[&str], configure: impl Fn(&str, LiteFsBuilder) -> LiteFsBuilder) -> Self {
+        Self::behind(names, &[], configure)
+    }
+
+    /// The same, where some nodes are reached through a proxy only.
+    ///
+    /// # Panics
+    /// As [`configured`](Self::configured).
+    pub fn behind(
+        names: &[&str],
+        proxies: &[(&str, &Proxy)],
+        configure: impl Fn(&str, LiteFsBuilder) -> LiteFsBuilder,
+    ) -> Self {
         let cluster =
             Cluster::builder().nodes(names.to_vec()).database(DATABASE).start().expect("the cluster starts");
-        let mut bed = Self { handles: HashMap::new(), cluster };
+        let detours = proxies.iter().map(|(name, proxy)| ((*name).to_owned(), proxy.address())).collect();
+        let mut bed = Self { handles: HashMap::new(), detours, cluster };
         for name in names {
             let handle = configure(name, bed.builder(name)).start().expect("the handle starts");
             bed.handles.insert((*name).to_owned(), handle);
+        }
+        for (name, proxy) in proxies {
+            proxy.lead_to(bed.litefs(name).rpc_address().expect("it serves"));
         }
         bed.settle();
         bed
@@ -51,9 +73,13 @@ impl Bed {
     pub fn builder(&self, name: &str) -> LiteFsBuilder {
         let node = self.cluster.node(name);
         let http_url = node.http_url();
-        LiteFs::builder(&node.database_url(DATABASE))
+        let builder = LiteFs::builder(&node.database_url(DATABASE))
             .listen("127.0.0.1:0".parse().expect("an address"))
-            .tracker(|tracker| tracker.http_url(&http_url).node(name))
+            .tracker(|tracker| tracker.http_url(&http_url).node(name));
+        match self.detours.get(name) {
+            Some(detour) => builder.advertise(detour),
+            None => builder,
+        }
     }
 
     /// Waits until every node knows its role and every replica knows the primary's address.
@@ -66,7 +92,8 @@ impl Bed {
             wait_until(&format!("the role of {name}"), || match handle.role() {
                 Role::Primary => *name == primary,
                 Role::Replica { primary: named } => {
-                    let address = self.handles[&primary].rpc_address().map(|a| a.to_string());
+                    let own = || self.handles.get(&primary)?.rpc_address().map(|a| a.to_string());
+                    let address = self.detours.get(&primary).cloned().or_else(own);
                     named.as_ref() == primary && address == Some(handle.tracker().rpc_address(&named))
                 }
                 _ => false,

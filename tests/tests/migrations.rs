@@ -192,6 +192,7 @@ fn what_a_replica_does_not_have_yet_is_schema_skew_and_what_nobody_has_is_no_suc
         assert!(error.to_string().contains("no such table: notes"), "{error}");
     }
     bed.cluster.node("b").resume_replication().unwrap();
+    bed.sync();
     wait_until("the schema", || count(&mut conn).is_ok());
     let error = diesel::sql_query("SELECT * FROM nowhere").execute(&mut conn).unwrap_err();
     assert_eq!(error.to_string(), "no such table: nowhere");

@@ -116,19 +116,20 @@ impl LiteFsConnection {
         }
     }
 
-    fn send(&mut self, shared: &Arc<Shared>, mut request: Request) -> QueryResult<Option<Reply>> {
+    fn send(&mut self, shared: &Arc<Shared>, request: Request) -> QueryResult<Option<Reply>> {
         let id = request.id;
+        let mut doubt = None;
         let deadline = Instant::now() + shared.options.forward_timeout;
         if let Some(link) = self.link(shared) {
             match pollster::block_on(link.write(request.clone(), deadline)) {
                 Ok(reply) => return Ok(Some(reply)),
-                Err(error) if self.is_settled_by_asking(&error) => request.again = true,
+                Err(error) if self.is_settled_by_asking(&error) => doubt = Some(error),
                 Err(error) if !is_worth_another_try(&error) => return Err(called(error, Some(id))),
                 Err(_) => {}
             }
         }
         let forwarder = Arc::clone(&shared.forwarder);
-        let sent = shared.io.wait(async move { forwarder.write(request, deadline.into()).await });
+        let sent = shared.io.wait(async move { forwarder.write(request, doubt, deadline.into()).await });
         match sent.ok_or_else(stopped)? {
             Ok(Forwarded::There(reply)) => Ok(Some(reply)),
             Ok(Forwarded::Here) => Ok(None),

@@ -1,5 +1,6 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use diesel::result::{ConnectionError, ConnectionResult};
 use diesel::sqlite::SqliteConnection;
@@ -132,6 +133,8 @@ impl Shared {
         if self.options.serve {
             self.io.spawn(serve_when_litefs_appears(self.starter()));
         }
+        let client = Arc::clone(self.forwarder.client());
+        self.io.spawn(leave_former_primaries(self.tracker.clone(), client));
         if self.options.config.detectors().row {
             let table = Arc::clone(&self.forwarder.directory().table);
             let advertised = self.options.serve.then(|| self.advertised());
@@ -146,6 +149,40 @@ impl Shared {
         move |node| {
             let listening = server.lock().ok().and_then(|server| server.as_ref().map(Server::address));
             advertised(configured.as_deref(), listening.unwrap_or(fallback), node)
+        }
+    }
+}
+
+/// How long a node that is not the primary any more may take to answer what it was asked before.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// Cuts the connection to a node that has stopped being the primary: who waits for its answer, perhaps in vain, goes on to
+/// the next one.
+async fn leave_former_primaries(tracker: Tracker, client: Arc<Client>) {
+    let mut roles = tracker.subscribe();
+    let mut last = None;
+    loop {
+        let primary = match &roles.borrow_and_update().role {
+            Role::Replica { primary } => Some(primary.clone()),
+            Role::Primary | Role::Standalone => None,
+            // It may come back as it was.
+            Role::Unknown => last.clone(),
+        };
+        if primary != last {
+            last = primary;
+            if let Some(link) = client.current() {
+                let still = last.as_ref().map(|primary| tracker.rpc_address(primary));
+                if still.as_deref() != Some(link.address()) {
+                    tokio::spawn(async move {
+                        tokio::time::sleep(LAST_WORDS).await;
+                        link.close();
+                    });
+                }
+            }
+        }
+        tokio::select! {
+            changed = roles.changed() => if changed.is_err() { return },
+            () = tracker.stopped().cancelled_owned() => return,
         }
     }
 }

@@ -70,17 +70,19 @@ impl<D: Directory> Forwarder<D> {
 
     /// Runs one autocommit write on the primary. Must be called on the runtime that carries the client.
     ///
+    /// `doubt`: the error of an earlier try that left its outcome open.
+    ///
     /// # Errors
     /// See [`ForwardError`].
-    pub async fn write(&self, request: Request, deadline: Instant) -> Result<Forwarded<Reply>, ForwardError> {
+    pub async fn write(
+        &self,
+        request: Request,
+        doubt: Option<CallError>,
+        deadline: Instant,
+    ) -> Result<Forwarded<Reply>, ForwardError> {
         let repeat = request.delivery == Delivery::ExactlyOnce;
-        // An earlier try, elsewhere, is in doubt as much as one of ours.
-        let doubt = request.again.then(|| CallError::Lost {
-            address: String::new(),
-            reason: "an earlier try was not answered".into(),
-        });
         let write = |link: Arc<Link>, again: bool| {
-            let request = Request { again: again || request.again, ..request.clone() };
+            let request = Request { again, ..request.clone() };
             async move { link.write(request, deadline.into_std()).await }
         };
         self.run(deadline, repeat, doubt, write).await

@@ -1,0 +1,222 @@
+//! Exactly once, whatever is lost on the way: scenarios F1 to F4 of the acceptance list.
+
+use std::time::Duration;
+
+use diesel::connection::SimpleConnection;
+use diesel::prelude::*;
+use litefs_diesel::{BatchInsertDsl, Delivery, Failure, Fate, LiteFsConnection, Outcome};
+use litefs_rpc::wire::Answer;
+use litefs_tests::{Bed, Proxy, Traffic, wait_until};
+
+diesel::table! { notes { id -> Integer, text -> Text, stars -> Nullable<Integer>, } }
+
+const SCHEMA: &str = "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL, stars INTEGER)";
+
+#[derive(Insertable)]
+#[diesel(table_name = notes)]
+struct NewNote {
+    text: &'static str,
+    stars: Option<i32>,
+}
+
+/// Three nodes; the primary is reached through the proxy.
+fn bed(timeout: Duration) -> (Bed, Proxy) {
+    let proxy = Proxy::start();
+    let bed = Bed::behind(&["a", "b", "c"], &[("a", &proxy)], |_, builder| builder.forward_timeout(timeout));
+    bed.schema(SCHEMA);
+    // The connection stands: what is lost below is a statement or its answer, not the handshake.
+    bed.conn("b").batch_execute("DELETE FROM notes").unwrap();
+    (bed, proxy)
+}
+
+const LONG: Duration = Duration::from_secs(10);
+
+fn texts(
+    conn: &mut impl diesel::connection::LoadConnection<Backend = diesel::sqlite::Sqlite>,
+) -> Vec<String> {
+    notes::table.select(notes::text).order(notes::id).load(conn).unwrap()
+}
+
+fn insert(conn: &mut LiteFsConnection, text: &str) -> QueryResult<i32> {
+    diesel::insert_into(notes::table).values(notes::text.eq(text)).returning(notes::id).get_result(conn)
+}
+
+#[test]
+fn f1_a_write_whose_answer_is_lost_is_applied_once_and_answered_all_the_same() {
+    let (bed, proxy) = bed(LONG);
+    let mut conn = bed.conn("b");
+    let batch = || vec![NewNote { text: "d", stars: None }, NewNote { text: "d", stars: Some(1) }];
+    let steps: [(&str, &dyn Fn(&mut LiteFsConnection) -> usize); 7] = [
+        ("execute", &|conn| {
+            diesel::insert_into(notes::table).values(notes::text.eq("a")).execute(conn).unwrap()
+        }),
+        ("returning", &|conn| usize::try_from(insert(conn, "b").unwrap() - 1).unwrap()),
+        ("script", &|conn| {
+            conn.batch_execute("INSERT INTO notes (text) VALUES ('c'); UPDATE notes SET stars = 1")
+                .map(|()| 1)
+                .unwrap()
+        }),
+        ("batch", &|conn| {
+            diesel::insert_into(notes::table).values(batch()).execute_at_once(conn).unwrap() - 1
+        }),
+        ("schema", &|conn| conn.batch_execute("CREATE TABLE extra (x)").map(|()| 1).unwrap()),
+        ("script with a transaction", &|conn| {
+            conn.batch_execute("BEGIN; INSERT INTO notes (text) VALUES ('e'); COMMIT").map(|()| 1).unwrap()
+        }),
+        ("update", &|conn| {
+            diesel::sql_query("UPDATE notes SET text = text || '!' WHERE text = 'e'").execute(conn).unwrap()
+        }),
+    ];
+    for (what, step) in steps {
+        let before = bed.litefs("b").round_trips();
+        proxy.replies(Traffic::LoseNext);
+        assert_eq!(step(&mut conn), 1, "{what}");
+        assert_eq!(bed.litefs("b").round_trips() - before, 2, "{what}: sent twice");
+    }
+    assert_eq!(texts(&mut conn), ["a", "b", "c", "d", "d", "e!"]);
+    assert_eq!(texts(&mut bed.plain("a")), ["a", "b", "c", "d", "d", "e!"]);
+}
+
+#[test]
+fn f1_a_failure_whose_answer_is_lost_is_told_all_the_same() {
+    let (bed, proxy) = bed(LONG);
+    let mut conn = bed.conn("b");
+    let script = "INSERT INTO notes (text) VALUES ('kept'); INSERT INTO notes (id, text) VALUES (1, 'taken')";
+    proxy.replies(Traffic::LoseNext);
+    let error = conn.batch_execute(script).unwrap_err();
+    assert!(error.to_string().contains("UNIQUE"), "{error}");
+    assert_eq!(texts(&mut conn), ["kept"], "the first statement, once");
+    proxy.replies(Traffic::LoseNext);
+    let error = diesel::sql_query("INSERT INTO notes (id) VALUES (2)").execute(&mut conn).unwrap_err();
+    assert!(error.to_string().contains("NOT NULL"), "{error}");
+}
+
+#[test]
+fn f1_at_most_once_says_that_it_does_not_know() {
+    let (bed, proxy) = bed(LONG);
+    let mut conn = bed.conn("b");
+    proxy.replies(Traffic::LoseNext);
+    let error = conn.with_delivery(Delivery::AtMostOnce, |conn| insert(conn, "x")).unwrap_err();
+    assert_eq!(Failure::of(&error), Some(Failure::OutcomeUnknown), "{error}");
+    assert_eq!(Failure::of(&error).map(Failure::fate), Some(Fate::Unknown));
+    assert_eq!(conn.delivery(), Delivery::ExactlyOnce);
+    wait_until("the write", || texts(&mut bed.plain("a")) == ["x"]);
+    conn.batch_execute("DELETE FROM notes WHERE id = 77").unwrap();
+    proxy.requests(Traffic::LoseNext);
+    let error = conn.with_delivery(Delivery::AtMostOnce, |conn| insert(conn, "y")).unwrap_err();
+    assert_eq!(Failure::of(&error), Some(Failure::OutcomeUnknown), "it may have arrived: {error}");
+    assert_eq!(texts(&mut bed.plain("a")), ["x"]);
+}
+
+#[test]
+fn f1_a_transaction_loses_any_one_answer() {
+    // BEGIN with the first statement, the second statement, COMMIT.
+    for (lost, fails) in [(0, false), (1, true), (2, false)] {
+        let (bed, proxy) = bed(LONG);
+        let mut conn = bed.conn("b");
+        let lose = |step| {
+            if step == lost {
+                proxy.replies(Traffic::LoseNext);
+            }
+        };
+        let result = conn.transaction(|conn| {
+            lose(0);
+            insert(conn, "one")?;
+            lose(1);
+            insert(conn, "two")?;
+            lose(2);
+            QueryResult::Ok(())
+        });
+        if fails {
+            let error = result.unwrap_err();
+            assert_eq!(Failure::of(&error), Some(Failure::TransactionLost), "{error}");
+            assert!(texts(&mut conn).is_empty());
+        } else {
+            result.unwrap();
+            assert_eq!(texts(&mut conn), ["one", "two"], "{lost}");
+        }
+        // The connection is as good as before.
+        conn.transaction(|conn| insert(conn, "three")).unwrap();
+        assert_eq!(texts(&mut conn).last().map(String::as_str), Some("three"));
+    }
+}
+
+/// The write is committed and replicated, its answer is not: the next primary knows it.
+#[test]
+fn f2_a_write_whose_answer_dies_with_the_primary_is_applied_once() {
+    // Promoted: another node, and the very node that waits.
+    for next in ["c", "b"] {
+        let (bed, proxy) = bed(LONG);
+        let mut conn = bed.conn("b");
+        proxy.replies(Traffic::Hold);
+        let id = std::thread::scope(|scope| {
+            let write = scope.spawn(|| insert(&mut conn, "x"));
+            for node in ["b", "c"] {
+                wait_until("the row", || texts(&mut bed.plain(node)) == ["x"]);
+            }
+            bed.cluster.promote(next).unwrap();
+            write.join().unwrap()
+        });
+        assert_eq!(id, Ok(1), "{next}");
+        bed.sync();
+        assert_eq!(texts(&mut bed.plain("c")), ["x"], "{next}");
+        assert_eq!(texts(&mut conn), ["x"]);
+        assert_eq!(insert(&mut conn, "y"), Ok(2));
+    }
+}
+
+#[test]
+fn f3_a_write_that_never_reached_the_old_primary_is_applied_by_the_new_one() {
+    for next in ["c", "b"] {
+        let (bed, proxy) = bed(LONG);
+        let mut conn = bed.conn("b");
+        proxy.requests(Traffic::Hold);
+        let id = std::thread::scope(|scope| {
+            let write = scope.spawn(|| insert(&mut conn, "x"));
+            wait_until("the request", || proxy.held() == 1);
+            bed.cluster.promote(next).unwrap();
+            write.join().unwrap()
+        });
+        assert_eq!(id, Ok(1), "{next}");
+        bed.sync();
+        assert_eq!(texts(&mut bed.plain("c")), ["x"], "{next}");
+    }
+}
+
+#[test]
+fn f4_an_outcome_is_settled_and_a_late_arrival_is_refused() {
+    let (bed, proxy) = bed(Duration::from_millis(400));
+    let mut conn = bed.conn("b");
+    // Not applied: it is on its way until after somebody has asked.
+    proxy.requests(Traffic::Hold);
+    let error = insert(&mut conn, "late").unwrap_err();
+    assert_eq!(Failure::of(&error), Some(Failure::OutcomeUnknown), "{error}");
+    let late = Failure::write_of(&error).unwrap();
+    proxy.requests(Traffic::Pass);
+    // Another process would have a connection of its own; this one's is stuck.
+    assert_eq!(bed.litefs("c").outcome(late), Ok(Outcome::NotApplied));
+    let answered = proxy.answered();
+    proxy.release_first();
+    wait_until("the refusal", || proxy.answered() > answered);
+    assert!(texts(&mut bed.plain("a")).is_empty());
+    assert_eq!(bed.litefs("a").outcome(late), Ok(Outcome::NotApplied), "the primary itself says so too");
+    proxy.cut();
+
+    // Applied: only the answer is missing.
+    bed.conn("b").batch_execute("DELETE FROM notes").unwrap();
+    proxy.replies(Traffic::Hold);
+    let error = bed
+        .conn("b")
+        .with_delivery(Delivery::ExactlyOnce, |conn| {
+            diesel::sql_query("INSERT INTO notes (text) VALUES ('applied')").execute(conn)
+        })
+        .unwrap_err();
+    let applied = Failure::write_of(&error).unwrap_or_else(|| panic!("{error}"));
+    proxy.replies(Traffic::Pass);
+    proxy.cut();
+    for node in ["a", "b", "c"] {
+        let outcome = bed.litefs(node).outcome(applied);
+        assert!(matches!(outcome, Ok(Outcome::Applied(Answer::Count(1), _))), "{node}: {outcome:?}");
+    }
+    assert_eq!(texts(&mut bed.conn("b")), ["applied"]);
+}
