@@ -220,3 +220,170 @@ fn a_batch_belongs_to_one_place() {
     let error = conn.execute_batch(&[&note("x")]).unwrap_err();
     assert!(error.to_string().contains("readonly"), "{error}");
 }
+
+fn integer(
+    conn: &mut impl diesel::connection::LoadConnection<Backend = diesel::sqlite::Sqlite>,
+    sql: &str,
+) -> i64 {
+    diesel::dsl::sql::<BigInt>(&format!("SELECT {sql}")).get_result(conn).unwrap()
+}
+
+#[test]
+fn pragmas_of_one_nodes_transaction_do_not_reach_another_node() {
+    let bed = Bed::start(&["a", "b", "c"]);
+    bed.schema("CREATE TABLE checked (n INTEGER CHECK (n > 0))");
+    let bad = || diesel::sql_query("INSERT INTO checked VALUES (-1)");
+    let mut conn = bed.conn("b");
+    for commits in [true, false] {
+        let _ = conn.transaction(|conn| {
+            diesel::sql_query("INSERT INTO checked VALUES (7)").execute(conn)?;
+            conn.batch_execute("PRAGMA ignore_check_constraints = ON")?;
+            if commits { Ok(()) } else { Err(diesel::result::Error::RollbackTransaction) }
+        });
+        assert!(bad().execute(&mut bed.conn("c")).is_err());
+        assert_eq!(bad().execute(&mut conn), Ok(1), "it is this connection's own setting");
+        conn.batch_execute("PRAGMA ignore_check_constraints = OFF").unwrap();
+    }
+    let refused = conn.transaction(|conn| {
+        diesel::sql_query("INSERT INTO checked VALUES (7)").execute(conn)?;
+        conn.batch_execute("INSERT INTO checked VALUES (8); PRAGMA query_only = ON")
+    });
+    denied(refused);
+    diesel::sql_query("INSERT INTO checked VALUES (9)").execute(&mut bed.conn("c")).unwrap();
+}
+
+#[test]
+fn foreign_keys_switched_in_a_script_within_a_transaction_stay_as_they_are() {
+    let bed = bed();
+    for node in ["a", "b"] {
+        for (before, script) in [
+            (1, "PRAGMA foreign_keys = OFF; DELETE FROM notes"),
+            (0, "PRAGMA foreign_keys = OFF; DELETE FROM notes; PRAGMA foreign_keys = ON"),
+        ] {
+            let mut conn = bed.conn(node);
+            conn.batch_execute(&format!("PRAGMA foreign_keys = {before}")).unwrap();
+            conn.transaction(|conn| conn.batch_execute(script)).unwrap();
+            let now: Vec<OneInteger> = diesel::sql_query("PRAGMA foreign_keys").load(&mut conn).unwrap();
+            assert_eq!(now[0].foreign_keys, before, "{node}");
+        }
+    }
+}
+
+#[derive(diesel::QueryableByName)]
+struct OneInteger {
+    #[diesel(sql_type = Integer)]
+    foreign_keys: i32,
+}
+
+#[test]
+fn a_batch_whose_commit_litefs_drops_is_not_acknowledged() {
+    let batches: [&dyn Fn(&mut LiteFsConnection) -> QueryResult<()>; 3] = [
+        &|conn| conn.execute_batch(&[&note("one")]).map(drop),
+        &|conn| {
+            let rows = vec![notes::text.eq("two"), notes::text.eq("three")];
+            litefs_diesel::BatchInsertDsl::execute_at_once(
+                diesel::insert_into(notes::table).values(rows),
+                conn,
+            )
+            .map(drop)
+        },
+        &|conn| conn.transaction(|conn| conn.execute_batch(&[&note("four")]).map(drop)),
+    ];
+    for batch in batches {
+        // LiteFS does not survive it.
+        let bed = bed();
+        bed.cluster.node("a").drop_next_commit().unwrap();
+        let error = batch(&mut bed.conn("a")).unwrap_err();
+        assert!(
+            matches!(Failure::of(&error), Some(Failure::OutcomeUnknown | Failure::TransactionLost)),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_batch_on_temporary_tables_is_known_to_the_transaction_and_to_later_statements() {
+    let bed = bed();
+    let mut conn = bed.conn("b");
+    conn.batch_execute("CREATE TEMP TABLE mine (x)").unwrap();
+    let mixed = conn.transaction(|conn| {
+        conn.execute_batch(&[&diesel::sql_query("INSERT INTO mine VALUES (1)")])?;
+        note_into(conn, "x")
+    });
+    denied(mixed);
+    assert_eq!(integer(&mut conn, "count(*) FROM mine"), 0, "rolled back with the rest");
+    // What a process has written is copied.
+    note_into(&mut conn, "y").unwrap();
+    let copy = diesel::sql_query("INSERT INTO mine SELECT count(*) FROM notes");
+    bed.cluster.node("b").set_replication_delay(std::time::Duration::from_millis(50)).unwrap();
+    note_into(&mut conn, "z").unwrap();
+    conn.execute_batch(&[&copy]).unwrap();
+    assert_eq!(integer(&mut conn, "max(x) FROM mine"), 2);
+    // From here on `notes` is another table.
+    conn.execute_batch(&[&diesel::sql_query(
+        "CREATE TEMP TABLE notes (id INTEGER PRIMARY KEY, text TEXT, stars)",
+    )])
+    .unwrap();
+    note_into(&mut conn, "temporary").unwrap();
+    bed.sync();
+    assert_eq!(texts(&mut bed.plain("a")).len(), 2);
+}
+
+fn note_into(conn: &mut LiteFsConnection, text: &str) -> QueryResult<usize> {
+    diesel::insert_into(notes::table).values(notes::text.eq(text)).execute(conn)
+}
+
+#[test]
+fn rows_of_a_batch_whose_last_statement_returns_none() {
+    let bed = bed();
+    for node in ["a", "b"] {
+        let rows = ["x", "y", "x"].map(|text| notes::text.eq(text)).to_vec();
+        let insert =
+            diesel::insert_or_ignore_into(notes::table).values(rows).returning((notes::id, notes::text));
+        let mut conn = bed.conn(node);
+        let back: Vec<(i32, String)> =
+            litefs_diesel::BatchInsertDsl::get_results_at_once(insert, &mut conn).unwrap();
+        assert_eq!(back, [(1, "x".into()), (2, "y".into())], "{node}");
+        diesel::delete(notes::table).execute(&mut conn).unwrap();
+        bed.sync();
+    }
+}
+
+#[test]
+fn or_rollback_in_a_batch() {
+    let bed = bed();
+    bed.schema("INSERT INTO notes (text) VALUES ('taken')");
+    let or_rollback = || diesel::sql_query("INSERT OR ROLLBACK INTO notes (text) VALUES ('taken')");
+    for node in ["a", "b"] {
+        let mut conn = bed.conn(node);
+        let error = conn.execute_batch(&[&note("new"), &or_rollback()]).unwrap_err();
+        assert!(error.to_string().contains("UNIQUE"), "{node}: {error}");
+        let result = conn.transaction(|conn| {
+            conn.execute_batch(&[&note("new"), &or_rollback()]).unwrap_err();
+            let error = note_into(conn, "outside").unwrap_err();
+            assert_eq!(Failure::of(&error), Some(Failure::TransactionLost), "{node}: {error}");
+            Err::<(), diesel::result::Error>(error)
+        });
+        assert!(result.is_err());
+        assert_eq!(texts(&mut bed.plain("a")).len(), 1, "{node}");
+        // The connection is as good as before.
+        conn.transaction(|conn| conn.execute_batch(&[&note("later")])).unwrap();
+        diesel::delete(notes::table.filter(notes::text.eq("later"))).execute(&mut conn).unwrap();
+    }
+}
+
+#[test]
+fn session_functions_in_statements_that_return_rows() {
+    let bed = bed();
+    let mut conn = bed.conn("b");
+    conn.batch_execute("CREATE TEMP TABLE mine (x)").unwrap();
+    note_into(&mut conn, "one").unwrap();
+    let keep = diesel::dsl::sql::<BigInt>("INSERT INTO temp.mine VALUES (last_insert_rowid()) RETURNING x");
+    assert_eq!(keep.get_result::<i64>(&mut conn), Ok(1));
+    bed.sync();
+    bed.cluster.promote("b").unwrap();
+    bed.settle();
+    let add = "INSERT INTO notes (text, stars) VALUES ('two', last_insert_rowid()) RETURNING stars";
+    assert_eq!(diesel::dsl::sql::<Integer>(add).get_result::<i32>(&mut conn), Ok(1));
+    assert_eq!(integer(&mut conn, "last_insert_rowid()"), 2);
+}

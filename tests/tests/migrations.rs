@@ -197,3 +197,95 @@ fn what_a_replica_does_not_have_yet_is_schema_skew_and_what_nobody_has_is_no_suc
     let error = diesel::sql_query("SELECT * FROM nowhere").execute(&mut conn).unwrap_err();
     assert_eq!(error.to_string(), "no such table: nowhere");
 }
+
+#[test]
+fn only_diesels_own_statements_are_taken_for_a_migration() {
+    for node in ["a", "b"] {
+        let bed = Bed::start(&["a", "b"]);
+        let mut conn = bed.conn(node);
+        conn.run_pending_migrations(MIGRATIONS).unwrap();
+        // Squashing migrations by hand.
+        let removed = conn.transaction(|conn| {
+            conn.batch_execute("CREATE TABLE squashed (x)")?;
+            diesel::sql_query("DELETE FROM __diesel_schema_migrations WHERE version < ?")
+                .bind::<diesel::sql_types::Text, _>("20269999")
+                .execute(conn)
+        });
+        assert_eq!(removed, Ok(3), "{node}");
+        bed.plain("a").batch_execute("SELECT * FROM squashed").unwrap();
+    }
+}
+
+#[test]
+fn after_migrations_an_error_belongs_to_the_statement_that_made_it() {
+    for node in ["a", "b"] {
+        let bed = Bed::start(&["a", "b"]);
+        let mut conn = bed.conn(node);
+        conn.run_pending_migrations(MIGRATIONS).unwrap();
+        conn.transaction(|conn| {
+            conn.batch_execute("INSERT INTO notes (id, text) VALUES (1, 'taken')").unwrap_err();
+            conn.batch_execute("INSERT INTO notes (text) VALUES ('fallback')")
+        })
+        .unwrap();
+        assert_eq!(rows(&mut bed.plain("a")).len(), 3, "{node}");
+    }
+}
+
+#[test]
+fn migrations_without_a_transaction_are_here_on_return_and_do_not_end_the_protection() {
+    use diesel::migration::MigrationSource;
+    let dir = tempfile::tempdir().unwrap();
+    for (name, up, transaction) in [
+        ("1_first", "CREATE TABLE first (x)", false),
+        ("2_second", "CREATE TABLE second (x); INSERT INTO second VALUES (1)", true),
+    ] {
+        let dir = dir.path().join("migrations").join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("up.sql"), up).unwrap();
+        std::fs::write(dir.join("down.sql"), "SELECT 1").unwrap();
+        std::fs::write(dir.join("metadata.toml"), format!("run_in_transaction = {transaction}")).unwrap();
+    }
+    let files = || FileBasedMigrations::from_path(dir.path().join("migrations")).unwrap();
+    let bed = Bed::start(&["a", "b", "c"]);
+    bed.cluster.node("b").set_replication_delay(Duration::from_millis(100)).unwrap();
+    let mut conn = bed.conn("b");
+    let mut pending = conn.pending_migrations(files()).unwrap();
+    conn.run_migration(&*pending.remove(0)).unwrap();
+    bed.plain("b").batch_execute("SELECT * FROM first").unwrap();
+    // Somebody else does the rest; anything may happen in between.
+    diesel::sql_query("SELECT 1").execute(&mut conn).unwrap();
+    let others: Vec<Box<dyn diesel::migration::Migration<Sqlite>>> = files().migrations().unwrap();
+    let second = others.iter().find(|migration| migration.name().to_string().contains("second")).unwrap();
+    bed.conn("c").run_migration(&**second).unwrap();
+    conn.run_migration(&*pending.remove(0)).unwrap();
+    let count: i64 = diesel::dsl::sql::<diesel::sql_types::BigInt>("SELECT count(*) FROM second")
+        .get_result(&mut bed.plain("b"))
+        .unwrap();
+    assert_eq!(count, 1);
+}
+
+#[test]
+fn the_first_migrations_of_a_node_that_never_waits() {
+    let bed = Bed::start(&["a", "b"]);
+    bed.cluster.node("b").set_replication_delay(Duration::from_millis(100)).unwrap();
+    let mut conn = bed.conn("b");
+    conn.set_consistency(Consistency::Eventual);
+    conn.run_pending_migrations(MIGRATIONS).unwrap();
+    assert_eq!(rows(&mut bed.plain("b")), ONCE);
+}
+
+#[test]
+fn a_missing_function_is_no_schema_skew() {
+    let bed = Bed::start(&["a", "b"]);
+    bed.schema("CREATE TABLE other (id INTEGER PRIMARY KEY)");
+    bed.cluster.node("b").stall_replication().unwrap();
+    bed.conn("a").batch_execute("INSERT INTO other VALUES (1)").unwrap();
+    let mut conn = bed.conn("b");
+    conn.set_consistency(Consistency::Eventual);
+    for (sql, local) in [("SELECT nothing(1)", false), ("SELECT * FROM nowhere", true)] {
+        let run = |conn: &mut litefs_diesel::LiteFsConnection| diesel::sql_query(sql).execute(conn);
+        let error = if local { conn.on_local(run) } else { run(&mut conn) }.unwrap_err();
+        assert_eq!(Failure::of(&error), None, "{error}");
+    }
+    assert_eq!(bed.litefs("b").round_trips(), 0);
+}

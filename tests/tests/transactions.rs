@@ -227,6 +227,56 @@ fn x4_on_the_primary_and_without_litefs_a_lost_race_is_told_and_retried() {
 }
 
 #[test]
+fn a_race_that_was_made_good_is_not_a_reason_to_run_a_transaction_again() {
+    let bed = bed();
+    let mut conn = bed.conn("a");
+    conn.batch_execute("PRAGMA busy_timeout = 0").unwrap();
+    let mut tries = 0;
+    let result = conn.transaction_with_retry(5, |conn| {
+        tries += 1;
+        let mut holder = bed.plain("a");
+        holder.batch_execute("BEGIN IMMEDIATE")?;
+        insert(conn, 1).unwrap_err();
+        holder.batch_execute("ROLLBACK")?;
+        insert(conn, 2)?;
+        Err::<(), diesel::result::Error>(Error::RollbackTransaction)
+    });
+    assert_eq!((result, tries), (Err(Error::RollbackTransaction), 1));
+    // Nor is a commit whose outcome nobody knows.
+    let mut tries = 0;
+    let error = conn
+        .transaction_with_retry(5, |conn| {
+            tries += 1;
+            let mut holder = bed.plain("a");
+            holder.batch_execute("BEGIN IMMEDIATE")?;
+            insert(conn, 3).unwrap_err();
+            holder.batch_execute("ROLLBACK")?;
+            bed.cluster.node("a").drop_next_commit().unwrap();
+            insert(conn, 4)
+        })
+        .unwrap_err();
+    assert_eq!(tries, 1, "{error}");
+}
+
+#[test]
+fn a_transaction_that_finds_the_primary_locked_is_tried_again() {
+    let bed = bed();
+    let mut conn = bed.conn("b");
+    let mut holder = bed.plain("a");
+    let mut tries = 0;
+    holder.batch_execute("BEGIN IMMEDIATE").unwrap();
+    conn.transaction_with_retry(2, |conn| {
+        tries += 1;
+        if tries == 2 {
+            holder.batch_execute("ROLLBACK")?;
+        }
+        insert(conn, 1)
+    })
+    .unwrap();
+    assert_eq!(tries, 2);
+}
+
+#[test]
 fn x6_a_transaction_past_its_idle_limit_is_rolled_back_and_says_so() {
     let bed = Bed::configured(&["a", "b"], |_, builder| {
         let mut limits = litefs_rpc::Limits::default();

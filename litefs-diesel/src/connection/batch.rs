@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use diesel::connection::{Connection, InstrumentationEvent, LoadConnection, StrQueryHelper};
+use diesel::connection::{
+    Connection, InstrumentationEvent, LoadConnection, SimpleConnection, StrQueryHelper,
+};
 use diesel::deserialize::FromSqlRow;
 use diesel::query_builder::QueryFragment;
 use diesel::result::{Error, QueryResult};
@@ -14,8 +16,10 @@ use litefs_rpc::wire::{Answer, RowSet, Statement, Work};
 use super::LiteFsConnection;
 use super::destination::{Destination, Phase};
 use super::run::{changed_again, refusal, split};
+use super::transaction_calls::is_locked;
 use crate::access::{Access, Class};
 use crate::litefs::Shared;
+use crate::router::Route;
 
 /// A batch is a transaction, and what steers or leaves one has no place in it.
 fn check_batchable(sql: &str) -> QueryResult<()> {
@@ -84,7 +88,7 @@ impl LiteFsConnection {
             return Ok(if rows { Answer::Rows(RowSet::default()) } else { Answer::Counts(Vec::new()) });
         }
         let Some((shared, _)) = self.clustered() else {
-            return self.batch_here(&statements, rows);
+            return self.batch_here(&statements, rows).inspect_err(|e| self.lost_race |= is_locked(e));
         };
         let shared = Arc::clone(shared);
         self.run_held_back(&shared)?;
@@ -96,13 +100,17 @@ impl LiteFsConnection {
             let text =
                 || statements.iter().map(|statement| statement.sql.as_str()).collect::<Vec<_>>().join(";");
             let here = match self.destination(&shared, class, self.phase(), &text) {
-                Destination::Local if class.writes_locally => {
-                    self.lifting_query_only(|conn| conn.batch_here(&statements, rows))
-                }
-                Destination::Local => {
-                    self.prepare_local(&shared, class)?;
-                    self.batch_here(&statements, rows)
-                }
+                Destination::Local => match self.prepare_local(&shared, class)? {
+                    Route::Primary if class.access == Access::Read => {
+                        let pending = self.phase() == Phase::Pending;
+                        let elsewhere = if pending { Destination::Move } else { Destination::Primary };
+                        match self.batch_elsewhere(&shared, class, &elsewhere, &statements, rows)? {
+                            Some(answer) => return Ok(answer),
+                            None => continue,
+                        }
+                    }
+                    _ => self.batch_on_file(class, &statements, rows),
+                },
                 Destination::Reject(reason) => return Err(crate::Failure::Rejected.error(reason)),
                 Destination::Split => return Err(split()),
                 Destination::Lost => return Err(self.transaction.lost()),
@@ -114,7 +122,7 @@ impl LiteFsConnection {
             };
             match here {
                 Err(error) if self.was_demoted(&shared, class, &error) => {}
-                result => return result.map_err(|error| self.lost_race(error)),
+                result => return self.raced(result),
             }
         }
         Err(changed_again())
@@ -161,27 +169,59 @@ impl LiteFsConnection {
         Ok(reply.map(|reply| reply.answer))
     }
 
+    /// On this node's own file, with all that goes with a statement there.
+    fn batch_on_file(&mut self, class: Class, statements: &[Statement], rows: bool) -> QueryResult<Answer> {
+        let ticket = if class.access == Access::Write { self.autocommit_ticket() } else { None };
+        let result = if class.writes_locally {
+            self.lifting_query_only(|conn| conn.batch_here(statements, rows))
+        } else {
+            self.batch_here(statements, rows)
+        };
+        self.ran_here(class);
+        let answer = result?;
+        self.prove(ticket, false)?;
+        Ok(answer)
+    }
+
+    /// Behind a savepoint, which outside of a transaction is one.
     fn batch_here(&mut self, statements: &[Statement], rows: bool) -> QueryResult<Answer> {
-        self.last_forwarded = None;
-        // Diesel's own way of inserting row by row: a transaction, or a savepoint in one.
-        self.transaction(|conn| {
-            if let (Phase::Pending, Some(shared)) = (conn.phase(), conn.home.clone()) {
-                conn.begin_local(&shared)?;
+        let silent = self.silence.keep();
+        self.local.batch_execute("SAVEPOINT litefs_batch")?;
+        drop(silent);
+        let result = self.batch_statements(statements, rows);
+        let _silent = self.silence.keep();
+        let result = result.and_then(|answer| {
+            self.local.batch_execute("RELEASE litefs_batch")?;
+            Ok(answer)
+        });
+        if result.is_err() {
+            let undone = self.local.batch_execute("ROLLBACK TO litefs_batch; RELEASE litefs_batch");
+            let open = self.phase() != Phase::Autocommit;
+            if undone.is_err() && open {
+                // `OR ROLLBACK`, for example.
+                self.transaction
+                    .lose("SQLite has rolled it back, because a statement of a batch said so or had to");
             }
-            let (mut counts, mut all) = (Vec::new(), RowSet::default());
-            for statement in statements {
-                let query = BoundQuery::new(&statement.sql, &statement.params, statement.cacheable);
-                if !rows {
-                    counts.push(conn.local.execute_returning_count(&query)? as u64);
-                    continue;
-                }
-                let mut more = collect(conn.local.load(query)?, usize::MAX)
-                    .map_err(|refusal| crate::error::called(refusal.into(), None))?;
+        }
+        result
+    }
+
+    fn batch_statements(&mut self, statements: &[Statement], rows: bool) -> QueryResult<Answer> {
+        let (mut counts, mut all) = (Vec::new(), RowSet::default());
+        for statement in statements {
+            let query = BoundQuery::new(&statement.sql, &statement.params, statement.cacheable);
+            if !rows {
+                counts.push(self.local.execute_returning_count(&query)? as u64);
+                continue;
+            }
+            let mut more = collect(self.local.load(query)?, usize::MAX)
+                .map_err(|refusal| crate::error::called(refusal.into(), None))?;
+            if all.columns.is_empty() {
                 all.columns = more.columns;
-                all.values.append(&mut more.values);
             }
-            Ok::<_, Error>(if rows { Answer::Rows(all) } else { Answer::Counts(counts) })
-        })
+            all.values.append(&mut more.values);
+        }
+        Ok(if rows { Answer::Rows(all) } else { Answer::Counts(counts) })
     }
 
     /// Rows that came from elsewhere, deserialized as if they were read here.

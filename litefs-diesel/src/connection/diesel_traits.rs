@@ -23,6 +23,7 @@ use super::destination::Phase;
 use super::run::{Ready, changed_again, rows};
 use super::scratch::sql_of;
 use super::transaction_calls::is_locked;
+use crate::access::Access;
 
 impl SimpleConnection for LiteFsConnection {
     fn batch_execute(&mut self, query: &str) -> QueryResult<()> {
@@ -84,7 +85,7 @@ impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
             Some(_) => return self.local.load(source),
             None => return self.local.load(source).inspect_err(|e| self.lost_race |= is_locked(e)),
         };
-        self.before_statement(&shared, &source)?;
+        self.before_statement(&shared)?;
         let class = self.class_of(&source)?;
         if class.query_only {
             let rows = self.query_only_pragma(&sql_of(&source)?)?;
@@ -99,7 +100,11 @@ impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
             match self.ready(&shared, class, &source)? {
                 Ready::Local if class.writes_locally => return self.load_here(class, source),
                 Ready::Local => return self.local.load(source),
-                Ready::Answered(statement) => return self.load_answered(&source, &statement),
+                Ready::Answered(statement) => match self.load_answered(class, &source, &statement) {
+                    Ok(rows) => return self.scratch.replay(rows),
+                    Err(error) if self.was_demoted(&shared, class, &error) => {}
+                    Err(error) => return self.raced(Err(error)),
+                },
                 Ready::Collected => {
                     let ticket = self.autocommit_ticket();
                     let collected = self.local.load(&source).and_then(|rows| {
@@ -109,11 +114,12 @@ impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
                     self.ran_here(class);
                     match collected {
                         Ok(rows) => {
+                            self.lost_race = false;
                             self.prove(ticket, !rows.is_empty())?;
                             return self.scratch.replay(rows);
                         }
                         Err(error) if self.was_demoted(&shared, class, &error) => {}
-                        Err(error) => return Err(self.lost_race(error)),
+                        Err(error) => return self.raced(Err(error)),
                     }
                 }
                 Ready::Elsewhere(destination) => {
@@ -149,19 +155,27 @@ impl LiteFsConnection {
         self.scratch.replay(rows?)
     }
 
-    fn load_answered<'conn, 'query, T>(
-        &'conn mut self,
+    fn load_answered<T>(
+        &mut self,
+        class: crate::access::Class,
         source: &T,
         statement: &litefs_rpc::wire::Statement,
-    ) -> QueryResult<<SqliteConnection as LoadConnection>::Cursor<'conn, 'query>>
+    ) -> QueryResult<RowSet>
     where
         T: QueryFragment<Sqlite>,
     {
-        let rows = self.in_place_of(source, |conn| {
+        let ticket = if class.access == Access::Write { self.autocommit_ticket() } else { None };
+        let load = |conn: &mut Self| {
             let rows = conn.local.load(BoundQuery::new(&statement.sql, &statement.params, false))?;
             collect(rows, usize::MAX).map_err(|refusal| crate::error::called(refusal.into(), None))
-        })?;
-        self.scratch.replay(rows)
+        };
+        let rows = self.in_place_of(source, |conn| {
+            if class.writes_locally { conn.lifting_query_only(load) } else { load(conn) }
+        });
+        self.ran_here(class);
+        let rows = rows?;
+        self.prove(ticket, class.counts && !rows.is_empty())?;
+        Ok(rows)
     }
 }
 
@@ -173,6 +187,7 @@ impl WithMetadataLookup for LiteFsConnection {
 
 impl R2D2Connection for LiteFsConnection {
     fn ping(&mut self) -> QueryResult<()> {
+        self.end_migrating();
         self.local.ping()
     }
 

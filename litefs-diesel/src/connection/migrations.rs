@@ -2,41 +2,62 @@
 //!
 //! Diesel's harness ([`diesel_migrations`](https://docs.rs/diesel_migrations)) lists what was applied, then runs each pending
 //! migration in a transaction of its own, which ends by entering the migration's version. Between the list and the
-//! transaction another node may have applied it. Only the version tells which migration a transaction is about, and it
-//! comes last; so the script that comes first is held back until then:
+//! transaction another node may have applied it. So a transaction that begins with a script, on a connection that has
+//! asked for the list, takes the write lock and looks at the list again:
 //!
 //! ```text
-//! Idle --setup--> Listed --BEGIN--> Begun --script--> Held --version's row--> Decided --COMMIT--> Listed
-//!   ^---------------- anything else: what is held back runs first -----------------'
+//! Idle --setup--> Listed --BEGIN--> Begun --script--> the list is the same: the script runs
+//!                   ^                                 another list: Held --version's row--> run, unless it is there
+//!                   '---------------------COMMIT of a transaction with a version's row------'
 //! ```
 //!
-//! When the version arrives, the write lock is taken, the primary is asked whether it is entered already, and the script
-//! runs only if not. A migration that does more than one script, written in Rust, is not held back: of two nodes that
-//! run it at once one fails, with nothing applied.
+//! Only the version tells which migration a transaction is about, and it comes last. Where the list has changed, the script
+//! is therefore held back until the version is known, and runs only if nobody has entered that. Anything else that comes
+//! first makes it run at once.
+//!
+//! A migration that does not begin with a script, written in Rust, or that wants no transaction is not held back: of two
+//! nodes that run it at once one fails.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use diesel::connection::LoadConnection;
+use diesel::connection::{LoadConnection, SimpleConnection};
 use diesel::query_builder::QueryFragment;
 use diesel::result::QueryResult;
 use diesel::sqlite::Sqlite;
-use litefs_rpc::sqlite::BoundQuery;
-use litefs_rpc::sqlite::sql::{statements, tokens};
-use litefs_rpc::wire::{Statement, Value};
+use litefs_rpc::sqlite::sql::statements;
+use litefs_rpc::sqlite::{BoundQuery, collect};
+use litefs_rpc::wire::{RowSet, Statement, Value};
 
 use super::LiteFsConnection;
-use super::scratch::sql_of;
+use super::destination::Phase;
 use crate::Failure;
 use crate::access::Control;
 use crate::litefs::Shared;
 
-/// Diesel's table of applied versions.
-const TABLE: &str = "__diesel_schema_migrations";
+/// What Diesel says of its table, word for word: nothing else is taken for a migration's version.
+const ENTERED: &str = "INSERT INTO `__diesel_schema_migrations` (`version`) VALUES (?)";
+const REMOVED: &str =
+    "DELETE FROM `__diesel_schema_migrations` WHERE (`__diesel_schema_migrations`.`version` = ?)";
+const LIST: &str = "SELECT version FROM __diesel_schema_migrations ORDER BY version";
+/// Takes the write lock and changes nothing.
+const LOCK: &str = "DELETE FROM __diesel_schema_migrations WHERE 0";
+const FIND: &str = "SELECT 1 FROM __diesel_schema_migrations WHERE version = ?";
+const TABLE: &str = "SELECT 1 FROM sqlite_schema WHERE name = '__diesel_schema_migrations'";
 
 /// How far the connection has come in what Diesel's harness does.
 #[derive(Debug, Default)]
-pub(super) enum Migrating {
+pub(super) struct Migrations {
+    stage: Stage,
+    /// What was applied when the harness asked, and what it has applied since; `None` once others have applied something
+    /// in between.
+    list: Option<RowSet>,
+    /// The open transaction, or the statement that runs, has changed a version's row.
+    versioned: bool,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Stage {
     #[default]
     Idle,
     /// The harness has asked what is applied.
@@ -45,111 +66,149 @@ pub(super) enum Migrating {
     Begun,
     /// Its script waits for the version.
     Held(String),
-    /// The version is known, and with it whether the script had to run.
-    Decided,
+    /// It runs.
+    Running,
 }
 
-/// The statement that ends a migration.
-struct VersionRow {
-    version: Value,
-    /// Entered after `up.sql`; else removed, after `down.sql`.
-    entered: bool,
-}
-
-impl VersionRow {
-    fn of(statement: &Statement) -> Option<Self> {
-        let verb = tokens(&statement.sql).next()?;
-        let entered = verb.is("INSERT");
-        match statement.params.as_slice() {
-            [version] if (entered || verb.is("DELETE")) && statement.sql.contains(TABLE) => {
-                Some(Self { version: version.clone(), entered })
-            }
-            _ => None,
-        }
+/// Whether a statement enters a version (after `up.sql`) or removes one (after `down.sql`).
+fn enters(statement: &Statement) -> Option<bool> {
+    match statement.sql.as_str() {
+        ENTERED => Some(true),
+        REMOVED => Some(false),
+        _ => None,
     }
 }
 
 impl LiteFsConnection {
     /// The harness begins: makes its table where there is none. With the table in place nothing leaves the node.
     pub(super) fn begin_migrating(&mut self) -> QueryResult<usize> {
-        let Some((shared, _)) = self.clustered() else {
-            return self.execute(&diesel::sql_query(diesel::migration::CREATE_MIGRATIONS_TABLE));
-        };
+        let create = diesel::sql_query(diesel::migration::CREATE_MIGRATIONS_TABLE);
+        let Some((shared, _)) = self.clustered() else { return self.execute(&create) };
         let shared = Arc::clone(shared);
         self.run_held_back(&shared)?;
-        if !self.has_migrations_table()? {
-            self.execute(&diesel::sql_query(diesel::migration::CREATE_MIGRATIONS_TABLE))?;
+        self.migrations = Migrations::default();
+        if self.asks(TABLE, &[])?.is_empty() {
+            self.execute(&create)?;
+            if self.phase() == Phase::Autocommit {
+                self.await_schema(&shared)?;
+            }
         }
-        self.migrating = Migrating::Listed;
+        let list = Some(self.asks(LIST, &[])?);
+        self.migrations = Migrations { stage: Stage::Listed, list, versioned: false };
         Ok(0)
     }
 
-    fn has_migrations_table(&mut self) -> QueryResult<bool> {
-        let _silent = self.silence.keep();
-        let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?";
-        let name = [Value::Text(TABLE.into())];
-        Ok(self.load(BoundQuery::new(sql, &name, true))?.next().transpose()?.is_some())
+    /// The connection is lent to somebody else, who may not be migrating.
+    pub(super) fn end_migrating(&mut self) {
+        if self.phase() == Phase::Autocommit {
+            self.migrations = Migrations::default();
+        }
     }
 
-    /// A script or a steering statement, on its way through the states.
+    /// A query of ours, about Diesel's table.
+    fn asks(&mut self, sql: &str, params: &[Value]) -> QueryResult<RowSet> {
+        let _silent = self.silence.keep();
+        collect(self.load(BoundQuery::new(sql, params, true))?, usize::MAX)
+            .map_err(|refusal| crate::error::called(refusal.into(), None))
+    }
+
+    /// A script or a steering statement, on its way through the stages.
     pub(super) fn script_or_migration(&mut self, shared: &Arc<Shared>, sql: &str) -> QueryResult<()> {
-        if matches!(self.migrating, Migrating::Idle) {
+        if self.migrations.stage == Stage::Idle || self.forced.is_some() {
+            self.run_held_back(shared)?;
             return self.run_script(shared, sql);
         }
         let control = match statements(sql).as_slice() {
             [only] => Control::of(only),
             _ => None,
         };
-        match (std::mem::take(&mut self.migrating), control) {
-            // A migration that wants no transaction around it.
-            (Migrating::Listed, None) => {
-                self.migrating = Migrating::Listed;
-                self.run_script(shared, sql)
-            }
-            (Migrating::Listed, Some(Control::Begin(None))) => self.begin_migration(shared, sql),
-            (Migrating::Begun, None) => {
-                self.migrating = Migrating::Held(sql.to_owned());
-                Ok(())
-            }
-            // What was held back is not wanted any more.
-            (Migrating::Held(_), Some(Control::Rollback)) => self.run_script(shared, sql),
-            (Migrating::Held(script), _) => {
-                self.run_script(shared, &script)?;
-                self.run_script(shared, sql)
-            }
-            (Migrating::Decided, Some(Control::Commit)) => {
+        match (std::mem::take(&mut self.migrations.stage), control) {
+            (Stage::Listed, Some(Control::Begin(None))) => {
                 self.run_script(shared, sql)?;
-                self.await_schema(shared)?;
-                self.migrating = Migrating::Listed;
+                self.migrations.versioned = false;
+                self.migrations.stage = Stage::Begun;
                 Ok(())
             }
+            (Stage::Listed, _) => {
+                self.migrations.stage = Stage::Listed;
+                self.run_script(shared, sql)
+            }
+            (Stage::Begun, None) => self.begin_migration(shared, sql),
+            // What was held back is not wanted any more.
+            (Stage::Held(_), Some(Control::Rollback)) => self.run_script(shared, sql),
+            (Stage::Held(script), _) => {
+                self.run_script(shared, &script)?;
+                self.script_or_migration(shared, sql)
+            }
+            (Stage::Running, Some(Control::Commit)) if self.migrations.versioned => {
+                self.commit_migration(shared, sql)
+            }
+            (
+                Stage::Running,
+                None | Some(Control::Savepoint(_) | Control::Release(_) | Control::RollbackTo(_)),
+            ) => {
+                self.migrations.stage = Stage::Running;
+                self.run_script(shared, sql)
+            }
+            // The end of a transaction that was no migration, or that failed.
             _ => self.run_script(shared, sql),
         }
     }
 
-    /// One runner at a time: where the lock is this node's, it is taken before anything is asked.
-    fn begin_migration(&mut self, shared: &Arc<Shared>, sql: &str) -> QueryResult<()> {
-        let begin = if self.is_writable(shared) { "BEGIN IMMEDIATE" } else { sql };
-        self.run_script(shared, begin)?;
-        self.migrating = Migrating::Begun;
+    /// One runner at a time: the lock is taken, then the list is looked at.
+    fn begin_migration(&mut self, shared: &Arc<Shared>, script: &str) -> QueryResult<()> {
+        if self.phase() == Phase::LocalWrites {
+            let _silent = self.silence.keep();
+            self.local.batch_execute(LOCK)?;
+        }
+        let now = self.on_primary(|conn| conn.asks(LIST, &[]))?;
+        if self.migrations.list.as_ref() == Some(&now) {
+            self.migrations.stage = Stage::Running;
+            return self.run_script(shared, script);
+        }
+        self.migrations.list = None;
+        self.migrations.stage = Stage::Held(script.to_owned());
         Ok(())
     }
 
-    /// Before any statement but a script.
-    pub(super) fn before_statement<T>(&mut self, shared: &Arc<Shared>, query: &T) -> QueryResult<()>
-    where
-        T: QueryFragment<Sqlite>,
-    {
-        if matches!(self.migrating, Migrating::Listed) && sql_of(query)?.contains(TABLE) {
-            return Ok(());
+    fn commit_migration(&mut self, shared: &Arc<Shared>, sql: &str) -> QueryResult<()> {
+        // Others cannot have changed it: the lock is held.
+        let list = match self.migrations.list {
+            Some(_) => Some(self.asks(LIST, &[])?),
+            None => None,
+        };
+        self.run_script(shared, sql)?;
+        self.await_schema(shared)?;
+        self.migrations = Migrations { stage: Stage::Listed, list, versioned: false };
+        Ok(())
+    }
+
+    /// Before any statement but a script or a change.
+    pub(super) fn before_statement(&mut self, shared: &Arc<Shared>) -> QueryResult<()> {
+        match self.migrations.stage {
+            Stage::Idle | Stage::Listed | Stage::Running => Ok(()),
+            Stage::Begun | Stage::Held(_) => self.run_held_back(shared),
         }
-        self.run_held_back(shared)
     }
 
     pub(super) fn run_held_back(&mut self, shared: &Arc<Shared>) -> QueryResult<()> {
-        match std::mem::take(&mut self.migrating) {
-            Migrating::Held(script) => self.run_script(shared, &script),
-            _ => Ok(()),
+        match std::mem::take(&mut self.migrations.stage) {
+            Stage::Held(script) => {
+                self.migrations.stage = Stage::Running;
+                // It was written before whatever is in force now.
+                let forced = self.forced.take();
+                let result = self.run_script(shared, &script);
+                self.forced = forced;
+                result
+            }
+            Stage::Begun => {
+                self.migrations.stage = Stage::Running;
+                Ok(())
+            }
+            stage => {
+                self.migrations.stage = stage;
+                Ok(())
+            }
         }
     }
 
@@ -159,30 +218,36 @@ impl LiteFsConnection {
     where
         T: QueryFragment<Sqlite>,
     {
-        let row = match self.migrating {
-            Migrating::Held(_) => VersionRow::of(&self.scratch.capture(query)?),
-            _ => None,
+        if self.migrations.stage == Stage::Idle {
+            return Ok(false);
+        }
+        let statement = self.scratch.capture(query)?;
+        let Some(entered) = enters(&statement) else {
+            return self.before_statement(shared).map(|()| false);
         };
-        let Some(row) = row else {
-            return self.before_statement(shared, query).map(|()| false);
+        self.migrations.versioned = true;
+        let Stage::Held(script) = std::mem::take(&mut self.migrations.stage) else {
+            let in_transaction = self.phase() != Phase::Autocommit;
+            self.migrations.stage = if in_transaction { Stage::Running } else { Stage::Listed };
+            return Ok(false);
         };
-        let Migrating::Held(script) = std::mem::take(&mut self.migrating) else { return Ok(false) };
-        let is_entered = self.is_entered(row.version)?;
-        if is_entered != row.entered {
+        self.migrations.stage = Stage::Running;
+        let is_there = !self.on_primary(|conn| conn.asks(FIND, &statement.params))?.is_empty();
+        if is_there != entered {
             self.run_script(shared, &script)?;
         }
-        self.migrating = Migrating::Decided;
-        Ok(is_entered == row.entered)
+        Ok(is_there == entered)
     }
 
-    /// Asks the primary, within the transaction: on a replica this takes the write lock there.
-    fn is_entered(&mut self, version: Value) -> QueryResult<bool> {
-        let _silent = self.silence.keep();
-        let sql = format!("SELECT 1 FROM {TABLE} WHERE version = ?");
-        let version = [version];
-        self.on_primary(|conn| {
-            Ok(conn.load(BoundQuery::new(&sql, &version, true))?.next().transpose()?.is_some())
-        })
+    /// After a change outside of a transaction: the version of a migration that wanted none.
+    pub(super) fn after_change(&mut self, shared: &Arc<Shared>) -> QueryResult<()> {
+        if self.migrations.versioned && self.phase() == Phase::Autocommit {
+            self.migrations.versioned = false;
+            let list = self.on_primary(|conn| conn.asks(LIST, &[]))?;
+            self.migrations.list = self.migrations.list.is_some().then_some(list);
+            self.await_schema(shared)?;
+        }
+        Ok(())
     }
 
     /// Whoever has migrated goes on to use the schema, perhaps in another process or without waiting for anything: it is
@@ -190,7 +255,7 @@ impl LiteFsConnection {
     fn await_schema(&mut self, shared: &Arc<Shared>) -> QueryResult<()> {
         let deadline = Instant::now() + shared.options.forward_timeout;
         let marks = self.own_marks.clone();
-        if self.is_visible(shared, marks, deadline) {
+        if self.is_writable(shared) || self.is_visible(shared, marks, deadline) {
             return Ok(());
         }
         // The migration stands; what fails is to go on here.

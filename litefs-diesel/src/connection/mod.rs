@@ -30,7 +30,7 @@ use litefs_rpc::wire::{Delivery, Effects, RowSet, Settings, Value};
 
 pub(crate) use self::batch::unexpected;
 use self::instrumentation::Silence;
-use self::migrations::Migrating;
+use self::migrations::Migrations;
 use self::scratch::Scratch;
 use self::transaction_state::Transaction;
 use crate::access::{Access, Class, ClassCache};
@@ -72,7 +72,7 @@ pub struct LiteFsConnection {
     classes: ClassCache,
     transaction: Transaction,
     manager: AnsiTransactionManager,
-    migrating: Migrating,
+    migrations: Migrations,
     /// The transaction failed only because somebody else wrote.
     lost_race: bool,
     silence: Silence,
@@ -122,7 +122,7 @@ impl LiteFsConnection {
             classes: ClassCache::default(),
             transaction: Transaction::default(),
             manager: AnsiTransactionManager::default(),
-            migrating: Migrating::default(),
+            migrations: Migrations::default(),
             lost_race: false,
             silence: Silence::default(),
             link: None,

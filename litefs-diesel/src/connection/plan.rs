@@ -197,7 +197,8 @@ impl LiteFsConnection {
     /// SQLite could not prepare this here. It may have been too early; or the schema has not arrived, and then the
     /// error should say so rather than that there is no such table.
     pub(super) fn check_schema(&mut self, shared: &Arc<Shared>, sql: &str) -> QueryResult<()> {
-        if self.is_writable(shared) || !self.classify_text(sql).guessed {
+        let on_replica = shared.tracker.stamp().kind() == RoleKind::Replica;
+        if !on_replica || self.forced.is_some() || !self.classify_text(sql).guessed {
             return Ok(());
         }
         let Some(missing) = self.missing_here(sql) else { return Ok(()) };
@@ -219,7 +220,8 @@ impl LiteFsConnection {
         let explain = format!("EXPLAIN {sql}");
         let prepared = self.local.load(litefs_rpc::sqlite::BoundQuery::new(&explain, &[], false));
         let message = prepared.err()?.to_string();
-        message.starts_with("no such ").then_some(message)
+        let missing = ["no such table", "no such column", "no such index"];
+        missing.iter().any(|missing| message.starts_with(missing)).then_some(message)
     }
 
     /// The session PRAGMAs as they stand, read from the local connection after each change.

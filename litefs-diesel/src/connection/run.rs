@@ -237,7 +237,10 @@ impl LiteFsConnection {
             let here = match self.ready(&shared, class, query)? {
                 Ready::Elsewhere(destination) => {
                     match self.run_elsewhere(&shared, class, &destination, query, Work::Execute)? {
-                        Some(reply) => return Ok(self.count(class, &reply)),
+                        Some(reply) => {
+                            self.after_change(&shared)?;
+                            return Ok(self.count(class, &reply));
+                        }
                         None => continue,
                     }
                 }
@@ -249,7 +252,11 @@ impl LiteFsConnection {
             };
             match here {
                 Err(error) if self.was_demoted(&shared, class, &error) => {}
-                result => return result.map_err(|error| self.lost_race(error)),
+                result => {
+                    let count = self.raced(result)?;
+                    self.after_change(&shared)?;
+                    return Ok(count);
+                }
             }
         }
         Err(changed_again())

@@ -100,7 +100,7 @@ impl LiteFsConnection {
                     let result = self.script_here(class, sql);
                     match result {
                         Err(error) if self.was_demoted(shared, class, &error) => self.follow_role(shared)?,
-                        result => return result.map_err(|error| self.lost_race(error)),
+                        result => return self.raced(result),
                     }
                 }
                 Destination::Reject(reason) => return Err(Failure::Rejected.error(reason)),
@@ -167,7 +167,9 @@ impl LiteFsConnection {
     /// PRAGMAs within a forwarded script concern this connection as well.
     fn repeat_session_pragmas(&mut self, session: &[String]) -> QueryResult<()> {
         let _silent = self.silence.keep();
-        for pragma in session {
+        let in_transaction = self.phase() != Phase::Autocommit;
+        // SQLite ignores `foreign_keys` inside a transaction, and so did the primary.
+        for pragma in session.iter().filter(|pragma| !(in_transaction && sets_foreign_keys(pragma))) {
             self.local.batch_execute(pragma)?;
             self.settings = None;
         }

@@ -11,6 +11,7 @@ use super::LiteFsConnection;
 use super::destination::Phase;
 use super::forward::{Opening, Session, Step};
 use super::steering::{Steering, steering};
+use super::transaction_calls::is_locked;
 use super::transaction_state::Stage;
 use crate::Failure;
 use crate::access::Control;
@@ -24,7 +25,20 @@ pub(super) fn sqlite_error(message: impl Into<String>) -> Error {
 impl LiteFsConnection {
     /// Runs a statement that steers the transaction. `sql` is its text.
     pub(super) fn control(&mut self, shared: &Arc<Shared>, control: &Control, sql: &str) -> QueryResult<()> {
+        let result = self.steered(shared, control, sql);
+        if self.settings.is_some_and(|settings| settings.defer_foreign_keys) {
+            // SQLite clears it at the end of each transaction.
+            self.settings = None;
+        }
+        result
+    }
+
+    fn steered(&mut self, shared: &Arc<Shared>, control: &Control, sql: &str) -> QueryResult<()> {
         let ends = self.transaction.ends_by(control);
+        if ends || *control == Control::Commit {
+            // From here on a failure is of the commit.
+            self.lost_race = false;
+        }
         match steering(self.transaction.phase(), control, self.is_writable(shared), ends) {
             Steering::Pass => self.local.batch_execute(sql),
             Steering::BeginLazily => self.begun(control, Ok(Stage::Pending)),
@@ -209,7 +223,7 @@ impl LiteFsConnection {
     /// The first write failed. Without earlier reads nothing is lost but the statement; with them the snapshot is
     /// gone, and so is the transaction.
     fn not_moved(&mut self, error: Error) -> Error {
-        self.lost_race |= Failure::of(&error) == Some(Failure::SnapshotMoved);
+        self.lost_race = Failure::of(&error) == Some(Failure::SnapshotMoved) || is_locked(&error);
         self.transaction.stage = Stage::Lost(format!("its first write failed: {error}"));
         error
     }

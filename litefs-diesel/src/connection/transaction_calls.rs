@@ -85,16 +85,17 @@ impl LiteFsConnection {
 
     /// A transaction on this node's own file has read, and then finds that somebody else has written, or is writing: SQLite
     /// says so with its code for a lock, and only running the transaction again helps.
-    pub(super) fn lost_race(&mut self, error: Error) -> Error {
-        if !is_locked(&error) {
-            return error;
+    pub(super) fn raced<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
+        // Whatever was lost before, the transaction has gone on since.
+        self.lost_race = result.as_ref().is_err_and(is_locked);
+        match result {
+            Err(error) if self.lost_race && self.phase() == Phase::LocalWrites => {
+                let message =
+                    format!("somebody else is writing, or has written since this transaction read: {error}");
+                Err(Failure::SnapshotMoved.error(message))
+            }
+            result => result,
         }
-        self.lost_race = true;
-        if self.phase() != Phase::LocalWrites {
-            return error;
-        }
-        Failure::SnapshotMoved
-            .error(format!("somebody else wrote since this transaction began to read: {error}"))
     }
 
     fn transaction_begun_by<T, E>(

@@ -7,6 +7,7 @@ use diesel::result::QueryResult;
 use diesel::sqlite::SerializedDatabase;
 
 use super::LiteFsConnection;
+use super::destination::Phase;
 use crate::Failure;
 
 impl LiteFsConnection {
@@ -19,7 +20,9 @@ impl LiteFsConnection {
     ///
     /// [`SqliteConnection::serialize_database_to_buffer`]: diesel::SqliteConnection::serialize_database_to_buffer
     pub fn serialize_database_to_buffer(&mut self) -> SerializedDatabase {
-        if let Some(shared) = self.clustered().map(|(shared, _)| Arc::clone(shared)) {
+        // Within a snapshot it would wait for what cannot arrive.
+        let may_wait = matches!(self.phase(), Phase::Autocommit | Phase::Pending);
+        if may_wait && let Some(shared) = self.clustered().map(|(shared, _)| Arc::clone(shared)) {
             // Bounded, and there is no way to report that it was in vain.
             let _ = self.before_local_read(&shared);
         }

@@ -41,6 +41,8 @@ struct Ready {
     total_changes: i64,
     /// `total_changes()` at BEGIN, as long as its growth tells whether the transaction wrote.
     at_begin: Option<i64>,
+    /// The open transaction has changed what belongs to the connection: nobody else may have it afterwards.
+    traced: bool,
 }
 
 impl SqliteExecutor {
@@ -291,6 +293,8 @@ impl Executor for SqliteExecutor {
         if !work.texts().all(|sql| statements(sql).iter().all(counted)) {
             ready.at_begin = None;
         }
+        let trace = |s: &SqlStatement<'_>| leaves_a_trace(s) && s.verb() != Verb::Savepoint;
+        ready.traced |= work.texts().any(|sql| statements(sql).iter().any(trace));
         match work {
             Work::Execute(statement) => ready.execute(statement),
             Work::Query(statement) => ready.query(statement, max_rows),
@@ -325,12 +329,16 @@ impl Executor for SqliteExecutor {
             let _ = ready.connection.batch_execute("ROLLBACK TO litefs_outcome; RELEASE litefs_outcome");
         }
         let wrote = if keep.is_some() { Wrote::Rows } else { done.wrote };
+        if committed.is_ok() && ready.traced {
+            self.connection = None;
+        }
         committed.map(|()| Done { wrote, ..done })
     }
 
     fn rollback(&mut self) {
         // What cannot be rolled back is thrown away: SQLite rolls back when the connection closes.
         if let Some(mut ready) = self.connection.take()
+            && !ready.traced
             && ready.connection.batch_execute("ROLLBACK").is_ok()
         {
             self.connection = Some(ready);
@@ -341,7 +349,7 @@ impl Executor for SqliteExecutor {
 impl Ready {
     fn new(mut connection: SqliteConnection) -> QueryResult<Self> {
         let settings = read_settings(&mut connection)?;
-        Ok(Self { connection, settings, total_changes: 0, at_begin: None })
+        Ok(Self { connection, settings, total_changes: 0, at_begin: None, traced: false })
     }
 
     fn apply(&mut self, wanted: &Settings) -> QueryResult<()> {

@@ -56,7 +56,7 @@ fn escapes(statement: &SqlStatement<'_>, place: Place) -> Option<String> {
         Verb::Begin | Verb::Commit | Verb::Rollback if place != Place::Script => {
             refused("transactions are opened and closed through the connection, not by a statement")
         }
-        Verb::Pragma => writable_schema(statement),
+        Verb::Pragma => writable_schema(statement).or_else(|| query_only(statement)),
         _ if statement.calls("load_extension") => refused("load_extension() loads code into the primary"),
         _ => None,
     }
@@ -68,6 +68,13 @@ fn writable_schema(statement: &SqlStatement<'_>) -> Option<String> {
         .name
         .eq_ignore_ascii_case("writable_schema")
         .then(|| "PRAGMA writable_schema can corrupt the database; it is not taken from other nodes".into())
+}
+
+/// It would make the primary's connection refuse what it is there for.
+fn query_only(statement: &SqlStatement<'_>) -> Option<String> {
+    let sets = statement.pragma()?;
+    let is_set = sets.name.eq_ignore_ascii_case("query_only") && sets.value.is_some();
+    is_set.then(|| "PRAGMA query_only concerns the connection that says it, alone and not in a script".into())
 }
 
 #[cfg(test)]
