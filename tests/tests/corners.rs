@@ -387,3 +387,48 @@ fn session_functions_in_statements_that_return_rows() {
     assert_eq!(diesel::dsl::sql::<Integer>(add).get_result::<i32>(&mut conn), Ok(1));
     assert_eq!(integer(&mut conn, "last_insert_rowid()"), 2);
 }
+
+#[test]
+fn m15_the_last_rowid_is_this_connections_in_batches_and_scripts_and_after_them() {
+    let bed = Bed::start(&["a", "b", "c"]);
+    bed.schema(SCHEMA);
+    bed.schema("CREATE TABLE child (parent INTEGER)");
+    let parents = |conn: &mut SqliteConnection| {
+        diesel::dsl::sql::<Integer>("SELECT parent FROM child ORDER BY rowid").load::<i32>(conn).unwrap()
+    };
+    let child = "INSERT INTO child (parent) VALUES (last_insert_rowid())";
+    for node in ["b", "a"] {
+        let mut conn = bed.conn(node);
+        let mine = |conn: &mut LiteFsConnection, id: i32| {
+            diesel::sql_query(format!("INSERT INTO notes (id, text) VALUES ({id}, 'mine {id}')"))
+                .execute(conn)
+                .unwrap();
+            // Another node's insert on the same connection of the primary.
+            diesel::sql_query(format!("INSERT INTO notes (id, text) VALUES ({}, 'theirs {id}')", id + 1000))
+                .execute(&mut bed.conn("c"))
+                .unwrap();
+        };
+        mine(&mut conn, 10);
+        conn.execute_batch(&[&diesel::sql_query(child)]).unwrap();
+        mine(&mut conn, 20);
+        conn.batch_execute(&format!("{child}; SELECT 1")).unwrap();
+        conn.batch_execute(&format!("INSERT INTO notes (id, text) VALUES (30, 'x'); {child}")).unwrap();
+        assert_eq!(parents(&mut bed.plain("a")), [10, 20, 30], "{node}");
+
+        let rowid = |conn: &mut LiteFsConnection| integer(conn, "last_insert_rowid()");
+        let insert =
+            |id: i32| diesel::sql_query(format!("INSERT INTO notes (id, text) VALUES ({id}, 'n{id}')"));
+        conn.execute_batch(&[&insert(7), &diesel::sql_query("DELETE FROM notes WHERE 0")]).unwrap();
+        assert_eq!(rowid(&mut conn), 7, "{node}");
+        insert(1).execute(&mut bed.conn("c")).unwrap();
+        let ignored = diesel::sql_query("INSERT OR IGNORE INTO notes (id, text) VALUES (1, 'taken')");
+        conn.execute_batch(&[&ignored, &diesel::sql_query("UPDATE notes SET stars = 1")]).unwrap();
+        assert_eq!(rowid(&mut conn), 7, "{node}");
+        let upsert = "INSERT INTO notes (id, text) VALUES (1, 'n1') ON CONFLICT (id) DO UPDATE SET stars = 2";
+        diesel::sql_query(upsert).execute(&mut conn).unwrap();
+        assert_eq!(rowid(&mut conn), 7, "{node}");
+        conn.execute_batch(&[&insert(8), &insert(8)]).unwrap_err();
+        assert_eq!(integer(&mut conn, "changes()"), 0, "{node}");
+        conn.batch_execute("DELETE FROM notes; DELETE FROM child").unwrap();
+    }
+}

@@ -107,10 +107,10 @@ impl MigrationSourceExt for EmbeddedMigrations {
     fn last(&self) -> Box<dyn diesel::migration::Migration<Sqlite>> {
         use diesel::migration::MigrationSource;
         let all = self.migrations().unwrap().into_iter();
-        all.max_by_key(|migration: &Box<dyn diesel::migration::Migration<Sqlite>>| {
-            migration.name().version().to_string()
-        })
-        .unwrap()
+        let all = all.map(|migration: Box<dyn diesel::migration::Migration<Sqlite>>| {
+            (migration.name().version().to_string(), migration)
+        });
+        all.max_by(|(one, _), (other, _)| one.cmp(other)).unwrap().1
     }
 }
 

@@ -83,7 +83,7 @@ impl LiteFsConnection {
     }
 
     /// Runs the statements, all or none, in one round trip at most if no transaction has to be moved.
-    pub(crate) fn run_batch(&mut self, statements: Vec<Statement>, rows: bool) -> QueryResult<Answer> {
+    pub(crate) fn run_batch(&mut self, mut statements: Vec<Statement>, rows: bool) -> QueryResult<Answer> {
         if statements.is_empty() {
             return Ok(if rows { Answer::Rows(RowSet::default()) } else { Answer::Counts(Vec::new()) });
         }
@@ -92,6 +92,7 @@ impl LiteFsConnection {
         };
         let shared = Arc::clone(shared);
         self.run_held_back(&shared)?;
+        self.answer_batch(&shared, &mut statements)?;
         // Twice at most: a role that changes in between is followed once, then the error stands.
         for _ in 0..2 {
             self.follow_role(&shared)?;
@@ -128,6 +129,24 @@ impl LiteFsConnection {
         Err(changed_again())
     }
 
+    fn answer_batch(&mut self, shared: &Shared, statements: &mut [Statement]) -> QueryResult<()> {
+        let mut texts: Vec<(&str, Class)> = Vec::with_capacity(statements.len());
+        for statement in statements.iter() {
+            let class = match texts.last() {
+                Some((before, class)) if *before == statement.sql => *class,
+                _ => self.class_of_text(statement.sql.clone())?,
+            };
+            texts.push((&statement.sql, class));
+        }
+        if let Some(answered) = self.answered_before_writes(shared, &texts)? {
+            for (statement, sql) in statements.iter_mut().zip(answered) {
+                statement.cacheable &= statement.sql == sql;
+                statement.sql = sql;
+            }
+        }
+        Ok(())
+    }
+
     /// One class for all: they go to one place or are refused.
     fn class_of_batch(&mut self, statements: &[Statement]) -> QueryResult<Class> {
         let mut all = Class { single: true, ..Class::NOTHING };
@@ -162,6 +181,7 @@ impl LiteFsConnection {
         let result = self.carry(shared, Access::Write, destination, work);
         let event = InstrumentationEvent::finish_query(&text, result.as_ref().err());
         self.local.instrumentation().on_connection_event(event);
+        self.remember_violation(class, result.as_ref().err());
         let reply = result?;
         if let Some(reply) = &reply {
             self.remember(class.counts, class.inserts, reply.effects);

@@ -13,7 +13,7 @@ use litefs_rpc::wire::{Effects, Settings};
 use super::LiteFsConnection;
 use super::destination::{Destination, Phase, destination};
 use super::scratch::sql_of;
-use super::session_functions::Answers;
+use super::session_functions::{Answers, answered};
 use crate::Failure;
 use crate::access::{Access, Class, classify_with};
 use crate::consistency::{Consistency, Marks, Visibility, WhenBehind, make_visible};
@@ -62,7 +62,7 @@ impl LiteFsConnection {
             self.last_forwarded = said.ok().map(|[last_insert_rowid, changes, _]| Effects {
                 last_insert_rowid,
                 changes,
-                total_changes: 0,
+                ..Effects::default()
             });
         }
         classify_with(&mut self.local, statement)
@@ -244,6 +244,26 @@ impl LiteFsConnection {
             None => (rowid, changes),
         };
         Ok(Answers { last_insert_rowid, changes, total_changes: total + self.forwarded_changes })
+    }
+
+    /// Of several statements those that ask for the numbers of the last write before any of them has written: their
+    /// questions are answered in the text, as those of a single statement are. `None` where there is nothing to answer.
+    pub(super) fn answered_before_writes(
+        &mut self,
+        shared: &Shared,
+        all: &[(&str, Class)],
+    ) -> QueryResult<Option<Vec<String>>> {
+        let first_write = all.iter().position(|(_, class)| class.counts).unwrap_or(all.len());
+        let asking = |(at, (_, class)): (usize, &(&str, Class))| at <= first_write && class.asks_session;
+        let own = self.last_forwarded.is_none() && self.forwarded_changes == 0 && self.is_writable(shared);
+        if own || !all.iter().enumerate().any(asking) {
+            return Ok(None);
+        }
+        let answers = self.session_answers()?;
+        let text = |(at, (sql, class)): (usize, &(&str, Class))| {
+            if at <= first_write && class.asks_session { answered(sql, answers) } else { (*sql).to_owned() }
+        };
+        Ok(Some(all.iter().enumerate().map(text).collect()))
     }
 
     /// Before a statement that reads the local file: takes the snapshot of a pending transaction, or waits.

@@ -115,10 +115,7 @@ impl LiteFsConnection {
             }
             Ok(reply)
         });
-        if class.counts && result.as_ref().is_err_and(is_violation) {
-            let last_insert_rowid = self.last_rowid();
-            self.last_forwarded = Some(Effects { last_insert_rowid, changes: 0, total_changes: 0 });
-        }
+        self.remember_violation(class, result.as_ref().err());
         let event = InstrumentationEvent::finish_query(&debug, result.as_ref().err());
         self.local.instrumentation().on_connection_event(event);
         result
@@ -162,9 +159,17 @@ impl LiteFsConnection {
     pub(super) fn remember(&mut self, counts: bool, inserts: bool, effects: Effects) {
         self.forwarded_changes += effects.total_changes;
         if counts {
-            let inserted = inserts && effects.changes > 0;
+            let inserted = inserts && effects.inserted;
             let rowid = if inserted { effects.last_insert_rowid } else { self.last_rowid() };
             self.last_forwarded = Some(Effects { last_insert_rowid: rowid, ..effects });
+        }
+    }
+
+    /// SQLite began the statement and took it back: it counts as one that changed nothing.
+    pub(super) fn remember_violation(&mut self, class: Class, error: Option<&Error>) {
+        if class.counts && error.is_some_and(is_violation) {
+            let last_insert_rowid = self.last_rowid();
+            self.last_forwarded = Some(Effects { last_insert_rowid, ..Effects::default() });
         }
     }
 
@@ -298,7 +303,6 @@ pub(super) fn rows(reply: Reply) -> QueryResult<RowSet> {
     }
 }
 
-/// SQLite began the statement and took it back: it counts as one that changed nothing.
 fn is_violation(error: &Error) -> bool {
     use DatabaseErrorKind::{CheckViolation, ForeignKeyViolation, NotNullViolation, UniqueViolation};
     matches!(

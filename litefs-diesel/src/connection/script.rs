@@ -28,6 +28,9 @@ impl LiteFsConnection {
         if let [Class { query_only: true, .. }] = classes[..] {
             return self.query_only_pragma(sql).map(drop);
         }
+        let texts: Vec<_> = all.iter().map(|statement| statement.sql).zip(classes.iter().copied()).collect();
+        let answered = self.answered_before_writes(shared, &texts)?.map(|texts| texts.join("; "));
+        let sql = answered.as_deref().unwrap_or(sql);
         match plan_script(&all, &classes) {
             ScriptPlan::Control(control) => self.steer(shared, &control, sql),
             ScriptPlan::Refused(reason) => Err(Failure::Denied.error(reason)),

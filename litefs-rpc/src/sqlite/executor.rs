@@ -9,7 +9,7 @@ use super::guard::{Place, refused_from_afar};
 use super::outcomes::{DEFAULT_RETENTION, Kept, Outcomes};
 use super::query::BoundQuery;
 use super::rows;
-use super::sql::{SqlStatement, Verb, statements};
+use super::sql::{SqlStatement, Verb, statements, tokens};
 use crate::executor::{Done, Executor, Wrote};
 use crate::wire::{
     Answer, BeginMode, DatabaseError, DatabaseErrorKind, Delivery, Effects, Outcome, Refusal, Request,
@@ -41,6 +41,8 @@ struct Ready {
     total_changes: i64,
     /// `total_changes()` at BEGIN, as long as its growth tells whether the transaction wrote.
     at_begin: Option<i64>,
+    /// The work under way may insert or not, which only `last_insert_rowid()` tells: it was set to [`NO_ROWID`] before.
+    marked: bool,
     /// The open transaction has changed what belongs to the connection: nobody else may have it afterwards.
     traced: bool,
 }
@@ -100,6 +102,7 @@ impl SqliteExecutor {
     fn alone(&mut self, settings: &Settings, work: &Work) -> Result<Done, Refusal> {
         let max_rows = self.max_rows;
         let ready = self.ready(settings)?;
+        ready.mark_rowid(work)?;
         match work {
             Work::Execute(statement) => {
                 let before = ready.total_changes;
@@ -133,6 +136,7 @@ impl SqliteExecutor {
         let max_rows = self.max_rows;
         let Self { connection, outcomes, .. } = self;
         let ready = connection.as_mut().ok_or_else(|| other("no connection".into()))?;
+        ready.mark_rowid(&request.work)?;
         ready.connection.batch_execute("BEGIN IMMEDIATE").map_err(super::from_diesel)?;
         let result = ready.part_or_all(&request.work, max_rows);
         if matches!(result, Err(Refusal::Database(_))) && has_several(&request.work) {
@@ -295,6 +299,11 @@ impl Executor for SqliteExecutor {
         }
         let trace = |s: &SqlStatement<'_>| leaves_a_trace(s) && s.verb() != Verb::Savepoint;
         ready.traced |= work.texts().any(|sql| statements(sql).iter().any(trace));
+        let total = ready.total_changes;
+        ready.mark_rowid(work)?;
+        // The mark is no write of the transaction's.
+        let marked = ready.total_changes - total;
+        ready.at_begin = ready.at_begin.map(|before| before + marked);
         match work {
             Work::Execute(statement) => ready.execute(statement),
             Work::Query(statement) => ready.query(statement, max_rows),
@@ -349,7 +358,7 @@ impl Executor for SqliteExecutor {
 impl Ready {
     fn new(mut connection: SqliteConnection) -> QueryResult<Self> {
         let settings = read_settings(&mut connection)?;
-        Ok(Self { connection, settings, total_changes: 0, at_begin: None, traced: false })
+        Ok(Self { connection, settings, total_changes: 0, at_begin: None, marked: false, traced: false })
     }
 
     fn apply(&mut self, wanted: &Settings) -> QueryResult<()> {
@@ -370,6 +379,21 @@ impl Ready {
 
     fn pragma(&mut self, name: &str, on: bool) -> QueryResult<()> {
         self.connection.batch_execute(&format!("PRAGMA {name} = {}", if on { "ON" } else { "OFF" }))
+    }
+
+    /// Sets `last_insert_rowid()` to what no insert gives, where the work makes that necessary.
+    fn mark_rowid(&mut self, work: &Work) -> Result<(), Refusal> {
+        if !may_insert(work) {
+            return Ok(());
+        }
+        let mark = format!("INSERT OR REPLACE INTO temp.litefs_rowid (rowid, x) VALUES ({NO_ROWID}, 0)");
+        if self.connection.batch_execute(&mark).is_err() {
+            let create = "CREATE TEMP TABLE IF NOT EXISTS litefs_rowid (x)";
+            self.connection.batch_execute(&format!("{create}; {mark}")).map_err(super::from_diesel)?;
+        }
+        self.total_changes = self.read_total_changes()?;
+        self.marked = true;
+        Ok(())
     }
 
     fn is_in_transaction(&mut self) -> bool {
@@ -543,7 +567,10 @@ impl Ready {
             Some(before) if total == before => Wrote::Nothing,
             Some(_) => Wrote::Rows,
         };
-        let effects = Effects { last_insert_rowid, changes, total_changes: total - self.total_changes };
+        let marked = std::mem::take(&mut self.marked);
+        let inserted = if marked { last_insert_rowid != NO_ROWID } else { changes > 0 };
+        let effects =
+            Effects { last_insert_rowid, changes, total_changes: total - self.total_changes, inserted };
         self.total_changes = total;
         Ok(Done { answer, effects, wrote })
     }
@@ -551,6 +578,28 @@ impl Ready {
 
 fn has_several(work: &Work) -> bool {
     matches!(work, Work::Script(sql) if statements(sql).len() > 1)
+}
+
+/// No table has this rowid: SQLite gives out none below 1 by itself.
+const NO_ROWID: i64 = i64::MIN + 1;
+
+/// Whether only `last_insert_rowid()` tells if the work has inserted a row at last.
+fn may_insert(work: &Work) -> bool {
+    let inserts = |sql: &str| statements(sql).iter().any(|statement| statement.inserts());
+    match work {
+        Work::Execute(statement) | Work::Query(statement) => {
+            let chooses = |word: &str| tokens(&statement.sql).any(|token| token.is(word));
+            inserts(&statement.sql) && (chooses("CONFLICT") || chooses("OR"))
+        }
+        Work::Script(sql) => inserts(sql),
+        Work::Batch { statements, .. } => {
+            let mut before = "";
+            statements.iter().any(|statement| {
+                let same = std::mem::replace(&mut before, &statement.sql) == statement.sql;
+                !same && inserts(&statement.sql)
+            })
+        }
+    }
 }
 
 /// Whether `total_changes()` counts what the statement does.

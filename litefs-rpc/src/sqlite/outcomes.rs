@@ -193,7 +193,10 @@ mod tests {
     use super::*;
 
     fn applied() -> Kept {
-        Kept::Applied(Answer::Count(3), Effects { last_insert_rowid: 7, changes: 3, total_changes: 4 })
+        Kept::Applied(
+            Answer::Count(3),
+            Effects { last_insert_rowid: 7, changes: 3, total_changes: 4, inserted: true },
+        )
     }
 
     #[test]

@@ -102,6 +102,9 @@ pub struct Effects {
     pub changes: i64,
     /// Growth of `total_changes()`: zero says that no row was written, by a trigger either.
     pub total_changes: i64,
+    /// Whether `last_insert_rowid` is this work's, where the work inserts at all: an upsert may have updated instead, or
+    /// ignored the row.
+    pub inserted: bool,
 }
 
 /// Where the primary is, as far as the refusing node knows.
