@@ -68,4 +68,4 @@ pub use mount::{
 pub use node_name::{NodeName, NodeNameError};
 pub use position::{Checksum, ParsePositionError, Position, Txid};
 pub use role::{Role, RoleKind, RoleStamp, RoleState};
-pub use tracker::{DetectorState, DetectorStatus, StartError, Status, Tracker, WaitError};
+pub use tracker::{DetectorState, DetectorStatus, PromoteError, StartError, Status, Tracker, WaitError};

@@ -38,6 +38,11 @@ pub enum Failure {
     RowsLost,
     /// Somebody has asked for the outcome of this write before it arrived, and was told that it is not applied. It is not.
     GivenUp,
+    /// The primary's place was not given to another node; it is where it was.
+    NotHandedOver,
+    /// The write is applied on the primary, once, but not enough replicas have it in time
+    /// ([`Durability`](crate::Durability)): should the primary die now, it may be lost.
+    NotReplicated,
     /// The statement cannot run on the primary at all, for example ATTACH. Nothing was applied.
     Denied,
     /// A size limit was exceeded. Nothing was applied.
@@ -59,7 +64,7 @@ pub enum Failure {
     Protocol,
 }
 
-const CODES: [(Failure, &str); 15] = [
+const CODES: [(Failure, &str); 17] = [
     (Failure::NoPrimary, "litefs: no primary"),
     (Failure::Unreachable, "litefs: unreachable"),
     (Failure::Incompatible, "litefs: incompatible"),
@@ -67,6 +72,8 @@ const CODES: [(Failure, &str); 15] = [
     (Failure::OutcomeUnknown, "litefs: outcome unknown"),
     (Failure::RowsLost, "litefs: rows lost"),
     (Failure::GivenUp, "litefs: given up"),
+    (Failure::NotHandedOver, "litefs: not handed over"),
+    (Failure::NotReplicated, "litefs: not replicated"),
     (Failure::Denied, "litefs: denied"),
     (Failure::TooLarge, "litefs: too large"),
     (Failure::Rejected, "litefs: rejected"),
@@ -96,10 +103,12 @@ impl Failure {
     /// What became of the work that failed.
     #[must_use]
     pub fn fate(self) -> Fate {
-        use Failure::{Incompatible, NoPrimary, OutcomeUnknown, Rejected, RowsLost, TooLarge, Unreachable};
+        use Failure::{
+            Incompatible, NoPrimary, NotReplicated, OutcomeUnknown, Rejected, RowsLost, TooLarge, Unreachable,
+        };
         match self {
             NoPrimary | Unreachable | Incompatible | TooLarge | Rejected => Fate::NotSent,
-            OutcomeUnknown | RowsLost => Fate::Unknown,
+            OutcomeUnknown | RowsLost | NotReplicated => Fate::Unknown,
             _ => Fate::NotApplied,
         }
     }
@@ -119,9 +128,10 @@ impl Failure {
     fn kind(self) -> DatabaseErrorKind {
         match self {
             Failure::SnapshotMoved => DatabaseErrorKind::SerializationFailure,
-            Failure::OutcomeUnknown | Failure::RowsLost | Failure::TransactionLost => {
-                DatabaseErrorKind::ClosedConnection
-            }
+            Failure::OutcomeUnknown
+            | Failure::RowsLost
+            | Failure::NotReplicated
+            | Failure::TransactionLost => DatabaseErrorKind::ClosedConnection,
             Failure::Rejected => DatabaseErrorKind::ReadOnlyTransaction,
             Failure::Denied | Failure::Behind | Failure::SchemaSkew | Failure::Protocol => {
                 DatabaseErrorKind::Unknown
@@ -131,6 +141,7 @@ impl Failure {
             | Failure::Incompatible
             | Failure::Busy
             | Failure::GivenUp
+            | Failure::NotHandedOver
             | Failure::TooLarge => DatabaseErrorKind::UnableToSendCommand,
         }
     }
@@ -209,6 +220,8 @@ pub(crate) fn called(error: CallError, id: Option<RequestId>) -> DieselError {
             Refusal::SessionLost { .. } => Failure::TransactionLost,
             Refusal::Unproven { .. } | Refusal::Interrupted => Failure::OutcomeUnknown,
             Refusal::GivenUp => Failure::GivenUp,
+            Refusal::NotHandedOver { .. } => Failure::NotHandedOver,
+            Refusal::NotReplicated { .. } => Failure::NotReplicated,
         },
         _ => Failure::OutcomeUnknown,
     };

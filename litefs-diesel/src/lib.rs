@@ -41,10 +41,12 @@
 //! * Several processes of one node: all but one say [`serve(false)`](LiteFsBuilder::serve).
 
 mod access;
+mod air;
 mod batch_insert;
 mod connection;
 mod consistency;
 mod demotion;
+mod durability;
 mod error;
 mod io_thread;
 mod litefs;
@@ -59,6 +61,7 @@ pub use access::Access;
 pub use batch_insert::{BatchInsertDsl, IntoStatements};
 pub use connection::LiteFsConnection;
 pub use consistency::{Consistency, UnknownName, WhenBehind};
+pub use durability::Durability;
 pub use error::Failure;
 pub use litefs::{LiteFs, StartError};
 pub use litefs_core as core;

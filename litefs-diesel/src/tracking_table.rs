@@ -207,6 +207,11 @@ async fn own_name(tracker: &Tracker) -> NodeName {
     if tracker.own_name().is_none() {
         tracker.confirm().await;
     }
+    name_or_host(tracker)
+}
+
+/// As far as it is known already.
+pub(crate) fn name_or_host(tracker: &Tracker) -> NodeName {
     tracker.own_name().unwrap_or_else(|| {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         host.trim().parse().unwrap_or_else(|_| "localhost".parse().expect("localhost is a host name"))

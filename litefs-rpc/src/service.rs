@@ -1,8 +1,8 @@
 //! The tarpc service.
 
-use litefs_core::Position;
+use litefs_core::{Position, Txid};
 
-use crate::wire::{Begin, Refusal, Reply, Request, RequestId, SessionId, Settled, Work};
+use crate::wire::{Begin, Followed, Follower, Refusal, Reply, Request, RequestId, SessionId, Settled, Work};
 
 /// What a primary does for the other nodes.
 #[tarpc::service]
@@ -18,6 +18,14 @@ pub trait Forward {
     async fn finish(session: SessionId, commit: bool) -> Result<Reply, Refusal>;
     /// What became of a write. One that is not applied is given up: should it still arrive, it is refused.
     async fn outcome(id: RequestId) -> Result<Settled, Refusal>;
+    /// Told by a replica, again and again: answered once the primary is beyond `known`, or after a while.
+    async fn follow(follower: Follower, known: Txid) -> Result<Followed, Refusal>;
+    /// Answered once as many replicas as wanted have reached a position.
+    async fn replicated(position: Position, replicas: usize) -> Result<(), Refusal>;
+    /// Asks the primary to hand over to the node named, or to the one that has come furthest. Answers with its name.
+    async fn hand_over(to: Option<String>) -> Result<String, Refusal>;
+    /// Asks a replica to become the primary once it has reached a position.
+    async fn take_over(position: Position) -> Result<(), Refusal>;
     /// The primary's position now.
     async fn position() -> Result<Position, Refusal>;
 }

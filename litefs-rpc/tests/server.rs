@@ -77,6 +77,14 @@ impl Fence for FakeFence {
         self.role.subscribe()
     }
 
+    fn positions(&self) -> watch::Receiver<Option<Position>> {
+        watch::channel(self.position().ok()).1
+    }
+
+    fn promote(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async { Err("not in this test".to_owned()) })
+    }
+
     fn confirm(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {})
     }

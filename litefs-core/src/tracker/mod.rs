@@ -3,6 +3,7 @@
 mod addresses;
 mod ask;
 mod positions;
+mod promote;
 mod shared;
 mod start;
 mod status;
@@ -16,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) use ask::InfoDesk;
+pub use promote::PromoteError;
 pub(crate) use shared::Shared;
 pub use start::StartError;
 pub use status::{DetectorState, DetectorStatus, Status};

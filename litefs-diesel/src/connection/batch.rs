@@ -15,7 +15,7 @@ use litefs_rpc::wire::{Answer, RowSet, Statement, Work};
 
 use super::LiteFsConnection;
 use super::destination::{Destination, Phase};
-use super::run::{changed_again, refusal, split};
+use super::run::{TURNS, changed_again, refusal, split};
 use super::transaction_calls::is_locked;
 use crate::access::{Access, Class};
 use crate::litefs::Shared;
@@ -93,8 +93,7 @@ impl LiteFsConnection {
         let shared = Arc::clone(shared);
         self.run_held_back(&shared)?;
         self.answer_batch(&shared, &mut statements)?;
-        // Twice at most: a role that changes in between is followed once, then the error stands.
-        for _ in 0..2 {
+        for _ in 0..TURNS {
             self.follow_role(&shared)?;
             let class = self.class_of_batch(&statements)?;
             self.check_query_only(class)?;

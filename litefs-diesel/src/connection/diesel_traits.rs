@@ -20,7 +20,7 @@ use litefs_rpc::wire::{RowSet, Work};
 
 use super::LiteFsConnection;
 use super::destination::Phase;
-use super::run::{Ready, changed_again, rows};
+use super::run::{Ready, TURNS, changed_again, rows};
 use super::scratch::sql_of;
 use super::transaction_calls::is_locked;
 use crate::access::Access;
@@ -95,8 +95,7 @@ impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
             self.script_or_migration(&shared, &sql_of(&source)?)?;
             return self.scratch.replay(RowSet::default());
         }
-        // Twice at most: a role that changes in between is followed once, then the error stands.
-        for _ in 0..2 {
+        for _ in 0..TURNS {
             match self.ready(&shared, class, &source)? {
                 Ready::Local if class.writes_locally => return self.load_here(class, source),
                 Ready::Local => return self.local.load(source),

@@ -16,6 +16,7 @@ use tracing::field::Empty;
 use super::LiteFsConnection;
 use crate::Failure;
 use crate::consistency::Mark;
+use crate::durability::Durability;
 use crate::error::{called, forwarded};
 use crate::litefs::Shared;
 
@@ -104,8 +105,9 @@ impl LiteFsConnection {
     }
 
     /// Later reads must see what a write has left, also one that failed in the middle.
-    fn taken(&mut self, shared: &Shared, reply: Reply) -> QueryResult<Reply> {
+    fn taken(&mut self, shared: &Arc<Shared>, reply: Reply) -> QueryResult<Reply> {
         self.mark(shared, &reply);
+        self.await_replicas(shared, reply.position)?;
         match reply.answer {
             Answer::Failed(error) => Err(litefs_rpc::sqlite::to_diesel(error)),
             Answer::NotKept => Err(Failure::RowsLost.error(
@@ -185,6 +187,21 @@ impl LiteFsConnection {
         let link = shared.forwarder.client().live(&shared.tracker.rpc_address(&primary))?;
         self.link = Some((stamp, Arc::clone(&link)));
         Some(link)
+    }
+
+    /// Waits until those have the commit that must have it.
+    fn await_replicas(&mut self, shared: &Arc<Shared>, position: Option<Position>) -> QueryResult<()> {
+        let Some(position) = position else { return Ok(()) };
+        match shared.options.durability {
+            Durability::Primary => Ok(()),
+            Durability::Replicas(replicas) => replicas_have(shared, position, replicas),
+            Durability::Here => {
+                let deadline = Instant::now() + shared.options.forward_timeout;
+                let marks = self.own_marks.clone();
+                let is_here = self.is_writable(shared) || self.is_visible(shared, marks, deadline);
+                if is_here { Ok(()) } else { Err(not_replicated("it is not here in time")) }
+            }
+        }
     }
 
     /// Remembers what later reads must see.
@@ -303,7 +320,7 @@ impl LiteFsConnection {
         match result {
             Ok(reply) => {
                 self.mark(shared, &reply);
-                Ok(())
+                self.await_replicas(shared, reply.position.filter(|_| commit)).map_err(|error| (error, false))
             }
             Err(error) => Err((error, open)),
         }
@@ -343,6 +360,30 @@ impl LiteFsConnection {
             }
         }
     }
+}
+
+/// Waits until as many replicas have a commit. Blocks.
+pub(super) fn replicas_have(shared: &Shared, position: Position, replicas: usize) -> QueryResult<()> {
+    let deadline = Instant::now() + shared.options.forward_timeout;
+    let (forwarder, server) = (Arc::clone(&shared.forwarder), shared.server_handle());
+    let asked = shared.io.wait(async move {
+        let ask = |link: Arc<Link>| async move { link.replicated(position, replicas, deadline).await };
+        match (forwarder.ask_primary(deadline.into(), ask).await, server) {
+            (Ok(Forwarded::There(())), _) => Ok(()),
+            (Ok(_), Some(server)) => {
+                let reached = server.replicated(position, replicas, deadline).await;
+                reached.map_err(|refusal| refusal.to_string())
+            }
+            (Ok(_), None) => Err("this process does not serve, and only who does knows".to_owned()),
+            (Err(error), _) => Err(error.to_string()),
+        }
+    });
+    asked.unwrap_or_else(|| Err("the handle's I/O thread has ended".to_owned())).map_err(not_replicated)
+}
+
+fn not_replicated(why: impl std::fmt::Display) -> Error {
+    Failure::NotReplicated
+        .error(format!("the write is applied on the primary, but not replicated as it should be: {why}"))
 }
 
 /// Why a statement in a session failed.

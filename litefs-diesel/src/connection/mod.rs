@@ -29,6 +29,7 @@ use litefs_rpc::sqlite::sql::{SqlStatement, statements};
 use litefs_rpc::wire::{Delivery, Effects, RowSet, Settings, Value};
 
 pub(crate) use self::batch::unexpected;
+use self::destination::Phase;
 use self::instrumentation::Silence;
 use self::migrations::Migrations;
 use self::scratch::Scratch;
@@ -73,7 +74,7 @@ pub struct LiteFsConnection {
     transaction: Transaction,
     manager: AnsiTransactionManager,
     migrations: Migrations,
-    /// The transaction failed only because somebody else wrote.
+    /// The transaction failed only because somebody else wrote or the primary changed: run again, it may succeed.
     lost_race: bool,
     silence: Silence,
     /// The link used last and the role it was used in.
@@ -219,6 +220,9 @@ impl LiteFsConnection {
     /// Prepares the local connection for the role as it is now: on a node that is not the primary it must not write,
     /// not even by mistake, because LiteFS would let it seem to succeed until COMMIT.
     fn follow_role(&mut self, shared: &Shared) -> QueryResult<()> {
+        if matches!(self.phase(), Phase::Autocommit | Phase::Pending) && self.is_writable(shared) {
+            shared.await_handover();
+        }
         let stamp = shared.tracker.stamp();
         if self.seen != Some(stamp) {
             let writable = matches!(stamp.kind(), RoleKind::Primary | RoleKind::Standalone);

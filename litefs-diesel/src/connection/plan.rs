@@ -20,6 +20,16 @@ use crate::consistency::{Consistency, Marks, Visibility, WhenBehind, make_visibl
 use crate::litefs::Shared;
 use crate::router::{Route, Situation};
 
+/// Holds a read back until LiteFS has applied what there is, or for as long as that may take.
+#[cold]
+fn give_air(shared: &Shared) {
+    let pause = shared.options.read_pause;
+    let Some(target) = shared.air.target(shared.started).filter(|_| !pause.is_zero()) else { return };
+    let (tracker, deadline) = (shared.tracker.clone(), Instant::now() + pause);
+    let applied = shared.io.wait(async move { tracker.wait_for_txid(target, deadline.into()).await.is_ok() });
+    shared.air.note(applied == Some(true), shared.started);
+}
+
 impl LiteFsConnection {
     /// The class of a query. For one with a static id this is one lookup; its text is not built.
     pub(super) fn class_of<T>(&mut self, query: &T) -> QueryResult<Class>
@@ -78,6 +88,7 @@ impl LiteFsConnection {
             Consistency::Session | Consistency::Strong => false,
         };
         visible
+            && shared.air.is_clear(shared.tracker.last_txid())
             && self.seen == Some(stamp)
             && self.forced.is_none()
             && self.phase() == Phase::Autocommit
@@ -112,6 +123,9 @@ impl LiteFsConnection {
     /// seen here in time, read it there.
     #[inline]
     pub(super) fn before_local_read(&mut self, shared: &Arc<Shared>) -> QueryResult<Route> {
+        if !shared.air.is_clear(shared.tracker.last_txid()) {
+            give_air(shared);
+        }
         let highest = match self.consistency {
             Consistency::ReadYourWrites => shared.watermark.highest(),
             Consistency::Session => self.own_marks.highest(),

@@ -10,7 +10,9 @@ use litefs_core::{Position, PositionError, RoleKind, RoleStamp};
 
 use super::LiteFsConnection;
 use super::destination::Phase;
+use super::forward::replicas_have;
 use crate::Failure;
+use crate::durability::Durability;
 
 /// The standing under which a write on the local file began.
 pub(super) struct Ticket {
@@ -39,6 +41,7 @@ impl LiteFsConnection {
             Err(Failure::OutcomeUnknown
                 .error(format!("SQLite has committed, but LiteFS may not have: {why}")))
         };
+        let mut reached = None;
         match shared.tracker.read_position() {
             // There never was one: nothing has been committed to this database yet, this included.
             Err(PositionError::Absent(_) | PositionError::NoDatabase(_))
@@ -48,12 +51,14 @@ impl LiteFsConnection {
                 let tracker = shared.tracker.clone();
                 shared.io.wait(async move { tracker.confirm().await });
             }
-            Ok(_) => {}
+            Ok(position) => reached = Some(position).filter(|position| ticket.before != Some(*position)),
         }
-        if shared.tracker.stamp() == ticket.stamp {
-            Ok(())
-        } else {
-            unproven(&"the role changed during the commit")
+        if shared.tracker.stamp() != ticket.stamp {
+            return unproven(&"the role changed during the commit");
+        }
+        match (shared.options.durability, reached) {
+            (Durability::Replicas(replicas), Some(position)) => replicas_have(shared, position, replicas),
+            _ => Ok(()),
         }
     }
 }

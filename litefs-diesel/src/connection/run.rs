@@ -20,6 +20,10 @@ use crate::access::{Access, Class};
 use crate::litefs::Shared;
 use crate::router::Route;
 
+/// How often the role may change under one statement before that is an error of its own. Each turn has followed one
+/// change, with nothing applied.
+pub(super) const TURNS: usize = 16;
+
 /// Where a statement is going to run, after everything that must happen before.
 pub(super) enum Ready {
     /// Here, as it stands.
@@ -237,8 +241,7 @@ impl LiteFsConnection {
         if class.control || class.query_only || (class.sets_session && self.phase() == Phase::Remote) {
             return self.run_script(&shared, &sql_of(query)?).map(|()| 0);
         }
-        // Twice at most: a role that changes in between is followed once, then the error stands.
-        for _ in 0..2 {
+        for _ in 0..TURNS {
             let here = match self.ready(&shared, class, query)? {
                 Ready::Elsewhere(destination) => {
                     match self.run_elsewhere(&shared, class, &destination, query, Work::Execute)? {

@@ -9,7 +9,7 @@ use litefs_rpc::wire::Work;
 
 use super::LiteFsConnection;
 use super::destination::{Destination, Phase};
-use super::run::{changed_again, refusal, split};
+use super::run::{TURNS, changed_again, refusal, split};
 use crate::Failure;
 use crate::access::{Access, Class, Control, ScriptPlan, plan_script};
 use crate::litefs::Shared;
@@ -87,7 +87,7 @@ impl LiteFsConnection {
         sql: &str,
         session: &[String],
     ) -> QueryResult<()> {
-        for _ in 0..2 {
+        for _ in 0..TURNS {
             let phase = self.phase();
             self.check_query_only(class)?;
             let destination = match self.destination(shared, class, phase, &|| sql.to_owned()) {

@@ -100,6 +100,7 @@ impl LiteFsConnection {
             && result.as_ref().err().is_some_and(crate::demotion::is_rejection);
         if demoted {
             // LiteFS rejected the COMMIT, and SQLite has rolled back.
+            self.lost_race = true;
             self.transaction.end();
             self.manager = diesel::connection::AnsiTransactionManager::default();
             return Err(Failure::TransactionLost
@@ -127,6 +128,7 @@ impl LiteFsConnection {
             // What cannot be told to roll back rolls back by itself.
             Err(_) if !commit => self.transaction.end(),
             Err((error, false)) => {
+                self.lost_race = Failure::of(&error) == Some(Failure::TransactionLost);
                 self.transaction.end();
                 self.manager = diesel::connection::AnsiTransactionManager::default();
                 return Err(error);
@@ -208,6 +210,11 @@ impl LiteFsConnection {
     fn open_here(&mut self, shared: &Arc<Shared>, expected: Option<Position>) -> QueryResult<()> {
         self.follow_role(shared)?;
         self.begin_local(shared)?;
+        if expected.is_some() {
+            // The snapshot is taken before its position is read: who writes after it is seen by SQLite itself.
+            let _silent = self.silence.keep();
+            self.local.batch_execute("SELECT 1 FROM sqlite_schema")?;
+        }
         match (expected, shared.tracker.read_position().ok()) {
             (Some(expected), actual) if actual != Some(expected) => {
                 let _silent = self.silence.keep();
@@ -243,6 +250,8 @@ impl LiteFsConnection {
                 Err(error)
             }
             Err(Step::Lost(reason)) => {
+                // Lost with the primary, that is; not to a time limit, which it would meet again.
+                self.lost_race = self.link.as_ref().is_some_and(|(used, _)| *used != shared.tracker.stamp());
                 abandon(shared, session);
                 self.transaction.stage = Stage::Lost(reason);
                 Err(self.transaction.lost())
@@ -254,6 +263,7 @@ impl LiteFsConnection {
     pub(super) fn demoted(&mut self) -> Error {
         let _silent = self.silence.keep();
         let _ = self.local.batch_execute("ROLLBACK");
+        self.lost_race = true;
         self.transaction.stage = Stage::Lost("this node is not the primary any more".into());
         self.transaction.lost()
     }

@@ -47,7 +47,8 @@ impl LiteFsConnection {
     }
 
     /// Runs a transaction, again and again while it fails only because somebody else wrote between its reads and its
-    /// first write ([`Failure::SnapshotMoved`]; on plain SQLite: "database is locked"). `work` runs once per try, so it
+    /// first write ([`Failure::SnapshotMoved`]; on plain SQLite: "database is locked"), or because the primary changed under
+    /// it ([`Failure::TransactionLost`]): nothing is applied then. `work` runs once per try, so it
     /// must not keep what an earlier try did outside of the database. Up to `tries` times.
     ///
     /// The first two tries read on this node, as [`Connection::transaction`] does. If both lose the race, the others take

@@ -7,14 +7,16 @@ use std::sync::Arc;
 
 use diesel::result::{ConnectionResult, QueryResult};
 use litefs_core::{Position, Role, RoleKind, RoleState, Tracker};
+use litefs_rpc::client::Forwarded;
 use litefs_rpc::server::{ServeError, Server};
 use litefs_rpc::wire::{Outcome, RequestId};
 use tokio::sync::watch;
 
-pub(crate) use self::shared::Shared;
+pub(crate) use self::shared::{Forwarding, Shared};
 use crate::Failure;
 use crate::connection::LiteFsConnection;
 use crate::consistency::Mark;
+use crate::error::{called, forwarded};
 use crate::io_thread::IoThread;
 use crate::manager::ConnectionManager;
 use crate::options::{LiteFsBuilder, Options};
@@ -129,7 +131,7 @@ impl LiteFs {
     /// Where this node takes writes of others; `None` where it does not.
     #[must_use]
     pub fn rpc_address(&self) -> Option<SocketAddr> {
-        self.shared.server().as_ref().map(Server::address)
+        self.shared.server().as_deref().map(Server::address)
     }
 
     /// How many requests this process has sent to primaries. Local reads and writes leave it as it is.
@@ -148,6 +150,48 @@ impl LiteFs {
     pub fn outcome(&self, id: RequestId) -> QueryResult<Outcome> {
         let mut connection = self.establish().map_err(|error| Failure::Unreachable.error(error))?;
         connection.outcome(&self.shared, id)
+    }
+
+    /// Gives the primary's place to the node named, or to the replica that has come furthest; from whatever node this is
+    /// called. Nobody can write while it lasts (some milliseconds); what is sent meanwhile goes on to the new primary, so
+    /// no acknowledged write is lost and no forwarded one fails. Use it before a primary is stopped. Returns the new
+    /// primary's name. Blocks, at most `forward_timeout`.
+    ///
+    /// Only replicas whose handle serves can take over, and LiteFS must let them
+    /// ([`candidate`](https://fly.io/docs/litefs/config/)).
+    ///
+    /// # Errors
+    /// [`Failure::NotHandedOver`] says why; the primary is then where it was.
+    pub fn handoff(&self, to: Option<&str>) -> QueryResult<String> {
+        let deadline = std::time::Instant::now() + self.shared.options.forward_timeout;
+        let to = to.map(ToOwned::to_owned);
+        let (forwarder, server) = (Arc::clone(&self.shared.forwarder), self.shared.server_handle());
+        let handed = self.shared.io.wait(async move {
+            let there = to.clone();
+            let ask = |link: Arc<litefs_rpc::client::Link>| {
+                let to = there.clone();
+                async move { link.hand_over(to, deadline).await }
+            };
+            match forwarder.with_primary(deadline.into(), ask).await {
+                Ok(Forwarded::There(node)) => Ok(node),
+                Ok(Forwarded::Here | Forwarded::Unsettled) => match server {
+                    Some(server) => {
+                        server.hand_over(to, deadline).await.map_err(|refusal| called(refusal.into(), None))
+                    }
+                    None => Err(Failure::NotHandedOver
+                        .error("this process does not serve, another one of this node does")),
+                },
+                Err(error) => Err(forwarded(error, None)),
+            }
+        });
+        handed.unwrap_or_else(|| Err(Failure::Unreachable.error("the handle's I/O thread has ended")))
+    }
+
+    /// How many reads this process has held back so that LiteFS could apply
+    /// ([`read_pause`](LiteFsBuilder::read_pause)), and how many of them in vain.
+    #[must_use]
+    pub fn held_reads(&self) -> (u64, u64) {
+        self.shared.air.counts()
     }
 
     /// What a reader must have seen to see everything that this process has written: a token for another process,

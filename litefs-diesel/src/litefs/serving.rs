@@ -38,7 +38,7 @@ pub(super) struct ServerStarter {
     pub(super) database_url: String,
     pub(super) hook: Option<ConnectionHook>,
     pub(super) retention: Duration,
-    pub(super) server: Arc<Mutex<Option<Server>>>,
+    pub(super) server: Arc<Mutex<Option<Arc<Server>>>>,
 }
 
 impl ServerStarter {
@@ -55,7 +55,7 @@ impl ServerStarter {
         .retention(self.retention);
         let server = Server::start(self.address, self.config, Arc::new(self.tracker), executor).await?;
         tracing::info!(address = %server.address(), "taking forwarded writes");
-        *self.server.lock().expect("no code panics while it holds the server") = Some(server);
+        *self.server.lock().expect("no code panics while it holds the server") = Some(Arc::new(server));
         Ok(())
     }
 }

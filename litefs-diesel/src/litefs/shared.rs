@@ -1,6 +1,6 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use diesel::result::{ConnectionError, ConnectionResult};
 use diesel::sqlite::SqliteConnection;
@@ -10,20 +10,26 @@ use litefs_rpc::server::{Server, ServerConfig};
 
 use super::serving::{ServerStarter, open, serve_when_litefs_appears};
 use super::{LiteFs, StartError};
+use crate::air::{Air, follow};
 use crate::consistency::Watermark;
 use crate::io_thread::IoThread;
 use crate::options::Options;
 use crate::primaries::Primaries;
 use crate::registry;
-use crate::tracking_table::{self, TrackingTable};
+use crate::tracking_table::{self, TrackingTable, name_or_host};
+
+/// The way to the primary.
+pub(crate) type Forwarding = Forwarder<Arc<Primaries>>;
 
 /// What the handle, its connections and its tasks share.
 pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) tracker: Tracker,
-    pub(crate) forwarder: Arc<Forwarder<Arc<Primaries>>>,
+    pub(crate) forwarder: Arc<Forwarding>,
     pub(crate) watermark: Watermark,
-    server: Arc<Mutex<Option<Server>>>,
+    pub(crate) air: Arc<Air>,
+    pub(crate) started: Instant,
+    server: Arc<Mutex<Option<Arc<Server>>>>,
     /// Dropped last: the others' tasks run on it.
     pub(crate) io: IoThread,
 }
@@ -41,6 +47,8 @@ impl Shared {
             tracker,
             forwarder: Arc::new(forwarder),
             watermark: Watermark::default(),
+            air: Arc::default(),
+            started: Instant::now(),
             server: Arc::default(),
             io,
         }
@@ -69,8 +77,12 @@ impl Shared {
         }
     }
 
-    pub(super) fn server(&self) -> std::sync::MutexGuard<'_, Option<Server>> {
+    pub(super) fn server(&self) -> std::sync::MutexGuard<'_, Option<Arc<Server>>> {
         self.server.lock().expect("no code panics while it holds the server")
+    }
+
+    pub(crate) fn server_handle(&self) -> Option<Arc<Server>> {
+        self.server().clone()
     }
 
     /// Opens a SQLite connection to the database and runs the hook on it. Blocks.
@@ -135,10 +147,35 @@ impl Shared {
         }
         let client = Arc::clone(self.forwarder.client());
         self.io.spawn(leave_former_primaries(self.tracker.clone(), client));
+        let follower = {
+            let (tracker, server, advertised) =
+                (self.tracker.clone(), Arc::clone(&self.server), self.advertised());
+            move || {
+                let own = name_or_host(&tracker);
+                let serves = server.lock().is_ok_and(|server| server.is_some());
+                (own.to_string(), serves.then(|| advertised(&own)))
+            }
+        };
+        let (tracker, forwarder, air) =
+            (self.tracker.clone(), Arc::clone(&self.forwarder), Arc::clone(&self.air));
+        let stop = self.tracker.stopped();
+        self.io.spawn(follow(tracker, forwarder, air, follower, stop));
         if self.options.config.detectors().row {
             let table = Arc::clone(&self.forwarder.directory().table);
             let advertised = self.options.serve.then(|| self.advertised());
             self.io.spawn(tracking_table::keep(self.tracker.clone(), table, advertised));
+        }
+    }
+
+    /// While this node gives its place to another: waits until it is known where writes go, at most for a moment.
+    pub(crate) fn await_handover(&self) {
+        let is_under_way = || self.server().as_deref().is_some_and(Server::is_handing_over);
+        if !is_under_way() {
+            return;
+        }
+        let deadline = Instant::now() + self.options.primary_timeout;
+        while is_under_way() && Instant::now() < deadline {
+            std::thread::park_timeout(HANDOVER_LOOK);
         }
     }
 
@@ -147,11 +184,14 @@ impl Shared {
         let (configured, fallback) = (self.options.advertise.clone(), self.options.listen);
         let server = Arc::clone(&self.server);
         move |node| {
-            let listening = server.lock().ok().and_then(|server| server.as_ref().map(Server::address));
+            let listening = server.lock().ok().and_then(|server| server.as_deref().map(Server::address));
             advertised(configured.as_deref(), listening.unwrap_or(fallback), node)
         }
     }
 }
+
+/// How often a local write looks whether a handover is over. One takes some milliseconds.
+const HANDOVER_LOOK: Duration = Duration::from_millis(1);
 
 /// How long a node that is not the primary any more may take to answer what it was asked before.
 const LAST_WORDS: Duration = Duration::from_millis(200);

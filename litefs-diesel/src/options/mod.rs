@@ -16,6 +16,7 @@ use litefs_rpc::{Limits, Secret};
 
 use self::vars::{Vars, advertise, refused};
 use crate::consistency::{Consistency, WhenBehind};
+use crate::durability::Durability;
 use crate::litefs::{LiteFs, StartError};
 use crate::router::{ForwardWrites, Router};
 
@@ -43,6 +44,8 @@ pub struct LiteFsBuilder {
     when_behind: Option<WhenBehind>,
     delivery: Option<Delivery>,
     outcome_retention: Option<Duration>,
+    durability: Option<Durability>,
+    read_pause: Option<Duration>,
     limits: Limits,
     router: Arc<dyn Router>,
     hook: Option<ConnectionHook>,
@@ -66,6 +69,8 @@ impl LiteFsBuilder {
             when_behind: None,
             delivery: None,
             outcome_retention: None,
+            durability: None,
+            read_pause: None,
             limits: Limits::default(),
             router: Arc::new(ForwardWrites),
             hook: None,
@@ -198,6 +203,24 @@ impl LiteFsBuilder {
         self
     }
 
+    /// Who must have a write before it is acknowledged. What is not there within `forward_timeout` fails with
+    /// [`Failure::NotReplicated`](crate::Failure::NotReplicated); it is applied all the same.
+    ///
+    /// Default [`Durability::Primary`]. Environment: `LITEFS_DURABILITY` (`primary`, `here`, or a number of replicas).
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = Some(durability);
+        self
+    }
+
+    /// How long a read is held back while this node is behind the primary, so that LiteFS finds the moment without readers
+    /// that it needs to catch up. Zero: never.
+    ///
+    /// Default 20 ms. Environment: `LITEFS_READ_PAUSE_MS`.
+    pub fn read_pause(mut self, pause: Duration) -> Self {
+        self.read_pause = Some(pause);
+        self
+    }
+
     /// How long this node, as the primary, keeps the outcomes of writes. At least twice `forward_timeout`: an outcome that
     /// is pruned while somebody may still send its write again protects nothing.
     ///
@@ -276,6 +299,20 @@ impl LiteFsBuilder {
         Ok(Options {
             forward_timeout,
             outcome_retention,
+            durability: vars
+                .or(
+                    "durability",
+                    "LITEFS_DURABILITY",
+                    self.durability,
+                    "primary, here, or a number of replicas",
+                )?
+                .unwrap_or_default(),
+            read_pause: match self.read_pause {
+                Some(pause) => pause,
+                None => vars
+                    .or("read_pause", "LITEFS_READ_PAUSE_MS", None, "a whole number of milliseconds")?
+                    .map_or(DEFAULT_READ_PAUSE, Duration::from_millis),
+            },
             delivery: vars
                 .or("delivery", "LITEFS_DELIVERY", self.delivery, "exactly-once or at-most-once")?
                 .unwrap_or_default(),
@@ -334,6 +371,9 @@ impl fmt::Debug for LiteFsBuilder {
     }
 }
 
+/// Some ten times what LiteFS needs to apply a transaction.
+const DEFAULT_READ_PAUSE: Duration = Duration::from_millis(20);
+
 /// A validated set of options.
 pub(crate) struct Options {
     pub(crate) config: Config,
@@ -350,6 +390,8 @@ pub(crate) struct Options {
     pub(crate) when_behind: WhenBehind,
     pub(crate) delivery: Delivery,
     pub(crate) outcome_retention: Duration,
+    pub(crate) durability: Durability,
+    pub(crate) read_pause: Duration,
     pub(crate) limits: Limits,
     pub(crate) router: Arc<dyn Router>,
     pub(crate) hook: Option<ConnectionHook>,

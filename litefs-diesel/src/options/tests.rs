@@ -25,6 +25,8 @@ fn c4_the_environment_and_the_builder_give_the_same_and_the_builder_wins() {
         ("LITEFS_CONSISTENCY", "strong"),
         ("LITEFS_WHEN_BEHIND", "fail"),
         ("LITEFS_DELIVERY", "at-most-once"),
+        ("LITEFS_DURABILITY", "2"),
+        ("LITEFS_READ_PAUSE_MS", "0"),
         ("LITEFS_OUTCOME_RETENTION_MS", "60000"),
         ("LITEFS_RPC_SECRET", "0123456789abcdef"),
     ]);
@@ -37,6 +39,8 @@ fn c4_the_environment_and_the_builder_give_the_same_and_the_builder_wins() {
         .consistency(Consistency::Strong)
         .when_behind(WhenBehind::Fail)
         .delivery(Delivery::AtMostOnce)
+        .durability(Durability::Replicas(2))
+        .read_pause(Duration::ZERO)
         .outcome_retention(Duration::from_secs(60))
         .secret("0123456789abcdef")
         .build()
@@ -49,6 +53,8 @@ fn c4_the_environment_and_the_builder_give_the_same_and_the_builder_wins() {
         assert_eq!(options.consistency, Consistency::Strong);
         assert_eq!(options.when_behind, WhenBehind::Fail);
         assert_eq!(options.delivery, Delivery::AtMostOnce);
+        assert_eq!(options.durability, Durability::Replicas(2));
+        assert_eq!(options.read_pause, Duration::ZERO);
         assert_eq!(options.outcome_retention, Duration::from_secs(60));
         assert!(options.secret.is_some());
     }
@@ -68,6 +74,8 @@ fn c3_bad_values_are_refused_by_name() {
         ("LITEFS_SERVE", "maybe", "serve"),
         ("LITEFS_CONSISTENCY", "some", "consistency"),
         ("LITEFS_DELIVERY", "twice", "delivery"),
+        ("LITEFS_DURABILITY", "0", "durability"),
+        ("LITEFS_READ_PAUSE_MS", "-1", "read_pause"),
         ("LITEFS_OUTCOME_RETENTION_MS", "1000", "outcome_retention"),
         ("LITEFS_RPC_SECRET", "short", "secret"),
     ] {

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use litefs_core::Position;
+use litefs_core::{Position, Txid};
 use tarpc::client::RpcError;
 use tarpc::context::Context;
 use tokio::net::TcpStream;
@@ -12,7 +12,7 @@ use super::error::CallError;
 use crate::limits::Limits;
 use crate::service::ForwardClient;
 use crate::transport;
-use crate::wire::{Begin, Refusal, Reply, Request, RequestId, SessionId, Settled, Work};
+use crate::wire::{Begin, Followed, Follower, Refusal, Reply, Request, RequestId, SessionId, Settled, Work};
 
 /// One open connection to a server. All threads of the process share it; requests are told apart by tarpc's ids.
 ///
@@ -129,6 +129,57 @@ impl Link {
     pub async fn outcome(&self, id: RequestId, deadline: Instant) -> Result<Settled, CallError> {
         let call = self.start(deadline);
         let answer = self.rpc.outcome(call.context(), id).await;
+        call.settle(answer)
+    }
+
+    /// Tells the primary of this replica, and hears where the primary is once that is beyond `known`. Not counted as a round
+    /// trip: no statement waits for it.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn follow(
+        &self,
+        follower: Follower,
+        known: Txid,
+        deadline: Instant,
+    ) -> Result<Followed, CallError> {
+        let call = Call { address: &self.address, started: Instant::now(), deadline };
+        let answer = self.rpc.follow(call.context(), follower, known).await;
+        call.settle(answer)
+    }
+
+    /// Returns once as many replicas have reached a position.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn replicated(
+        &self,
+        position: Position,
+        replicas: usize,
+        deadline: Instant,
+    ) -> Result<(), CallError> {
+        let call = self.start(deadline);
+        let answer = self.rpc.replicated(call.context(), position, replicas).await;
+        call.settle(answer)
+    }
+
+    /// Asks the primary to hand over; see [`Server::hand_over`](crate::server::Server::hand_over).
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn hand_over(&self, to: Option<String>, deadline: Instant) -> Result<String, CallError> {
+        let call = self.start(deadline);
+        let answer = self.rpc.hand_over(call.context(), to).await;
+        call.settle(answer)
+    }
+
+    /// Asks a replica to become the primary once it has reached a position.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn take_over(&self, position: Position, deadline: Instant) -> Result<(), CallError> {
+        let call = self.start(deadline);
+        let answer = self.rpc.take_over(call.context(), position).await;
         call.settle(answer)
     }
 

@@ -19,6 +19,13 @@ pub trait Fence: Send + Sync + 'static {
     fn hint(&self) -> Option<PrimaryHint>;
     /// Wakes at each change of the role.
     fn changes(&self) -> watch::Receiver<RoleState>;
+    /// The position as it was last heard of, now and from now on. Never blocks.
+    fn positions(&self) -> watch::Receiver<Option<Position>>;
+    /// Asks LiteFS to make this node the primary. The answer comes before it is done.
+    ///
+    /// # Errors
+    /// Why it does not.
+    fn promote(&self) -> BoxFuture<'_, Result<(), String>>;
     /// Asks LiteFS anew whether this node is the primary; afterwards [`holds`](Self::holds) knows.
     fn confirm(&self) -> BoxFuture<'_, ()>;
 }
@@ -48,6 +55,14 @@ impl Fence for Tracker {
 
     fn changes(&self) -> watch::Receiver<RoleState> {
         self.subscribe()
+    }
+
+    fn positions(&self) -> watch::Receiver<Option<Position>> {
+        Tracker::positions(self)
+    }
+
+    fn promote(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async { Tracker::promote(self).await.map_err(|error| error.to_string()) })
     }
 
     fn confirm(&self) -> BoxFuture<'_, ()> {

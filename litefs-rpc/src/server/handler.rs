@@ -1,45 +1,66 @@
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use litefs_core::Position;
+use litefs_core::{Position, Txid};
 use tarpc::context::Context;
 use tokio::sync::oneshot;
 
 use super::ServerConfig;
 use super::fence::Fence;
+use super::followers::Followers;
+use super::handover::not_handed_over;
 use super::sessions::{ConnectionId, Ended, Sessions};
 use super::writer::{Job, Queue, Step};
 use crate::service::Forward;
-use crate::wire::{Begin, Refusal, Reply, Request, RequestId, SessionId, Settled, Work};
+use crate::wire::{Begin, Followed, Follower, Refusal, Reply, Request, RequestId, SessionId, Settled, Work};
+
+/// What all connections of a server share.
+pub(super) struct Node {
+    pub(super) config: Arc<ServerConfig>,
+    pub(super) fence: Arc<dyn Fence>,
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) queue: Queue,
+    pub(super) followers: Arc<Followers>,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("database", &self.config.database).finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    pub(super) async fn hand_over(&self, to: Option<String>, deadline: Instant) -> Result<String, Refusal> {
+        // A node that has just become the primary does not know its followers yet.
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.followers.appear(to.as_deref(), Instant::now() + NO_NEWS.min(left / 2)).await;
+        let (respond, response) = oneshot::channel();
+        self.queue.push(Job::HandOver { to, deadline, respond })?;
+        answered(response).await
+    }
+}
 
 /// Serves the requests of one connection: checks them, queues them, awaits the writer's answer.
 #[derive(Clone)]
-pub(super) struct Handler(Arc<Shared>);
-
-struct Shared {
+pub(super) struct Handler {
     connection: ConnectionId,
-    config: Arc<ServerConfig>,
-    fence: Arc<dyn Fence>,
-    sessions: Arc<Sessions>,
-    queue: Queue,
+    node: Arc<Node>,
 }
 
+/// How long a replica that follows waits for news before it is told that there is none.
+const NO_NEWS: Duration = Duration::from_secs(1);
+
 impl Handler {
-    pub(super) fn new(
-        connection: ConnectionId,
-        config: Arc<ServerConfig>,
-        fence: Arc<dyn Fence>,
-        sessions: Arc<Sessions>,
-        queue: Queue,
-    ) -> Self {
-        Self(Arc::new(Shared { connection, config, fence, sessions, queue }))
+    pub(super) fn new(connection: ConnectionId, node: Arc<Node>) -> Self {
+        Self { connection, node }
     }
 
     /// Refused before it is queued, where that can be told without the writer.
     fn admit(&self, work: Option<&Work>) -> Result<(), Refusal> {
-        if self.0.fence.writable().is_none() {
-            return Err(Refusal::NotPrimary { hint: self.0.fence.hint() });
+        if self.node.fence.writable().is_none() {
+            return Err(Refusal::NotPrimary { hint: self.node.fence.hint() });
         }
-        work.map_or(Ok(()), |work| self.0.config.limits.check(work))
+        work.map_or(Ok(()), |work| self.node.config.limits.check(work))
     }
 
     async fn in_session(
@@ -48,11 +69,11 @@ impl Handler {
         step: impl FnOnce(oneshot::Sender<Result<Reply, Refusal>>) -> Step,
     ) -> Result<Reply, Refusal> {
         let (respond, response) = oneshot::channel();
-        self.0.sessions.send(session, self.0.connection, step(respond))?;
+        self.node.sessions.send(session, self.connection, step(respond))?;
         // The writer drops unanswered steps only with the session itself.
         response
             .await
-            .unwrap_or_else(|_| Err(Refusal::SessionLost { reason: self.0.sessions.reason(session) }))
+            .unwrap_or_else(|_| Err(Refusal::SessionLost { reason: self.node.sessions.reason(session) }))
     }
 }
 
@@ -65,7 +86,7 @@ impl Forward for Handler {
     async fn write(self, context: Context, request: Request) -> Result<Reply, Refusal> {
         self.admit(Some(&request.work))?;
         let (respond, response) = oneshot::channel();
-        self.0.queue.push(Job::Write { request, deadline: context.deadline, respond })?;
+        self.node.queue.push(Job::Write { request, deadline: context.deadline, respond })?;
         answered(response).await
     }
 
@@ -75,19 +96,19 @@ impl Forward for Handler {
         begin: Begin,
     ) -> Result<(SessionId, Option<Result<Reply, Refusal>>), Refusal> {
         self.admit(begin.first.as_ref())?;
-        let opened = self.0.sessions.open(self.0.connection);
+        let opened = self.node.sessions.open(self.connection);
         let id = opened.id;
         let (respond, response) = oneshot::channel();
         let job = Job::Begin { begin, deadline: context.deadline, opened, respond };
-        if let Err(refusal) = self.0.queue.push(job) {
-            self.0.sessions.end(id, Ended::Finished);
+        if let Err(refusal) = self.node.queue.push(job) {
+            self.node.sessions.end(id, Ended::Finished);
             return Err(refusal);
         }
         answered(response).await
     }
 
     async fn step(self, _: Context, session: SessionId, work: Work) -> Result<Reply, Refusal> {
-        self.0.config.limits.check(&work)?;
+        self.node.config.limits.check(&work)?;
         self.in_session(session, |respond| Step::Run { work, respond }).await
     }
 
@@ -98,12 +119,58 @@ impl Forward for Handler {
     async fn outcome(self, context: Context, id: RequestId) -> Result<Settled, Refusal> {
         self.admit(None)?;
         let (respond, response) = oneshot::channel();
-        self.0.queue.push(Job::Settle { id, deadline: context.deadline, respond })?;
+        self.node.queue.push(Job::Settle { id, deadline: context.deadline, respond })?;
         answered(response).await
+    }
+
+    async fn follow(self, _: Context, follower: Follower, known: Txid) -> Result<Followed, Refusal> {
+        self.admit(None)?;
+        self.node.followers.hear(follower);
+        let mut positions = self.node.fence.positions();
+        let wanted = self.node.followers.wanted.notified();
+        let beyond = |position: &Option<Position>| position.is_some_and(|position| position.txid > known);
+        tokio::select! {
+            _ = positions.wait_for(beyond) => {}
+            // Who is waited for comes back with every step.
+            () = std::future::ready(()), if self.node.followers.are_awaited() => {}
+            () = wanted => {}
+            () = tokio::time::sleep(NO_NEWS) => {}
+        }
+        self.admit(None)?;
+        let position = *positions.borrow();
+        let position =
+            position.ok_or_else(|| Refusal::Unproven { reason: "the position is not known yet".into() })?;
+        Ok(Followed { position, awaited: self.node.followers.are_awaited() })
+    }
+
+    async fn replicated(self, context: Context, position: Position, replicas: usize) -> Result<(), Refusal> {
+        self.admit(None)?;
+        self.node.followers.reach(position, replicas, context.deadline).await
+    }
+
+    async fn hand_over(self, context: Context, to: Option<String>) -> Result<String, Refusal> {
+        self.admit(None)?;
+        self.node.hand_over(to, context.deadline).await
+    }
+
+    async fn take_over(self, context: Context, position: Position) -> Result<(), Refusal> {
+        let deadline = tokio::time::Instant::from_std(context.deadline);
+        let fence = &self.node.fence;
+        let (mut positions, mut roles) = (fence.positions(), fence.changes());
+        let here = positions.wait_for(|here| here.is_some_and(|here| here.txid >= position.txid));
+        let here = tokio::time::timeout_at(deadline, here).await;
+        let here = here.map_err(|_| not_handed_over("this node has not received every commit in time"))?;
+        if here.is_ok_and(|here| *here != Some(position)) {
+            return Err(not_handed_over("this node has another history"));
+        }
+        fence.promote().await.map_err(not_handed_over)?;
+        let promoted = async { while fence.writable().is_none() && roles.changed().await.is_ok() {} };
+        let promoted = tokio::time::timeout_at(deadline, promoted).await;
+        promoted.map_err(|_| not_handed_over("LiteFS has not made this node the primary in time"))
     }
 
     async fn position(self, _: Context) -> Result<Position, Refusal> {
         self.admit(None)?;
-        self.0.fence.position().map_err(|reason| Refusal::Unproven { reason })
+        self.node.fence.position().map_err(|reason| Refusal::Unproven { reason })
     }
 }

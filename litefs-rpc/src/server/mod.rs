@@ -1,15 +1,18 @@
 //! The server that a primary runs for the other nodes.
 
 mod fence;
+mod followers;
 mod handler;
+mod handover;
 mod sessions;
 mod writer;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use futures::StreamExt;
+use litefs_core::Position;
 use tarpc::server::{BaseChannel, Channel};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -17,15 +20,17 @@ use tokio_util::task::TaskTracker;
 
 pub use fence::Fence;
 
-use self::handler::Handler;
+use self::followers::Followers;
+use self::handler::{Handler, Node};
+use self::handover::Successors;
 use self::sessions::{ConnectionId, Ended, Sessions};
-use self::writer::Queue;
 use crate::executor::Executor;
 use crate::handshake::{self, HandshakeError};
 use crate::limits::Limits;
 use crate::secret::Secret;
 use crate::service::Forward;
 use crate::transport;
+use crate::wire::Refusal;
 
 /// How the server is set up.
 #[derive(Debug, Clone)]
@@ -79,6 +84,8 @@ pub struct Server {
     address: SocketAddr,
     stop: CancellationToken,
     tasks: TaskTracker,
+    node: Arc<Node>,
+    handing_over: Arc<AtomicBool>,
 }
 
 impl Server {
@@ -102,30 +109,70 @@ impl Server {
         let address = listener.local_addr().map_err(|error| ServeError::Listen(address, error))?;
         let sessions = Arc::new(Sessions::default());
         // The thread ends by itself when the last connection drops its queue; nobody needs to join it.
-        let (queue, _thread) =
-            writer::start(executor, Arc::clone(&fence), Arc::clone(&sessions), config.limits.clone())
-                .map_err(ServeError::Thread)?;
+        let followers = Arc::new(Followers::default());
+        let handing_over = Arc::new(AtomicBool::new(false));
+        let successors = Successors::new(&config, Arc::clone(&followers), Arc::clone(&handing_over));
+        let (queue, _thread) = writer::start(
+            executor,
+            Arc::clone(&fence),
+            Arc::clone(&sessions),
+            config.limits.clone(),
+            successors,
+        )
+        .map_err(ServeError::Thread)?;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         tasks.spawn(end_sessions_on_demotion(Arc::clone(&fence), Arc::clone(&sessions), stop.clone()));
+        let node = Arc::new(Node { config: Arc::new(config), fence, sessions, queue, followers });
         let acceptor = Acceptor {
-            config: Arc::new(config),
-            fence,
-            sessions,
-            queue,
+            node: Arc::clone(&node),
             stop: stop.clone(),
             tasks: tasks.clone(),
             open: Arc::default(),
             last_id: AtomicU64::new(0),
         };
         tasks.spawn(acceptor.run(listener));
-        Ok(Self { address, stop, tasks })
+        Ok(Self { address, stop, tasks, node, handing_over })
     }
 
     /// Where the server listens; the port is the real one where port 0 was asked for.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Whether this node is giving its place to another just now: who is about to write on its file had better wait and
+    /// see where writes go then.
+    #[must_use]
+    pub fn is_handing_over(&self) -> bool {
+        self.handing_over.load(Ordering::Acquire)
+    }
+
+    /// Gives the primary's place to the node named, or to the replica that has come furthest, without losing anything:
+    /// nobody writes from the moment the writer and SQLite's lock are held until the other node has every commit and is
+    /// the primary. What is queued meanwhile is sent on to it. Returns its name.
+    ///
+    /// # Errors
+    /// [`Refusal::NotHandedOver`], [`Refusal::NotPrimary`]; then this node is the primary as before.
+    pub async fn hand_over(
+        &self,
+        to: Option<String>,
+        deadline: std::time::Instant,
+    ) -> Result<String, Refusal> {
+        self.node.hand_over(to, deadline).await
+    }
+
+    /// Returns once `replicas` replicas have reached `position`.
+    ///
+    /// # Errors
+    /// [`Refusal::NotReplicated`] at the deadline.
+    pub async fn replicated(
+        &self,
+        position: Position,
+        replicas: usize,
+        deadline: std::time::Instant,
+    ) -> Result<(), Refusal> {
+        self.node.followers.reach(position, replicas, deadline).await
     }
 
     /// Stops accepting, closes every connection and waits until their tasks have ended.
@@ -143,10 +190,7 @@ impl Drop for Server {
 }
 
 struct Acceptor {
-    config: Arc<ServerConfig>,
-    fence: Arc<dyn Fence>,
-    sessions: Arc<Sessions>,
-    queue: Queue,
+    node: Arc<Node>,
     stop: CancellationToken,
     tasks: TaskTracker,
     open: Arc<AtomicUsize>,
@@ -174,8 +218,9 @@ impl Acceptor {
     fn welcome(&self, stream: TcpStream, peer: IpAddr) {
         // Requests are small and awaited one by one: Nagle's algorithm would only delay them.
         let _ = stream.set_nodelay(true);
-        let Some(slot) = Slot::take(&self.open, self.config.limits.connections) else {
-            let (limit, patience) = (self.config.limits.connections, self.config.limits.handshake);
+        let Some(slot) = Slot::take(&self.open, self.node.config.limits.connections) else {
+            let limits = &self.node.config.limits;
+            let (limit, patience) = (limits.connections, limits.handshake);
             // Also bounded: at most as many are being turned away as wait for `patience` in the backlog.
             self.tasks.spawn(async move {
                 let _ = tokio::time::timeout(patience, handshake::turn_away(stream, limit)).await;
@@ -183,19 +228,8 @@ impl Acceptor {
             return;
         };
         let id = ConnectionId(self.last_id.fetch_add(1, Ordering::Relaxed));
-        let connection = Connection {
-            config: Arc::clone(&self.config),
-            sessions: Arc::clone(&self.sessions),
-            handler: Handler::new(
-                id,
-                Arc::clone(&self.config),
-                Arc::clone(&self.fence),
-                Arc::clone(&self.sessions),
-                self.queue.clone(),
-            ),
-            id,
-            _slot: slot,
-        };
+        let handler = Handler::new(id, Arc::clone(&self.node));
+        let connection = Connection { node: Arc::clone(&self.node), handler, id, _slot: slot };
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
             tokio::select! {
@@ -223,8 +257,7 @@ impl Drop for Slot {
 }
 
 struct Connection {
-    config: Arc<ServerConfig>,
-    sessions: Arc<Sessions>,
+    node: Arc<Node>,
     handler: Handler,
     id: ConnectionId,
     _slot: Slot,
@@ -239,7 +272,7 @@ impl Connection {
     }
 
     async fn handshake(&self, stream: TcpStream) -> Result<TcpStream, HandshakeError> {
-        let config = &self.config;
+        let config = &self.node.config;
         let shaken = handshake::receive_client(stream, &config.database, config.secret.as_ref());
         match tokio::time::timeout(config.limits.handshake, shaken).await {
             Ok(result) => result.map(|(stream, _version)| stream),
@@ -250,8 +283,9 @@ impl Connection {
     }
 
     async fn requests(&self, stream: TcpStream) {
-        let transport = transport::framed(stream, self.config.limits.frame);
-        let channel = BaseChannel::with_defaults(transport).max_concurrent_requests(self.config.limits.queue);
+        let transport = transport::framed(stream, self.node.config.limits.frame);
+        let channel =
+            BaseChannel::with_defaults(transport).max_concurrent_requests(self.node.config.limits.queue);
         let responses = channel.execute(self.handler.clone().serve());
         // All of a connection's requests run inside its one task: when it ends, so do they.
         responses.for_each_concurrent(None, |response| response).await;
@@ -261,7 +295,7 @@ impl Connection {
 impl Drop for Connection {
     /// A lost connection rolls back at once.
     fn drop(&mut self) {
-        self.sessions.end_of(self.id);
+        self.node.sessions.end_of(self.id);
     }
 }
 

@@ -9,11 +9,13 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::fence::Fence;
+use super::handover::{Successors, not_handed_over};
 use super::sessions::{Ended, Sessions};
 use crate::executor::{Done, Executor, Wrote};
 use crate::limits::Limits;
 use crate::wire::{
-    Answer, Begin, Delivery, Effects, Refusal, Reply, Request, RequestId, SessionId, Settled, Work,
+    Answer, Begin, BeginMode, Delivery, Effects, Refusal, Reply, Request, RequestId, SessionId, Settings,
+    Settled, Work,
 };
 
 /// What became of the statement that rode along with BEGIN.
@@ -24,6 +26,7 @@ type Respond<T> = oneshot::Sender<Result<T, Refusal>>;
 pub(super) enum Job {
     Write { request: Request, deadline: Instant, respond: Respond<Reply> },
     Settle { id: RequestId, deadline: Instant, respond: Respond<Settled> },
+    HandOver { to: Option<String>, deadline: Instant, respond: Respond<String> },
     Begin { begin: Begin, deadline: Instant, opened: Opened, respond: Respond<(SessionId, Option<First>)> },
 }
 
@@ -62,6 +65,7 @@ pub(super) struct Writer<E> {
     sessions: Arc<Sessions>,
     limits: Limits,
     runtime: Handle,
+    successors: Successors,
 }
 
 /// Starts the thread, from the runtime on which the fence lives. It ends when the last [`Queue`] is dropped and every queued job is answered.
@@ -70,10 +74,11 @@ pub(super) fn start<E: Executor>(
     fence: Arc<dyn Fence>,
     sessions: Arc<Sessions>,
     limits: Limits,
+    successors: Successors,
 ) -> std::io::Result<(Queue, std::thread::JoinHandle<()>)> {
     let (jobs, queue) = sync_channel(limits.queue);
     let limit = limits.queue;
-    let mut writer = Writer { executor, fence, sessions, limits, runtime: Handle::current() };
+    let mut writer = Writer { executor, fence, sessions, limits, runtime: Handle::current(), successors };
     let thread = std::thread::Builder::new().name("litefs-writer".into()).spawn(move || {
         for job in queue {
             writer.run(job);
@@ -93,6 +98,11 @@ impl<E: Executor> Writer<E> {
             Job::Settle { id, deadline, respond } => {
                 if !respond.is_closed() {
                     let _ = respond.send(self.settle(id, deadline));
+                }
+            }
+            Job::HandOver { to, deadline, respond } => {
+                if !respond.is_closed() {
+                    let _ = respond.send(self.hand_over(to.as_deref(), deadline));
                 }
             }
             Job::Begin { begin, deadline, opened, respond } => {
@@ -131,6 +141,21 @@ impl<E: Executor> Writer<E> {
             }
             Err(refusal) => Err(refusal),
         }
+    }
+
+    fn hand_over(&mut self, to: Option<&str>, deadline: Instant) -> Result<String, Refusal> {
+        self.admit(deadline)?;
+        let (successor, address) = self.successors.choose(to)?;
+        let _handing_over = self.successors.begin();
+        // From here on nobody writes, forwarded or not.
+        self.executor.begin(&Settings::default(), BeginMode::Immediate)?;
+        let position = self.fence.position().map_err(not_handed_over);
+        let promoted = position.and_then(|position| {
+            let promote = self.successors.promote(&address, position, &*self.fence, deadline);
+            self.runtime.block_on(promote)
+        });
+        self.executor.rollback();
+        promoted.map(|()| successor.node)
     }
 
     /// Work past its deadline is not started, and only a primary starts any.

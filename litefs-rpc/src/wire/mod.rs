@@ -5,10 +5,12 @@ mod request;
 mod value;
 
 pub use reply::{
-    Answer, DatabaseError, DatabaseErrorKind, Effects, Outcome, PrimaryHint, Refusal, Reply, RowSet, Settled,
-    is_litefs_rejection,
+    Answer, DatabaseError, DatabaseErrorKind, Effects, Followed, Outcome, PrimaryHint, Refusal, Reply,
+    RowSet, Settled, is_litefs_rejection,
 };
-pub use request::{Begin, BeginMode, Delivery, Request, RequestId, SessionId, Settings, Statement, Work};
+pub use request::{
+    Begin, BeginMode, Delivery, Follower, Request, RequestId, SessionId, Settings, Statement, Work,
+};
 pub use value::Value;
 
 /// The newest version of the protocol that this build speaks.

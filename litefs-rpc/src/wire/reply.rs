@@ -93,6 +93,15 @@ impl RowSet {
     }
 }
 
+/// What the primary tells a replica that follows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Followed {
+    /// Where the primary is.
+    pub position: Position,
+    /// Somebody waits for the replica's answer: come back at once.
+    pub awaited: bool,
+}
+
 /// What SQLite's session functions say after a write, <https://www.sqlite.org/lang_corefunc.html>.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Effects {
@@ -176,6 +185,20 @@ pub enum Refusal {
     /// A script was interrupted when it was sent the first time: some of its statements may be applied.
     #[error("the script was interrupted when it ran the first time; some of its statements may be applied")]
     Interrupted,
+    /// The primary was not handed over; it is where it was.
+    #[error("the primary was not handed over: {reason}")]
+    NotHandedOver {
+        /// Why.
+        reason: String,
+    },
+    /// The commit is made, but not as many replicas have it as were asked for. It is applied here.
+    #[error("{reached} of {wanted} replicas have the commit")]
+    NotReplicated {
+        /// How many have it.
+        reached: usize,
+        /// How many should.
+        wanted: usize,
+    },
     /// The session does not exist (any more): it was rolled back.
     #[error("the transaction was rolled back: {reason}")]
     SessionLost {

@@ -208,3 +208,14 @@ pub struct Begin {
     /// The first statement rides along, so that opening costs no round trip of its own.
     pub first: Option<Work>,
 }
+
+/// What a replica tells the primary of itself while it follows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Follower {
+    /// Its LiteFS host name, or whatever else tells it from the others.
+    pub node: String,
+    /// Where its own server listens, `host:port`; `None` if it has none.
+    pub address: Option<String>,
+    /// Where its file is.
+    pub position: Option<Position>,
+}

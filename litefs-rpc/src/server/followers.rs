@@ -1,0 +1,151 @@
+//! Which replicas follow this node, and how far they have come.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use litefs_core::Position;
+use tokio::sync::Notify;
+
+use crate::wire::{Follower, Refusal};
+
+/// A replica that has not been heard of for this long does not count.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(5);
+
+/// The replicas, as they tell of themselves.
+#[derive(Debug, Default)]
+pub(super) struct Followers {
+    known: Mutex<HashMap<String, (Follower, Instant)>>,
+    /// How many wait for replicas.
+    waiting: AtomicUsize,
+    moved: Notify,
+    /// Wakes the replicas that listen, because somebody waits for them.
+    pub(super) wanted: Notify,
+}
+
+impl Followers {
+    pub(super) fn hear(&self, follower: Follower) {
+        let mut known = self.known();
+        known.retain(|_, (_, at)| at.elapsed() < FORGOTTEN_AFTER);
+        known.insert(follower.node.clone(), (follower, Instant::now()));
+        drop(known);
+        self.moved.notify_waiters();
+    }
+
+    /// Whether somebody waits for news of them.
+    pub(super) fn are_awaited(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// The replica of that name, or the one that has come furthest.
+    pub(super) fn successor(&self, name: Option<&str>) -> Option<Follower> {
+        let known = self.known();
+        let alive =
+            known.values().filter(|(_, at)| at.elapsed() < FORGOTTEN_AFTER).map(|(follower, _)| follower);
+        let able = alive.filter(|follower| follower.address.is_some());
+        match name {
+            Some(name) => able.into_iter().find(|follower| follower.node == name).cloned(),
+            None => able.max_by_key(|follower| follower.position.map(|position| position.txid)).cloned(),
+        }
+    }
+
+    /// Returns once there is a [`successor`](Self::successor), or at the deadline.
+    pub(super) async fn appear(&self, name: Option<&str>, deadline: Instant) {
+        loop {
+            // Registered before the look, so that nothing heard in between is missed.
+            let moved = self.moved.notified();
+            if self.successor(name).is_some()
+                || tokio::time::timeout_at(deadline.into(), moved).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    /// Returns once `wanted` replicas have reached `position`.
+    pub(super) async fn reach(
+        &self,
+        position: Position,
+        wanted: usize,
+        deadline: Instant,
+    ) -> Result<(), Refusal> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(&self.waiting);
+        self.wanted.notify_waiters();
+        loop {
+            // Registered before the look, so that nothing heard in between is missed.
+            let moved = self.moved.notified();
+            let reached = self.count(position);
+            if reached >= wanted {
+                return Ok(());
+            }
+            if tokio::time::timeout_at(deadline.into(), moved).await.is_err() {
+                return Err(Refusal::NotReplicated { reached: self.count(position), wanted });
+            }
+        }
+    }
+
+    fn count(&self, position: Position) -> usize {
+        let known = self.known();
+        let has = |follower: &Follower| follower.position.is_some_and(|at| at.txid >= position.txid);
+        known.values().filter(|(follower, _)| has(follower)).count()
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Follower, Instant)>> {
+        self.known.lock().expect("no code panics while it holds the followers")
+    }
+}
+
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use litefs_core::{Checksum, Txid};
+
+    fn at(txid: u64) -> Position {
+        Position { txid: Txid::new(txid), checksum: Checksum::new(txid) }
+    }
+
+    fn follower(node: &str, txid: u64, address: Option<&str>) -> Follower {
+        Follower { node: node.into(), address: address.map(Into::into), position: Some(at(txid)) }
+    }
+
+    #[test]
+    fn the_successor_is_the_one_named_or_the_one_that_has_come_furthest() {
+        let followers = Followers::default();
+        assert_eq!(followers.successor(None), None);
+        followers.hear(follower("b", 7, Some("b:1")));
+        followers.hear(follower("c", 8, Some("c:1")));
+        followers.hear(follower("d", 9, None));
+        assert_eq!(followers.successor(None).map(|f| f.node).as_deref(), Some("c"));
+        assert_eq!(followers.successor(Some("b")).map(|f| f.node).as_deref(), Some("b"));
+        assert_eq!(followers.successor(Some("d")), None, "it takes no requests");
+        followers.hear(follower("b", 9, Some("b:1")));
+        assert_eq!(followers.successor(None).map(|f| f.node).as_deref(), Some("b"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_ends_with_the_replica_that_was_missing_or_at_the_deadline() {
+        let followers = Followers::default();
+        followers.hear(follower("b", 7, None));
+        let soon = || Instant::now() + Duration::from_secs(1);
+        assert_eq!(followers.reach(at(7), 1, soon()).await, Ok(()));
+        let (reached, ()) = tokio::join!(followers.reach(at(8), 2, soon()), async {
+            assert!(followers.are_awaited());
+            followers.hear(follower("b", 8, None));
+            followers.hear(follower("c", 9, None));
+        });
+        assert_eq!(reached, Ok(()));
+        assert!(!followers.are_awaited());
+        let late = followers.reach(at(9), 2, Instant::now() + Duration::from_millis(5)).await;
+        assert_eq!(late, Err(Refusal::NotReplicated { reached: 1, wanted: 2 }));
+    }
+}
