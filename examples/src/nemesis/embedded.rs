@@ -71,13 +71,13 @@ impl Embedded {
             Fault::Promote { .. } => self.promote(node)?,
             Fault::LoseTail { lost, .. } => self.lose_tail(node, lost)?,
             Fault::LoseRole { .. } => self.depose()?,
-            _ if !self.fleet.is_reachable(node) => return Err(format!("{} is away", NAMES[node]).into()),
+            _ if !self.fleet.is_alive(node) => return Err(format!("{} is away", NAMES[node]).into()),
             Fault::DropCommit => self.fleet.control(node)?.drop_next_commit()?,
             Fault::Stall { .. } => self.fleet.control(node)?.stall_replication()?,
             Fault::Delay { by, .. } => self.fleet.control(node)?.set_replication_delay(by)?,
             Fault::Cut { .. } => {
                 self.fleet.control(node)?.cut_link(NAMES[primary])?;
-                if self.fleet.is_reachable(primary) {
+                if self.fleet.is_alive(primary) {
                     self.fleet.control(primary)?.cut_link(NAMES[node])?;
                 }
             }
@@ -117,12 +117,21 @@ impl Embedded {
         }
     }
 
-    /// Brings the cluster back to where a primary is, whatever went wrong with a fault.
+    /// Brings the cluster back to where a primary is, whatever went wrong with a fault. LiteFS may die of something that
+    /// was under way meanwhile, so there is a second try.
+    fn recover(&mut self) -> Result<(), Problem> {
+        self.repair().or_else(|_| self.repair())
+    }
+
     fn repair(&mut self) -> Result<(), Problem> {
         (0..NAMES.len()).try_for_each(|node| self.fleet.wake(node))?;
         (0..NAMES.len()).try_for_each(|node| self.fleet.clear_faults(node))?;
-        let away: Vec<_> = (0..NAMES.len()).filter(|node| !self.fleet.is_reachable(*node)).collect();
-        away.iter().try_for_each(|node| self.fleet.start(*node))?;
+        let serves = |node: &usize| self.fleet.is_alive(*node) && self.shared.endpoint(*node).is_some();
+        let away: Vec<_> = (0..NAMES.len()).filter(|node| !serves(node)).collect();
+        for node in &away {
+            self.fleet.kill(*node)?;
+            self.fleet.start(*node)?;
+        }
         let leads = self.fleet.control(self.succession.primary)?.is_primary();
         let leader = if leads { self.succession.primary } else { self.fleet.furthest()? };
         self.restore(leader)?;
@@ -172,7 +181,7 @@ impl Attack for Embedded {
         let struck = self.strike(fault);
         match &struck {
             Ok(node) => drop(self.met.insert(id, *node)),
-            Err(_) if concerns_roles(fault) => self.repair()?,
+            Err(_) if concerns_roles(fault) => self.recover()?,
             Err(_) => {}
         }
         Ok(self.told(&struck, fault))
@@ -182,14 +191,14 @@ impl Attack for Embedded {
         let Some(node) = self.met.remove(&id) else { return Ok(String::new()) };
         let relieved = self.relieve(node, fault).map(|()| node);
         if relieved.is_err() {
-            self.repair()?;
+            self.recover()?;
         }
         Ok(format!("end of {}", self.told(&relieved, fault)))
     }
 
     fn heal(&mut self) -> Result<(), Problem> {
         self.met.clear();
-        self.repair()
+        self.recover()
     }
 
     fn finals(&self) -> Result<Vec<(String, Vec<Row>)>, Problem> {

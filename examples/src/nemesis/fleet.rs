@@ -122,7 +122,8 @@ impl Fleet {
     /// Ends everything that was made to go wrong on a node and with its link.
     pub(super) fn clear_faults(&self, node: usize) -> Result<(), Problem> {
         self.machines[node].link.set(Flow::default(), Flow::default());
-        if self.is_reachable(node) {
+        // A dead LiteFS comes back without them.
+        if self.is_alive(node) {
             let control = self.control(node)?;
             control.resume_replication()?;
             control.set_replication_delay(Duration::ZERO)?;
@@ -144,10 +145,19 @@ impl Fleet {
         (0..NAMES.len()).filter(|node| self.is_reachable(*node)).collect()
     }
 
+    /// Whether its LiteFS answers.
+    pub(super) fn is_alive(&self, node: usize) -> bool {
+        self.is_reachable(node) && self.control(node).is_ok_and(|control| control.is_alive())
+    }
+
+    /// Nodes whose LiteFS answers.
+    pub(super) fn alive(&self) -> Vec<usize> {
+        (0..NAMES.len()).filter(|node| self.is_alive(*node)).collect()
+    }
+
     /// Nodes whose processes run but whose LiteFS has died.
     pub(super) fn dead(&self) -> Vec<usize> {
-        let dead = |node: &usize| self.control(*node).is_ok_and(|control| !control.is_alive());
-        self.reachable().into_iter().filter(dead).collect()
+        self.reachable().into_iter().filter(|node| !self.is_alive(*node)).collect()
     }
 
     /// The handle that makes things go wrong on a node.
@@ -163,7 +173,7 @@ impl Fleet {
 
     /// The node that has come furthest, of those that can be asked.
     pub(super) fn furthest(&self) -> Result<usize, Problem> {
-        let txids = self.reachable().into_iter().map(|node| Ok((self.txid(node)?, node)));
+        let txids = self.alive().into_iter().map(|node| Ok((self.txid(node)?, node)));
         let txids = txids.collect::<Result<Vec<_>, Problem>>()?;
         txids.into_iter().max().map(|(_, node)| node).ok_or_else(|| "no node is left".into())
     }

@@ -154,13 +154,7 @@ impl Embedded {
     /// Makes all others that live follow.
     fn lead(&self, leader: usize) -> Result<(), Problem> {
         let control = self.fleet.control(leader)?;
-        let others = self.fleet.reachable().into_iter().filter(|node| *node != leader);
-        for other in others {
-            let other = self.fleet.control(other)?;
-            if other.is_alive() {
-                other.follow(control)?;
-            }
-        }
-        Ok(())
+        let mut others = self.fleet.alive().into_iter().filter(|node| *node != leader);
+        others.try_for_each(|other| self.fleet.control(other)?.follow(control).map_err(Problem::from))
     }
 }
