@@ -51,11 +51,10 @@ pub(super) fn run(options: Options) -> Result<ExitCode, Problem> {
     progress.finish_and_clear();
     let verdict = check(&history, cluster.losses());
     print!("{}", Summary { history: &history, verdict: &verdict, took, faults: steps.len() });
-    if verdict.is_good() {
-        return Ok(ExitCode::SUCCESS);
+    if options.verbose || !verdict.is_good() {
+        println!("history {}", write_down(&history, options.seed)?.display());
     }
-    println!("history {}", write_down(&history, options.seed)?.display());
-    Ok(ExitCode::FAILURE)
+    Ok(if verdict.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn progress_bar(seconds: u64) -> ProgressBar {

@@ -113,6 +113,10 @@ impl Embedded {
                 self.restore(heir)
             }
             Fault::Promote { .. } | Fault::LoseTail { .. } => self.revive(),
+            Fault::CutReplies => {
+                self.fleet.link(node).sever();
+                self.fleet.clear_faults(node)
+            }
             _ => (0..NAMES.len()).try_for_each(|node| self.fleet.clear_faults(node)),
         }
     }

@@ -85,9 +85,11 @@ async fn relay(from: TcpStream, states: watch::Receiver<State>) {
     let (to_read, to_write) = to.into_split();
     let mut broken = states.clone();
     tokio::select! {
+        // A link that breaks while it is let go of loses what it held.
+        biased;
+        _ = broken.wait_for(|state| state.generation != generation) => {}
         _ = carry(from_read, to_write, states.clone(), |state| state.requests) => {}
         _ = carry(to_read, from_write, states, |state| state.replies) => {}
-        _ = broken.wait_for(|state| state.generation != generation) => {}
     }
 }
 

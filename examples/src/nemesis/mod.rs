@@ -50,7 +50,7 @@ struct Options {
     /// How long the attack lasts.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(2..))]
     seconds: u64,
-    /// Print the schedule, and each fault when it is carried out.
+    /// Print the schedule, and each fault when it is carried out; write down the history even if it is good.
     #[arg(long)]
     verbose: bool,
     /// Break a promise on purpose; the run must fail then.

@@ -1,13 +1,16 @@
 //! Which faults come when. The seed alone decides.
 
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 /// The load runs undisturbed for this long first.
-const CALM: Duration = Duration::from_millis(700);
+const CALM: Duration = Duration::from_millis(500);
+/// Then answers are lost, whatever else happens: no run is without outcomes that are unknown.
+const FIRST: Step = Step { at: CALM, lasts: Duration::from_millis(600), fault: Fault::CutReplies };
 
 /// Whom a fault meets. Who is the primary then follows from the faults before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +56,7 @@ pub(super) enum Fault {
     SlowDisk { by: Duration },
     /// Forwarded requests to the primary do not arrive.
     CutRequests,
-    /// Forwarded requests arrive, their answers do not.
+    /// Forwarded requests arrive, their answers do not; then the connections break, and the answers are lost.
     CutReplies,
     /// Requests and answers are late.
     SlowLink { by: Duration },
@@ -109,11 +112,13 @@ impl fmt::Display for Step {
 /// replication and disks, which overlaps with them.
 pub(super) fn schedule(seed: u64, length: Duration) -> Vec<Step> {
     let mut rng = StdRng::seed_from_u64(seed);
-    let mut steps = lane(&mut rng, length, 300..1_200, |rng| {
+    let mut steps = vec![FIRST];
+    let from = FIRST.at + FIRST.lasts + CALM;
+    steps.extend(lane(&mut rng, from..length, 300..1_200, |rng| {
         let lasts = rng.random_range(200..1_200);
         (role_fault(rng), lasts)
-    });
-    steps.extend(lane(&mut rng, length, 100..900, |rng| {
+    }));
+    steps.extend(lane(&mut rng, from..length, 100..900, |rng| {
         let lasts = rng.random_range(100..1_200);
         (link_fault(rng), lasts)
     }));
@@ -123,13 +128,13 @@ pub(super) fn schedule(seed: u64, length: Duration) -> Vec<Step> {
 
 fn lane(
     rng: &mut StdRng,
-    length: Duration,
-    pause_ms: std::ops::Range<u64>,
+    time: Range<Duration>,
+    pause_ms: Range<u64>,
     fault: impl Fn(&mut StdRng) -> (Fault, u64),
 ) -> Vec<Step> {
     let mut steps = Vec::new();
-    let mut at = CALM;
-    while at < length {
+    let mut at = time.start;
+    while at < time.end {
         let (fault, lasts) = fault(rng);
         let lasts = Duration::from_millis(lasts);
         steps.push(Step { at, lasts, fault });

@@ -89,7 +89,7 @@ fn acknowledged_in_order(verdict: &mut Verdict, history: &History, lists: &Lists
 
 /// What a transaction appended comes right behind what it had read.
 fn read_before_append(verdict: &mut Verdict, lists: &Lists) {
-    for (key, list) in lists.lists() {
+    for (key, list) in lists.stored() {
         for (index, row) in list.iter().enumerate() {
             if row.seen.is_some_and(|seen| usize::try_from(seen) != Ok(index)) {
                 verdict.find(Wrong::Disordered, || {

@@ -13,9 +13,12 @@ pub(super) struct Place {
     pub(super) count: u64,
 }
 
-/// The lists without repetitions.
+/// The lists.
 #[derive(Debug, Default)]
 pub(super) struct Lists {
+    /// As stored.
+    stored: HashMap<Key, Vec<Row>>,
+    /// Without repetitions.
     by_key: HashMap<Key, Vec<Row>>,
     places: HashMap<Value, Place>,
 }
@@ -24,6 +27,7 @@ impl Lists {
     pub(super) fn of(rows: &[Row]) -> Self {
         let mut lists = Self::default();
         for row in rows {
+            lists.stored.entry(row.key).or_default().push(row.clone());
             let list = lists.by_key.entry(row.key).or_default();
             let new = Place { key: row.key, index: list.len(), count: 0 };
             let place = lists.places.entry(row.value).or_insert(new);
@@ -39,6 +43,7 @@ impl Lists {
         self.places.get(&value).copied()
     }
 
+    /// A list without repetitions.
     pub(super) fn list(&self, key: Key) -> &[Row] {
         self.by_key.get(&key).map_or(&[], Vec::as_slice)
     }
@@ -48,8 +53,8 @@ impl Lists {
         self.places.iter().map(|(value, place)| (*value, *place))
     }
 
-    /// All lists.
-    pub(super) fn lists(&self) -> impl Iterator<Item = (Key, &[Row])> {
-        self.by_key.iter().map(|(key, list)| (*key, list.as_slice()))
+    /// All lists as they are stored.
+    pub(super) fn stored(&self) -> impl Iterator<Item = (Key, &[Row])> {
+        self.stored.iter().map(|(key, list)| (*key, list.as_slice()))
     }
 }

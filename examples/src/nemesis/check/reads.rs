@@ -15,6 +15,9 @@ type Process = (usize, u64);
 
 pub(super) fn check(verdict: &mut Verdict, history: &History, lists: &Lists) {
     let appends = Appends::of(history);
+    // Each is counted once, and those that are stored have been.
+    let mut repeated: HashSet<Value> =
+        lists.places().filter(|(_, place)| place.count > 1).map(|(value, _)| value).collect();
     let told = Told::of(history, lists, &appends);
     let mut seen: HashMap<(usize, Process, Key), usize> = HashMap::new();
     let mut reads: Vec<_> = history.records.iter().filter(|record| record.read().is_some()).collect();
@@ -22,6 +25,7 @@ pub(super) fn check(verdict: &mut Verdict, history: &History, lists: &Lists) {
     for record in reads {
         let Some((key, values)) = record.read() else { continue };
         appends.check_known(verdict, record, key, values);
+        once(verdict, &mut repeated, record, values);
         let Some(length) = beginning(lists, &appends, key, values) else {
             verdict.find(Wrong::Disordered, || format!("no beginning of list {key}: {record:?}"));
             continue;
@@ -48,7 +52,8 @@ fn beginning(lists: &Lists, appends: &Appends<'_>, key: Key, values: &[Value]) -
     };
     let mut all = lists.list(key).iter().enumerate().filter(|(_, row)| stays(&row.value));
     let mut length = 0;
-    for value in values.iter().filter(|value| stays(value)) {
+    let mut met = HashSet::new();
+    for value in values.iter().filter(|value| stays(value) && met.insert(**value)) {
         let (index, row) = all.next()?;
         if row.value != *value {
             return None;
@@ -56,6 +61,16 @@ fn beginning(lists: &Lists, appends: &Appends<'_>, key: Key, values: &[Value]) -
         length = index + 1;
     }
     Some(length)
+}
+
+/// Nothing is seen twice by one read.
+fn once(verdict: &mut Verdict, repeated: &mut HashSet<Value>, read: &Record, values: &[Value]) {
+    let mut met = HashSet::new();
+    for value in values {
+        if !met.insert(*value) && repeated.insert(*value) {
+            verdict.find(Wrong::Duplicated, || format!("{value} seen twice by {read:?}"));
+        }
+    }
 }
 
 /// Every append by its value.
@@ -83,13 +98,9 @@ impl<'a> Appends<'a> {
         Self { records, floating }
     }
 
-    /// Nothing is seen that was not appended before, or that was refused, or twice.
+    /// Nothing is seen that was not appended before, or that was refused.
     fn check_known(&self, verdict: &mut Verdict, read: &Record, key: Key, values: &[Value]) {
-        let mut met = HashSet::new();
         for value in values {
-            if !met.insert(value) {
-                verdict.find(Wrong::Duplicated, || format!("{value} seen twice by {read:?}"));
-            }
             match self.records.get(value) {
                 Some((of, append)) if *of == key && append.invoked <= read.completed => {
                     if append.is_refused() {

@@ -92,6 +92,18 @@ fn a_duplicate_that_only_a_read_has_seen_is_one_too() {
 }
 
 #[test]
+fn a_duplicate_is_counted_once_however_many_reads_see_it() {
+    let read = || (Op::Read { key: KEY }, done(&[1, 1]));
+    let transaction = Op::ReadThenAppend { key: KEY, value: 2, patient: false };
+    let ops = vec![(append(1), unknown()), read(), read(), (transaction, done(&[1, 1]))];
+    let mut history = history(ops, &[1, 1, 2]);
+    for (_, rows) in &mut history.finals {
+        rows[2].seen = Some(2);
+    }
+    assert_eq!(found(&history), [(Wrong::Duplicated, 1)]);
+}
+
+#[test]
 fn a_refused_append_must_not_be_there_or_be_seen() {
     assert_eq!(found(&history(vec![(append(1), refused())], &[1])), [(Wrong::RefusedApplied, 1)]);
     let ops = vec![(append(1), refused()), (Op::Read { key: KEY }, done(&[1]))];
