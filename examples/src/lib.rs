@@ -2,6 +2,8 @@
 //!
 //! * `cargo run --release --bin two_nodes`: a small web application on two nodes that both write ([`two_nodes`]).
 //! * `cargo run --release --bin bench`: what reading and forwarding cost ([`mod@bench`]).
+//! * `cargo run --release --bin nemesis -- --seed 7 --seconds 30`: three nodes under attack, and a checker of what became
+//!   of every write ([`nemesis`]).
 //! * `examples/`: small programs to copy from, each run by `cargo run -p litefs-examples --example <name>`.
 //!
 //! Nothing has to be installed: LiteFS is played by `litefs-testkit`, SQLite comes with the build.
@@ -10,6 +12,7 @@
 #![allow(unreachable_pub)]
 
 pub mod bench;
+pub mod nemesis;
 pub mod two_nodes;
 
 mod airports;

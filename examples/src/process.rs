@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::serve::ListenerExt;
+use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
@@ -54,6 +55,19 @@ impl Child {
             Some(line) => Ok(serde_json::from_str(&line?)?),
             None => Err(format!("the {} process ended early; it said why above", self.name).into()),
         }
+    }
+
+    /// Ends the child as `kill -9` does: it gets no chance to put anything in order.
+    pub(crate) fn kill(mut self) -> Result<(), Problem> {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+
+    /// Sends a signal, such as those that stop a process and let it go on.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<(), Problem> {
+        let id = Pid::from_child(&self.process);
+        Ok(kill_process(id, signal)?)
     }
 }
 

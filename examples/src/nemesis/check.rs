@@ -1,0 +1,118 @@
+//! The checker: what clients were told, held against what nodes have. A pure function.
+
+mod appends;
+mod lists;
+mod reads;
+#[cfg(test)]
+mod tests;
+
+use self::lists::Lists;
+use super::history::History;
+use super::losses::LossReports;
+
+/// Of each kind of finding this many are told in words; all are counted.
+const EXAMPLES: usize = 5;
+
+/// What is wrong, counted in appends or reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Wrong {
+    /// Acknowledged, gone, and nobody said so.
+    LostUnreported,
+    /// There more than once.
+    Duplicated,
+    /// A read that missed what its node had been told is done, or what its client had seen before.
+    StaleRead,
+    /// There, or seen, although it was refused as certainly not applied.
+    RefusedApplied,
+    /// There, or seen, although nobody appended it.
+    Invented,
+    /// Of several appends that are one, some are there and some are not.
+    Torn,
+    /// Not in the order of the acknowledgements of one client; seen in another order than stored; or appended by a
+    /// transaction to another list than it had read.
+    Disordered,
+    /// Two nodes differ in the end.
+    Differing,
+    /// An operation that ended in a panic, or did not end.
+    Broken,
+}
+
+impl Wrong {
+    /// All, in the order of reporting.
+    pub(super) const ALL: [Self; 9] = [
+        Self::LostUnreported,
+        Self::Duplicated,
+        Self::StaleRead,
+        Self::RefusedApplied,
+        Self::Invented,
+        Self::Torn,
+        Self::Disordered,
+        Self::Differing,
+        Self::Broken,
+    ];
+
+    /// Its line in the summary.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::LostUnreported => "lost_unreported",
+            Self::Duplicated => "duplicated",
+            Self::StaleRead => "stale_reads",
+            Self::RefusedApplied => "refused_applied",
+            Self::Invented => "invented",
+            Self::Torn => "torn",
+            Self::Disordered => "disordered",
+            Self::Differing => "nodes_differing",
+            Self::Broken => "panics_and_hangs",
+        }
+    }
+}
+
+/// What the checker has found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Verdict {
+    counts: [u64; Wrong::ALL.len()],
+    /// Acknowledged appends that are gone, which was reported.
+    pub(super) lost_reported: u64,
+    /// In words, the first few of each kind.
+    pub(super) examples: Vec<String>,
+}
+
+impl Verdict {
+    /// How often this was found.
+    pub(super) fn count(&self, wrong: Wrong) -> u64 {
+        self.counts[wrong as usize]
+    }
+
+    /// Whether every promise was kept.
+    pub(super) fn is_good(&self) -> bool {
+        self.counts.iter().all(|count| *count == 0)
+    }
+
+    fn find(&mut self, wrong: Wrong, example: impl FnOnce() -> String) {
+        let count = &mut self.counts[wrong as usize];
+        *count += 1;
+        if *count <= EXAMPLES as u64 {
+            self.examples.push(format!("{}: {}", wrong.name(), example()));
+        }
+    }
+}
+
+/// Judges a history.
+pub(super) fn check(history: &History, losses: &dyn LossReports) -> Verdict {
+    let mut verdict = Verdict::default();
+    let Some(((first, rows), others)) = history.finals.split_first() else { return verdict };
+    for (name, other) in others.iter().filter(|(_, other)| other != rows) {
+        let at = rows
+            .iter()
+            .zip(other)
+            .position(|(one, other)| one != other)
+            .unwrap_or(rows.len().min(other.len()));
+        verdict.find(Wrong::Differing, || {
+            format!("{first} has {} rows, {name} {}; they part at {at}", rows.len(), other.len())
+        });
+    }
+    let lists = Lists::of(rows);
+    appends::check(&mut verdict, history, &lists, losses);
+    reads::check(&mut verdict, history, &lists);
+    verdict
+}

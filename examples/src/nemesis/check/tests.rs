@@ -1,0 +1,216 @@
+//! Faulty histories, one of each kind: the checker must find what is wrong and nothing else.
+
+use super::*;
+use crate::nemesis::history::{Moment, Op, Outcome, Record, Row, Takeover, Value};
+use crate::nemesis::losses::{Inflicted, InflictedLosses};
+
+const KEY: i64 = 1;
+
+fn done(seen: &[Value]) -> Outcome {
+    Outcome::Done { seen: seen.to_vec(), txid: 10 }
+}
+
+fn refused() -> Outcome {
+    Outcome::Refused { why: String::new() }
+}
+
+fn unknown() -> Outcome {
+    Outcome::Unknown { why: String::new() }
+}
+
+fn append(value: Value) -> Op {
+    Op::Append { key: KEY, value }
+}
+
+/// Client 0 on node 0; each operation takes 5 of its ten moments.
+fn records(ops: Vec<(Op, Outcome)>) -> Vec<Record> {
+    let record = |(at, (op, outcome)): (usize, _)| {
+        let invoked = 10 * at as Moment;
+        Record { client: 0, node: 0, incarnation: 1, invoked, completed: invoked + 5, op, outcome }
+    };
+    ops.into_iter().enumerate().map(record).collect()
+}
+
+fn rows(values: &[Value]) -> Vec<Row> {
+    values.iter().map(|value| Row { key: KEY, value: *value, seen: None }).collect()
+}
+
+fn history(ops: Vec<(Op, Outcome)>, values: &[Value]) -> History {
+    let finals = vec![("a".to_owned(), rows(values)), ("b".to_owned(), rows(values))];
+    History { records: records(ops), takeovers: Vec::new(), finals }
+}
+
+fn found(history: &History) -> Vec<(Wrong, u64)> {
+    found_with(history, &InflictedLosses::default())
+}
+
+fn found_with(history: &History, losses: &InflictedLosses) -> Vec<(Wrong, u64)> {
+    let verdict = check(history, losses);
+    let counts = Wrong::ALL.into_iter().map(|wrong| (wrong, verdict.count(wrong)));
+    counts.filter(|(_, count)| *count > 0).collect()
+}
+
+#[test]
+fn a_history_as_it_should_be_is_not_faulted() {
+    let ops = vec![
+        (append(1), done(&[])),
+        (append(2), refused()),
+        (append(3), unknown()),
+        (append(4), unknown()),
+        (Op::Read { key: KEY }, done(&[1, 3])),
+        (Op::Batch { items: vec![(KEY, 5), (KEY, 6)] }, done(&[])),
+        (Op::Read { key: KEY }, done(&[1, 3, 5, 6])),
+    ];
+    assert_eq!(found(&history(ops, &[1, 3, 5, 6])), []);
+}
+
+#[test]
+fn an_acknowledged_append_that_is_gone_is_lost() {
+    let history = history(vec![(append(1), done(&[])), (append(2), done(&[]))], &[1]);
+    assert_eq!(found(&history), [(Wrong::LostUnreported, 1)]);
+}
+
+#[test]
+fn a_reported_loss_is_no_fault_and_is_counted() {
+    let history = history(vec![(append(1), done(&[])), (append(2), done(&[]))], &[1]);
+    let losses = InflictedLosses(vec![Inflicted { began: 20, until: 30, kept: 9, node: None }]);
+    assert_eq!(found_with(&history, &losses), []);
+    assert_eq!(check(&history, &losses).lost_reported, 1);
+}
+
+#[test]
+fn an_append_that_is_there_twice_is_duplicated_whatever_its_client_was_told() {
+    for outcome in [done(&[]), unknown()] {
+        assert_eq!(found(&history(vec![(append(1), outcome)], &[1, 1])), [(Wrong::Duplicated, 1)]);
+    }
+}
+
+#[test]
+fn a_duplicate_that_only_a_read_has_seen_is_one_too() {
+    let ops = vec![(append(1), unknown()), (Op::Read { key: KEY }, done(&[1, 1]))];
+    assert_eq!(found(&history(ops, &[])), [(Wrong::Duplicated, 1)]);
+}
+
+#[test]
+fn a_duplicate_is_counted_once_however_many_reads_see_it() {
+    let read = || (Op::Read { key: KEY }, done(&[1, 1]));
+    let transaction = Op::ReadThenAppend { key: KEY, value: 2, patient: false };
+    let ops = vec![(append(1), unknown()), read(), read(), (transaction, done(&[1, 1]))];
+    let mut history = history(ops, &[1, 1, 2]);
+    for (_, rows) in &mut history.finals {
+        rows[2].seen = Some(2);
+    }
+    assert_eq!(found(&history), [(Wrong::Duplicated, 1)]);
+}
+
+#[test]
+fn a_refused_append_must_not_be_there_or_be_seen() {
+    assert_eq!(found(&history(vec![(append(1), refused())], &[1])), [(Wrong::RefusedApplied, 1)]);
+    let ops = vec![(append(1), refused()), (Op::Read { key: KEY }, done(&[1]))];
+    assert_eq!(found(&history(ops, &[])), [(Wrong::RefusedApplied, 1)]);
+}
+
+#[test]
+fn what_nobody_appended_is_invented() {
+    assert_eq!(found(&history(Vec::new(), &[7])), [(Wrong::Invented, 1)]);
+    let ops = vec![(Op::Read { key: KEY }, done(&[7]))];
+    assert_eq!(found(&history(ops, &[])), [(Wrong::Invented, 1)]);
+}
+
+#[test]
+fn a_batch_of_which_a_part_is_there_is_torn() {
+    let batch = Op::Batch { items: vec![(KEY, 1), (KEY, 2)] };
+    assert_eq!(found(&history(vec![(batch, unknown())], &[1])), [(Wrong::Torn, 1)]);
+}
+
+#[test]
+fn a_read_that_misses_what_its_client_wrote_is_stale() {
+    let ops = vec![(append(1), done(&[])), (Op::Read { key: KEY }, done(&[]))];
+    assert_eq!(found(&history(ops, &[1])), [(Wrong::StaleRead, 1)]);
+}
+
+#[test]
+fn a_read_that_misses_what_another_client_of_the_process_wrote_is_stale() {
+    let mut history = history(vec![(append(1), done(&[])), (Op::Read { key: KEY }, done(&[]))], &[1]);
+    history.records[1].client = 1;
+    assert_eq!(found(&history), [(Wrong::StaleRead, 1)]);
+    history.records[1].invoked = 4;
+    assert_eq!(found(&history), [], "it began before that was acknowledged");
+    history.records[1].invoked = 10;
+    history.records[1].incarnation = 2;
+    assert_eq!(found(&history), [], "another process knows nothing of it");
+}
+
+#[test]
+fn a_read_that_goes_back_behind_an_earlier_one_is_stale() {
+    let ops = vec![
+        (append(1), unknown()),
+        (Op::Read { key: KEY }, done(&[1])),
+        (Op::Read { key: KEY }, done(&[])),
+        (Op::Read { key: KEY }, done(&[])),
+    ];
+    assert_eq!(found(&history(ops, &[1])), [(Wrong::StaleRead, 2)]);
+}
+
+#[test]
+fn what_a_failover_took_away_need_not_be_seen_again() {
+    let ops = vec![
+        (append(1), unknown()),
+        (Op::Read { key: KEY }, done(&[1])),
+        (append(2), done(&[])),
+        (Op::Read { key: KEY }, done(&[2])),
+    ];
+    assert_eq!(found(&history(ops, &[2])), []);
+}
+
+#[test]
+fn what_was_under_way_in_a_failover_may_be_seen_lost_and_applied_behind_others() {
+    let ops = vec![(append(1), done(&[])), (append(2), done(&[])), (Op::Read { key: KEY }, done(&[2, 1]))];
+    let mut history = history(ops, &[2, 1]);
+    let mut early = history.records[2].clone();
+    (early.client, early.invoked, early.completed) = (1, 1, 2);
+    early.outcome = done(&[1]);
+    history.records.push(early);
+    history.records[1].client = 2;
+    assert_eq!(found(&history), [(Wrong::Disordered, 1)]);
+    history.takeovers.push(Takeover { began: 3, ended: 4 });
+    assert_eq!(found(&history), []);
+}
+
+#[test]
+fn a_list_seen_in_another_order_or_with_a_gap_is_disordered() {
+    let appends = || vec![(append(1), unknown()), (append(2), unknown()), (append(3), unknown())];
+    for seen in [&[2, 1][..], &[1, 3], &[2]] {
+        let ops = appends().into_iter().chain([(Op::Read { key: KEY }, done(seen))]).collect();
+        assert_eq!(found(&history(ops, &[1, 2, 3])), [(Wrong::Disordered, 1)], "{seen:?}");
+    }
+}
+
+#[test]
+fn acknowledged_appends_of_one_client_stay_in_order() {
+    let history = history(vec![(append(1), done(&[])), (append(2), done(&[]))], &[2, 1]);
+    assert_eq!(found(&history), [(Wrong::Disordered, 1)]);
+}
+
+#[test]
+fn a_transaction_appends_to_what_it_has_read() {
+    let op = Op::ReadThenAppend { key: KEY, value: 2, patient: false };
+    let mut history = history(vec![(append(1), unknown()), (op, done(&[]))], &[1, 2]);
+    for (_, rows) in &mut history.finals {
+        rows[1].seen = Some(0);
+    }
+    assert_eq!(found(&history), [(Wrong::Disordered, 1)]);
+}
+
+#[test]
+fn nodes_that_differ_are_found() {
+    let mut history = history(vec![(append(1), done(&[]))], &[1]);
+    history.finals[1].1.clear();
+    assert_eq!(found(&history), [(Wrong::Differing, 1)]);
+}
+
+#[test]
+fn panics_and_hangs_are_found() {
+    let panic = Outcome::Unknown { why: "PANIC: 500".into() };
+    assert_eq!(found(&history(vec![(append(1), panic)], &[])), [(Wrong::Broken, 1)]);
+}

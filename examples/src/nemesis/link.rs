@@ -1,0 +1,117 @@
+//! The network between an application and the primary's server: a relay on loopback that can be cut, slowed and broken.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::{Problem, process};
+
+/// How one direction of a link treats what is on its way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Flow {
+    /// Nothing arrives, nothing is closed. What was held back arrives later.
+    pub(super) held: bool,
+    /// Everything arrives this much later.
+    pub(super) delay: Duration,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct State {
+    /// Where the server listens. It changes when its process is started again.
+    target: Option<SocketAddr>,
+    requests: Flow,
+    replies: Flow,
+    /// Connections of an earlier generation are broken.
+    generation: u64,
+}
+
+/// The link to one node's server. It stays when the node's process goes.
+pub(super) struct Link {
+    address: SocketAddr,
+    state: watch::Sender<State>,
+}
+
+impl Link {
+    /// Listens on a free port. Must be called within a runtime, which then carries the traffic.
+    pub(super) async fn open() -> Result<Self, Problem> {
+        let listener = process::free_port().await?;
+        let (state, states) = watch::channel(State::default());
+        let address = listener.local_addr()?;
+        tokio::spawn(accept(listener, states));
+        Ok(Self { address, state })
+    }
+
+    /// Under which address the other nodes reach this one.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where the server is now. Connections to where it was break.
+    pub(super) fn lead_to(&self, target: SocketAddr) {
+        self.state.send_modify(|state| {
+            state.target = Some(target);
+            state.generation += 1;
+        });
+    }
+
+    /// How requests and answers travel from now on.
+    pub(super) fn set(&self, requests: Flow, replies: Flow) {
+        self.state.send_modify(|state| (state.requests, state.replies) = (requests, replies));
+    }
+
+    /// Breaks all connections. New ones work.
+    pub(super) fn sever(&self) {
+        self.state.send_modify(|state| state.generation += 1);
+    }
+}
+
+async fn accept(listener: TcpListener, states: watch::Receiver<State>) {
+    while let Ok((from, _)) = listener.accept().await {
+        tokio::spawn(relay(from, states.clone()));
+    }
+}
+
+/// Carries one connection until either end, or the link, breaks it.
+async fn relay(from: TcpStream, states: watch::Receiver<State>) {
+    let State { target: Some(target), generation, .. } = *states.borrow() else { return };
+    let Ok(to) = TcpStream::connect(target).await else { return };
+    // A relay should cost as little as it can; without this it is only slower.
+    let _ = (from.set_nodelay(true), to.set_nodelay(true));
+    let (from_read, from_write) = from.into_split();
+    let (to_read, to_write) = to.into_split();
+    let mut broken = states.clone();
+    tokio::select! {
+        // A link that breaks while it is let go of loses what it held.
+        biased;
+        _ = broken.wait_for(|state| state.generation != generation) => {}
+        _ = carry(from_read, to_write, states.clone(), |state| state.requests) => {}
+        _ = carry(to_read, from_write, states, |state| state.replies) => {}
+    }
+}
+
+async fn carry(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut states: watch::Receiver<State>,
+    flow: impl Fn(&State) -> Flow,
+) -> std::io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let count = from.read(&mut buffer).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        let delay = flow(&states.borrow()).delay;
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        if states.wait_for(|state| !flow(state).held).await.is_err() {
+            return Ok(());
+        }
+        to.write_all(&buffer[..count]).await?;
+    }
+}

@@ -1,0 +1,229 @@
+//! Which faults come when. The seed alone decides.
+
+use std::fmt;
+use std::ops::Range;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+/// The load runs undisturbed for this long first.
+const CALM: Duration = Duration::from_millis(500);
+/// Then answers are lost, whatever else happens: no run is without outcomes that are unknown.
+const FIRST: Step = Step { at: CALM, lasts: Duration::from_millis(600), fault: Fault::CutReplies };
+
+/// Whom a fault meets. Who is the primary then follows from the faults before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    Primary,
+    /// One of the two others.
+    Replica(usize),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Primary => f.write_str("the primary"),
+            Self::Replica(which) => write!(f, "replica {which}"),
+        }
+    }
+}
+
+/// Something that goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// `kill -9` of the process; in the end it is started again. With an heir, that replica becomes the primary at once
+    /// with what it has; without, a killed primary comes back as the primary.
+    Kill { node: Target, heir: Option<usize> },
+    /// SIGSTOP, and SIGCONT in the end. With an heir, that replica becomes the primary meanwhile, and the old one does not
+    /// hear of it until `late` after it wakes.
+    Pause { node: Target, heir: Option<usize>, late: Duration },
+    /// A failover in good order, with everything.
+    Promote { heir: usize },
+    /// A failover that loses the last transactions.
+    LoseTail { heir: usize, lost: u64 },
+    /// Nobody is primary for a while; then the heir is, if it has not died of that.
+    LoseRole { heir: Target },
+    /// A commit that SQLite calls done and LiteFS does not take; LiteFS dies of it.
+    DropCommit,
+    /// Replication to a replica is held back.
+    Stall { replica: usize },
+    /// Replication to a replica is late.
+    Delay { replica: usize, by: Duration },
+    /// Nothing is replicated between a replica and the primary, in either direction.
+    Cut { replica: usize },
+    /// Every commit takes longer.
+    SlowDisk { by: Duration },
+    /// Forwarded requests to the primary do not arrive.
+    CutRequests,
+    /// Forwarded requests arrive, their answers do not; then the connections break, and the answers are lost.
+    CutReplies,
+    /// Requests and answers are late.
+    SlowLink { by: Duration },
+    /// All connections to the primary's server break.
+    BreakLink,
+    /// A node hears nothing more from its own LiteFS's event stream.
+    DeafEvents { node: Target },
+}
+
+/// A fault with its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Step {
+    /// When it begins, from the start of the run.
+    pub(super) at: Duration,
+    pub(super) lasts: Duration,
+    pub(super) fault: Fault,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:7.3} s  for {:4} ms  ", self.at.as_secs_f64(), self.lasts.as_millis())?;
+        match self.fault {
+            Fault::Kill { node, heir: None } => write!(f, "kill {node}"),
+            Fault::Kill { node, heir: Some(heir) } => write!(f, "kill {node}, replica {heir} takes over"),
+            Fault::Pause { node, heir: None, .. } => write!(f, "freeze {node}"),
+            Fault::Pause { node, heir: Some(heir), late } => {
+                write!(f, "freeze {node}, replica {heir} takes over, told {} ms late", late.as_millis())
+            }
+            Fault::Promote { heir } => write!(f, "promote replica {heir}"),
+            Fault::LoseTail { heir, lost } => {
+                write!(f, "promote replica {heir}, losing {lost} transactions")
+            }
+            Fault::LoseRole { heir } => write!(f, "no primary, then {heir} again"),
+            Fault::DropCommit => f.write_str("drop a commit"),
+            Fault::Stall { replica } => write!(f, "stall replication to replica {replica}"),
+            Fault::Delay { replica, by } => {
+                write!(f, "delay replication to replica {replica} by {} ms", by.as_millis())
+            }
+            Fault::Cut { replica } => write!(f, "cut replication between the primary and replica {replica}"),
+            Fault::SlowDisk { by } => write!(f, "commits take {} ms longer", by.as_millis()),
+            Fault::CutRequests => f.write_str("cut requests to the primary"),
+            Fault::CutReplies => f.write_str("cut the primary's answers"),
+            Fault::SlowLink { by } => write!(f, "requests and answers {} ms late", by.as_millis()),
+            Fault::BreakLink => f.write_str("break connections to the primary"),
+            Fault::DeafEvents { node } => write!(f, "no events for {node}"),
+        }
+    }
+}
+
+/// The faults of a run, in the order in which they begin.
+///
+/// Two lanes run beside each other: changes of role and deaths of processes, one after the other; and trouble with links,
+/// replication and disks, which overlaps with them.
+pub(super) fn schedule(seed: u64, length: Duration) -> Vec<Step> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut steps = vec![FIRST];
+    let from = FIRST.at + FIRST.lasts + CALM;
+    steps.extend(lane(&mut rng, from..length, 300..1_200, |rng| {
+        let lasts = rng.random_range(200..1_200);
+        (role_fault(rng), lasts)
+    }));
+    steps.extend(lane(&mut rng, from..length, 100..900, |rng| {
+        let lasts = rng.random_range(100..1_200);
+        (link_fault(rng), lasts)
+    }));
+    steps.sort_by_key(|step| step.at);
+    steps
+}
+
+fn lane(
+    rng: &mut StdRng,
+    time: Range<Duration>,
+    pause_ms: Range<u64>,
+    fault: impl Fn(&mut StdRng) -> (Fault, u64),
+) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut at = time.start;
+    while at < time.end {
+        let (fault, lasts) = fault(rng);
+        let lasts = Duration::from_millis(lasts);
+        steps.push(Step { at, lasts, fault });
+        at += lasts + Duration::from_millis(rng.random_range(pause_ms.clone()));
+    }
+    steps
+}
+
+fn role_fault(rng: &mut StdRng) -> Fault {
+    let heir = rng.random_range(0..2);
+    match rng.random_range(0..100) {
+        0..20 => Fault::Kill { node: Target::Primary, heir: Some(heir) },
+        20..28 => Fault::Kill { node: Target::Primary, heir: None },
+        28..36 => Fault::Kill { node: Target::Replica(heir), heir: None },
+        36..46 => {
+            let late = Duration::from_millis(rng.random_range(0..100));
+            Fault::Pause { node: Target::Primary, heir: Some(heir), late }
+        }
+        46..56 => {
+            let node = if rng.random_bool(0.5) { Target::Primary } else { Target::Replica(heir) };
+            Fault::Pause { node, heir: None, late: Duration::ZERO }
+        }
+        56..71 => Fault::Promote { heir },
+        71..84 => Fault::LoseTail { heir, lost: rng.random_range(1..6) },
+        84..92 => {
+            let same = rng.random_bool(0.4);
+            Fault::LoseRole { heir: if same { Target::Primary } else { Target::Replica(heir) } }
+        }
+        _ => Fault::DropCommit,
+    }
+}
+
+fn link_fault(rng: &mut StdRng) -> Fault {
+    let replica = rng.random_range(0..2);
+    let mut by = |most| Duration::from_millis(rng.random_range(1..most));
+    let (delay, slow, disk) = (by(150), by(40), by(15));
+    match rng.random_range(0..100) {
+        0..14 => Fault::Stall { replica },
+        14..34 => Fault::Delay { replica, by: delay },
+        34..44 => Fault::Cut { replica },
+        44..54 => Fault::SlowDisk { by: disk },
+        54..62 => Fault::CutRequests,
+        62..74 => Fault::CutReplies,
+        74..82 => Fault::SlowLink { by: slow },
+        82..92 => Fault::BreakLink,
+        _ => {
+            let node = if rng.random_bool(0.5) { Target::Primary } else { Target::Replica(replica) };
+            Fault::DeafEvents { node }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LENGTH: Duration = Duration::from_secs(600);
+
+    #[test]
+    fn a_seed_always_gives_the_same_schedule_and_another_seed_another() {
+        assert_eq!(schedule(7, LENGTH), schedule(7, LENGTH));
+        assert_ne!(schedule(7, LENGTH), schedule(8, LENGTH));
+    }
+
+    #[test]
+    fn a_long_run_meets_every_kind_of_fault() {
+        let mut kinds: Vec<_> =
+            schedule(1, LENGTH).iter().map(|step| std::mem::discriminant(&step.fault)).collect();
+        let mut different = Vec::new();
+        kinds.retain(|kind| {
+            let new = !different.contains(kind);
+            different.push(*kind);
+            new
+        });
+        assert_eq!(kinds.len(), 15);
+    }
+
+    #[test]
+    fn faults_of_roles_and_processes_do_not_overlap() {
+        let steps = schedule(3, LENGTH);
+        let roles: Vec<_> = steps.iter().filter(|step| is_role_fault(step.fault)).collect();
+        assert!(roles.windows(2).all(|pair| pair[0].at + pair[0].lasts < pair[1].at));
+    }
+
+    fn is_role_fault(fault: Fault) -> bool {
+        use Fault::{DropCommit, Kill, LoseRole, LoseTail, Pause, Promote};
+        matches!(
+            fault,
+            Kill { .. } | Pause { .. } | Promote { .. } | LoseTail { .. } | LoseRole { .. } | DropCommit
+        )
+    }
+}
