@@ -36,13 +36,23 @@ settings() {
     fi
 }
 
-# The node's process group, if it runs. An id that the system has given to somebody else since is not ours.
+# Whether a process belongs to this run. An id that the system has given to somebody else since does not.
+ours() {
+    grep -zqxF "E2E_DIR=$dir" "/proc/$1/environ" 2>/dev/null
+}
+
+# The node's process group, if anything of it is left: the application outlives a LiteFS that ended by itself.
 group() {
-    local pid
+    local pid member
     [[ -f "$pid_file" ]] || return 1
     pid="$(<"$pid_file")"
-    tr '\0' '\n' 2>/dev/null <"/proc/$pid/environ" | grep -qxF "E2E_DIR=$dir" || return 1
-    echo "$pid"
+    for member in $(pgrep -g "$pid" || true); do
+        if ours "$member"; then
+            echo "$pid"
+            return 0
+        fi
+    done
+    return 1
 }
 
 ended() {
@@ -62,7 +72,15 @@ unmounted() {
 }
 
 start() {
-    group >/dev/null && return 0
+    local pid
+    if pid="$(group)"; then
+        if ours "$pid"; then
+            return 0
+        fi
+        # LiteFS is gone; in a container the application would be, too.
+        echo "the LiteFS of $node had ended by itself" >&2
+        finish "$pid"
+    fi
     unmounted
     mkdir -p "$dir/$node/mount" "$dir/$node/data"
     settings
@@ -91,8 +109,14 @@ case "$verb" in
     start) start ;;
     stop) stop ;;
     kill)
-        pid="$(group)" && finish "$pid"
-        unmounted
+        if ! pid="$(group)"; then
+            unmounted
+        elif [[ "${E2E_KILL:-node}" = litefs ]]; then
+            kill -KILL "$pid"
+        else
+            finish "$pid"
+            unmounted
+        fi
         ;;
     promote) curl -fsS -X POST "http://127.0.0.1:$litefs_port/promote" ;;
     migrate)

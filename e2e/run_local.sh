@@ -5,6 +5,8 @@
 #   CONSUL_URL  a Consul, such as http://127.0.0.1:8500; without it the lease is static and the scenarios that need a
 #               failover are reported as skipped
 #   E2E_PORT_BASE  the first of seven ports on 127.0.0.1; default 27100
+#   E2E_KILL    what a killed node loses: `node` (default), LiteFS and the application at once; or `litefs`, and the
+#               application lives on over a dead mount until the node is started again
 #   E2E_KEEP_LOGS  a directory that gets the nodes' logs
 #
 # Arguments go to the scenario runner (`--only E1,E3`, `--help`). Exits 77 where a prerequisite is missing, 0 only if no
@@ -21,7 +23,7 @@ LITEFS_BIN="$(command -v "${LITEFS_BIN:-litefs}" || true)"
 [[ -n "$LITEFS_BIN" ]] || missing "there is no litefs: put it on PATH or set LITEFS_BIN"
 command -v fusermount3 >/dev/null || missing "there is no fusermount3 (Debian: package fuse3)"
 [[ -c /dev/fuse && -r /dev/fuse && -w /dev/fuse ]] || missing "/dev/fuse is missing or not for this user"
-for tool in cargo curl setsid; do
+for tool in cargo curl pgrep setsid; do
     command -v "$tool" >/dev/null || missing "there is no $tool"
 done
 if [[ -n "${CONSUL_URL:-}" ]]; then
@@ -57,7 +59,7 @@ clean_up() {
     local status=$?
     trap - EXIT
     for node in node-a node-b; do
-        e2e/control_local.sh kill "$node" || true
+        E2E_KILL=node e2e/control_local.sh kill "$node" || true
     done
     if [[ -n "$upstream" ]]; then
         kill "$upstream" 2>/dev/null || true

@@ -28,8 +28,8 @@ const END: Duration = Duration::from_secs(180);
 #[derive(Debug, Default)]
 pub(crate) struct Experience {
     pub(crate) attempts: Vec<Attempt>,
-    /// Reads that failed.
-    pub(crate) failed_reads: Vec<String>,
+    /// Reads that failed: on which node, and why.
+    pub(crate) failed_reads: Vec<(String, String)>,
     /// Reads that did not show what the same node had just acknowledged.
     pub(crate) unseen: Vec<String>,
     pub(crate) reads: u64,
@@ -50,7 +50,9 @@ impl Experience {
         let few = |lines: &mut dyn Iterator<Item = &String>| {
             lines.take(EXAMPLES).map(|line| format!("\n  {line}")).collect::<String>()
         };
-        few(&mut self.unseen.iter()) + &few(&mut writes.into_iter()) + &few(&mut self.failed_reads.iter())
+        few(&mut self.unseen.iter())
+            + &few(&mut writes.into_iter())
+            + &few(&mut self.failed_reads.iter().map(|(_, why)| why))
     }
 }
 
@@ -196,7 +198,7 @@ impl Writer {
             Ok(None) => {
                 seen.unseen.push(format!("{name} acknowledged {:?} and does not show it", row.new.client_key))
             }
-            Err(error) => seen.failed_reads.push(error.to_string()),
+            Err(error) => seen.failed_reads.push((name.to_owned(), error.to_string())),
         }
     }
 }
@@ -206,7 +208,7 @@ async fn read(node: Node, shared: Arc<Shared>) -> Experience {
     while shared.goes_on() {
         seen.reads += 1;
         if let Err(error) = node.glance().await {
-            seen.failed_reads.push(error.to_string());
+            seen.failed_reads.push((node.name().to_owned(), error.to_string()));
         }
         tokio::time::sleep(BETWEEN_READS).await;
     }

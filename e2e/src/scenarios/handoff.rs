@@ -22,7 +22,8 @@ pub(super) async fn under_load(cluster: &Cluster, writers: u16) -> Result<String
     let load = Load::start(cluster.nodes(), &super::key("e8", 0), writers);
     let handed = hand_over_again_and_again(cluster, &mut roles, &load).await;
     let seen = load.stop().await?;
-    let longest = handed?;
+    let longest = handed
+        .map_err(|problem| format!("{problem}; {}{}", seen.reads_in_words(), seen.failures_in_words()))?;
     let judgement = Judgement::of(&seen.attempts, &cluster.same_rows().await?, None);
     let reads = seen.reads_in_words();
     let failures = seen.failures_in_words();
