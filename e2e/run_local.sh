@@ -54,17 +54,18 @@ export LITEFS_BIN RESOURCES_UPSTREAM LITEFS_RPC_SECRET
 # LiteFS expands $HOSTNAME and the like; the library reads LITEFS_*. What the user has set must not get in between.
 unset LITEFS_CONSISTENCY LITEFS_SERVE LITEFS_DATABASE
 
-upstream=""
+# What was started here, by id.
+started=()
 clean_up() {
     local status=$?
     trap - EXIT
+    for process in "${started[@]}"; do
+        kill "$process" 2>/dev/null || true
+        wait "$process" 2>/dev/null || true
+    done
     for node in node-a node-b; do
         E2E_KILL=node e2e/control_local.sh kill "$node" || true
     done
-    if [[ -n "$upstream" ]]; then
-        kill "$upstream" 2>/dev/null || true
-        wait "$upstream" 2>/dev/null || true
-    fi
     if [[ -n "${E2E_KEEP_LOGS:-}" ]]; then
         mkdir -p "$E2E_KEEP_LOGS"
         cp "$E2E_DIR"/*.log "$E2E_KEEP_LOGS" || true
@@ -87,7 +88,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 "$E2E_RESOURCES" upstream --listen "127.0.0.1:$((E2E_PORT_BASE + 6))" &
-upstream=$!
+started+=("$!")
 for node in node-a node-b; do
     e2e/control_local.sh start "$node"
 done
@@ -97,4 +98,7 @@ options=(--control e2e/control_local.sh --node "$(node node-a 0)" --node "$(node
 if [[ "$E2E_LEASE" = static ]]; then
     options+=(--no-failover "the lease is static; set CONSUL_URL")
 fi
-"$programs/litefs-e2e" "${options[@]}" "$@"
+# Beside the script, so that a signal to it is acted on at once.
+"$programs/litefs-e2e" "${options[@]}" "$@" &
+started+=("$!")
+wait "$!"

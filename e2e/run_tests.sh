@@ -29,9 +29,14 @@ compose=(docker compose --project-name "$E2E_PROJECT" --file e2e/docker-compose.
 
 cargo build --release --quiet --locked -p litefs-e2e --bin litefs-e2e
 
+runner=""
 clean_up() {
     local status=$?
     trap - EXIT
+    if [[ -n "$runner" ]]; then
+        kill "$runner" 2>/dev/null || true
+        wait "$runner" 2>/dev/null || true
+    fi
     if ((status != 0)); then
         "${compose[@]}" logs --tail 50 || true
     fi
@@ -45,6 +50,9 @@ trap 'exit 143' TERM
 "${compose[@]}" build node-a
 "${compose[@]}" up --detach --no-build
 
+# Beside the script, so that a signal to it is acted on at once.
 "${CARGO_TARGET_DIR:-target}/release/litefs-e2e" --control e2e/control_compose.sh \
     --node "node-a=http://127.0.0.1:$E2E_PORT_A,http://127.0.0.1:$E2E_LITEFS_PORT_A" \
-    --node "node-b=http://127.0.0.1:$E2E_PORT_B,http://127.0.0.1:$E2E_LITEFS_PORT_B" "$@"
+    --node "node-b=http://127.0.0.1:$E2E_PORT_B,http://127.0.0.1:$E2E_LITEFS_PORT_B" "$@" &
+runner=$!
+wait "$runner"
