@@ -4,21 +4,25 @@
 //! that ends, so has the parent, and the child follows.
 
 use std::io::{BufRead, BufReader, Lines, Read, Write};
+use std::net::SocketAddr;
 use std::process::{ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::serve::ListenerExt;
+use axum::serve::{Listener, ListenerExt};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::Problem;
 
 /// How long a child may take to end by itself before it is killed.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How long requests may go on when the process is asked to end.
+const LAST_REQUESTS: Duration = Duration::from_secs(5);
 
 /// What a child that serves HTTP says once it does.
 #[derive(Debug, Serialize, Deserialize)]
@@ -118,12 +122,35 @@ pub(crate) fn url_of(listener: &TcpListener) -> Result<String, Problem> {
 /// Serves `router` until the parent has ended.
 pub(crate) async fn serve(listener: TcpListener, router: Router) -> Result<(), Problem> {
     let ended = parent_ended();
-    let listener = listener.tap_io(|stream| {
-        // Answers are small and awaited. Without this they are only slower, so a failure is no reason to stop.
-        let _ = stream.set_nodelay(true);
-    });
     tokio::select! {
-        served = async { axum::serve(listener, router).await } => Ok(served?),
+        served = async { axum::serve(prompt(listener), router).await } => Ok(served?),
         _ = ended => Ok(()),
     }
+}
+
+/// Serves `router` until this process is asked to end (SIGTERM, SIGINT), and then for as long as requests that have
+/// begun need, at most [`LAST_REQUESTS`].
+pub(crate) async fn serve_until_asked_to_end(listener: TcpListener, router: Router) -> Result<(), Problem> {
+    let mut asked = signal(SignalKind::terminate())?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = axum::serve(prompt(listener), router).with_graceful_shutdown(async {
+        let _ = stopped.await;
+    });
+    let serving = tokio::spawn(async { serving.await });
+    tokio::select! {
+        _ = asked.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    let _ = stop.send(());
+    // Connections that are kept open without a request end with the process.
+    let _ = tokio::time::timeout(LAST_REQUESTS, serving).await;
+    Ok(())
+}
+
+/// Answers are small and awaited: they are sent at once.
+fn prompt(listener: TcpListener) -> impl Listener<Io = TcpStream, Addr = SocketAddr> {
+    listener.tap_io(|stream| {
+        // Without this they are only slower, so a failure is no reason to stop.
+        let _ = stream.set_nodelay(true);
+    })
 }

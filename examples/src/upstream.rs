@@ -20,14 +20,22 @@ type ById = Arc<HashMap<String, Resource>>;
 /// # Errors
 /// If no port can be had.
 pub(crate) fn run() -> Result<(), Problem> {
-    let by_id: ById =
-        Arc::new(airports::all()?.into_iter().map(|airport| (airport.id.clone(), airport)).collect());
-    let router = Router::new().route("/resources/{id}", get(show)).with_state(by_id);
+    let router = router()?;
     tokio::runtime::Runtime::new()?.block_on(async {
         let listener = process::free_port().await?;
         process::say(&Listening { http: process::url_of(&listener)? })?;
         process::serve(listener, router).await
     })
+}
+
+/// The one route.
+///
+/// # Errors
+/// If the data set is not what it should be.
+pub(crate) fn router() -> Result<Router, Problem> {
+    let by_id: ById =
+        Arc::new(airports::all()?.into_iter().map(|airport| (airport.id.clone(), airport)).collect());
+    Ok(Router::new().route("/resources/{id}", get(show)).with_state(by_id))
 }
 
 async fn show(State(by_id): State<ById>, Path(id): Path<String>) -> Result<Json<Resource>, StatusCode> {

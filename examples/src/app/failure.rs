@@ -10,6 +10,8 @@ use litefs_diesel::Failure;
 pub(super) enum Failed {
     #[error("there is no such resource")]
     NotFound,
+    #[error("{0} of these resources are here already")]
+    Exists(usize),
     #[error("{0}")]
     Database(#[from] DieselError),
     #[error("no connection is free: {0}")]
@@ -25,6 +27,7 @@ impl Failed {
     fn status(&self) -> StatusCode {
         match self {
             Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Exists(_) => StatusCode::CONFLICT,
             Self::Database(error) => status_of(error),
             Self::Pool(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream(_) => StatusCode::BAD_GATEWAY,

@@ -22,6 +22,7 @@ use self::failure::Failed;
 pub(crate) use self::meter::Counters;
 use self::meter::Meter;
 pub(crate) use self::resource::{Changes, NewResource, Resource};
+use self::routes::Token;
 pub(crate) use self::routes::{Page, STORED, router};
 pub(crate) use self::trips::CountTrips;
 
@@ -57,19 +58,22 @@ impl App {
         self.run(Meter::read, read).await
     }
 
-    /// Runs a write on a connection of the pool, on a thread that may block. The difference to [`read`](Self::read)
-    /// is what the meter counts it as.
-    async fn write<T: Send + 'static>(
+    /// Runs a write on a connection of the pool, on a thread that may block. Tells where the write is to be found, too.
+    async fn write<T: Send + 'static, E: Into<Failed> + Send + 'static>(
         self: &Arc<Self>,
-        write: impl FnOnce(&mut LiteFsConnection) -> QueryResult<T> + Send + 'static,
-    ) -> Result<T, Failed> {
-        self.run(Meter::write, write).await
+        write: impl FnOnce(&mut LiteFsConnection) -> Result<T, E> + Send + 'static,
+    ) -> Result<(Token, T), Failed> {
+        let litefs = self.litefs.clone();
+        let and_where = move |conn: &mut LiteFsConnection| {
+            write(conn).map_err(E::into).map(|done| (Token(litefs.token()), done))
+        };
+        self.run(Meter::write, and_where).await
     }
 
-    async fn run<T: Send + 'static>(
+    async fn run<T: Send + 'static, E: Into<Failed> + Send + 'static>(
         self: &Arc<Self>,
         count: fn(&Meter, meter::Call),
-        work: impl FnOnce(&mut LiteFsConnection) -> QueryResult<T> + Send + 'static,
+        work: impl FnOnce(&mut LiteFsConnection) -> Result<T, E> + Send + 'static,
     ) -> Result<T, Failed> {
         let app = Arc::clone(self);
         let done = tokio::task::spawn_blocking(move || {
@@ -77,7 +81,7 @@ impl App {
             let call = meter::Call::start(&app.litefs);
             let result = work(&mut conn);
             count(&app.meter, call);
-            Ok(result?)
+            result.map_err(E::into)
         });
         done.await?
     }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderName, StatusCode};
-use axum::routing::get;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponseParts, ResponseParts};
+use axum::routing::{get, post};
 use axum::{Json, Router};
-use litefs_diesel::core::Status as TrackerStatus;
+use litefs_diesel::core::{Position, Status as TrackerStatus};
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failed;
@@ -17,17 +18,35 @@ use super::{App, store};
 /// The header that says whether the row was here (`yes`) or was downloaded and inserted for this request (`no`).
 pub(crate) const STORED: HeaderName = HeaderName::from_static("x-stored");
 
+/// The header that says which position of the database has what a request wrote.
+const POSITION: HeaderName = HeaderName::from_static("x-position");
+
 const DEFAULT_LIMIT: i64 = 20;
 const MAX_LIMIT: i64 = 1_000;
 
 type Shared = State<Arc<App>>;
 type Answer<T> = Result<Json<T>, Failed>;
+type Written<T> = Result<(Token, Json<T>), Failed>;
+
+/// Where a write is to be found: goes with its answer, for whoever wants to read it on another node.
+pub(super) struct Token(pub(super) Option<Position>);
+
+impl IntoResponseParts for Token {
+    type Error = std::convert::Infallible;
+
+    fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Self::Error> {
+        let text = self.0.and_then(|position| HeaderValue::from_str(&position.to_string()).ok());
+        parts.headers_mut().extend(text.map(|text| (POSITION, text)));
+        Ok(parts)
+    }
+}
 
 /// All routes.
 pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/resources", get(list).post(create))
         .route("/resources/{id}", get(show).put(replace).patch(change).delete(delete))
+        .route("/import", post(import))
         .route("/status", get(status))
         .route("/status/forwards", get(forwards))
         .with_state(app)
@@ -37,15 +56,15 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 async fn show(
     State(app): Shared,
     Path(id): Path<String>,
-) -> Result<([(HeaderName, &'static str); 1], Json<Resource>), Failed> {
+) -> Result<(Token, [(HeaderName, &'static str); 1], Json<Resource>), Failed> {
     let wanted = id.clone();
     if let Some(found) = app.read(move |conn| store::find(conn, &wanted)).await? {
-        return Ok(([(STORED, "yes")], Json(found)));
+        return Ok((Token(None), [(STORED, "yes")], Json(found)));
     }
     let downloaded = app.download(&id).await?;
     let kept = downloaded.clone();
-    app.write(move |conn| store::keep(conn, &kept)).await?;
-    Ok(([(STORED, "no")], Json(downloaded)))
+    let (token, _) = app.write(move |conn| store::keep(conn, &kept)).await?;
+    Ok((token, [(STORED, "no")], Json(downloaded)))
 }
 
 /// The query of `GET /resources`.
@@ -71,32 +90,38 @@ async fn list(State(app): Shared, Query(page): Query<Page>) -> Answer<Vec<Resour
 async fn create(
     State(app): Shared,
     Json(new): Json<NewResource>,
-) -> Result<(StatusCode, Json<Resource>), Failed> {
-    let created = app.write(move |conn| store::create(conn, &new)).await?;
-    Ok((StatusCode::CREATED, Json(created)))
+) -> Result<(StatusCode, Token, Json<Resource>), Failed> {
+    let (token, created) = app.write(move |conn| store::create(conn, &new)).await?;
+    Ok((StatusCode::CREATED, token, Json(created)))
+}
+
+/// Many rows at once: all of them, or none.
+async fn import(State(app): Shared, Json(rows): Json<Vec<Resource>>) -> Written<usize> {
+    let (token, count) = app.write(move |conn| store::import(conn, &rows)).await?;
+    Ok((token, Json(count)))
 }
 
 async fn replace(
     State(app): Shared,
     Path(id): Path<String>,
     Json(with): Json<NewResource>,
-) -> Answer<Resource> {
-    let replaced = app.write(move |conn| store::replace(conn, &id, &with)).await?;
-    replaced.map(Json).ok_or(Failed::NotFound)
+) -> Written<Resource> {
+    let (token, replaced) = app.write(move |conn| store::replace(conn, &id, &with)).await?;
+    Ok((token, Json(replaced.ok_or(Failed::NotFound)?)))
 }
 
 async fn change(
     State(app): Shared,
     Path(id): Path<String>,
     Json(changes): Json<Changes>,
-) -> Answer<Resource> {
-    let changed = app.write(move |conn| store::change(conn, &id, &changes)).await?;
-    changed.map(Json).ok_or(Failed::NotFound)
+) -> Written<Resource> {
+    let (token, changed) = app.write(move |conn| store::change(conn, &id, &changes)).await?;
+    Ok((token, Json(changed.ok_or(Failed::NotFound)?)))
 }
 
-async fn delete(State(app): Shared, Path(id): Path<String>) -> Result<StatusCode, Failed> {
-    let deleted = app.write(move |conn| store::delete(conn, &id)).await?;
-    if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(Failed::NotFound) }
+async fn delete(State(app): Shared, Path(id): Path<String>) -> Result<(StatusCode, Token, ()), Failed> {
+    let (token, deleted) = app.write(move |conn| store::delete(conn, &id)).await?;
+    if deleted { Ok((StatusCode::NO_CONTENT, token, ())) } else { Err(Failed::NotFound) }
 }
 
 /// `GET /status`.

@@ -5,8 +5,12 @@ use diesel::prelude::*;
 use diesel::sqlite::Sqlite;
 use litefs_diesel::LiteFsConnection;
 
+use super::failure::Failed;
 use super::resource::{Changes, NewResource, Resource};
 use super::schema::{self, resources};
+
+/// How often a transaction is run while others write what it has read.
+const TRIES: usize = 10;
 
 pub(super) fn create_schema(conn: &mut LiteFsConnection) -> QueryResult<()> {
     conn.batch_execute(schema::DDL)
@@ -42,6 +46,20 @@ pub(super) fn keep(conn: &mut LiteFsConnection, resource: &Resource) -> QueryRes
 
 pub(super) fn create(conn: &mut LiteFsConnection, new: &NewResource) -> QueryResult<Resource> {
     diesel::insert_into(resources::table).values(new).returning(Resource::as_returning()).get_result(conn)
+}
+
+/// Stores all `rows` in one transaction, or none if one of them is here already.
+pub(super) fn import(conn: &mut LiteFsConnection, rows: &[Resource]) -> Result<usize, Failed> {
+    conn.transaction_with_retry(TRIES, |conn| {
+        let ids = rows.iter().map(|row| &row.id);
+        let known: i64 = resources::table.filter(resources::id.eq_any(ids)).count().get_result(conn)?;
+        if known > 0 {
+            return Err(Failed::Exists(usize::try_from(known).unwrap_or(usize::MAX)));
+        }
+        rows.iter().try_fold(0, |count, row| {
+            Ok(count + diesel::insert_into(resources::table).values(row).execute(conn)?)
+        })
+    })
 }
 
 pub(super) fn replace(
@@ -125,6 +143,15 @@ mod tests {
         assert_eq!(replace(&mut conn, &row.id, &new("three")).unwrap().unwrap().name, "three");
         assert!(delete(&mut conn, &row.id).unwrap() && !delete(&mut conn, &row.id).unwrap());
         assert_eq!(replace(&mut conn, &row.id, &new("four")).unwrap(), None);
+    }
+
+    #[test]
+    fn an_import_is_all_or_nothing() {
+        let mut conn = opened();
+        let rows = ["a", "b", "c"].map(|id| new(id).with_id(id.into()));
+        assert_eq!(import(&mut conn, &rows[..2]).unwrap(), 2);
+        assert!(matches!(import(&mut conn, &rows[1..]), Err(Failed::Exists(1))));
+        assert_eq!(list(&mut conn, None, None, 10).unwrap(), rows[..2]);
     }
 
     #[test]

@@ -6,13 +6,10 @@ use clap::Args;
 use litefs_diesel::LiteFs;
 use litefs_testkit::Node;
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
 
-use crate::Problem;
-use crate::app::{self, App, CountTrips};
+use crate::app::{self, App};
 use crate::process::{self, Listening};
+use crate::{Problem, telemetry};
 
 /// The database on both nodes.
 const DATABASE: &str = "app.db";
@@ -39,7 +36,7 @@ pub(super) struct Mounted {
 
 /// Serves until the parent process ends. The shared secret of the cluster comes in the environment.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Problem> {
-    watch();
+    telemetry::watch();
     let root = tempfile::Builder::new().prefix("two-nodes-").tempdir()?;
     let node =
         Node::builder(&arguments.name).dir(root.path().join(&arguments.name)).database(DATABASE).start()?;
@@ -58,11 +55,4 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Problem> {
         process::say(&Listening { http: process::url_of(&listener)? })?;
         process::serve(listener, app::router(app)).await
     })
-}
-
-/// Counts what leaves the node; prints warnings and worse, or what `RUST_LOG` asks for.
-fn watch() {
-    let wanted = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
-    let printed = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(wanted);
-    tracing_subscriber::registry().with(CountTrips).with(printed).init();
 }

@@ -1,0 +1,110 @@
+//! Both nodes, and waiting for what must become true.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::Problem;
+use crate::control::{Control, Verb};
+use crate::node::Node;
+use crate::wire::{Row, Status};
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How long two running nodes may take to agree on who is primary, a lease that has to expire included (Consul: twice its
+/// TTL of 10 s, and the lock delay).
+pub(crate) const SETTLE: Duration = Duration::from_secs(60);
+/// How long a replica may take to have everything, once nobody writes.
+pub(crate) const CATCH_UP: Duration = Duration::from_secs(20);
+
+/// The two nodes by their roles at one moment.
+#[derive(Debug, Clone)]
+pub(crate) struct Roles {
+    pub(crate) primary: Node,
+    pub(crate) replica: Node,
+}
+
+/// Both nodes and the power over them.
+pub(crate) struct Cluster {
+    nodes: [Node; 2],
+    control: Arc<dyn Control>,
+}
+
+impl Cluster {
+    pub(crate) fn new(nodes: [Node; 2], control: impl Control) -> Self {
+        Self { nodes, control: Arc::new(control) }
+    }
+
+    pub(crate) fn nodes(&self) -> &[Node; 2] {
+        &self.nodes
+    }
+
+    /// Has something done to a node, and waits until it is done.
+    pub(crate) async fn tell(&self, verb: Verb, node: &Node) -> Result<String, Problem> {
+        let (control, name) = (Arc::clone(&self.control), node.name().to_owned());
+        tokio::task::spawn_blocking(move || control.tell(verb, &name)).await?
+    }
+
+    /// Starts what does not run and waits until one node is primary and the other knows it.
+    pub(crate) async fn settled(&self) -> Result<Roles, Problem> {
+        for node in &self.nodes {
+            self.tell(Verb::Start, node).await?;
+        }
+        wait(SETTLE, "one node to be primary and the other its replica", async || self.roles().await).await
+    }
+
+    /// Both nodes' roles, if both agree on them: with each other and with LiteFS.
+    pub(crate) async fn roles(&self) -> Result<Option<Roles>, Problem> {
+        let [a, b] = &self.nodes;
+        let (of_a, of_b) = (a.status().await?, b.status().await?);
+        let roles = match (follows(&of_a, b), follows(&of_b, a)) {
+            (false, true) if of_a.tracker.role == "primary" => (a, b),
+            (true, false) if of_b.tracker.role == "primary" => (b, a),
+            _ => return Ok(None),
+        };
+        let (primary, replica) = roles;
+        let litefs_agrees = primary.info().await?.is_primary && !replica.info().await?.is_primary;
+        Ok(litefs_agrees.then(|| Roles { primary: primary.clone(), replica: replica.clone() }))
+    }
+
+    /// Waits until both nodes' files are at one position, and returns the rows, which must be the same.
+    pub(crate) async fn same_rows(&self) -> Result<Vec<Row>, Problem> {
+        let [a, b] = &self.nodes;
+        wait(CATCH_UP, "both nodes to have the same", async || {
+            let (of_a, of_b) = (a.status().await?, b.status().await?);
+            Ok((of_a.tracker.position.is_some() && of_a.tracker.position == of_b.tracker.position)
+                .then_some(()))
+        })
+        .await?;
+        let (of_a, of_b) = (a.rows().await?, b.rows().await?);
+        if of_a != of_b {
+            return Err(format!("one position, but {} rows and {} rows", of_a.len(), of_b.len()).into());
+        }
+        Ok(of_a)
+    }
+}
+
+fn follows(status: &Status, other: &Node) -> bool {
+    status.tracker.role == "replica" && status.tracker.primary.as_deref() == Some(other.name())
+}
+
+/// Waits until `look` has something. What it fails with on the way (a node that is not up yet) is told in the end only.
+///
+/// # Errors
+/// If `limit` passes first.
+pub(crate) async fn wait<T>(
+    limit: Duration,
+    what: &str,
+    mut look: impl AsyncFnMut() -> Result<Option<T>, Problem>,
+) -> Result<T, Problem> {
+    let until = Instant::now() + limit;
+    let mut last = String::new();
+    while Instant::now() < until {
+        match look().await {
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) => last.clear(),
+            Err(error) => last = format!(" ({error})"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Err(format!("waited {limit:?} for {what}{last}").into())
+}

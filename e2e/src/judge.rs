@@ -1,0 +1,191 @@
+//! The verdict over a load: what writers were told, held against what the nodes have in the end.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::Instant;
+
+use crate::node::Outcome;
+use crate::wire::Row;
+
+/// Details beyond this many are only counted.
+const MAX_DETAILS: usize = 8;
+
+/// One attempt to write.
+#[derive(Debug, Clone)]
+pub(crate) struct Attempt {
+    pub(crate) started: Instant,
+    pub(crate) outcome: Outcome,
+    pub(crate) write: Write,
+}
+
+/// What was to be written. Each attempt has its own key or its own number: a refused one can be looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Write {
+    /// A new row with this key.
+    Post { key: String },
+    /// A number in the row with this key. One writer sets it, to ever higher numbers.
+    Set { key: String, number: u32 },
+}
+
+/// A primary that died. LiteFS replicates asynchronously: what it had acknowledged and not shipped is lost, and no
+/// library can help it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Death {
+    /// When it was dead for certain.
+    pub(crate) dead_at: Instant,
+    /// When the other node had become the primary.
+    pub(crate) succeeded_at: Instant,
+    /// The last transaction that the other node got from it.
+    pub(crate) shipped: u64,
+}
+
+impl Death {
+    /// Whether the dead primary may have taken an acknowledged write with it.
+    fn may_have_lost(&self, started: Instant, answered: Instant, txid: Option<u64>) -> bool {
+        let by_the_dead = started <= self.dead_at && answered < self.succeeded_at;
+        by_the_dead && txid.is_none_or(|txid| txid > self.shipped)
+    }
+}
+
+/// What a write must have come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    There,
+    /// Acknowledged and not shipped.
+    AtRisk,
+    NotThere,
+    Open,
+}
+
+/// The sum.
+#[derive(Debug, Default)]
+pub(crate) struct Judgement {
+    /// Acknowledged, and to be there.
+    pub(crate) acknowledged: u64,
+    /// Acknowledged by the dead primary, but not shipped.
+    pub(crate) unshipped: u64,
+    /// Of those: gone.
+    pub(crate) lost_by_litefs: u64,
+    pub(crate) refused: u64,
+    pub(crate) unknown: u64,
+    /// Of those: there.
+    pub(crate) unknown_applied: u64,
+    /// Acknowledged and shipped, but not there. Must be 0.
+    pub(crate) lost: u64,
+    /// There more than once. Must be 0.
+    pub(crate) duplicated: u64,
+    /// Refused, but there. Must be 0.
+    pub(crate) refused_but_there: u64,
+    /// The first few of what must not be, in words.
+    pub(crate) details: Vec<String>,
+}
+
+impl Judgement {
+    /// Holds `attempts` against the `rows` that both nodes have.
+    pub(crate) fn of(attempts: &[Attempt], rows: &[Row], death: Option<&Death>) -> Self {
+        let mut judgement = Self::default();
+        let mut by_key: HashMap<&str, Vec<&Row>> = HashMap::new();
+        for row in rows {
+            by_key.entry(row.new.client_key.as_deref().unwrap_or_default()).or_default().push(row);
+        }
+        let found = |key: &str| by_key.get(key).map_or(&[][..], Vec::as_slice);
+        for attempt in attempts {
+            let expected = judgement.count(attempt, death);
+            match &attempt.write {
+                Write::Post { key } => judgement.post(key, expected, found(key).len()),
+                Write::Set { key, number } => {
+                    judgement.set(key, *number, expected, found(key).first().map(|row| row.new.latitude));
+                }
+            }
+        }
+        judgement
+    }
+
+    pub(crate) fn is_good(&self) -> bool {
+        self.lost == 0 && self.duplicated == 0 && self.refused_but_there == 0
+    }
+
+    fn count(&mut self, attempt: &Attempt, death: Option<&Death>) -> Expected {
+        let (counter, expected) = match &attempt.outcome {
+            Outcome::Acknowledged { txid, answered, .. } => {
+                match death.is_some_and(|death| death.may_have_lost(attempt.started, *answered, *txid)) {
+                    true => (&mut self.unshipped, Expected::AtRisk),
+                    false => (&mut self.acknowledged, Expected::There),
+                }
+            }
+            Outcome::Refused(_) => (&mut self.refused, Expected::NotThere),
+            Outcome::Unknown(_) => (&mut self.unknown, Expected::Open),
+        };
+        *counter += 1;
+        expected
+    }
+
+    fn post(&mut self, key: &str, expected: Expected, times: usize) {
+        if times > 1 {
+            self.duplicated += 1;
+            self.tell(format!("{key} is there {times} times"));
+        }
+        match (expected, times) {
+            (Expected::There, 0) => {
+                self.lost += 1;
+                self.tell(format!("{key} was acknowledged and is not there"));
+            }
+            (Expected::AtRisk, 0) => self.lost_by_litefs += 1,
+            (Expected::NotThere, 1..) => {
+                self.refused_but_there += 1;
+                self.tell(format!("{key} was refused and is there"));
+            }
+            (Expected::Open, 1..) => self.unknown_applied += 1,
+            _ => {}
+        }
+    }
+
+    /// A number that was written later may stand there instead, never an earlier one. `None`: the row itself is gone,
+    /// which is judged where it was posted.
+    fn set(&mut self, key: &str, number: u32, expected: Expected, found: Option<f64>) {
+        let Some(found) = found else { return };
+        let number_as_found = f64::from(number);
+        match expected {
+            Expected::There if found < number_as_found => {
+                self.lost += 1;
+                self.tell(format!("{key} was set to {number} and is {found}"));
+            }
+            Expected::AtRisk if found < number_as_found => self.lost_by_litefs += 1,
+            Expected::NotThere if found == number_as_found => {
+                self.refused_but_there += 1;
+                self.tell(format!("{key} is {found}, which was refused"));
+            }
+            Expected::Open if found == number_as_found => self.unknown_applied += 1,
+            _ => {}
+        }
+    }
+
+    fn tell(&mut self, detail: String) {
+        if self.details.len() < MAX_DETAILS {
+            self.details.push(detail);
+        }
+    }
+}
+
+impl fmt::Display for Judgement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} acknowledged: {} lost, {} duplicated; {} refused: {} there; {} unknown: {} there; {} acknowledged but not \
+             shipped by a primary that died: {} lost by LiteFS",
+            self.acknowledged,
+            self.lost,
+            self.duplicated,
+            self.refused,
+            self.refused_but_there,
+            self.unknown,
+            self.unknown_applied,
+            self.unshipped,
+            self.lost_by_litefs
+        )?;
+        self.details.iter().try_for_each(|detail| write!(f, "\n  {detail}"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,216 @@
+//! Writers and readers on both nodes, and what they were told.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
+use tokio::task::JoinSet;
+
+use crate::Problem;
+use crate::cluster::wait;
+use crate::judge::{Attempt, Write};
+use crate::node::{Node, Outcome};
+use crate::wire::{New, Row};
+
+/// After a failure, before the next try. A writer that is refused tries something else, not the same again.
+const AFTER_FAILURE: Duration = Duration::from_millis(50);
+/// Between two reads of a reader: tight readers would hold replication up.
+const BETWEEN_READS: Duration = Duration::from_millis(10);
+/// Every so many writes one sets the writer's own number instead of adding a row.
+const SET_EVERY: u32 = 4;
+/// Failures of each kind that are printed.
+const EXAMPLES: usize = 3;
+/// No writer goes on for longer, whatever happens to the scenario.
+const END: Duration = Duration::from_secs(180);
+
+/// What the writers and readers of a load saw.
+#[derive(Debug, Default)]
+pub(crate) struct Experience {
+    pub(crate) attempts: Vec<Attempt>,
+    /// Reads that failed: on which node, and why.
+    pub(crate) failed_reads: Vec<(String, String)>,
+    /// Reads that did not show what the same node had just acknowledged.
+    pub(crate) unseen: Vec<String>,
+    pub(crate) reads: u64,
+}
+
+impl Experience {
+    pub(crate) fn reads_in_words(&self) -> String {
+        let (failed, unseen) = (self.failed_reads.len(), self.unseen.len());
+        format!("{} reads: {failed} failed, {unseen} without what was acknowledged there", self.reads)
+    }
+
+    /// The first few of what failed, one per line.
+    pub(crate) fn failures_in_words(&self) -> String {
+        let writes = self.attempts.iter().filter_map(|attempt| match &attempt.outcome {
+            Outcome::Acknowledged { .. } => None,
+            Outcome::Refused(why) | Outcome::Unknown(why) => Some(why),
+        });
+        let few = |lines: &mut dyn Iterator<Item = &String>| {
+            lines.take(EXAMPLES).map(|line| format!("\n  {line}")).collect::<String>()
+        };
+        few(&mut self.unseen.iter())
+            + &few(&mut writes.into_iter())
+            + &few(&mut self.failed_reads.iter().map(|(_, why)| why))
+    }
+}
+
+/// Holds the writers back for as long as it lives. None has a request under way.
+pub(crate) struct Quiet(#[expect(dead_code, reason = "held for its drop")] OwnedRwLockWriteGuard<()>);
+
+/// A running load.
+pub(crate) struct Load {
+    shared: Arc<Shared>,
+    tasks: JoinSet<Experience>,
+}
+
+struct Shared {
+    stop: AtomicBool,
+    until: Instant,
+    gate: Arc<RwLock<()>>,
+    /// Acknowledged writes, by node.
+    acknowledged: [AtomicU64; 2],
+}
+
+impl Shared {
+    fn goes_on(&self) -> bool {
+        !self.stop.load(Ordering::Relaxed) && Instant::now() < self.until
+    }
+}
+
+impl Load {
+    /// Starts `writers` writers and one reader per node. `name` makes the keys of this load its own.
+    pub(crate) fn start(nodes: &[Node; 2], name: &str, writers: u16) -> Self {
+        let shared = Arc::new(Shared {
+            stop: AtomicBool::new(false),
+            until: Instant::now() + END,
+            gate: Arc::default(),
+            acknowledged: Default::default(),
+        });
+        let mut tasks = JoinSet::new();
+        for (index, node) in nodes.iter().enumerate() {
+            for number in 0..writers {
+                let name = format!("{name}-{}-{number}", node.name());
+                let writer = Writer {
+                    node: node.clone(),
+                    index,
+                    name,
+                    shared: Arc::clone(&shared),
+                    done: 0,
+                    own: None,
+                };
+                tasks.spawn(writer.run());
+            }
+            tasks.spawn(read(node.clone(), Arc::clone(&shared)));
+        }
+        Self { shared, tasks }
+    }
+
+    /// Waits until a node has acknowledged `more` writes from now on.
+    pub(crate) async fn wait_for(&self, node: usize, more: u64, limit: Duration) -> Result<(), Problem> {
+        let so_far = || self.shared.acknowledged[node].load(Ordering::Relaxed);
+        let wanted = so_far() + more;
+        let what = format!("node {} to acknowledge {more} more writes", node + 1);
+        wait(limit, &what, async || Ok((so_far() >= wanted).then_some(()))).await
+    }
+
+    /// Waits for the writes that are under way and holds the next ones back. Readers go on.
+    pub(crate) async fn quiet(&self) -> Quiet {
+        Quiet(Arc::clone(&self.shared.gate).write_owned().await)
+    }
+
+    /// Ends it.
+    pub(crate) async fn stop(mut self) -> Result<Experience, Problem> {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        let mut all = Experience::default();
+        while let Some(one) = self.tasks.join_next().await {
+            let one = one?;
+            all.attempts.extend(one.attempts);
+            all.failed_reads.extend(one.failed_reads);
+            all.unseen.extend(one.unseen);
+            all.reads += one.reads;
+        }
+        Ok(all)
+    }
+}
+
+struct Writer {
+    node: Node,
+    index: usize,
+    name: String,
+    shared: Arc<Shared>,
+    done: u32,
+    /// The row whose number this writer sets: its key and its id.
+    own: Option<(String, String)>,
+}
+
+impl Writer {
+    async fn run(mut self) -> Experience {
+        let mut seen = Experience::default();
+        while self.shared.goes_on() {
+            let pass = Arc::clone(&self.shared.gate).read_owned().await;
+            self.done += 1;
+            let attempt = self.write().await;
+            let outcome = attempt.outcome.clone();
+            seen.attempts.push(attempt);
+            match outcome {
+                Outcome::Acknowledged { row, .. } => {
+                    self.shared.acknowledged[self.index].fetch_add(1, Ordering::Relaxed);
+                    self.must_show(row, &mut seen).await;
+                }
+                Outcome::Refused(_) | Outcome::Unknown(_) => {
+                    drop(pass);
+                    tokio::time::sleep(AFTER_FAILURE).await;
+                }
+            }
+        }
+        seen
+    }
+
+    async fn write(&mut self) -> Attempt {
+        let started = Instant::now();
+        if let Some((key, id)) = self.own.clone().filter(|_| self.done.is_multiple_of(SET_EVERY)) {
+            let outcome = self.node.set(&id, self.done).await;
+            // A row that went with a dead primary cannot be set again.
+            if matches!(&outcome, Outcome::Refused(why) if why.starts_with("404")) {
+                self.own = None;
+            }
+            return Attempt { started, outcome, write: Write::Set { key, number: self.done } };
+        }
+        let key = format!("{}-{:05}", self.name, self.done);
+        let outcome = self.node.post(&New::row(&key, 0)).await;
+        if let (None, Outcome::Acknowledged { row: Some(row), .. }) = (&self.own, &outcome) {
+            self.own = Some((key.clone(), row.id.clone()));
+        }
+        Attempt { started, outcome, write: Write::Post { key } }
+    }
+
+    /// What a node acknowledged, it shows.
+    async fn must_show(&self, row: Option<Row>, seen: &mut Experience) {
+        let name = self.node.name();
+        let Some(row) = row else {
+            return seen.unseen.push(format!("{name} acknowledged without a row"));
+        };
+        seen.reads += 1;
+        match self.node.find(&row.id).await {
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                seen.unseen.push(format!("{name} acknowledged {:?} and does not show it", row.new.client_key))
+            }
+            Err(error) => seen.failed_reads.push((name.to_owned(), error.to_string())),
+        }
+    }
+}
+
+async fn read(node: Node, shared: Arc<Shared>) -> Experience {
+    let mut seen = Experience::default();
+    while shared.goes_on() {
+        seen.reads += 1;
+        if let Err(error) = node.glance().await {
+            seen.failed_reads.push((node.name().to_owned(), error.to_string()));
+        }
+        tokio::time::sleep(BETWEEN_READS).await;
+    }
+    seen
+}
