@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use litefs_core::{Role, Tracker, Txid};
 use litefs_rpc::client::{CallError, Directory, Standing};
-use litefs_rpc::wire::Follower;
+use litefs_rpc::wire::{Followed, Follower, Refusal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::litefs::Forwarding;
@@ -26,9 +27,13 @@ const QUESTION: Duration = Duration::from_secs(5);
 /// The pause after a question that failed.
 const AFTER_FAILURE: Duration = Duration::from_millis(500);
 
-/// What readers look at: two loads where there is nothing to wait for.
-#[derive(Debug, Default)]
+/// What readers look at: a few loads where there is nothing to wait for.
+#[derive(Debug)]
 pub(crate) struct Air {
+    /// Whether the local file is in the history of the primary of the moment. After a failover a file may be further on, in
+    /// a history that is over, until LiteFS replaces it; its TXIDs then say nothing.
+    is_shared: AtomicBool,
+    shared: watch::Sender<bool>,
     /// The primary's TXID, as far as it is known here.
     target: AtomicU64,
     /// Somebody has read since this was looked at last.
@@ -39,7 +44,37 @@ pub(crate) struct Air {
     given_up: AtomicU64,
 }
 
+impl Default for Air {
+    fn default() -> Self {
+        Self {
+            is_shared: AtomicBool::new(true),
+            shared: watch::Sender::new(true),
+            target: AtomicU64::new(0),
+            read: AtomicBool::new(false),
+            open_until: AtomicU64::new(0),
+            held: AtomicU64::new(0),
+            given_up: AtomicU64::new(0),
+        }
+    }
+}
+
 impl Air {
+    /// Whether the local file's TXIDs can be compared with the primary's.
+    #[inline]
+    pub(crate) fn is_shared(&self) -> bool {
+        self.is_shared.load(Ordering::Acquire)
+    }
+
+    /// Wakes when that changes.
+    pub(crate) fn shares(&self) -> watch::Receiver<bool> {
+        self.shared.subscribe()
+    }
+
+    fn set_shared(&self, is_shared: bool) {
+        self.is_shared.store(is_shared, Ordering::Release);
+        self.shared.send_if_modified(|before| std::mem::replace(before, is_shared) != is_shared);
+    }
+
     /// Whether a read may begin, with the local file at `here`.
     #[inline]
     pub(crate) fn is_clear(&self, here: Txid) -> bool {
@@ -89,9 +124,21 @@ pub(crate) async fn follow(
     stop: CancellationToken,
 ) {
     let mut roles = tracker.subscribe();
+    let mut last = None;
     loop {
         let state = roles.borrow_and_update().clone();
         air.forget();
+        match &state.role {
+            Role::Primary | Role::Standalone => {
+                last = None;
+                air.set_shared(true);
+            }
+            Role::Replica { primary } if last.as_ref() != Some(primary) => {
+                last = Some(primary.clone());
+                air.set_shared(false);
+            }
+            Role::Replica { .. } | Role::Unknown => {}
+        }
         let work = async {
             if matches!(state.role, Role::Replica { .. }) {
                 follow_one(&tracker, &forwarding, &air, &me).await;
@@ -117,9 +164,13 @@ async fn follow_one(
         let follower = Follower { node, address, position: tracker.last_position() };
         let known = Txid::new(air.target.load(Ordering::Relaxed));
         let pause = match ask(forwarding, follower, known).await {
-            Ok((txid, awaited)) => {
-                air.target.store(txid.get(), Ordering::Relaxed);
-                match awaited || air.read.swap(false, Ordering::Relaxed) {
+            Ok(followed) => {
+                air.target.store(followed.position.txid.get(), Ordering::Relaxed);
+                // Once in its history, it stays there for as long as the primary does.
+                if followed.shared {
+                    air.set_shared(true);
+                }
+                match followed.awaited || !air.is_shared() || air.read.swap(false, Ordering::Relaxed) {
                     true => READING,
                     false => IDLE,
                 }
@@ -138,13 +189,12 @@ async fn follow_one(
     }
 }
 
-async fn ask(forwarding: &Forwarding, follower: Follower, known: Txid) -> Result<(Txid, bool), CallError> {
+async fn ask(forwarding: &Forwarding, follower: Follower, known: Txid) -> Result<Followed, CallError> {
     let Standing::Elsewhere(primary) = forwarding.directory().standing() else {
-        return Ok((Txid::new(0), false));
+        return Err(CallError::Refused(Refusal::NotPrimary { hint: None }));
     };
     let link = forwarding.client().connect(&primary.address).await?;
-    let followed = link.follow(follower, known, Instant::now() + QUESTION).await?;
-    Ok((followed.position.txid, followed.awaited))
+    link.follow(follower, known, Instant::now() + QUESTION).await
 }
 
 #[cfg(test)]

@@ -15,7 +15,6 @@ fn add(conn: &mut LiteFsConnection, text: &str) -> QueryResult<usize> {
 
 /// Seed 32 of the nemesis, at 37.8 s. The local file is ahead in numbers, but in a history that is over.
 #[test]
-#[ignore = "fails: a file further in an abandoned history is taken for one that has what was written"]
 fn r7_a_replica_ahead_of_a_new_primary_does_not_take_its_own_old_history_for_what_was_written() {
     let bed = Bed::start(&["a", "b", "c"]);
     bed.schema(SCHEMA);

@@ -130,14 +130,31 @@ impl LiteFsConnection {
                 Err(_) => {}
             }
         }
-        let forwarder = Arc::clone(&shared.forwarder);
-        let sent = shared.io.wait(async move { forwarder.write(request, doubt, deadline.into()).await });
-        match sent.ok_or_else(stopped)? {
-            Ok(Forwarded::There(reply)) => Ok(Some(reply)),
-            Ok(Forwarded::Here) => Ok(None),
-            Ok(Forwarded::Unsettled) => self.settled_here(shared, id),
-            Err(error) => Err(forwarded(error, Some(id))),
+        loop {
+            let (forwarder, again, doubted) = (Arc::clone(&shared.forwarder), request.clone(), doubt.take());
+            let sent = shared.io.wait(async move { forwarder.write(again, doubted, deadline.into()).await });
+            match sent.ok_or_else(stopped)? {
+                Ok(Forwarded::There(reply)) => return Ok(Some(reply)),
+                Ok(Forwarded::Here) => return Ok(None),
+                Ok(Forwarded::Unsettled) => match self.settled_here(shared, id) {
+                    Err(_) if Instant::now() < deadline && self.has_moved_on(shared) => {
+                        doubt = Some(CallError::Lost {
+                            address: "a former primary".into(),
+                            reason: "the primary changed, more than once".into(),
+                        });
+                    }
+                    settled => return settled,
+                },
+                Err(error) => return Err(forwarded(error, Some(id))),
+            }
         }
+    }
+
+    /// Whether this node, which was the primary a moment ago, is not any more.
+    fn has_moved_on(&self, shared: &Shared) -> bool {
+        let tracker = shared.tracker.clone();
+        shared.io.wait(async move { tracker.confirm().await });
+        !self.is_writable(shared)
     }
 
     /// Whether the primary can tell what this error leaves open.
@@ -329,19 +346,23 @@ impl LiteFsConnection {
     /// Asks the primary, wherever it is, what became of a write.
     pub(crate) fn outcome(&mut self, shared: &Arc<Shared>, id: RequestId) -> QueryResult<Outcome> {
         let deadline = Instant::now() + shared.options.forward_timeout;
-        let forwarder = Arc::clone(&shared.forwarder);
-        let asked = shared.io.wait(async move {
-            forwarder
-                .ask_primary(deadline.into(), |link| async move { link.outcome(id, deadline).await })
-                .await
-        });
-        match asked.ok_or_else(stopped)? {
-            Ok(Forwarded::There(settled)) => {
-                self.mark_position(shared, settled.position);
-                Ok(settled.outcome)
+        loop {
+            let forwarder = Arc::clone(&shared.forwarder);
+            let asked = shared.io.wait(async move {
+                let ask = |link: Arc<Link>| async move { link.outcome(id, deadline).await };
+                forwarder.ask_primary(deadline.into(), ask).await
+            });
+            match asked.ok_or_else(stopped)? {
+                Ok(Forwarded::There(settled)) => {
+                    self.mark_position(shared, settled.position);
+                    return Ok(settled.outcome);
+                }
+                Ok(Forwarded::Here | Forwarded::Unsettled) => match self.settle_here(shared, id) {
+                    Err(_) if Instant::now() < deadline && self.has_moved_on(shared) => {}
+                    settled => return settled,
+                },
+                Err(error) => return Err(forwarded(error, None)),
             }
-            Ok(Forwarded::Here | Forwarded::Unsettled) => self.settle_here(shared, id),
-            Err(error) => Err(forwarded(error, None)),
         }
     }
 

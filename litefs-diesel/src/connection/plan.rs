@@ -6,7 +6,7 @@ use std::time::Instant;
 use diesel::query_builder::{QueryFragment, QueryId};
 use diesel::result::QueryResult;
 use diesel::sqlite::Sqlite;
-use litefs_core::{RoleKind, RoleStamp};
+use litefs_core::{RoleKind, RoleStamp, Txid};
 use litefs_rpc::sqlite::sql::{SqlStatement, statements};
 use litefs_rpc::wire::{Effects, Settings};
 
@@ -19,6 +19,12 @@ use crate::access::{Access, Class, classify_with};
 use crate::consistency::{Consistency, Marks, Visibility, WhenBehind, make_visible};
 use crate::litefs::Shared;
 use crate::router::{Route, Situation};
+
+/// Whether the local file is known to have come as far as `mark`: some atomic loads.
+#[inline]
+fn has_reached(shared: &Shared, mark: Txid) -> bool {
+    mark <= shared.tracker.last_txid() && (shared.air.is_shared() || mark == Txid::new(0))
+}
 
 /// Holds a read back until LiteFS has applied what there is, or for as long as that may take.
 #[cold]
@@ -83,7 +89,7 @@ impl LiteFsConnection {
     #[inline]
     pub(super) fn goes_straight<T: QueryId>(&self, shared: &Shared, stamp: RoleStamp) -> bool {
         let visible = match self.consistency {
-            Consistency::ReadYourWrites => shared.watermark.highest() <= shared.tracker.last_txid(),
+            Consistency::ReadYourWrites => has_reached(shared, shared.watermark.highest()),
             Consistency::Eventual => true,
             Consistency::Session | Consistency::Strong => false,
         };
@@ -132,7 +138,7 @@ impl LiteFsConnection {
             Consistency::Eventual => return Ok(Route::Local),
             Consistency::Strong => return self.catch_up(shared, None),
         };
-        if highest <= shared.tracker.last_txid() {
+        if has_reached(shared, highest) {
             return Ok(Route::Local);
         }
         let marks = match self.consistency {
@@ -158,6 +164,9 @@ impl LiteFsConnection {
 
     /// Waits until the local file has all of `marks`.
     pub(super) fn is_visible(&mut self, shared: &Arc<Shared>, marks: Marks, deadline: Instant) -> bool {
+        if !self.is_in_history(shared, &marks, deadline) {
+            return false;
+        }
         // The file may have come far enough without anybody having said so yet.
         if shared.tracker.read_position().is_ok_and(|position| position.txid >= marks.highest()) {
             return true;
@@ -170,6 +179,19 @@ impl LiteFsConnection {
             self.own_marks = settled;
         }
         true
+    }
+
+    /// Waits until the local file is in the history that the marks are of: before that its TXIDs say nothing.
+    fn is_in_history(&self, shared: &Arc<Shared>, marks: &Marks, deadline: Instant) -> bool {
+        if marks.highest() == Txid::new(0) || shared.air.is_shared() || self.is_writable(shared) {
+            return true;
+        }
+        let mut shares = shared.air.shares();
+        let share = async move {
+            let shared = shares.wait_for(|shared| *shared);
+            tokio::time::timeout_at(deadline.into(), shared).await.is_ok_and(|shared| shared.is_ok())
+        };
+        shared.io.wait(share) == Some(true)
     }
 
     pub(super) fn primary_position(&mut self, shared: &Arc<Shared>, deadline: Instant) -> QueryResult<Marks> {

@@ -1,6 +1,6 @@
 //! Which replicas follow this node, and how far they have come.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -8,8 +8,11 @@ use std::time::{Duration, Instant};
 use litefs_core::Position;
 use tokio::sync::Notify;
 
+use super::fence::Fence;
 use crate::wire::{Follower, Refusal};
 
+/// How many of its own positions a primary remembers.
+const REMEMBERED: usize = 1_024;
 /// A replica that has not been heard of for this long does not count.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(5);
 
@@ -20,6 +23,8 @@ pub(super) struct Followers {
     /// How many wait for replicas.
     waiting: AtomicUsize,
     moved: Notify,
+    /// Where this node has been since it is the primary.
+    history: Mutex<VecDeque<Position>>,
     /// Wakes the replicas that listen, because somebody waits for them.
     pub(super) wanted: Notify,
 }
@@ -31,6 +36,43 @@ impl Followers {
         known.insert(follower.node.clone(), (follower, Instant::now()));
         drop(known);
         self.moved.notify_waiters();
+    }
+
+    /// Keeps what [`has_been_at`](Self::has_been_at) needs, for as long as the fence tells.
+    pub(super) async fn keep_history(&self, fence: &dyn Fence) {
+        let (mut positions, mut roles) = (fence.positions(), fence.changes());
+        loop {
+            let position = *positions.borrow_and_update();
+            let writable = fence.writable().is_some();
+            roles.borrow_and_update();
+            {
+                let mut history = self.history.lock().expect("no code panics while it holds the history");
+                match position {
+                    // Another's history, until this node's begins with where it is then.
+                    _ if !writable => history.clear(),
+                    Some(position) if history.back() != Some(&position) => {
+                        if history.len() == REMEMBERED {
+                            history.pop_front();
+                        }
+                        history.push_back(position);
+                    }
+                    _ => {}
+                }
+            }
+            let ended = tokio::select! {
+                changed = positions.changed() => changed.is_err(),
+                changed = roles.changed() => changed.is_err(),
+            };
+            if ended {
+                return;
+            }
+        }
+    }
+
+    /// Whether a replica at `position` shares this primary's history. One that is far behind is not known; it moves on.
+    pub(super) fn has_been_at(&self, position: Option<Position>) -> bool {
+        let history = self.history.lock().expect("no code panics while it holds the history");
+        position.is_some_and(|position| history.contains(&position))
     }
 
     /// Whether somebody waits for news of them.

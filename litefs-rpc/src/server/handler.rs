@@ -125,6 +125,7 @@ impl Forward for Handler {
 
     async fn follow(self, _: Context, follower: Follower, known: Txid) -> Result<Followed, Refusal> {
         self.admit(None)?;
+        let shared = self.node.followers.has_been_at(follower.position);
         self.node.followers.hear(follower);
         let mut positions = self.node.fence.positions();
         let wanted = self.node.followers.wanted.notified();
@@ -132,7 +133,7 @@ impl Forward for Handler {
         tokio::select! {
             _ = positions.wait_for(beyond) => {}
             // Who is waited for comes back with every step.
-            () = std::future::ready(()), if self.node.followers.are_awaited() => {}
+            () = std::future::ready(()), if !shared || self.node.followers.are_awaited() => {}
             () = wanted => {}
             () = tokio::time::sleep(NO_NEWS) => {}
         }
@@ -140,7 +141,7 @@ impl Forward for Handler {
         let position = *positions.borrow();
         let position =
             position.ok_or_else(|| Refusal::Unproven { reason: "the position is not known yet".into() })?;
-        Ok(Followed { position, awaited: self.node.followers.are_awaited() })
+        Ok(Followed { position, awaited: self.node.followers.are_awaited(), shared })
     }
 
     async fn replicated(self, context: Context, position: Position, replicas: usize) -> Result<(), Refusal> {

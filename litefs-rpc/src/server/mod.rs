@@ -123,6 +123,13 @@ impl Server {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         tasks.spawn(end_sessions_on_demotion(Arc::clone(&fence), Arc::clone(&sessions), stop.clone()));
+        let (keeper, told, stopped) = (Arc::clone(&followers), Arc::clone(&fence), stop.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = keeper.keep_history(&*told) => {}
+                () = stopped.cancelled() => {}
+            }
+        });
         let node = Arc::new(Node { config: Arc::new(config), fence, sessions, queue, followers });
         let acceptor = Acceptor {
             node: Arc::clone(&node),

@@ -100,6 +100,8 @@ pub struct Followed {
     pub position: Position,
     /// Somebody waits for the replica's answer: come back at once.
     pub awaited: bool,
+    /// The replica's position is one that this primary has been at: its file is in this primary's history.
+    pub shared: bool,
 }
 
 /// What SQLite's session functions say after a write, <https://www.sqlite.org/lang_corefunc.html>.
