@@ -9,13 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use litefs_core::{Role, Tracker, Txid};
+use litefs_core::{NodeName, Role, Tracker, Txid};
 use litefs_rpc::client::{CallError, Directory, Standing};
 use litefs_rpc::wire::{Followed, Follower, Refusal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::Auditor;
 use crate::litefs::Forwarding;
+use crate::tracking_table::name_or_host;
 
 /// How long nothing is held back after a pause that was in vain: something else keeps LiteFS from applying.
 const AFTER_IN_VAIN: Duration = Duration::from_secs(1);
@@ -93,6 +95,7 @@ impl Air {
 
     pub(crate) fn note(&self, in_time: bool, start: Instant) {
         self.held.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!("litefs_held_reads_total").increment(1);
         if !in_time {
             self.given_up.fetch_add(1, Ordering::Relaxed);
             let until = millis(start) + u64::try_from(AFTER_IN_VAIN.as_millis()).unwrap_or(u64::MAX);
@@ -120,6 +123,7 @@ pub(crate) async fn follow(
     tracker: Tracker,
     forwarding: Arc<Forwarding>,
     air: Arc<Air>,
+    auditor: Auditor,
     me: impl Fn() -> (String, Option<String>),
     stop: CancellationToken,
 ) {
@@ -140,8 +144,16 @@ pub(crate) async fn follow(
             Role::Replica { .. } | Role::Unknown => {}
         }
         let work = async {
-            if matches!(state.role, Role::Replica { .. }) {
-                follow_one(&tracker, &forwarding, &air, &me).await;
+            match &state.role {
+                Role::Replica { primary } => {
+                    follow_one(&tracker, &forwarding, &air, &auditor, primary, &me).await
+                }
+                Role::Primary => {
+                    if let Ok(here) = tracker.read_position() {
+                        auditor.look(&name_or_host(&tracker), here).await;
+                    }
+                }
+                Role::Standalone | Role::Unknown => {}
             }
             std::future::pending::<()>().await;
         };
@@ -157,6 +169,8 @@ async fn follow_one(
     tracker: &Tracker,
     forwarding: &Forwarding,
     air: &Air,
+    auditor: &Auditor,
+    primary: &NodeName,
     me: &impl Fn() -> (String, Option<String>),
 ) {
     loop {
@@ -169,6 +183,7 @@ async fn follow_one(
                 // Once in its history, it stays there for as long as the primary does.
                 if followed.shared {
                     air.set_shared(true);
+                    auditor.look(primary, followed.began).await;
                 }
                 match followed.awaited || !air.is_shared() || air.read.swap(false, Ordering::Relaxed) {
                     true => READING,

@@ -42,6 +42,7 @@
 
 mod access;
 mod air;
+mod audit;
 mod batch_insert;
 mod connection;
 mod consistency;
@@ -50,6 +51,7 @@ mod durability;
 mod error;
 mod io_thread;
 mod litefs;
+mod losses;
 mod manager;
 mod options;
 mod primaries;
@@ -68,6 +70,7 @@ pub use litefs_core as core;
 pub use litefs_rpc as rpc;
 pub use litefs_rpc::client::Fate;
 pub use litefs_rpc::wire::{Delivery, Outcome, RequestId};
+pub use losses::{LostWrite, LostWrites};
 pub use manager::ConnectionManager;
 pub use options::LiteFsBuilder;
 pub use router::{EverythingOnPrimary, ForwardWrites, LocalOnly, RejectWrites, Route, Router, Situation};

@@ -1,8 +1,11 @@
 //! What readers must not notice of a failover, found by the nemesis (`--bin nemesis`).
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
 use diesel::prelude::*;
-use litefs_diesel::LiteFsConnection;
 use litefs_diesel::core::RoleKind;
+use litefs_diesel::{LiteFsConnection, LostWrites};
 use litefs_tests::{Bed, DATABASE, wait_until};
 
 diesel::table! { notes { id -> Integer, text -> Text, } }
@@ -42,4 +45,48 @@ fn r7_a_replica_ahead_of_a_new_primary_does_not_take_its_own_old_history_for_wha
     wait_until("a write through the new primary", || add(&mut conn, "mine").is_ok());
     let texts: Vec<String> = notes::table.select(notes::text).load(&mut conn).unwrap();
     assert_eq!(texts, ["mine"], "what this process wrote, in the history that lives");
+}
+
+#[test]
+fn f7_acknowledged_writes_that_a_failover_lost_are_reported_by_name_where_they_have_one() {
+    let told: Mutex<HashMap<String, Vec<LostWrites>>> = Mutex::default();
+    let told = Arc::new(told);
+    let hears = Arc::clone(&told);
+    let bed = Bed::configured(&["a", "b", "c"], move |name, builder| {
+        let (hears, name) = (Arc::clone(&hears), name.to_owned());
+        builder.on_lost_writes(move |lost| {
+            hears.lock().unwrap().entry(name.clone()).or_default().push(lost.clone());
+        })
+    });
+    bed.schema(SCHEMA);
+    let mut conn = bed.conn("c");
+    add(&mut conn, "kept").unwrap();
+    add(&mut bed.conn("a"), "kept too").unwrap();
+    bed.sync();
+    for node in ["b", "c"] {
+        bed.cluster.node(node).stall_replication().unwrap();
+    }
+    let before = bed.cluster.node("a").position(DATABASE).txid;
+    add(&mut conn, "lost").unwrap();
+    conn.transaction(|conn| add(conn, "lost in a transaction")).unwrap();
+    add(&mut bed.conn("a"), "lost on the primary itself").unwrap();
+    bed.cluster.node("b").resume_replication().ok();
+    for node in ["b", "c"] {
+        bed.cluster.node(node).resume_replication().unwrap();
+    }
+    bed.cluster.promote_losing_tail("b", 3).unwrap();
+    bed.settle();
+    wait_until("the reports", || told.lock().unwrap().len() == 2);
+    let told = told.lock().unwrap();
+    let [from_c] = told["c"].as_slice() else { panic!("{told:?}") };
+    assert_eq!((from_c.primary.as_str(), from_c.writes.len()), ("b", 2), "{from_c:?}");
+    for write in &from_c.writes {
+        assert_eq!(write.acknowledged_by, "a");
+        assert!(write.request.is_some() && write.position.txid.get() > before, "{write:?}");
+        let outcome = bed.litefs("c").outcome(write.request.unwrap());
+        assert_eq!(outcome, Ok(litefs_diesel::Outcome::NotApplied));
+    }
+    let [from_a] = told["a"].as_slice() else { panic!("{told:?}") };
+    assert_eq!(from_a.writes.len(), 1, "{from_a:?}");
+    assert_eq!(from_a.writes[0].request, None);
 }

@@ -95,9 +95,10 @@ impl LiteFsConnection {
         let request = Request { id: RequestId::new(), delivery: self.delivery, again: false, settings, work };
         shared.options.limits.check(&request.work).map_err(|refusal| called(refusal.into(), None))?;
         let trip = Trip::start(shared, access);
+        let id = (request.delivery == Delivery::ExactlyOnce).then_some(request.id);
         let result = self.send(shared, request);
         let result = result.and_then(|reply| match reply {
-            Some(reply) => self.taken(shared, reply).map(Some),
+            Some(reply) => self.taken(shared, reply, id).map(Some),
             None => Ok(None),
         });
         trip.end(&result);
@@ -105,8 +106,9 @@ impl LiteFsConnection {
     }
 
     /// Later reads must see what a write has left, also one that failed in the middle.
-    fn taken(&mut self, shared: &Arc<Shared>, reply: Reply) -> QueryResult<Reply> {
+    fn taken(&mut self, shared: &Arc<Shared>, reply: Reply, id: Option<RequestId>) -> QueryResult<Reply> {
         self.mark(shared, &reply);
+        note_acknowledged(shared, reply.position.filter(|_| reply.effects.total_changes > 0), id);
         self.await_replicas(shared, reply.position)?;
         match reply.answer {
             Answer::Failed(error) => Err(litefs_rpc::sqlite::to_diesel(error)),
@@ -337,6 +339,12 @@ impl LiteFsConnection {
         match result {
             Ok(reply) => {
                 self.mark(shared, &reply);
+                let id = (self.delivery == Delivery::ExactlyOnce).then_some(session.request);
+                note_acknowledged(
+                    shared,
+                    reply.position.filter(|_| commit && self.transaction.wrote_there),
+                    id,
+                );
                 self.await_replicas(shared, reply.position.filter(|_| commit)).map_err(|error| (error, false))
             }
             Err(error) => Err((error, open)),
@@ -380,6 +388,13 @@ impl LiteFsConnection {
                 Err(Failure::TransactionLost.error(format!("the transaction was not committed: {error}")))
             }
         }
+    }
+}
+
+/// Remembers what is to be found in every later primary's history.
+fn note_acknowledged(shared: &Shared, position: Option<Position>, id: Option<RequestId>) {
+    if let (Some(position), Role::Replica { primary }) = (position, shared.tracker.role()) {
+        shared.ledger.note(primary, position, id);
     }
 }
 

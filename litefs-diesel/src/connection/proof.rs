@@ -13,6 +13,7 @@ use super::destination::Phase;
 use super::forward::replicas_have;
 use crate::Failure;
 use crate::durability::Durability;
+use crate::tracking_table::name_or_host;
 
 /// The standing under which a write on the local file began.
 pub(super) struct Ticket {
@@ -55,6 +56,9 @@ impl LiteFsConnection {
         }
         if shared.tracker.stamp() != ticket.stamp {
             return unproven(&"the role changed during the commit");
+        }
+        if let Some(position) = reached {
+            shared.ledger.note(name_or_host(&shared.tracker), position, None);
         }
         match (shared.options.durability, reached) {
             (Durability::Replicas(replicas), Some(position)) => replicas_have(shared, position, replicas),

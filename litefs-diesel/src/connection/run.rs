@@ -162,6 +162,7 @@ impl LiteFsConnection {
     /// numbers only those that this statement has set are this connection's.
     pub(super) fn remember(&mut self, counts: bool, inserts: bool, effects: Effects) {
         self.forwarded_changes += effects.total_changes;
+        self.transaction.wrote_there |= effects.total_changes > 0 && self.phase() == Phase::Remote;
         if counts {
             let inserted = inserts && effects.inserted;
             let rowid = if inserted { effects.last_insert_rowid } else { self.last_rowid() };

@@ -21,6 +21,8 @@ pub(super) struct Transaction {
     pub(super) wrote_here: bool,
     /// The database was changed in it, on this node's own file.
     pub(super) wrote_database: bool,
+    /// The database was changed in it, on the primary.
+    pub(super) wrote_there: bool,
 }
 
 #[derive(Debug, Default)]

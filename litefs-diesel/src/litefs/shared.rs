@@ -11,8 +11,10 @@ use litefs_rpc::server::{Server, ServerConfig};
 use super::serving::{ServerStarter, open, serve_when_litefs_appears};
 use super::{LiteFs, StartError};
 use crate::air::{Air, follow};
+use crate::audit::Auditor;
 use crate::consistency::Watermark;
 use crate::io_thread::IoThread;
+use crate::losses::Ledger;
 use crate::options::Options;
 use crate::primaries::Primaries;
 use crate::registry;
@@ -28,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) forwarder: Arc<Forwarding>,
     pub(crate) watermark: Watermark,
     pub(crate) air: Arc<Air>,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) started: Instant,
     server: Arc<Mutex<Option<Arc<Server>>>>,
     /// Dropped last: the others' tasks run on it.
@@ -42,7 +45,9 @@ impl Shared {
         let table = Arc::new(TrackingTable::new(&options));
         let primaries = Arc::new(Primaries { tracker: tracker.clone(), table });
         let forwarder = Forwarder::new(Arc::new(Client::new(client)), primaries, options.primary_timeout);
+        let ledger = Arc::new(Ledger::new(options.outcome_retention));
         Self {
+            ledger,
             options,
             tracker,
             forwarder: Arc::new(forwarder),
@@ -159,7 +164,12 @@ impl Shared {
         let (tracker, forwarder, air) =
             (self.tracker.clone(), Arc::clone(&self.forwarder), Arc::clone(&self.air));
         let stop = self.tracker.stopped();
-        self.io.spawn(follow(tracker, forwarder, air, follower, stop));
+        let auditor = Auditor {
+            ledger: Arc::clone(&self.ledger),
+            database_url: self.options.config.database_url().to_owned(),
+            hear: self.options.on_lost_writes.clone(),
+        };
+        self.io.spawn(follow(tracker, forwarder, air, auditor, follower, stop));
         if self.options.config.detectors().row {
             let table = Arc::clone(&self.forwarder.directory().table);
             let advertised = self.options.serve.then(|| self.advertised());

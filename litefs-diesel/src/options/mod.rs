@@ -18,6 +18,7 @@ use self::vars::{Vars, advertise, refused};
 use crate::consistency::{Consistency, WhenBehind};
 use crate::durability::Durability;
 use crate::litefs::{LiteFs, StartError};
+use crate::losses::{LostWrites, OnLostWrites};
 use crate::router::{ForwardWrites, Router};
 
 /// Runs on every SQLite connection that the library opens, before anything else does.
@@ -49,6 +50,7 @@ pub struct LiteFsBuilder {
     limits: Limits,
     router: Arc<dyn Router>,
     hook: Option<ConnectionHook>,
+    on_lost_writes: Option<OnLostWrites>,
 }
 
 impl LiteFsBuilder {
@@ -74,6 +76,7 @@ impl LiteFsBuilder {
             limits: Limits::default(),
             router: Arc::new(ForwardWrites),
             hook: None,
+            on_lost_writes: None,
         }
     }
 
@@ -253,6 +256,13 @@ impl LiteFsBuilder {
         self
     }
 
+    /// Runs when a failover has lost writes that this process was told are done. It is also logged, as an error, and
+    /// counted (`litefs_lost_writes_total`). Runs on a thread for blocking work.
+    pub fn on_lost_writes(mut self, hear: impl Fn(&LostWrites) + Send + Sync + 'static) -> Self {
+        self.on_lost_writes = Some(Arc::new(hear));
+        self
+    }
+
     /// Starts tracking and, where LiteFS is, serving. Blocks until this node's role is known, at most about 1 s.
     ///
     /// # Errors
@@ -359,6 +369,7 @@ impl LiteFsBuilder {
             limits: self.limits,
             router: self.router,
             hook: self.hook,
+            on_lost_writes: self.on_lost_writes,
             config,
         })
     }
@@ -395,4 +406,5 @@ pub(crate) struct Options {
     pub(crate) limits: Limits,
     pub(crate) router: Arc<dyn Router>,
     pub(crate) hook: Option<ConnectionHook>,
+    pub(crate) on_lost_writes: Option<OnLostWrites>,
 }

@@ -25,6 +25,7 @@ pub(super) struct Followers {
     moved: Notify,
     /// Where this node has been since it is the primary.
     history: Mutex<VecDeque<Position>>,
+    began: Mutex<Option<Position>>,
     /// Wakes the replicas that listen, because somebody waits for them.
     pub(super) wanted: Notify,
 }
@@ -49,12 +50,18 @@ impl Followers {
                 let mut history = self.history.lock().expect("no code panics while it holds the history");
                 match position {
                     // Another's history, until this node's begins with where it is then.
-                    _ if !writable => history.clear(),
+                    _ if !writable => {
+                        history.clear();
+                        *self.began() = None;
+                    }
                     Some(position) if history.back() != Some(&position) => {
                         if history.len() == REMEMBERED {
                             history.pop_front();
                         }
                         history.push_back(position);
+                        // What was heard of last may be old; `-pos` is not.
+                        let here = fence.position().unwrap_or(position);
+                        self.began().get_or_insert(here);
                     }
                     _ => {}
                 }
@@ -69,10 +76,16 @@ impl Followers {
         }
     }
 
+    /// Where this node's reign began; `None` while it has none.
+    pub(super) fn began(&self) -> std::sync::MutexGuard<'_, Option<Position>> {
+        self.began.lock().expect("no code panics while it holds the beginning")
+    }
+
     /// Whether a replica at `position` shares this primary's history. One that is far behind is not known; it moves on.
-    pub(super) fn has_been_at(&self, position: Option<Position>) -> bool {
+    pub(super) fn has_been_at(&self, position: Option<Position>, fence: &dyn Fence) -> bool {
+        let Some(position) = position else { return false };
         let history = self.history.lock().expect("no code panics while it holds the history");
-        position.is_some_and(|position| history.contains(&position))
+        history.contains(&position) || fence.position() == Ok(position)
     }
 
     /// Whether somebody waits for news of them.

@@ -125,7 +125,7 @@ impl Forward for Handler {
 
     async fn follow(self, _: Context, follower: Follower, known: Txid) -> Result<Followed, Refusal> {
         self.admit(None)?;
-        let shared = self.node.followers.has_been_at(follower.position);
+        let shared = self.node.followers.has_been_at(follower.position, &*self.node.fence);
         self.node.followers.hear(follower);
         let mut positions = self.node.fence.positions();
         let wanted = self.node.followers.wanted.notified();
@@ -141,7 +141,8 @@ impl Forward for Handler {
         let position = *positions.borrow();
         let position =
             position.ok_or_else(|| Refusal::Unproven { reason: "the position is not known yet".into() })?;
-        Ok(Followed { position, awaited: self.node.followers.are_awaited(), shared })
+        let began = self.node.followers.began().unwrap_or(position);
+        Ok(Followed { position, began, awaited: self.node.followers.are_awaited(), shared })
     }
 
     async fn replicated(self, context: Context, position: Position, replicas: usize) -> Result<(), Refusal> {

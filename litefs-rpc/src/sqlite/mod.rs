@@ -11,6 +11,6 @@ pub mod sql;
 pub use error::{from_diesel, to_diesel};
 pub use executor::{Open, SqliteExecutor, read_settings, session_functions};
 pub use guard::refused_under_litefs;
-pub use outcomes::{DEFAULT_RETENTION, OUTCOMES_TABLE, settle};
+pub use outcomes::{DEFAULT_RETENTION, OUTCOMES_TABLE, is_applied, settle};
 pub use query::{BoundQuery, SqlType};
 pub use rows::{collect, value};

@@ -166,6 +166,14 @@ impl Outcomes {
     }
 }
 
+/// Whether the write `id` is applied in the file that `connection` is open on, replica or not. Writes nothing.
+///
+/// # Errors
+/// What SQLite says.
+pub fn is_applied(connection: &mut SqliteConnection, id: RequestId) -> QueryResult<bool> {
+    Ok(matches!(Outcomes::find(connection, id)?, Some(Kept::Applied(..) | Kept::Begun)))
+}
+
 /// What became of the write `id`, asked on a node that is the primary itself: as
 /// [`Executor::settle`](crate::Executor::settle).
 ///

@@ -100,6 +100,8 @@ pub struct Followed {
     pub position: Position,
     /// Somebody waits for the replica's answer: come back at once.
     pub awaited: bool,
+    /// Where the primary was when it became the primary, near enough: what it has from then on is its own.
+    pub began: Position,
     /// The replica's position is one that this primary has been at: its file is in this primary's history.
     pub shared: bool,
 }
