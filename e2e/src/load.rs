@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 use tokio::task::JoinSet;
 
 use crate::Problem;
@@ -56,9 +55,6 @@ impl Experience {
     }
 }
 
-/// Holds the writers back for as long as it lives. None has a request under way.
-pub(crate) struct Quiet(#[expect(dead_code, reason = "held for its drop")] OwnedRwLockWriteGuard<()>);
-
 /// A running load.
 pub(crate) struct Load {
     shared: Arc<Shared>,
@@ -68,7 +64,6 @@ pub(crate) struct Load {
 struct Shared {
     stop: AtomicBool,
     until: Instant,
-    gate: Arc<RwLock<()>>,
     /// Acknowledged writes, by node.
     acknowledged: [AtomicU64; 2],
 }
@@ -85,7 +80,6 @@ impl Load {
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
             until: Instant::now() + END,
-            gate: Arc::default(),
             acknowledged: Default::default(),
         });
         let mut tasks = JoinSet::new();
@@ -113,11 +107,6 @@ impl Load {
         let wanted = so_far() + more;
         let what = format!("node {} to acknowledge {more} more writes", node + 1);
         wait(limit, &what, async || Ok((so_far() >= wanted).then_some(()))).await
-    }
-
-    /// Waits for the writes that are under way and holds the next ones back. Readers go on.
-    pub(crate) async fn quiet(&self) -> Quiet {
-        Quiet(Arc::clone(&self.shared.gate).write_owned().await)
     }
 
     /// Ends it.
@@ -149,7 +138,6 @@ impl Writer {
     async fn run(mut self) -> Experience {
         let mut seen = Experience::default();
         while self.shared.goes_on() {
-            let pass = Arc::clone(&self.shared.gate).read_owned().await;
             self.done += 1;
             let attempt = self.write().await;
             let outcome = attempt.outcome.clone();
@@ -160,7 +148,6 @@ impl Writer {
                     self.must_show(row, &mut seen).await;
                 }
                 Outcome::Refused(_) | Outcome::Unknown(_) => {
-                    drop(pass);
                     tokio::time::sleep(AFTER_FAILURE).await;
                 }
             }

@@ -119,6 +119,13 @@ impl Node {
         self.write(self.request(Method::POST, "/import").json(rows)).await
     }
 
+    /// Asks the application of a primary to hand over to the replica that has come furthest.
+    pub(crate) async fn hand_over(&self) -> Result<(), Problem> {
+        let response = self.request(Method::POST, "/handoff").send().await?;
+        let status = response.status();
+        if status.is_success() { Ok(()) } else { Err(format!("{status}: {}", response.text().await?).into()) }
+    }
+
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("{}{path}", self.at.application))
     }

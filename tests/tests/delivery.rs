@@ -46,7 +46,8 @@ fn f1_a_write_whose_answer_is_lost_is_applied_once_and_answered_all_the_same() {
     let (bed, proxy) = bed(LONG);
     let mut conn = bed.conn("b");
     let batch = || vec![NewNote { text: "d", stars: None }, NewNote { text: "d", stars: Some(1) }];
-    let steps: [(&str, &dyn Fn(&mut LiteFsConnection) -> usize); 7] = [
+    type Step<'a> = &'a dyn Fn(&mut LiteFsConnection) -> usize;
+    let steps: [(&str, Step<'_>); 7] = [
         ("execute", &|conn| {
             diesel::insert_into(notes::table).values(notes::text.eq("a")).execute(conn).unwrap()
         }),

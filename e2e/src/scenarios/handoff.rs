@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::must;
 use crate::Problem;
 use crate::cluster::{Cluster, Roles, SETTLE, wait};
-use crate::control::Verb;
 use crate::judge::Judgement;
 use crate::load::Load;
 
@@ -42,22 +41,18 @@ async fn hand_over_again_and_again(
     for _ in 0..HANDOFFS {
         both_acknowledge(load).await?;
         let started = std::time::Instant::now();
-        *roles = hand_over(cluster, load, roles).await?;
+        *roles = hand_over(cluster, roles).await?;
         longest = longest.max(started.elapsed());
     }
     both_acknowledge(load).await?;
     Ok(longest)
 }
 
-/// Makes the replica the primary while clients go on. Returns the roles after it.
-///
-/// LiteFS loses commits that its handoff meets, so nobody may write during it. For now the clients' writes are held back
-/// here; when the library hands over by itself, this is the one place to change.
-async fn hand_over(cluster: &Cluster, load: &Load, roles: &Roles) -> Result<Roles, Problem> {
-    let _quiet = load.quiet().await;
+/// Makes the replica the primary while clients go on; the library sees to it that nothing is lost. Returns the roles after
+/// it.
+async fn hand_over(cluster: &Cluster, roles: &Roles) -> Result<Roles, Problem> {
     let to = &roles.replica;
-    cluster.same_rows().await?;
-    cluster.tell(Verb::Promote, to).await?;
+    roles.primary.hand_over().await?;
     let what = format!("both nodes to know that {} is the primary", to.name());
     wait(SETTLE, &what, async || {
         let now = cluster.roles().await?;

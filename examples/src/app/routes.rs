@@ -47,6 +47,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/resources", get(list).post(create))
         .route("/resources/{id}", get(show).put(replace).patch(change).delete(delete))
         .route("/import", post(import))
+        .route("/handoff", post(hand_over))
         .route("/status", get(status))
         .route("/status/forwards", get(forwards))
         .with_state(app)
@@ -130,6 +131,20 @@ pub(crate) struct Status {
     counters: Counters,
     round_trips: u64,
     tracker: TrackerStatus,
+}
+
+/// The query of `POST /handoff`.
+#[derive(Debug, Default, Deserialize)]
+struct Handoff {
+    /// The node that is to be the primary; else the replica that has come furthest.
+    to: Option<String>,
+}
+
+/// Gives the primary's place away, from whatever node this is. Answers with the name of the new primary.
+async fn hand_over(State(app): Shared, Query(handoff): Query<Handoff>) -> Answer<String> {
+    let litefs = app.litefs.clone();
+    let handed = tokio::task::spawn_blocking(move || litefs.handoff(handoff.to.as_deref())).await??;
+    Ok(Json(handed))
 }
 
 async fn status(State(app): Shared) -> Json<Status> {

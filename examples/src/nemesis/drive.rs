@@ -37,8 +37,7 @@ pub(super) fn run(options: Options) -> Result<ExitCode, Problem> {
     progress.set_message("starting three nodes");
     let runtime = Runtime::new()?;
     let shared = Shared::new(NAMES.len(), options.weaken == Some(Weakness::RetryUnknown))?;
-    let eventual = options.weaken == Some(Weakness::Eventual);
-    let mut cluster = Embedded::start(Arc::clone(&shared), runtime.handle().clone(), eventual)?;
+    let mut cluster = Embedded::start(Arc::clone(&shared), runtime.handle().clone(), options.weaken)?;
     let clients = start_clients(&runtime, options.seed, &shared);
     let began = shared.began.elapsed();
     let attacked = attack(&mut cluster, &steps, &shared, length, &progress, options.verbose);

@@ -12,6 +12,7 @@ use litefs_testkit::EventStreamFault;
 use tokio::runtime::Handle;
 
 use self::roles::Succession;
+use super::Weakness;
 use super::attack::Attack;
 use super::client::Shared;
 use super::fleet::{Fleet, NAMES};
@@ -33,8 +34,12 @@ pub(super) struct Embedded {
 
 impl Embedded {
     /// Starts the nodes. Blocks until all applications answer.
-    pub(super) fn start(shared: Arc<Shared>, runtime: Handle, eventual: bool) -> Result<Self, Problem> {
-        let mut fleet = runtime.block_on(Fleet::new(Arc::clone(&shared), eventual))?;
+    pub(super) fn start(
+        shared: Arc<Shared>,
+        runtime: Handle,
+        weaken: Option<Weakness>,
+    ) -> Result<Self, Problem> {
+        let mut fleet = runtime.block_on(Fleet::new(Arc::clone(&shared), weaken))?;
         (0..NAMES.len()).try_for_each(|node| fleet.start(node))?;
         let primary = fleet.control(0)?;
         primary.become_primary()?;

@@ -8,6 +8,7 @@ use rand::Rng;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use super::Weakness;
 use super::client::{Endpoint, Shared};
 use super::link::{Flow, Link};
 use super::node::{DATABASE, Mounted, Serving};
@@ -21,7 +22,8 @@ pub(super) const NAMES: [&str; 3] = ["node-a", "node-b", "node-c"];
 pub(super) struct Fleet {
     machines: Vec<Machine>,
     shared: Arc<Shared>,
-    eventual: bool,
+    /// How the nodes break a promise on purpose.
+    weaken: Option<Weakness>,
     secret: String,
     // After the processes, so that nobody uses it any more when it goes.
     root: TempDir,
@@ -41,7 +43,7 @@ struct Running {
 
 impl Fleet {
     /// Machines on which nothing runs yet.
-    pub(super) async fn new(shared: Arc<Shared>, eventual: bool) -> Result<Self, Problem> {
+    pub(super) async fn new(shared: Arc<Shared>, weaken: Option<Weakness>) -> Result<Self, Problem> {
         let mut machines = Vec::new();
         for _ in NAMES {
             machines.push(Machine {
@@ -54,7 +56,7 @@ impl Fleet {
         let root = tempfile::Builder::new().prefix("nemesis-").tempdir()?;
         // The secret never appears on a command line, which every user of the machine can read.
         let secret = format!("{:032x}", rand::rng().random::<u128>());
-        Ok(Self { machines, shared, eventual, secret, root })
+        Ok(Self { machines, shared, weaken, secret, root })
     }
 
     /// Starts a process on a node's files. Its LiteFS runs then and waits for a role; see [`Fleet::settle`].
@@ -62,9 +64,11 @@ impl Fleet {
         let dir = self.root.path().join(NAMES[node]).to_string_lossy().into_owned();
         let advertise = self.machines[node].link.address().to_string();
         let mut arguments = vec!["node", "--name", NAMES[node], "--dir", &dir, "--advertise", &advertise];
-        if self.eventual {
-            arguments.push("--eventual");
-        }
+        arguments.extend(match self.weaken {
+            Some(Weakness::Eventual) => Some("--eventual"),
+            Some(Weakness::RetryUnknown) => Some("--at-most-once"),
+            None => None,
+        });
         let mut child = Child::start(NAMES[node], &arguments, &[("LITEFS_RPC_SECRET", &self.secret)])?;
         let control = Control::attach(child.hear::<Mounted>()?.litefs)?;
         // Another node that is cut off from the one before would keep this one from starting.

@@ -61,7 +61,7 @@ struct Options {
 /// A promise broken on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Weakness {
-    /// Clients repeat writes whose outcome is unknown: some will be there twice.
+    /// No outcomes are kept, and clients repeat writes whose outcome is unknown: some will be there twice.
     RetryUnknown,
     /// Nodes read whatever is there, while the checker goes on demanding what they wrote: some reads will be stale.
     Eventual,

@@ -12,7 +12,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use clap::Args;
 use litefs_diesel::core::Role;
-use litefs_diesel::{ConnectionManager, Consistency, LiteFs, LiteFsConnection};
+use litefs_diesel::{ConnectionManager, Consistency, Delivery, LiteFs, LiteFsConnection};
 use litefs_testkit::Node;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
@@ -49,6 +49,9 @@ pub(super) struct Arguments {
     /// Read whatever is there.
     #[arg(long)]
     eventual: bool,
+    /// Keep no outcomes: a lost answer leaves a write unknown.
+    #[arg(long)]
+    at_most_once: bool,
 }
 
 /// What a node says first: its LiteFS runs, and can be given a role.
@@ -107,6 +110,7 @@ impl App {
             .listen(([127, 0, 0, 1], 0).into())
             .advertise(&arguments.advertise)
             .consistency(reads)
+            .delivery(if arguments.at_most_once { Delivery::AtMostOnce } else { Delivery::ExactlyOnce })
             .primary_timeout(PRIMARY_LIMIT)
             .forward_timeout(FORWARD_LIMIT)
             .read_timeout(READ_LIMIT)

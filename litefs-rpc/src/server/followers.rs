@@ -34,7 +34,9 @@ impl Followers {
     pub(super) fn hear(&self, follower: Follower) {
         let mut known = self.known();
         known.retain(|_, (_, at)| at.elapsed() < FORGOTTEN_AFTER);
-        known.insert(follower.node.clone(), (follower, Instant::now()));
+        // Nodes on one machine may go by one name.
+        let key = follower.address.clone().unwrap_or_else(|| follower.node.clone());
+        known.insert(key, (follower, Instant::now()));
         drop(known);
         self.moved.notify_waiters();
     }
