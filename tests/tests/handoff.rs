@@ -110,12 +110,12 @@ fn a_handoff_that_cannot_be_leaves_the_primary_where_it_is() {
 /// As LiteFS's, the testkit's apply needs a moment without readers.
 #[test]
 fn tight_readers_of_a_node_that_writes_nothing_do_not_hold_up_replication() {
-    let slowest = |pause: Duration, writes: usize| {
+    let replicated = |pause: Duration, writes: usize| {
         let bed = Bed::configured(&["a", "b"], |_, builder| builder.read_pause(pause));
         bed.schema(SCHEMA);
         bed.schema("INSERT INTO notes (text) WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 2000) SELECT i FROM n");
         let stop = AtomicBool::new(false);
-        let slowest = std::thread::scope(|scope| {
+        let median = std::thread::scope(|scope| {
             let stop_at_end = StopAtEnd(&stop);
             for _ in 0..4 {
                 scope.spawn(|| {
@@ -127,7 +127,7 @@ fn tight_readers_of_a_node_that_writes_nothing_do_not_hold_up_replication() {
                 });
             }
             let mut writer = bed.conn("a");
-            let mut slowest = Duration::ZERO;
+            let mut times = Vec::new();
             for number in 0..writes {
                 insert(&mut writer, &number.to_string()).unwrap();
                 let started = Instant::now();
@@ -136,18 +136,19 @@ fn tight_readers_of_a_node_that_writes_nothing_do_not_hold_up_replication() {
                 while tracker.read_position().unwrap().txid < here.txid && started.elapsed() < PATIENCE {
                     std::thread::park_timeout(Duration::from_micros(200));
                 }
-                slowest = slowest.max(started.elapsed());
+                times.push(started.elapsed());
             }
             drop(stop_at_end);
-            slowest
+            times.sort();
+            times[writes / 2]
         });
-        (slowest, bed.litefs("b").held_reads())
+        (median, bed.litefs("b").held_reads())
     };
-    let (with_air, (held, _)) = slowest(Duration::from_millis(20), 60);
+    let (median, (held, _)) = replicated(Duration::from_millis(20), 60);
     assert!(held > 0, "no read was held back");
-    println!("{with_air:?} {held}");
-    assert!(with_air < Duration::from_millis(500), "{with_air:?}");
-    let (_, (held, _)) = slowest(Duration::ZERO, 1);
+    // Without air the testkit needs half a second and more, as LiteFS does.
+    assert!(median < Duration::from_millis(250), "{median:?}");
+    let (_, (held, _)) = replicated(Duration::ZERO, 1);
     assert_eq!(held, 0, "it can be switched off");
 }
 
