@@ -12,7 +12,7 @@ pub enum Traffic {
     Pass,
     /// They are kept back.
     Hold,
-    /// The next ones are lost, and with them the connection. Later connections pass.
+    /// The next request is lost, or the answer to it, and with it the connection. Later connections pass.
     LoseNext,
 }
 
@@ -21,6 +21,9 @@ struct State {
     target: Option<SocketAddr>,
     requests: Traffic,
     replies: Traffic,
+    /// On which connection a request has passed whose answer is to be lost.
+    asked: Option<usize>,
+    connections: usize,
     /// Connections that were there when `Hold` was lifted for new ones stay as they are.
     held_requests: Vec<(TcpStream, Vec<u8>)>,
     /// Chunks of replies that the server has sent, lost ones too.
@@ -75,7 +78,10 @@ impl Proxy {
 
     /// What becomes of replies from now on.
     pub fn replies(&self, traffic: Traffic) {
-        self.change(|state| state.replies = traffic);
+        self.change(|state| {
+            state.replies = traffic;
+            state.asked = None;
+        });
     }
 
     /// Lets the first of the requests that were held back through, on its own connection, and nothing after it.
@@ -126,20 +132,36 @@ fn serve(client: TcpStream, shared: &Arc<(Mutex<State>, Condvar)>) {
         .expect("no thread panics")
         .open
         .extend([to_server.try_clone().expect("a socket"), to_client.try_clone().expect("a socket")]);
+    let connection = {
+        let mut state = lock.lock().expect("no thread panics");
+        state.connections += 1;
+        state.connections
+    };
     for (from, to, is_request) in [(client, to_server, true), (server, to_client, false)] {
         let shared = Arc::clone(shared);
-        std::thread::spawn(move || carry(from, to, is_request, &shared.0));
+        std::thread::spawn(move || carry(from, to, is_request, connection, &shared.0));
     }
 }
 
-fn carry(mut from: TcpStream, mut to: TcpStream, is_request: bool, state: &Mutex<State>) {
+fn carry(mut from: TcpStream, mut to: TcpStream, is_request: bool, connection: usize, state: &Mutex<State>) {
     let mut buffer = vec![0; 64 << 10];
+    let mut pieces = 0;
     while let Ok(length @ 1..) = from.read(&mut buffer) {
+        pieces += 1;
         let mut state = state.lock().expect("no thread panics");
-        let traffic = if is_request { &mut state.requests } else { &mut state.replies };
-        let now = *traffic;
+        let now = match (is_request, state.requests, state.replies) {
+            // What a replica and the primary tell each other all the time is not what the tests are about.
+            (true, ..) if is_handshake(pieces, length) || is_following(&buffer[..length]) => Traffic::Pass,
+            (true, traffic, _) => {
+                state.asked = Some(connection);
+                traffic
+            }
+            (false, _, Traffic::LoseNext) if state.asked != Some(connection) => Traffic::Pass,
+            (false, _, traffic) => traffic,
+        };
         if now == Traffic::LoseNext {
-            *traffic = Traffic::Pass;
+            let lost = if is_request { &mut state.requests } else { &mut state.replies };
+            *lost = Traffic::Pass;
         }
         if !is_request {
             state.answered += 1;
@@ -160,4 +182,17 @@ fn carry(mut from: TcpStream, mut to: TcpStream, is_request: bool, state: &Mutex
     }
     let _ = from.shutdown(Shutdown::Both);
     let _ = to.shutdown(Shutdown::Both);
+}
+
+/// What a client says before its first request: hello, and its proof, which is shorter than any statement.
+fn is_handshake(piece: usize, length: usize) -> bool {
+    piece == 1 || (piece == 2 && length < 60)
+}
+
+/// Whether a piece is a replica's report of itself, which holds its address, and nothing else besides.
+fn is_following(piece: &[u8]) -> bool {
+    let address = b"127.0.0.1:";
+    let one_frame =
+        piece.first_chunk().is_some_and(|&length| u32::from_be_bytes(length) as usize + 4 == piece.len());
+    one_frame && piece.windows(address.len()).any(|window| window == address)
 }

@@ -157,10 +157,13 @@ impl Forward for Handler {
 
     async fn take_over(self, context: Context, position: Position) -> Result<(), Refusal> {
         let deadline = tokio::time::Instant::from_std(context.deadline);
+        // LiteFS must not be asked any more once the primary may have given up and goes on writing.
+        let left = context.deadline.saturating_duration_since(Instant::now());
+        let in_time = deadline - left / 2;
         let fence = &self.node.fence;
         let (mut positions, mut roles) = (fence.positions(), fence.changes());
         let here = positions.wait_for(|here| here.is_some_and(|here| here.txid >= position.txid));
-        let here = tokio::time::timeout_at(deadline, here).await;
+        let here = tokio::time::timeout_at(in_time, here).await;
         let here = here.map_err(|_| not_handed_over("this node has not received every commit in time"))?;
         if here.is_ok_and(|here| *here != Some(position)) {
             return Err(not_handed_over("this node has another history"));
