@@ -3,13 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use diesel::connection::{Connection, InstrumentationEvent};
 use diesel::result::{Error, QueryResult};
 use litefs_core::{Position, Role};
-use litefs_rpc::Wrote;
 use litefs_rpc::client::{CallError, Fate, ForwardError, Forwarded, Link};
 use litefs_rpc::wire::{
-    Answer, Begin, BeginMode, Delivery, Outcome, Refusal, Reply, Request, RequestId, SessionId, Work,
+    Answer, Begin, BeginMode, Delivery, Refusal, Reply, Request, RequestId, SessionId, Work,
 };
 use tracing::field::Empty;
 
@@ -152,46 +150,6 @@ impl LiteFsConnection {
         }
     }
 
-    /// Whether this node, which was the primary a moment ago, is not any more.
-    fn has_moved_on(&self, shared: &Shared) -> bool {
-        let tracker = shared.tracker.clone();
-        shared.io.wait(async move { tracker.confirm().await });
-        !self.is_writable(shared)
-    }
-
-    /// Whether the primary can tell what this error leaves open.
-    fn is_settled_by_asking(&self, error: &CallError) -> bool {
-        let interrupted = *error == CallError::Refused(Refusal::Interrupted);
-        self.delivery == Delivery::ExactlyOnce && error.fate() == Fate::Unknown && !interrupted
-    }
-
-    /// This node is the primary now, so its own file tells. `None`: not applied, and nobody will apply it any more.
-    fn settled_here(&mut self, shared: &Arc<Shared>, id: RequestId) -> QueryResult<Option<Reply>> {
-        match self.settle_here(shared, id)? {
-            Outcome::Applied(answer, effects) => {
-                let position = shared.tracker.read_position().ok();
-                Ok(Some(Reply { answer, position, effects }))
-            }
-            Outcome::NotApplied => Ok(None),
-            Outcome::Interrupted => Err(called(Refusal::Interrupted.into(), Some(id))),
-        }
-    }
-
-    /// Asks this node's own file, and proves what that wrote. Blocks.
-    pub(crate) fn settle_here(&mut self, shared: &Arc<Shared>, id: RequestId) -> QueryResult<Outcome> {
-        let unknown = |error: &dyn std::fmt::Display| {
-            Failure::OutcomeUnknown
-                .of_write(id, format!("what became of the write cannot be asked here: {error}"))
-        };
-        let mut connection = shared.open().map_err(|error| unknown(&error))?;
-        connection.set_instrumentation(|_: InstrumentationEvent<'_>| {});
-        let ticket = self.commit_ticket().ok_or_else(|| unknown(&"this node is not the primary any more"))?;
-        let (outcome, wrote) =
-            litefs_rpc::sqlite::settle(&mut connection, id).map_err(|error| unknown(&error))?;
-        self.prove(Some(ticket), wrote != Wrote::Nothing).map_err(|error| unknown(&error))?;
-        Ok(outcome)
-    }
-
     /// The open connection to the primary of the moment. In the common case that is the one used last, and costs
     /// neither a lock nor an allocation.
     fn link(&mut self, shared: &Shared) -> Option<Arc<Link>> {
@@ -230,7 +188,7 @@ impl LiteFsConnection {
         }
     }
 
-    fn mark_position(&mut self, shared: &Shared, position: Position) {
+    pub(super) fn mark_position(&mut self, shared: &Shared, position: Position) {
         let primary = match shared.tracker.role() {
             Role::Replica { primary } => Some(primary.to_string()),
             _ => None,
@@ -350,45 +308,6 @@ impl LiteFsConnection {
             Err(error) => Err((error, open)),
         }
     }
-
-    /// Asks the primary, wherever it is, what became of a write.
-    pub(crate) fn outcome(&mut self, shared: &Arc<Shared>, id: RequestId) -> QueryResult<Outcome> {
-        let deadline = Instant::now() + shared.options.forward_timeout;
-        loop {
-            let forwarder = Arc::clone(&shared.forwarder);
-            let asked = shared.io.wait(async move {
-                let ask = |link: Arc<Link>| async move { link.outcome(id, deadline).await };
-                forwarder.ask_primary(deadline.into(), ask).await
-            });
-            match asked.ok_or_else(stopped)? {
-                Ok(Forwarded::There(settled)) => {
-                    self.mark_position(shared, settled.position);
-                    return Ok(settled.outcome);
-                }
-                Ok(Forwarded::Here | Forwarded::Unsettled) => match self.settle_here(shared, id) {
-                    Err(_) if Instant::now() < deadline && self.has_moved_on(shared) => {}
-                    settled => return settled,
-                },
-                Err(error) => return Err(forwarded(error, None)),
-            }
-        }
-    }
-
-    /// The answer to COMMIT was lost: the primary, whoever that is by now, knows whether it was done.
-    fn settle_commit(
-        &mut self,
-        shared: &Arc<Shared>,
-        id: RequestId,
-        error: &CallError,
-    ) -> QueryResult<Reply> {
-        match self.outcome(shared, id).map_err(|_| called(error.clone(), Some(id)))? {
-            // Its position is marked already.
-            Outcome::Applied(answer, effects) => Ok(Reply { answer, position: None, effects }),
-            Outcome::NotApplied | Outcome::Interrupted => {
-                Err(Failure::TransactionLost.error(format!("the transaction was not committed: {error}")))
-            }
-        }
-    }
 }
 
 /// Remembers what is to be found in every later primary's history.
@@ -442,6 +361,6 @@ fn is_worth_another_try(error: &CallError) -> bool {
     )
 }
 
-fn stopped() -> Error {
+pub(super) fn stopped() -> Error {
     Failure::Unreachable.error("the handle's I/O thread has ended")
 }

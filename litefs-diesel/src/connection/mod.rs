@@ -6,6 +6,7 @@ mod diesel_traits;
 mod forward;
 mod instrumentation;
 mod migrations;
+mod outcome;
 mod plan;
 mod proof;
 mod run;

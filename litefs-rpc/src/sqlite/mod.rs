@@ -5,12 +5,14 @@ mod executor;
 mod guard;
 mod outcomes;
 mod query;
+mod ready;
 mod rows;
 pub mod sql;
 
 pub use error::{from_diesel, to_diesel};
-pub use executor::{Open, SqliteExecutor, read_settings, session_functions};
+pub use executor::{Open, SqliteExecutor};
 pub use guard::refused_under_litefs;
 pub use outcomes::{DEFAULT_RETENTION, OUTCOMES_TABLE, is_applied, settle};
 pub use query::{BoundQuery, SqlType};
+pub use ready::{read_settings, session_functions};
 pub use rows::{collect, value};

@@ -1,0 +1,97 @@
+//! What became of a write whose answer was lost.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use diesel::connection::{Connection, InstrumentationEvent};
+use diesel::result::QueryResult;
+use litefs_rpc::Wrote;
+use litefs_rpc::client::{CallError, Fate, Forwarded, Link};
+use litefs_rpc::wire::{Delivery, Outcome, Refusal, Reply, RequestId};
+
+use super::LiteFsConnection;
+use super::forward::stopped;
+use crate::Failure;
+use crate::error::{called, forwarded};
+use crate::litefs::Shared;
+
+impl LiteFsConnection {
+    /// Whether this node, which was the primary a moment ago, is not any more.
+    pub(super) fn has_moved_on(&self, shared: &Shared) -> bool {
+        let tracker = shared.tracker.clone();
+        shared.io.wait(async move { tracker.confirm().await });
+        !self.is_writable(shared)
+    }
+
+    /// Whether the primary can tell what this error leaves open.
+    pub(super) fn is_settled_by_asking(&self, error: &CallError) -> bool {
+        let interrupted = *error == CallError::Refused(Refusal::Interrupted);
+        self.delivery == Delivery::ExactlyOnce && error.fate() == Fate::Unknown && !interrupted
+    }
+
+    /// This node is the primary now, so its own file tells. `None`: not applied, and nobody will apply it any more.
+    pub(super) fn settled_here(&mut self, shared: &Arc<Shared>, id: RequestId) -> QueryResult<Option<Reply>> {
+        match self.settle_here(shared, id)? {
+            Outcome::Applied(answer, effects) => {
+                let position = shared.tracker.read_position().ok();
+                Ok(Some(Reply { answer, position, effects }))
+            }
+            Outcome::NotApplied => Ok(None),
+            Outcome::Interrupted => Err(called(Refusal::Interrupted.into(), Some(id))),
+        }
+    }
+
+    /// Asks this node's own file, and proves what that wrote. Blocks.
+    pub(crate) fn settle_here(&mut self, shared: &Arc<Shared>, id: RequestId) -> QueryResult<Outcome> {
+        let unknown = |error: &dyn std::fmt::Display| {
+            Failure::OutcomeUnknown
+                .of_write(id, format!("what became of the write cannot be asked here: {error}"))
+        };
+        let mut connection = shared.open().map_err(|error| unknown(&error))?;
+        connection.set_instrumentation(|_: InstrumentationEvent<'_>| {});
+        let ticket = self.commit_ticket().ok_or_else(|| unknown(&"this node is not the primary any more"))?;
+        let (outcome, wrote) =
+            litefs_rpc::sqlite::settle(&mut connection, id).map_err(|error| unknown(&error))?;
+        self.prove(Some(ticket), wrote != Wrote::Nothing).map_err(|error| unknown(&error))?;
+        Ok(outcome)
+    }
+
+    /// Asks the primary, wherever it is, what became of a write.
+    pub(crate) fn outcome(&mut self, shared: &Arc<Shared>, id: RequestId) -> QueryResult<Outcome> {
+        let deadline = Instant::now() + shared.options.forward_timeout;
+        loop {
+            let forwarder = Arc::clone(&shared.forwarder);
+            let asked = shared.io.wait(async move {
+                let ask = |link: Arc<Link>| async move { link.outcome(id, deadline).await };
+                forwarder.ask_primary(deadline.into(), ask).await
+            });
+            match asked.ok_or_else(stopped)? {
+                Ok(Forwarded::There(settled)) => {
+                    self.mark_position(shared, settled.position);
+                    return Ok(settled.outcome);
+                }
+                Ok(Forwarded::Here | Forwarded::Unsettled) => match self.settle_here(shared, id) {
+                    Err(_) if Instant::now() < deadline && self.has_moved_on(shared) => {}
+                    settled => return settled,
+                },
+                Err(error) => return Err(forwarded(error, None)),
+            }
+        }
+    }
+
+    /// The answer to COMMIT was lost: the primary, whoever that is by now, knows whether it was done.
+    pub(super) fn settle_commit(
+        &mut self,
+        shared: &Arc<Shared>,
+        id: RequestId,
+        error: &CallError,
+    ) -> QueryResult<Reply> {
+        match self.outcome(shared, id).map_err(|_| called(error.clone(), Some(id)))? {
+            // Its position is marked already.
+            Outcome::Applied(answer, effects) => Ok(Reply { answer, position: None, effects }),
+            Outcome::NotApplied | Outcome::Interrupted => {
+                Err(Failure::TransactionLost.error(format!("the transaction was not committed: {error}")))
+            }
+        }
+    }
+}
