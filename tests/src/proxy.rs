@@ -12,8 +12,8 @@ pub enum Traffic {
     Pass,
     /// They are kept back.
     Hold,
-    /// The next request is lost, or the answer to it, and with it the connection. Later connections pass.
-    LoseNext,
+    /// So many requests are lost, or the answers to them, and with each its connection. Later connections pass.
+    Lose(usize),
 }
 
 #[derive(Default)]
@@ -156,12 +156,13 @@ fn carry(mut from: TcpStream, mut to: TcpStream, is_request: bool, connection: u
                 state.asked = Some(connection);
                 traffic
             }
-            (false, _, Traffic::LoseNext) if state.asked != Some(connection) => Traffic::Pass,
+            (false, _, Traffic::Lose(_)) if state.asked != Some(connection) => Traffic::Pass,
             (false, _, traffic) => traffic,
         };
-        if now == Traffic::LoseNext {
+        if let Traffic::Lose(left) = now {
             let lost = if is_request { &mut state.requests } else { &mut state.replies };
-            *lost = Traffic::Pass;
+            *lost = if left > 1 { Traffic::Lose(left - 1) } else { Traffic::Pass };
+            state.asked = None;
         }
         if !is_request {
             state.answered += 1;
@@ -177,7 +178,7 @@ fn carry(mut from: TcpStream, mut to: TcpStream, is_request: bool, connection: u
                 state.held_requests.push((server, buffer[..length].to_vec()));
             }
             Traffic::Hold => {}
-            Traffic::LoseNext => break,
+            Traffic::Lose(_) => break,
         }
     }
     let _ = from.shutdown(Shutdown::Both);

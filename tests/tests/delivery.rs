@@ -70,7 +70,7 @@ fn f1_a_write_whose_answer_is_lost_is_applied_once_and_answered_all_the_same() {
     ];
     for (what, step) in steps {
         let before = bed.litefs("b").round_trips();
-        proxy.replies(Traffic::LoseNext);
+        proxy.replies(Traffic::Lose(1));
         assert_eq!(step(&mut conn), 1, "{what}");
         assert_eq!(bed.litefs("b").round_trips() - before, 2, "{what}: sent twice");
     }
@@ -79,15 +79,26 @@ fn f1_a_write_whose_answer_is_lost_is_applied_once_and_answered_all_the_same() {
 }
 
 #[test]
+fn f1_a_write_that_loses_one_answer_after_another_is_applied_once() {
+    let (bed, proxy) = bed(LONG);
+    let mut conn = bed.conn("b");
+    let before = bed.litefs("b").round_trips();
+    proxy.replies(Traffic::Lose(3));
+    assert_eq!(insert(&mut conn, "x"), Ok(1));
+    assert_eq!(bed.litefs("b").round_trips() - before, 4);
+    assert_eq!(texts(&mut bed.plain("a")), ["x"]);
+}
+
+#[test]
 fn f1_a_failure_whose_answer_is_lost_is_told_all_the_same() {
     let (bed, proxy) = bed(LONG);
     let mut conn = bed.conn("b");
     let script = "INSERT INTO notes (text) VALUES ('kept'); INSERT INTO notes (id, text) VALUES (1, 'taken')";
-    proxy.replies(Traffic::LoseNext);
+    proxy.replies(Traffic::Lose(1));
     let error = conn.batch_execute(script).unwrap_err();
     assert!(error.to_string().contains("UNIQUE"), "{error}");
     assert_eq!(texts(&mut conn), ["kept"], "the first statement, once");
-    proxy.replies(Traffic::LoseNext);
+    proxy.replies(Traffic::Lose(1));
     let error = diesel::sql_query("INSERT INTO notes (id) VALUES (2)").execute(&mut conn).unwrap_err();
     assert!(error.to_string().contains("NOT NULL"), "{error}");
 }
@@ -96,14 +107,14 @@ fn f1_a_failure_whose_answer_is_lost_is_told_all_the_same() {
 fn f1_at_most_once_says_that_it_does_not_know() {
     let (bed, proxy) = bed(LONG);
     let mut conn = bed.conn("b");
-    proxy.replies(Traffic::LoseNext);
+    proxy.replies(Traffic::Lose(1));
     let error = conn.with_delivery(Delivery::AtMostOnce, |conn| insert(conn, "x")).unwrap_err();
     assert_eq!(Failure::of(&error), Some(Failure::OutcomeUnknown), "{error}");
     assert_eq!(Failure::of(&error).map(Failure::fate), Some(Fate::Unknown));
     assert_eq!(conn.delivery(), Delivery::ExactlyOnce);
     wait_until("the write", || texts(&mut bed.plain("a")) == ["x"]);
     conn.batch_execute("DELETE FROM notes WHERE id = 77").unwrap();
-    proxy.requests(Traffic::LoseNext);
+    proxy.requests(Traffic::Lose(1));
     let error = conn.with_delivery(Delivery::AtMostOnce, |conn| insert(conn, "y")).unwrap_err();
     assert_eq!(Failure::of(&error), Some(Failure::OutcomeUnknown), "it may have arrived: {error}");
     assert_eq!(texts(&mut bed.plain("a")), ["x"]);
@@ -117,7 +128,7 @@ fn f1_a_transaction_loses_any_one_answer() {
         let mut conn = bed.conn("b");
         let lose = |step| {
             if step == lost {
-                proxy.replies(Traffic::LoseNext);
+                proxy.replies(Traffic::Lose(1));
             }
         };
         let result = conn.transaction(|conn| {

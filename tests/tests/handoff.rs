@@ -59,6 +59,20 @@ fn f12_a_handoff_under_load_from_all_nodes_loses_nothing_and_fails_nothing() {
                 })
             })
             .collect();
+        // Somebody who knows nothing of us writes on the primary's file, whoever that is.
+        let strangers = scope.spawn(|| {
+            let mut conns = NODES.map(|node| bed.plain(node));
+            let mut written = 0;
+            while !stop.load(Ordering::Relaxed) {
+                for conn in &mut conns {
+                    let text = notes::text.eq(format!("a stranger's {written}"));
+                    let done = diesel::insert_into(notes::table).values(text).execute(conn);
+                    // On the other nodes LiteFS says no.
+                    written += usize::from(done.is_ok());
+                }
+            }
+            written
+        });
         let stop_at_end = StopAtEnd(&stop);
         // Asked for on the primary, on the successor and on a bystander.
         for (asked, to) in [("a", "b"), ("c", "c"), ("b", "a"), ("a", "b"), ("c", "a")] {
@@ -70,7 +84,8 @@ fn f12_a_handoff_under_load_from_all_nodes_loses_nothing_and_fails_nothing() {
             wait_until("the role", || bed.litefs(to).role() == Role::Primary);
         }
         drop(stop_at_end);
-        writers.into_iter().map(|writer| writer.join().unwrap()).sum()
+        let ours: usize = writers.into_iter().map(|writer| writer.join().unwrap()).sum();
+        ours + strangers.join().unwrap()
     });
     bed.sync();
     for node in NODES {
