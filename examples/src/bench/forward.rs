@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use litefs_diesel::core::RoleKind;
-use litefs_diesel::{LiteFs, LiteFsConnection};
+use litefs_diesel::{Delivery, LiteFs, LiteFsConnection};
 use litefs_testkit::{Cluster, Node};
 use rand::Rng;
 use tempfile::TempDir;
@@ -59,21 +59,31 @@ pub(super) fn run(report: &mut Report) -> Result<(), Problem> {
     let server = without.bare.ok_or("the bare server did not say where it listens")?;
     let caller = Caller::connect(runtime.handle().clone(), server)?;
     let mut rounds = measure(&mut litefs.establish()?, &caller)?;
-    check(&litefs, rounds.len() * INSERTS)?;
+    check(&litefs, 2 * rounds.len() * INSERTS)?;
     // Round by round: what disturbs the machine for a while then disturbs both sides of a ratio.
-    let mut ratios: Vec<_> =
-        rounds.iter_mut().map(|(forwards, calls)| median(forwards) / median(calls)).collect();
-    let (mut forwards, mut calls): (Vec<_>, Vec<_>) = rounds.into_iter().unzip();
-    let p50 = |rounds: &mut Vec<Vec<f64>>| median(&mut rounds.concat());
-    let (forward, call) = (p50(&mut forwards), p50(&mut calls));
+    let mut ratio = |of: usize| {
+        let mut ratios: Vec<_> =
+            rounds.iter_mut().map(|round| median(&mut round[of]) / median(&mut round[BARE])).collect();
+        median(&mut ratios)
+    };
+    let (same_work, with_outcome) = (ratio(AT_MOST_ONCE), ratio(EXACTLY_ONCE));
+    let p50 = |of: usize| {
+        median(&mut rounds.iter().flat_map(|round| round[of].iter().copied()).collect::<Vec<_>>())
+    };
     report.add(
         "forward_vs_tarpc_ratio",
-        median(&mut ratios),
+        same_work,
         "ratio",
-        "forwarded INSERT / bare tarpc call, median of rounds, at most 1.2",
+        "forwarded INSERT, at most once, / bare tarpc call that does the same, median of rounds, at most 1.2",
     )?;
-    report.add("forward_p50", forward, "us", "INSERT through LiteFsConnection on a replica")?;
-    Ok(report.add("tarpc_p50", call, "us", "bare tarpc call that does the same INSERT")?)
+    report.add(
+        "forward_exactly_once_ratio",
+        with_outcome,
+        "ratio",
+        "the same, exactly once: the outcome is kept beside the row",
+    )?;
+    report.add("forward_p50", p50(EXACTLY_ONCE), "us", "INSERT through LiteFsConnection on a replica")?;
+    Ok(report.add("tarpc_p50", p50(BARE), "us", "bare tarpc call that does the same INSERT")?)
 }
 
 fn start(replica: &Node, secret: String) -> Result<LiteFs, Problem> {
@@ -91,22 +101,35 @@ fn start(replica: &Node, secret: String) -> Result<LiteFs, Problem> {
     }
 }
 
-/// Microseconds of each forwarded insert and of each bare call of one round.
-type Round = (Vec<f64>, Vec<f64>);
+/// Microseconds of each insert of one round: forwarded at most once, forwarded exactly once, bare.
+type Round = [Vec<f64>; 3];
+const AT_MOST_ONCE: usize = 0;
+const EXACTLY_ONCE: usize = 1;
+const BARE: usize = 2;
 
 fn measure(conn: &mut LiteFsConnection, caller: &Caller) -> Result<Vec<Round>, Problem> {
     let mut rounds = Vec::new();
     for round in 0..WARM_UP + ROUNDS {
-        let mut forward = || timed(|name| Ok(items::insert(conn, name, items::PAYLOAD)? as u64));
-        let call = || timed(|name| caller.insert(name, items::PAYLOAD));
-        let both = if round % 2 == 0 {
-            (forward()?, call()?)
-        } else {
-            let called = call()?;
-            (forward()?, called)
-        };
+        let mut times = Round::default();
+        // Each comes first, in the middle and last equally often.
+        for turn in 0..times.len() {
+            let kind = (round + turn) % times.len();
+            times[kind] = match kind {
+                BARE => timed(|name| caller.insert(name, items::PAYLOAD))?,
+                kind => {
+                    let delivery =
+                        if kind == AT_MOST_ONCE { Delivery::AtMostOnce } else { Delivery::ExactlyOnce };
+                    let mut insert = |name: &str| {
+                        conn.with_delivery(delivery, |conn| {
+                            Ok(items::insert(conn, name, items::PAYLOAD)? as u64)
+                        })
+                    };
+                    timed(&mut insert)?
+                }
+            };
+        }
         if round >= WARM_UP {
-            rounds.push(both);
+            rounds.push(times);
         }
     }
     Ok(rounds)
@@ -126,7 +149,7 @@ fn timed(mut insert: impl FnMut(&str) -> Result<u64, Problem>) -> Result<Vec<f64
 
 /// One round trip each: nothing was answered from elsewhere, nothing was sent twice.
 fn check(litefs: &LiteFs, measured: usize) -> Result<(), Problem> {
-    let expected = (measured + WARM_UP * INSERTS) as u64;
+    let expected = (measured + 2 * WARM_UP * INSERTS) as u64;
     match litefs.round_trips() {
         trips if trips == expected => Ok(()),
         trips => Err(format!("{expected} inserts made {trips} round trips").into()),

@@ -20,10 +20,10 @@ use crate::consistency::{Consistency, Marks, Visibility, WhenBehind, make_visibl
 use crate::litefs::Shared;
 use crate::router::{Route, Situation};
 
-/// Whether the local file is known to have come as far as `mark`: some atomic loads.
+/// Whether the local file, at `here`, is known to have come as far as `mark`.
 #[inline]
-fn has_reached(shared: &Shared, mark: Txid) -> bool {
-    mark <= shared.tracker.last_txid() && (shared.air.is_shared() || mark == Txid::new(0))
+fn has_reached(shared: &Shared, here: Txid, mark: Txid) -> bool {
+    mark <= here && (mark == Txid::new(0) || shared.air.is_shared())
 }
 
 /// Holds a read back until LiteFS has applied what there is, or for as long as that may take.
@@ -88,13 +88,14 @@ impl LiteFsConnection {
     /// leaves out is the business of [`ready`](Self::ready), and it must never say yes where that would say otherwise.
     #[inline]
     pub(super) fn goes_straight<T: QueryId>(&self, shared: &Shared, stamp: RoleStamp) -> bool {
+        let here = shared.tracker.last_txid();
         let visible = match self.consistency {
-            Consistency::ReadYourWrites => has_reached(shared, shared.watermark.highest()),
+            Consistency::ReadYourWrites => has_reached(shared, here, shared.watermark.highest()),
             Consistency::Eventual => true,
             Consistency::Session | Consistency::Strong => false,
         };
         visible
-            && shared.air.is_clear(shared.tracker.last_txid())
+            && shared.air.is_clear(here)
             && self.seen == Some(stamp)
             && self.forced.is_none()
             && self.phase() == Phase::Autocommit
@@ -138,7 +139,7 @@ impl LiteFsConnection {
             Consistency::Eventual => return Ok(Route::Local),
             Consistency::Strong => return self.catch_up(shared, None),
         };
-        if has_reached(shared, highest) {
+        if has_reached(shared, shared.tracker.last_txid(), highest) {
             return Ok(Route::Local);
         }
         let marks = match self.consistency {

@@ -274,7 +274,7 @@ fn may_insert(work: &Work) -> bool {
     match work {
         Work::Execute(statement) | Work::Query(statement) => {
             let chooses = |word: &str| tokens(&statement.sql).any(|token| token.is(word));
-            inserts(&statement.sql) && (chooses("CONFLICT") || chooses("OR"))
+            (chooses("CONFLICT") || chooses("OR")) && inserts(&statement.sql)
         }
         Work::Script(sql) => inserts(sql),
         Work::Batch { statements, .. } => {
