@@ -173,6 +173,7 @@ async fn follow_one(
     primary: &NodeName,
     me: &impl Fn() -> (String, Option<String>),
 ) {
+    let mut audited = false;
     loop {
         let (node, address) = me();
         let follower = Follower { node, address, position: tracker.last_position() };
@@ -183,6 +184,10 @@ async fn follow_one(
                 // Once in its history, it stays there for as long as the primary does.
                 if followed.shared {
                     air.set_shared(true);
+                }
+                // Once for each primary: what it acknowledges itself is not in question.
+                if followed.shared && !audited {
+                    audited = true;
                     auditor.look(primary, followed.began).await;
                 }
                 match followed.awaited || !air.is_shared() || air.read.swap(false, Ordering::Relaxed) {

@@ -93,7 +93,8 @@ impl Failure {
         CODES.iter().find(|(_, known)| *known == code).map(|(failure, _)| *failure)
     }
 
-    /// Whether nothing was applied and the same call may well succeed later.
+    /// Whether the same call may well succeed later and can be made again: nothing was applied, or, for a migration
+    /// ([`SchemaSkew`](Self::SchemaSkew)), what was applied is not applied again.
     #[must_use]
     pub fn may_retry(self) -> bool {
         use Failure::{Behind, Busy, NoPrimary, SchemaSkew, SnapshotMoved, TransactionLost, Unreachable};
@@ -104,11 +105,13 @@ impl Failure {
     #[must_use]
     pub fn fate(self) -> Fate {
         use Failure::{
-            Incompatible, NoPrimary, NotReplicated, OutcomeUnknown, Rejected, RowsLost, TooLarge, Unreachable,
+            Incompatible, NoPrimary, NotReplicated, OutcomeUnknown, Rejected, RowsLost, SchemaSkew, TooLarge,
+            Unreachable,
         };
         match self {
             NoPrimary | Unreachable | Incompatible | TooLarge | Rejected => Fate::NotSent,
-            OutcomeUnknown | RowsLost | NotReplicated => Fate::Unknown,
+            // Of a statement nothing is applied, of a migration all.
+            OutcomeUnknown | RowsLost | NotReplicated | SchemaSkew => Fate::Unknown,
             _ => Fate::NotApplied,
         }
     }
