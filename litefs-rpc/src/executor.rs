@@ -17,6 +17,37 @@ pub trait Executor: Send + 'static {
     /// [`Refusal::GivenUp`] or [`Refusal::Interrupted`].
     fn write(&mut self, request: &Request) -> Result<Done, Refusal>;
 
+    /// Whether a request may share a transaction with others, with the same result for each as if it ran alone. Default:
+    /// none may.
+    fn may_share(&mut self, _: &Request) -> bool {
+        false
+    }
+
+    /// Opens a transaction for requests that may share one, all with these settings. `false`: the database does not allow
+    /// it, nothing is open. Default: it never does.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin). Nothing is open then.
+    fn open_group(&mut self, _: &Settings) -> Result<bool, Refusal> {
+        Ok(false)
+    }
+
+    /// Runs a request in the open group. The default is for executors that open none.
+    ///
+    /// # Errors
+    /// [`Apart`]: the group cannot go on. Whoever calls this rolls it back and runs its requests one by one.
+    fn join(&mut self, _: &Request) -> Result<Result<Done, Refusal>, Apart> {
+        Err(Apart)
+    }
+
+    /// Commits the open group.
+    ///
+    /// # Errors
+    /// [`Apart`], as for [`join`](Self::join).
+    fn close_group(&mut self) -> Result<(), Apart> {
+        Err(Apart)
+    }
+
     /// What became of the write `id`. One that is not applied is given up in the same breath: should it arrive after
     /// this, it is refused.
     ///
@@ -81,3 +112,8 @@ pub enum Wrote {
     /// Cannot be told from outside, as for `CREATE TABLE IF NOT EXISTS`.
     Perhaps,
 }
+
+/// Requests cannot share a transaction after all: one of them has ended it (`OR ROLLBACK`), or it could not be committed.
+/// They have to run one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Apart;

@@ -24,6 +24,6 @@ pub mod sqlite;
 mod transport;
 pub mod wire;
 
-pub use executor::{Done, Executor, Wrote};
+pub use executor::{Apart, Done, Executor, Wrote};
 pub use limits::Limits;
 pub use secret::{MIN_SECRET_BYTES, Secret, SecretTooShort};

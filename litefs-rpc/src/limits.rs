@@ -19,6 +19,8 @@ pub struct Limits {
     pub connections: usize,
     /// The most writes waiting for the writer, from all connections. Default 4 096.
     pub queue: usize,
+    /// The most forwarded writes that share one transaction and its commit (group commit). 1: each has its own. Default 128.
+    pub group: usize,
     /// How long a peer may take for the handshake. Default 2 s.
     pub handshake: Duration,
     /// How long a transaction may wait for its next statement before it is rolled back. Default 5 s.
@@ -36,6 +38,7 @@ impl Default for Limits {
             rows: 48 << 20,
             connections: 1_024,
             queue: 4_096,
+            group: 128,
             handshake: Duration::from_secs(2),
             session_idle: Duration::from_secs(5),
             session_total: Duration::from_secs(30),

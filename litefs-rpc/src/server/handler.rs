@@ -10,7 +10,7 @@ use super::fence::Fence;
 use super::followers::Followers;
 use super::handover::not_handed_over;
 use super::sessions::{ConnectionId, Ended, Sessions};
-use super::writer::{Job, Queue, Step};
+use super::writer::{Job, Queue, Step, Write};
 use crate::service::Forward;
 use crate::wire::{Begin, Followed, Follower, Refusal, Reply, Request, RequestId, SessionId, Settled, Work};
 
@@ -86,7 +86,7 @@ impl Forward for Handler {
     async fn write(self, context: Context, request: Request) -> Result<Reply, Refusal> {
         self.admit(Some(&request.work))?;
         let (respond, response) = oneshot::channel();
-        self.node.queue.push(Job::Write { request, deadline: context.deadline, respond })?;
+        self.node.queue.push(Job::Write(Write { request, deadline: context.deadline, respond }))?;
         answered(response).await
     }
 

@@ -5,13 +5,12 @@ use diesel::connection::SimpleConnection;
 use diesel::sqlite::SqliteConnection;
 
 use super::guard::{Place, refused_from_afar};
-use super::outcomes::{DEFAULT_RETENTION, Kept, Outcomes};
-use super::ready::{Ready, changes_rows, has_several};
+use super::outcomes::{DEFAULT_RETENTION, Outcomes};
+use super::ready::Ready;
 use super::sql::{SqlStatement, Verb, statements};
-use crate::executor::{Done, Executor, Wrote};
+use crate::executor::{Apart, Done, Executor, Wrote};
 use crate::wire::{
-    Answer, BeginMode, DatabaseError, DatabaseErrorKind, Delivery, Outcome, Refusal, Request, RequestId,
-    Settings, Work,
+    Answer, BeginMode, DatabaseError, DatabaseErrorKind, Outcome, Refusal, Request, RequestId, Settings, Work,
 };
 
 /// Opens the connection that forwarded statements run on. Called again after a script has touched the connection's
@@ -21,11 +20,13 @@ pub type Open = Box<dyn FnMut() -> diesel::ConnectionResult<SqliteConnection> + 
 /// Runs forwarded work on one [`SqliteConnection`].
 pub struct SqliteExecutor {
     open: Open,
-    connection: Option<Ready>,
-    max_rows: usize,
+    pub(super) connection: Option<Ready>,
+    pub(super) max_rows: usize,
     /// Statements that come again and again and were found to be harmless on their own.
     allowed: HashSet<String>,
-    outcomes: Outcomes,
+    /// Statements that have broken a group up.
+    pub(super) solitary: HashSet<String>,
+    pub(super) outcomes: Outcomes,
 }
 
 /// How many are kept. Only an application that builds its statements at run time has more; then it starts anew.
@@ -37,7 +38,7 @@ impl SqliteExecutor {
     #[must_use]
     pub fn new(open: Open, max_rows: usize) -> Self {
         let outcomes = Outcomes::new(DEFAULT_RETENTION);
-        Self { open, connection: None, max_rows, allowed: HashSet::new(), outcomes }
+        Self { open, connection: None, max_rows, allowed: HashSet::new(), solitary: HashSet::new(), outcomes }
     }
 
     /// How long outcomes are kept, instead of [`DEFAULT_RETENTION`]. It must be longer than anybody tries to send a write
@@ -47,7 +48,7 @@ impl SqliteExecutor {
         Self { outcomes: Outcomes::new(retention), ..self }
     }
 
-    fn ready(&mut self, settings: &Settings) -> Result<&mut Ready, Refusal> {
+    pub(super) fn ready(&mut self, settings: &Settings) -> Result<&mut Ready, Refusal> {
         let ready = match self.connection.take() {
             Some(ready) => ready,
             None => {
@@ -60,7 +61,7 @@ impl SqliteExecutor {
         Ok(ready)
     }
 
-    fn check_alone(&mut self, work: &Work) -> Result<(), Refusal> {
+    pub(super) fn check_alone(&mut self, work: &Work) -> Result<(), Refusal> {
         let (Work::Execute(statement) | Work::Query(statement)) = work else {
             let place = if matches!(work, Work::Script(_)) { Place::Script } else { Place::Alone };
             return check(work, place);
@@ -83,7 +84,7 @@ impl SqliteExecutor {
     }
 
     /// Runs work as it stands. Nothing is kept of it.
-    fn alone(&mut self, settings: &Settings, work: &Work) -> Result<Done, Refusal> {
+    pub(super) fn alone(&mut self, settings: &Settings, work: &Work) -> Result<Done, Refusal> {
         let max_rows = self.max_rows;
         let ready = self.ready(settings)?;
         ready.mark_rowid(work)?;
@@ -113,102 +114,6 @@ impl SqliteExecutor {
             }
         }
     }
-
-    /// Runs work in one transaction with the record of its outcome. `None`: a script's statement has taken back those
-    /// before it (`OR ROLLBACK`), which outside of a transaction would stay; nothing is applied.
-    fn whole(&mut self, request: &Request) -> Result<Option<Done>, Refusal> {
-        let max_rows = self.max_rows;
-        let Self { connection, outcomes, .. } = self;
-        let ready = connection.as_mut().ok_or_else(|| other("no connection".into()))?;
-        ready.mark_rowid(&request.work)?;
-        ready.connection.batch_execute("BEGIN IMMEDIATE").map_err(super::from_diesel)?;
-        let result = ready.part_or_all(&request.work, max_rows);
-        if matches!(result, Err(Refusal::Database(_))) && has_several(&request.work) {
-            return Ok(None);
-        }
-        let committed = result.and_then(|done| {
-            // What has changed nothing may as well run again.
-            let keep = done.wrote != Wrote::Nothing;
-            if keep {
-                ready.keep(outcomes, request.id, &done)?;
-            }
-            ready.connection.batch_execute("COMMIT").map_err(super::from_diesel)?;
-            Ok(Done { wrote: if keep { Wrote::Rows } else { Wrote::Nothing }, ..done })
-        });
-        if committed.is_err() {
-            // Fails only where SQLite has rolled back already.
-            let _ = ready.connection.batch_execute("ROLLBACK");
-        }
-        match committed {
-            // Somebody was faster: that is what it came to.
-            Err(Refusal::GivenUp) => self.kept(request.id)?.unwrap_or(Err(Refusal::GivenUp)).map(Some),
-            committed => committed.map(Some),
-        }
-    }
-
-    /// Runs a script that makes its own transactions, between two records: that it has begun, and what it came to.
-    fn marked(&mut self, request: &Request) -> Result<Done, Refusal> {
-        let Self { connection, outcomes, .. } = self;
-        let ready = connection.as_mut().ok_or_else(|| other("no connection".into()))?;
-        let begun = ready.note(|connection| outcomes.keep(connection, request.id, &Kept::Begun))?;
-        if begun.is_none() {
-            return self.kept(request.id)?.unwrap_or(Err(Refusal::GivenUp));
-        }
-        let done = self.alone(&request.settings, &request.work);
-        let ready = self.ready(&request.settings)?;
-        let done = ready.failed(done)?;
-        let kept = Kept::Applied(done.answer.clone(), done.effects);
-        ready.note(|connection| Outcomes::update(connection, request.id, &kept).map(|()| Some(1)))?;
-        // The records alone are a commit.
-        Ok(Done { wrote: Wrote::Rows, ..done })
-    }
-
-    /// What was kept of a write, as its answer.
-    fn kept(&mut self, id: RequestId) -> Result<Option<Result<Done, Refusal>>, Refusal> {
-        let ready = self.ready(&Settings::default())?;
-        let kept = Outcomes::find(&mut ready.connection, id).map_err(super::from_diesel)?;
-        Ok(kept.map(|kept| match kept {
-            Kept::Applied(answer, effects) => Ok(Done { answer, effects, wrote: Wrote::Nothing }),
-            Kept::Begun => Err(Refusal::Interrupted),
-            Kept::GivenUp => Err(Refusal::GivenUp),
-        }))
-    }
-}
-
-/// How a write can be applied once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Once {
-    /// In one transaction with its record.
-    Whole,
-    /// It cannot run inside a transaction, and applied twice it is as applied once: VACUUM and PRAGMAs.
-    Repeatable,
-    /// A script with transactions or PRAGMAs of its own.
-    Marked,
-}
-
-impl Once {
-    fn of(work: &Work) -> Self {
-        let all = match work {
-            Work::Batch { .. } => return Once::Whole,
-            // By far the most common beginnings need no look at the rest.
-            Work::Execute(statement) | Work::Query(statement) if changes_rows(&statement.sql) => {
-                return Once::Whole;
-            }
-            Work::Execute(statement) | Work::Query(statement) => statements(&statement.sql),
-            Work::Script(sql) => statements(sql),
-        };
-        let fits = |s: &SqlStatement<'_>| {
-            matches!(s.verb(), Verb::Read | Verb::Change | Verb::Schema | Verb::Unknown)
-        };
-        let repeats = |s: &SqlStatement<'_>| matches!(s.verb(), Verb::Pragma | Verb::Vacuum | Verb::Read);
-        if all.iter().all(repeats) {
-            Once::Repeatable
-        } else if all.iter().all(fits) {
-            Once::Whole
-        } else {
-            Once::Marked
-        }
-    }
 }
 
 /// Why work from another node must not run, if it must not.
@@ -221,7 +126,7 @@ fn leaves_a_trace(statement: &SqlStatement<'_>) -> bool {
     !matches!(statement.verb(), Verb::Read | Verb::Change | Verb::Schema)
 }
 
-fn other(message: String) -> Refusal {
+pub(super) fn other(message: String) -> Refusal {
     Refusal::Database(DatabaseError { kind: DatabaseErrorKind::Other, message })
 }
 
@@ -231,24 +136,30 @@ pub(super) fn denied(what: String) -> Refusal {
 
 impl Executor for SqliteExecutor {
     fn write(&mut self, request: &Request) -> Result<Done, Refusal> {
-        let Request { id, delivery, again, settings, work } = request;
-        self.check_alone(work)?;
-        if *delivery == Delivery::AtMostOnce {
-            return self.alone(settings, work);
+        let result = self.once(request);
+        if result.is_err()
+            && let Some(ready) = &mut self.connection
+            && ready.forget_changes().is_err()
+        {
+            self.connection = None;
         }
-        if *again && let Some(kept) = self.kept(*id)? {
-            return kept;
-        }
-        let ready = self.ready(settings)?;
-        match Once::of(work) {
-            Once::Repeatable => self.alone(settings, work),
-            Once::Whole if ready.checks_at_commit(work).map_err(super::from_diesel)? => self.marked(request),
-            Once::Whole => match self.whole(request)? {
-                Some(done) => Ok(done),
-                None => self.marked(request),
-            },
-            Once::Marked => self.marked(request),
-        }
+        result
+    }
+
+    fn may_share(&mut self, request: &Request) -> bool {
+        self.may_be_shared(request)
+    }
+
+    fn open_group(&mut self, settings: &Settings) -> Result<bool, Refusal> {
+        self.begin_group(settings)
+    }
+
+    fn join(&mut self, request: &Request) -> Result<Result<Done, Refusal>, Apart> {
+        self.run_in_group(request)
+    }
+
+    fn close_group(&mut self) -> Result<(), Apart> {
+        self.commit_group()
     }
 
     fn settle(&mut self, id: RequestId) -> Result<(Outcome, Wrote), Refusal> {
@@ -333,6 +244,7 @@ impl Executor for SqliteExecutor {
         if let Some(mut ready) = self.connection.take()
             && !ready.traced
             && ready.connection.batch_execute("ROLLBACK").is_ok()
+            && ready.forget_changes().is_ok()
         {
             self.connection = Some(ready);
         }

@@ -2,7 +2,9 @@
 
 mod error;
 mod executor;
+mod group;
 mod guard;
+mod once;
 mod outcomes;
 mod query;
 mod ready;

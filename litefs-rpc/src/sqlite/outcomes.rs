@@ -127,14 +127,17 @@ impl Outcomes {
     /// What was kept for a write.
     pub(super) fn find(connection: &mut SqliteConnection, id: RequestId) -> QueryResult<Option<Kept>> {
         let params = [id_value(id)];
-        let mut found = match connection.load(BoundQuery::new(SELECT, &params, true)) {
-            Err(error) if is_missing(&error) => return Ok(None),
-            found => found?,
-        };
-        let Some(row) = found.next().transpose()? else { return Ok(None) };
-        match row.get(0).map(|field| rows::value(&field)) {
-            Some(Value::Blob(bytes)) => Kept::decode(&bytes).map(Some),
-            _ => {
+        // A statement that is prepared already says only when it runs that the table is gone (its creation was undone).
+        let first = connection.load(BoundQuery::new(SELECT, &params, true)).and_then(|mut rows| {
+            let row = rows.next().transpose()?;
+            Ok(row.map(|row| row.get(0).map(|field| rows::value(&field))))
+        });
+        match first {
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(error),
+            Ok(None) => Ok(None),
+            Ok(Some(Some(Value::Blob(bytes)))) => Kept::decode(&bytes).map(Some),
+            Ok(Some(_)) => {
                 Err(Error::DeserializationError(format!("{OUTCOMES_TABLE} holds no outcome for {id}").into()))
             }
         }

@@ -103,12 +103,14 @@ impl Ready {
     /// Whether a script could meet a constraint that SQLite checks at the end of a transaction: its statements would
     /// then not be checked one by one.
     pub(super) fn checks_at_commit(&mut self, work: &Work) -> QueryResult<bool> {
-        if !has_several(work) || !self.settings.foreign_keys {
-            return Ok(false);
-        }
-        let deferred = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE sql LIKE '%INITIALLY%DEFERRED%')";
-        let [found] = integers(&mut self.connection, deferred)?;
-        Ok(found != 0)
+        if !has_several(work) { Ok(false) } else { self.has_deferred_keys() }
+    }
+
+    /// What failing work has added to `total_changes()` before it was undone is nobody's effect.
+    pub(super) fn forget_changes(&mut self) -> Result<(), Refusal> {
+        self.marked = false;
+        self.total_changes = self.read_total_changes()?;
+        Ok(())
     }
 
     /// Runs work in the open transaction. What fails and leaves nothing is an error, and so is what has ended the
@@ -322,7 +324,10 @@ pub fn read_settings(connection: &mut SqliteConnection) -> QueryResult<Settings>
 }
 
 /// The first `N` columns of the first row.
-fn integers<const N: usize>(connection: &mut SqliteConnection, sql: &str) -> QueryResult<[i64; N]> {
+pub(super) fn integers<const N: usize>(
+    connection: &mut SqliteConnection,
+    sql: &str,
+) -> QueryResult<[i64; N]> {
     let mut rows = connection.load(BoundQuery::new(sql, &[], true))?;
     let row = rows.next().ok_or(diesel::result::Error::NotFound)??;
     Ok(std::array::from_fn(|index| match diesel::row::Row::get(&row, index).map(|f| rows::value(&f)) {

@@ -1,0 +1,147 @@
+//! Group commit: writes that wait together share one transaction, and so one commit.
+//!
+//! While one group is being committed the next one gathers in the queue, so groups are as large as the load is high. Each
+//! write has its own result; where the executor cannot keep them apart nothing of the group is applied and its writes run
+//! one by one.
+
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use super::standing::{Ticket, unproven};
+use super::{Job, Write, Writer};
+use crate::executor::{Apart, Done, Executor, Wrote};
+use crate::wire::{Refusal, Reply};
+
+/// A group takes no more members after this long: the first of them waits for the last.
+const GATHER: Duration = Duration::from_millis(5);
+
+/// The writes of the open group, in order.
+struct Group {
+    ticket: Ticket,
+    members: Vec<Member>,
+}
+
+/// A write of the group and what it came to. `None`: not to be told within a group.
+struct Member {
+    write: Write,
+    result: Option<Result<Done, Refusal>>,
+}
+
+impl<E: Executor> Writer<E> {
+    /// Runs a write, together with those queued behind it that may share its commit. Returns the job that may not.
+    pub(super) fn writes(&mut self, first: Write, queue: &Receiver<Job>) -> Option<Job> {
+        let second = if self.limits.group < 2 { None } else { queue.try_recv().ok() };
+        match second {
+            Some(Job::Write(second)) if self.may_share(&first, &first) && self.may_share(&second, &first) => {
+                self.together(first, second, queue)
+            }
+            other => {
+                self.alone(first);
+                other
+            }
+        }
+    }
+
+    fn may_share(&mut self, write: &Write, with: &Write) -> bool {
+        write.request.settings == with.request.settings && self.executor.may_share(&write.request)
+    }
+
+    fn together(&mut self, first: Write, second: Write, queue: &Receiver<Job>) -> Option<Job> {
+        let mut group = match self.open_group(&first) {
+            Ok(Some(ticket)) => Group { ticket, members: Vec::new() },
+            Ok(None) => {
+                self.alone(first);
+                self.alone(second);
+                return None;
+            }
+            Err(refusal) => {
+                let _ = first.respond.send(Err(refusal.clone()));
+                let _ = second.respond.send(Err(refusal));
+                return None;
+            }
+        };
+        let settings = first.request.settings;
+        let end = Instant::now() + GATHER;
+        let mut joined = self.join(first, &mut group);
+        match joined {
+            Ok(()) => joined = self.join(second, &mut group),
+            Err(Apart) => group.members.push(Member { write: second, result: None }),
+        }
+        let mut next = None;
+        while joined.is_ok() && group.members.len() < self.limits.group && Instant::now() < end {
+            let Ok(job) = queue.try_recv() else { break };
+            match job {
+                Job::Write(write)
+                    if write.request.settings == settings && self.executor.may_share(&write.request) =>
+                {
+                    joined = self.join(write, &mut group);
+                }
+                job => {
+                    next = Some(job);
+                    break;
+                }
+            }
+        }
+        match joined.and_then(|()| self.close_group(&group)) {
+            Ok(()) => self.answer(group),
+            Err(Apart) => self.break_up(group),
+        }
+        next
+    }
+
+    /// `None`: each has to find out by itself why not.
+    fn open_group(&mut self, first: &Write) -> Result<Option<Ticket>, Refusal> {
+        let Ok(ticket) = self.enter() else { return Ok(None) };
+        match self.executor.open_group(&first.request.settings) {
+            Ok(opened) => Ok(opened.then_some(ticket)),
+            Err(refusal) if self.was_demoted(&refusal, ticket) => Ok(None),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// Whoever does not wait any more, or not in time, has not had his write begun.
+    fn join(&mut self, write: Write, group: &mut Group) -> Result<(), Apart> {
+        if write.respond.is_closed() {
+            return Ok(());
+        }
+        if Instant::now() >= write.deadline {
+            let _ = write.respond.send(Err(Refusal::TooLate));
+            return Ok(());
+        }
+        let result = self.executor.join(&write.request).ok();
+        let joined = if result.is_some() { Ok(()) } else { Err(Apart) };
+        group.members.push(Member { write, result });
+        joined
+    }
+
+    fn close_group(&mut self, group: &Group) -> Result<(), Apart> {
+        if self.fence.holds(group.ticket.stamp) { self.executor.close_group() } else { Err(Apart) }
+    }
+
+    /// One proof for all: what is committed together is replicated together.
+    fn answer(&mut self, group: Group) {
+        let results = group.members.iter().filter_map(|member| member.result.as_ref()?.as_ref().ok());
+        let wrote = results.map(|done| done.wrote).fold(Wrote::Nothing, |all, one| match (all, one) {
+            (Wrote::Rows, _) | (_, Wrote::Rows) => Wrote::Rows,
+            (Wrote::Perhaps, _) | (_, Wrote::Perhaps) => Wrote::Perhaps,
+            _ => Wrote::Nothing,
+        });
+        let position = self.prove_position(group.ticket, wrote);
+        for Member { write, result } in group.members {
+            let reply =
+                result.unwrap_or_else(|| Err(unproven("the group was broken up", ""))).and_then(|done| {
+                    let position = Some(position.clone()?);
+                    Ok(Reply { answer: done.answer, position, effects: done.effects })
+                });
+            let _ = write.respond.send(reply);
+        }
+    }
+
+    /// Nothing of the group is applied.
+    fn break_up(&mut self, group: Group) {
+        self.executor.rollback();
+        for member in group.members {
+            self.alone(member.write);
+        }
+    }
+}

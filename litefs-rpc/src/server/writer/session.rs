@@ -1,0 +1,142 @@
+//! A session: one transaction that a connection has opened, from BEGIN to its end.
+
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Instant;
+
+use super::standing::Ticket;
+use super::{First, Opened, Respond, Step, Writer};
+use crate::executor::Executor;
+use crate::server::sessions::Ended;
+use crate::wire::{Answer, Begin, Delivery, Effects, Refusal, Reply, RequestId, SessionId, Work};
+
+impl<E: Executor> Writer<E> {
+    /// Runs one session from BEGIN to its end; whatever else is queued waits, as it would for SQLite's lock.
+    pub(super) fn session(
+        &mut self,
+        begin: &Begin,
+        deadline: Instant,
+        opened: &Opened,
+        respond: Respond<(SessionId, Option<First>)>,
+    ) {
+        let ticket = match self.open(begin, deadline) {
+            Ok(ticket) => ticket,
+            Err(refusal) => {
+                self.sessions.end(opened.id, Ended::Finished);
+                let _ = respond.send(Err(refusal));
+                return;
+            }
+        };
+        let first = begin.first.as_ref().map(|work| self.step(work, &ticket));
+        let lost = first.as_ref().is_some_and(|first| first.is_err() && !self.executor.in_transaction());
+        let gone = respond.send(Ok((opened.id, first))).is_err();
+        let ended = match (lost, gone) {
+            (true, _) => Ended::RolledBackBySqlite,
+            (_, true) => Ended::Disconnected,
+            _ => self.serve(begin, opened, ticket),
+        };
+        if ended != Ended::Finished {
+            self.executor.rollback();
+        }
+        self.sessions.end(opened.id, ended);
+    }
+
+    fn open(&mut self, begin: &Begin, deadline: Instant) -> Result<Ticket, Refusal> {
+        let mut ticket = self.admit(deadline)?;
+        self.executor.begin(&begin.settings, begin.mode)?;
+        let opened = self.check_snapshot(begin, &mut ticket).and_then(|()| self.savepoints(begin));
+        if let Err(refusal) = opened {
+            self.executor.rollback();
+            return Err(refusal);
+        }
+        Ok(ticket)
+    }
+
+    /// With the lock held nobody moves the position any more, so it can be compared with what was read.
+    fn check_snapshot(&self, begin: &Begin, ticket: &mut Ticket) -> Result<(), Refusal> {
+        ticket.before = self.fence.position().ok();
+        match (begin.expected, ticket.before) {
+            (Some(expected), Some(actual)) if expected != actual => {
+                Err(Refusal::SnapshotMoved { expected, actual })
+            }
+            (Some(_), None) => Err(Refusal::NotPrimary { hint: self.fence.hint() }),
+            _ => Ok(()),
+        }
+    }
+
+    fn savepoints(&mut self, begin: &Begin) -> Result<(), Refusal> {
+        for name in &begin.savepoints {
+            self.executor.step(&Work::Script(format!("SAVEPOINT {name}")))?;
+        }
+        Ok(())
+    }
+
+    /// Answers the session's statements until it ends or one of its limits does.
+    fn serve(&mut self, begin: &Begin, opened: &Opened, ticket: Ticket) -> Ended {
+        let end = Instant::now() + self.limits.session_total;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let wait = left.min(self.limits.session_idle);
+            match opened.steps.recv_timeout(wait) {
+                Ok(Step::Run { work, respond }) => {
+                    let reply = self.step(&work, &ticket);
+                    let lost = reply.is_err() && !self.executor.in_transaction();
+                    let _ = respond.send(reply);
+                    if lost {
+                        return Ended::RolledBackBySqlite;
+                    }
+                }
+                Ok(Step::Finish { commit, respond }) => {
+                    let keep = (begin.delivery == Delivery::ExactlyOnce).then_some(begin.id);
+                    let (reply, ended) = self.finish(commit, keep, &ticket);
+                    let _ = respond.send(reply);
+                    if let Some(ended) = ended {
+                        return ended;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) if left <= self.limits.session_idle => {
+                    return Ended::TotalLimit(self.limits.session_total);
+                }
+                Err(RecvTimeoutError::Timeout) => return Ended::IdleLimit(self.limits.session_idle),
+                Err(RecvTimeoutError::Disconnected) => return Ended::Disconnected,
+            }
+        }
+    }
+
+    fn step(&mut self, work: &Work, ticket: &Ticket) -> Result<Reply, Refusal> {
+        if !self.fence.holds(ticket.stamp) {
+            return Err(Refusal::SessionLost { reason: Ended::Demoted.to_string() });
+        }
+        let done = self.executor.step(work).map_err(|refusal| match self.was_demoted(&refusal, *ticket) {
+            true => Refusal::SessionLost { reason: Ended::Demoted.to_string() },
+            false => refusal,
+        })?;
+        Ok(Reply { answer: done.answer, position: None, effects: done.effects })
+    }
+
+    /// A COMMIT that SQLite refuses (a deferred constraint) leaves the transaction open, as it does locally.
+    fn finish(
+        &mut self,
+        commit: bool,
+        keep: Option<RequestId>,
+        ticket: &Ticket,
+    ) -> (Result<Reply, Refusal>, Option<Ended>) {
+        if !commit {
+            self.executor.rollback();
+            let reply = Reply { answer: Answer::Done, position: None, effects: Effects::default() };
+            return (Ok(reply), Some(Ended::Finished));
+        }
+        if !self.fence.holds(ticket.stamp) {
+            let refusal = Refusal::SessionLost { reason: Ended::Demoted.to_string() };
+            return (Err(refusal), Some(Ended::Demoted));
+        }
+        match self.executor.commit(keep) {
+            Ok(done) => (self.prove(*ticket, done), Some(Ended::Finished)),
+            Err(refusal) if self.was_demoted(&refusal, *ticket) => {
+                let lost = Refusal::SessionLost { reason: Ended::Demoted.to_string() };
+                (Err(lost), Some(Ended::Demoted))
+            }
+            Err(refusal) if self.executor.in_transaction() => (Err(refusal), None),
+            Err(refusal) => (Err(refusal), Some(Ended::RolledBackBySqlite)),
+        }
+    }
+}

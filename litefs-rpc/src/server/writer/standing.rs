@@ -1,0 +1,71 @@
+//! Whether this node may write, before and after: the fence and the proof.
+
+use std::time::Instant;
+
+use litefs_core::{Position, RoleStamp};
+
+use super::Writer;
+use crate::executor::{Done, Executor, Wrote};
+use crate::wire::{Refusal, Reply};
+
+/// The standing under which work was begun.
+#[derive(Clone, Copy)]
+pub(super) struct Ticket {
+    pub(super) stamp: RoleStamp,
+    pub(super) before: Option<Position>,
+}
+
+impl<E: Executor> Writer<E> {
+    /// Work past its deadline is not started.
+    pub(super) fn admit(&self, deadline: Instant) -> Result<Ticket, Refusal> {
+        if Instant::now() >= deadline {
+            return Err(Refusal::TooLate);
+        }
+        self.enter()
+    }
+
+    /// Only a primary starts any work.
+    pub(super) fn enter(&self) -> Result<Ticket, Refusal> {
+        let Some(stamp) = self.fence.writable() else {
+            return Err(Refusal::NotPrimary { hint: self.fence.hint() });
+        };
+        let before = self.fence.position().ok();
+        Ok(Ticket { stamp, before })
+    }
+
+    /// SQLite's word for a commit is not enough: LiteFS commits inside an unlock whose errors SQLite ignores. An
+    /// acknowledgement takes a position that advanced, on a node that is still the primary it was.
+    pub(super) fn prove(&self, ticket: Ticket, done: Done) -> Result<Reply, Refusal> {
+        let position = self.prove_position(ticket, done.wrote)?;
+        Ok(Reply { answer: done.answer, position: Some(position), effects: done.effects })
+    }
+
+    pub(super) fn prove_position(&self, ticket: Ticket, wrote: Wrote) -> Result<Position, Refusal> {
+        let position =
+            self.fence.position().map_err(|error| unproven("the position cannot be read: ", error))?;
+        if wrote == Wrote::Rows && ticket.before == Some(position) {
+            // Rows that were set to what they were leave SQLite nothing to commit. LiteFS drops a commit only when it
+            // loses the lease, so a node that still has it has dropped none.
+            self.runtime.block_on(self.fence.confirm());
+        }
+        if !self.fence.holds(ticket.stamp) {
+            return Err(unproven("the role changed during the commit", ""));
+        }
+        Ok(position)
+    }
+
+    /// Whether work failed because LiteFS rejected its commit: this node is not the primary any more, which it may
+    /// learn here first. Nothing of the rejected transaction is applied.
+    pub(super) fn was_demoted(&self, refusal: &Refusal, ticket: Ticket) -> bool {
+        let Refusal::Database(error) = refusal else { return false };
+        if !error.is_litefs_rejection() {
+            return false;
+        }
+        self.runtime.block_on(self.fence.confirm());
+        !self.fence.holds(ticket.stamp)
+    }
+}
+
+pub(super) fn unproven(what: &str, why: impl std::fmt::Display) -> Refusal {
+    Refusal::Unproven { reason: format!("{what}{why}") }
+}
