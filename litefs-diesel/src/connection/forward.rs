@@ -12,16 +12,17 @@ use litefs_rpc::wire::{
 use tracing::field::Empty;
 
 use super::LiteFsConnection;
+use super::path::Path;
 use crate::Failure;
 use crate::consistency::Mark;
 use crate::durability::Durability;
 use crate::error::{called, forwarded};
 use crate::litefs::Shared;
 
-/// A transaction that is open on the primary. It lives on one link; when that is gone, so is the transaction.
+/// A transaction that is open on the primary. It lives on one connection; when that is gone, so is the transaction.
 #[derive(Debug)]
 pub(super) struct Session {
-    pub(super) link: Arc<Link>,
+    pub(super) path: Path,
     pub(super) id: SessionId,
     /// Names what becomes of its COMMIT.
     pub(super) request: RequestId,
@@ -122,8 +123,11 @@ impl LiteFsConnection {
         let id = request.id;
         let mut doubt = None;
         let deadline = Instant::now() + shared.options.forward_timeout;
-        if let Some(link) = self.link(shared) {
-            match pollster::block_on(link.write(request.clone(), deadline)) {
+        if let Some(mut path) = self.path(shared) {
+            let first = request.clone();
+            let answer = path.wait(deadline, |link| async move { link.write(first, deadline).await });
+            path.give_back();
+            match answer {
                 Ok(reply) => return Ok(Some(reply)),
                 Err(error) if self.is_settled_by_asking(&error) => doubt = Some(error),
                 Err(error) if !is_worth_another_try(&error) => return Err(called(error, Some(id))),
@@ -152,7 +156,7 @@ impl LiteFsConnection {
 
     /// The open connection to the primary of the moment. In the common case that is the one used last, and costs
     /// neither a lock nor an allocation.
-    fn link(&mut self, shared: &Shared) -> Option<Arc<Link>> {
+    pub(super) fn link(&mut self, shared: &Shared) -> Option<Arc<Link>> {
         let stamp = shared.tracker.stamp();
         if let Some((used, link)) = &self.link
             && *used == stamp
@@ -224,9 +228,10 @@ impl LiteFsConnection {
     ) -> QueryResult<Option<(Session, Option<First>)>> {
         let request = begin.id;
         let deadline = Instant::now() + shared.options.forward_timeout;
-        if let Some(link) = self.link(shared) {
-            match pollster::block_on(link.begin(begin.clone(), deadline)) {
-                Ok((id, reply)) => return Ok(Some((Session { link, id, request }, reply))),
+        if let Some(mut path) = self.path(shared) {
+            let first = begin.clone();
+            match path.wait(deadline, |link| async move { link.begin(first, deadline).await }) {
+                Ok((id, reply)) => return Ok(Some((Session { path, id, request }, reply))),
                 // Nothing is applied before COMMIT: who does not hear of a transaction opens another.
                 Err(error) if error.fate() == Fate::Unknown || is_worth_another_try(&error) => {}
                 Err(error) => return Err(called(error, None)),
@@ -238,7 +243,7 @@ impl LiteFsConnection {
                 let begin = begin.clone();
                 async move {
                     let (id, first) = link.begin(begin, deadline).await?;
-                    Ok((Session { link, id, request }, first))
+                    Ok((Session { path: Path::Shared(link), id, request }, first))
                 }
             };
             forwarder.ask_primary(deadline.into(), open).await
@@ -257,13 +262,14 @@ impl LiteFsConnection {
     pub(super) fn step(
         &mut self,
         shared: &Arc<Shared>,
-        session: &Session,
+        session: &mut Session,
         work: Work,
     ) -> Result<Reply, Step> {
         shared.options.limits.check(&work).map_err(|refusal| Step::Failed(called(refusal.into(), None)))?;
         let trip = Trip::start(shared, "transaction");
         let deadline = Instant::now() + shared.options.forward_timeout;
-        let answer = pollster::block_on(session.link.step(session.id, work, deadline));
+        let id = session.id;
+        let answer = session.path.wait(deadline, |link| async move { link.step(id, work, deadline).await });
         let result = answer.map_err(|error| {
             let lost = matches!(error, CallError::Refused(Refusal::SessionLost { .. }))
                 || error.fate() == Fate::Unknown;
@@ -276,16 +282,18 @@ impl LiteFsConnection {
         result
     }
 
-    /// Ends the open session. `Err((error, true))`: the transaction is still open.
+    /// Ends the open session. `Err((error, Some(..)))`: the transaction is still open.
     pub(super) fn finish(
         &mut self,
         shared: &Arc<Shared>,
-        session: &Session,
+        mut session: Session,
         commit: bool,
-    ) -> Result<(), (Error, bool)> {
+    ) -> Result<(), (Error, Option<Session>)> {
         let trip = Trip::start(shared, if commit { "commit" } else { "rollback" });
         let deadline = Instant::now() + shared.options.forward_timeout;
-        let result = pollster::block_on(session.link.finish(session.id, commit, deadline));
+        let id = session.id;
+        let result =
+            session.path.wait(deadline, |link| async move { link.finish(id, commit, deadline).await });
         let open = matches!(result, Err(CallError::Refused(Refusal::Database(_))));
         let result = match result {
             Err(error) if commit && self.is_settled_by_asking(&error) => {
@@ -303,9 +311,10 @@ impl LiteFsConnection {
                     reply.position.filter(|_| commit && self.transaction.wrote_there),
                     id,
                 );
-                self.await_replicas(shared, reply.position.filter(|_| commit)).map_err(|error| (error, false))
+                session.path.give_back();
+                self.await_replicas(shared, reply.position.filter(|_| commit)).map_err(|error| (error, None))
             }
-            Err(error) => Err((error, open)),
+            Err(error) => Err((error, open.then_some(session))),
         }
     }
 }

@@ -7,6 +7,7 @@ mod forward;
 mod instrumentation;
 mod migrations;
 mod outcome;
+mod path;
 mod plan;
 mod proof;
 mod run;

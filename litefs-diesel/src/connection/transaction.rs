@@ -10,6 +10,7 @@ use litefs_rpc::wire::{BeginMode, Reply, Work};
 use super::LiteFsConnection;
 use super::destination::Phase;
 use super::forward::{Opening, Session, Step};
+use super::path::Path;
 use super::steering::{Steering, steering};
 use super::transaction_calls::is_locked;
 use super::transaction_state::Stage;
@@ -118,16 +119,16 @@ impl LiteFsConnection {
         let Stage::Remote(session) = std::mem::take(&mut self.transaction.stage) else {
             return Err(self.transaction.lost());
         };
-        match self.finish(shared, &session, commit) {
+        match self.finish(shared, session, commit) {
             Ok(()) => self.transaction.end(),
             // A deferred constraint, for example: as in SQLite, the caller may mend it or roll back.
-            Err((error, true)) => {
+            Err((error, Some(session))) => {
                 self.transaction.stage = Stage::Remote(session);
                 return Err(error);
             }
             // What cannot be told to roll back rolls back by itself.
             Err(_) if !commit => self.transaction.end(),
-            Err((error, false)) => {
+            Err((error, None)) => {
                 self.lost_race = Failure::of(&error) == Some(Failure::TransactionLost);
                 self.transaction.end();
                 self.manager = diesel::connection::AnsiTransactionManager::default();
@@ -237,10 +238,10 @@ impl LiteFsConnection {
 
     /// Runs work in the transaction that is open on the primary.
     pub(super) fn in_session(&mut self, shared: &Arc<Shared>, work: Work) -> QueryResult<Reply> {
-        let Stage::Remote(session) = std::mem::take(&mut self.transaction.stage) else {
+        let Stage::Remote(mut session) = std::mem::take(&mut self.transaction.stage) else {
             return Err(self.transaction.lost());
         };
-        match self.step(shared, &session, work) {
+        match self.step(shared, &mut session, work) {
             Ok(reply) => {
                 self.transaction.stage = Stage::Remote(session);
                 Ok(reply)
@@ -281,8 +282,11 @@ impl LiteFsConnection {
 /// Tells the primary, without waiting, that a transaction is over. If the message does not arrive, the session's
 /// limits end it.
 fn abandon(shared: &Shared, session: Session) {
-    let deadline = std::time::Instant::now() + shared.options.forward_timeout;
-    shared.io.spawn(async move {
-        let _ = session.link.finish(session.id, false, deadline).await;
-    });
+    // A lane is closed when it is dropped, which tells the primary.
+    if let Path::Shared(link) = session.path {
+        let deadline = std::time::Instant::now() + shared.options.forward_timeout;
+        shared.io.spawn(async move {
+            let _ = link.finish(session.id, false, deadline).await;
+        });
+    }
 }

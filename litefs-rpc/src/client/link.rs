@@ -5,12 +5,14 @@ use std::time::Instant;
 use litefs_core::{Position, Txid};
 use tarpc::client::RpcError;
 use tarpc::context::Context;
+use tarpc::{ClientMessage, Response};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::error::CallError;
+use super::lane::{Blocking, Lane, Lanes};
 use crate::limits::Limits;
-use crate::service::ForwardClient;
+use crate::service::{ForwardClient, ForwardRequest, ForwardResponse};
 use crate::transport;
 use crate::wire::{Begin, Followed, Follower, Refusal, Reply, Request, RequestId, SessionId, Settled, Work};
 
@@ -23,6 +25,33 @@ pub struct Link {
     rpc: ForwardClient,
     closed: CancellationToken,
     round_trips: Arc<AtomicU64>,
+    lanes: Arc<Lanes>,
+}
+
+struct ClosesLanes(Arc<Lanes>);
+
+impl Drop for ClosesLanes {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// The client of a transport, and what has to be polled for it to work.
+fn speak<T>(transport: T, limits: &Limits) -> (ForwardClient, impl Future<Output = ()> + Send + use<T>)
+where
+    T: tarpc::Transport<ClientMessage<ForwardRequest>, Response<ForwardResponse>> + Send + 'static,
+    T::TransportError: Send + Sync + 'static,
+{
+    let mut config = tarpc::client::Config::default();
+    config.max_in_flight_requests = limits.queue;
+    config.pending_request_buffer = limits.queue;
+    let client = ForwardClient::new(config, transport);
+    let dispatch = async move {
+        if let Err(error) = client.dispatch.await {
+            tracing::debug!(%error, "the connection to the primary broke");
+        }
+    };
+    (client.client, dispatch)
 }
 
 impl Link {
@@ -33,24 +62,45 @@ impl Link {
         limits: &Limits,
         round_trips: Arc<AtomicU64>,
     ) -> Self {
-        let transport = transport::framed(stream, limits.frame);
-        let mut config = tarpc::client::Config::default();
-        config.max_in_flight_requests = limits.queue;
-        config.pending_request_buffer = limits.queue;
-        let client = ForwardClient::new(config, transport);
+        let (rpc, dispatch) = speak(transport::framed(stream, limits.frame), limits);
         let closed = CancellationToken::new();
-        let link = Self { address, rpc: client.client, closed: closed.clone(), round_trips };
+        let lanes = Arc::new(Lanes::default());
+        let link = Self { address, rpc, closed: closed.clone(), round_trips, lanes: Arc::clone(&lanes) };
         tokio::spawn(async move {
             // Held until the end, whatever the end is: a closed link is never mistaken for an open one.
             let _closes = closed.clone().drop_guard();
+            let _closes_lanes = ClosesLanes(lanes);
             tokio::select! {
                 () = closed.cancelled() => {}
-                ended = client.dispatch => if let Err(error) = ended {
-                    tracing::debug!(%error, "the connection to the primary broke");
-                },
+                () = dispatch => {}
             }
         });
         link
+    }
+
+    /// Takes another connection to the same server for a lane, with the handshake done.
+    pub(super) fn add_lane(&self, stream: TcpStream, limits: &Limits) -> std::io::Result<()> {
+        self.lanes.add(stream, |stream| {
+            let (rpc, dispatch) = speak(Blocking::new(transport::framed(stream, limits.frame)), limits);
+            let link = Self {
+                address: self.address.clone(),
+                rpc,
+                closed: self.closed.clone(),
+                round_trips: Arc::clone(&self.round_trips),
+                lanes: Arc::clone(&self.lanes),
+            };
+            (Arc::new(link), Box::pin(dispatch))
+        })
+    }
+
+    /// A connection for this caller alone, if one is idle. It is closed together with this one.
+    #[must_use]
+    pub fn lane(&self) -> Option<Lane> {
+        self.lanes.take()
+    }
+
+    pub(super) fn lanes(&self) -> &Lanes {
+        &self.lanes
     }
 
     /// The server's address.

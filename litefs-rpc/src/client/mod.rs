@@ -3,6 +3,7 @@
 mod directory;
 mod error;
 mod forward;
+mod lane;
 mod link;
 
 use std::collections::HashMap;
@@ -17,6 +18,7 @@ use tokio::time::Instant;
 pub use directory::{Directory, Standing};
 pub use error::{CallError, Fate};
 pub use forward::{ForwardError, Forwarded, Forwarder};
+pub use lane::Lane;
 pub use link::Link;
 
 use crate::handshake::{self, HandshakeError};
@@ -37,6 +39,8 @@ pub struct ClientConfig {
     pub reconnect_min: Duration,
     /// The longest pause between attempts. Default 500 ms.
     pub reconnect_max: Duration,
+    /// The most [lanes](Lane) beside the shared connection. 0: none. Default 2.
+    pub lanes: usize,
     /// What is refused before it is sent.
     pub limits: Limits,
 }
@@ -50,6 +54,7 @@ impl ClientConfig {
             connect_timeout: Duration::from_secs(1),
             reconnect_min: Duration::from_millis(20),
             reconnect_max: Duration::from_millis(500),
+            lanes: 2,
             limits: Limits::default(),
         }
     }
@@ -162,7 +167,32 @@ impl Client {
         }
     }
 
+    /// Whether another [lane](Lane) beside `link` would be of use. Who hears `true` goes on to
+    /// [`open_lane`](Self::open_lane).
+    #[must_use]
+    pub fn wants_lane(&self, link: &Link) -> bool {
+        link.lanes().wants_one(self.config.lanes)
+    }
+
+    /// Opens a lane beside `link`, on the runtime that carries it. A server that takes no more connections is not asked
+    /// again.
+    pub async fn open_lane(&self, link: Arc<Link>) {
+        let dialed = tokio::time::timeout(self.config.connect_timeout, self.greet(link.address())).await;
+        let opened =
+            dialed.ok().and_then(Result::ok).map(|stream| link.add_lane(stream, &self.config.limits));
+        if !matches!(opened, Some(Ok(()))) {
+            tracing::debug!(address = link.address(), "no lane beside the connection to the primary");
+            link.lanes().give_up();
+        }
+    }
+
     async fn dial(&self, address: &str) -> Result<Arc<Link>, CallError> {
+        let stream = self.greet(address).await?;
+        let counter = Arc::clone(&self.round_trips);
+        Ok(Arc::new(Link::open(address.into(), stream, &self.config.limits, counter)))
+    }
+
+    async fn greet(&self, address: &str) -> Result<TcpStream, CallError> {
         let unreachable = |error: std::io::Error| CallError::Unreachable {
             address: address.into(),
             reason: error.to_string(),
@@ -173,8 +203,7 @@ impl Client {
         let shaken = handshake::greet(stream, &self.config.database, self.config.secret.as_ref()).await;
         let (stream, version) = shaken.map_err(|error| self.refused(address, error))?;
         tracing::debug!(address, version, "connected to the primary");
-        let counter = Arc::clone(&self.round_trips);
-        Ok(Arc::new(Link::open(address.into(), stream, &self.config.limits, counter)))
+        Ok(stream)
     }
 
     fn refused(&self, address: &str, error: HandshakeError) -> CallError {
