@@ -9,8 +9,9 @@ use super::ServerConfig;
 use super::fence::Fence;
 use super::followers::Followers;
 use super::handover::not_handed_over;
+use super::queue::Queue;
 use super::sessions::{ConnectionId, Ended, Sessions};
-use super::writer::{Job, Queue, Step, Write};
+use super::writer::{Job, Step, Write};
 use crate::service::Forward;
 use crate::wire::{Begin, Followed, Follower, Refusal, Reply, Request, RequestId, SessionId, Settled, Work};
 
@@ -19,8 +20,15 @@ pub(super) struct Node {
     pub(super) config: Arc<ServerConfig>,
     pub(super) fence: Arc<dyn Fence>,
     pub(super) sessions: Arc<Sessions>,
-    pub(super) queue: Queue,
+    pub(super) queue: Arc<Queue>,
     pub(super) followers: Arc<Followers>,
+}
+
+impl Drop for Node {
+    /// Nobody is left who could ask for anything.
+    fn drop(&mut self) {
+        self.queue.end();
+    }
 }
 
 impl std::fmt::Debug for Node {

@@ -4,6 +4,7 @@ mod fence;
 mod followers;
 mod handler;
 mod handover;
+mod queue;
 mod sessions;
 mod writer;
 
@@ -23,7 +24,9 @@ pub use fence::Fence;
 use self::followers::Followers;
 use self::handler::{Handler, Node};
 use self::handover::Successors;
+use self::queue::Queue;
 use self::sessions::{ConnectionId, Ended, Sessions};
+use self::writer::Writer;
 use crate::executor::Executor;
 use crate::handshake::{self, HandshakeError};
 use crate::limits::Limits;
@@ -73,8 +76,8 @@ pub enum ServeError {
     /// The address cannot be used.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, #[source] std::io::Error),
-    /// The writer's thread could not be started.
-    #[error("cannot start the writer's thread: {0}")]
+    /// A thread could not be started.
+    #[error("cannot start the server's threads: {0}")]
     Thread(#[source] std::io::Error),
 }
 
@@ -89,10 +92,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds `address` and serves on the current tokio runtime, with one thread for the executor.
+    /// Binds `address` and serves, on a thread of its own and one for the executor. What it asks of the fence runs on the
+    /// current tokio runtime.
     ///
     /// # Errors
     /// See [`ServeError`].
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
     pub async fn start<E: Executor>(
         address: SocketAddr,
         config: ServerConfig,
@@ -108,28 +115,19 @@ impl Server {
         })?;
         let address = listener.local_addr().map_err(|error| ServeError::Listen(address, error))?;
         let sessions = Arc::new(Sessions::default());
-        // The thread ends by itself when the last connection drops its queue; nobody needs to join it.
         let followers = Arc::new(Followers::default());
         let handing_over = Arc::new(AtomicBool::new(false));
         let successors = Successors::new(&config, Arc::clone(&followers), Arc::clone(&handing_over));
-        let (queue, _thread) = writer::start(
-            executor,
-            Arc::clone(&fence),
-            Arc::clone(&sessions),
-            config.limits.clone(),
-            successors,
-        )
-        .map_err(ServeError::Thread)?;
-        let stop = CancellationToken::new();
-        let tasks = TaskTracker::new();
-        tasks.spawn(end_sessions_on_demotion(Arc::clone(&fence), Arc::clone(&sessions), stop.clone()));
-        let (keeper, told, stopped) = (Arc::clone(&followers), Arc::clone(&fence), stop.clone());
-        tasks.spawn(async move {
-            tokio::select! {
-                () = keeper.keep_history(&*told) => {}
-                () = stopped.cancelled() => {}
-            }
-        });
+        let limits = config.limits.clone();
+        let writer =
+            Writer::new(executor, Arc::clone(&fence), Arc::clone(&sessions), limits, successors.into());
+        let queue = Queue::start(Box::new(writer), config.limits.queue).map_err(ServeError::Thread)?;
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let demoted = end_sessions_on_demotion(Arc::clone(&fence), Arc::clone(&sessions));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(demoted));
+        let (keeper, told) = (Arc::clone(&followers), Arc::clone(&fence));
+        let kept = async move { keeper.keep_history(&*told).await };
+        tasks.spawn(stop.clone().run_until_cancelled_owned(kept));
         let node = Arc::new(Node { config: Arc::new(config), fence, sessions, queue, followers });
         let acceptor = Acceptor {
             node: Arc::clone(&node),
@@ -138,7 +136,7 @@ impl Server {
             open: Arc::default(),
             last_id: AtomicU64::new(0),
         };
-        tasks.spawn(acceptor.run(listener));
+        acceptor.start(listener).map_err(ServeError::Thread)?;
         Ok(Self { address, stop, tasks, node, handing_over })
     }
 
@@ -205,6 +203,25 @@ struct Acceptor {
 }
 
 impl Acceptor {
+    /// The thread on which connections are served. It ends after the server has been stopped and they have ended.
+    fn start(self, listener: TcpListener) -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let listener = listener.into_std()?;
+        let (stop, tasks, queue) = (self.stop.clone(), self.tasks.clone(), Arc::clone(&self.node.queue));
+        std::thread::Builder::new().name("litefs-serve".into()).spawn(move || {
+            runtime.block_on(async move {
+                match TcpListener::from_std(listener) {
+                    Ok(listener) => drop(tasks.spawn(self.run(listener))),
+                    Err(error) => tracing::error!(%error, "cannot take forwarded writes"),
+                }
+                stop.run_until_cancelled(queue.work_here()).await;
+                tasks.close();
+                tasks.wait().await;
+            });
+        })?;
+        Ok(())
+    }
+
     async fn run(self, listener: TcpListener) {
         loop {
             let accepted = tokio::select! {
@@ -307,13 +324,9 @@ impl Drop for Connection {
 }
 
 /// An open transaction would keep a demoted LiteFS node in limbo (no replication), so none survives a demotion.
-async fn end_sessions_on_demotion(fence: Arc<dyn Fence>, sessions: Arc<Sessions>, stop: CancellationToken) {
+async fn end_sessions_on_demotion(fence: Arc<dyn Fence>, sessions: Arc<Sessions>) {
     let mut changes = fence.changes();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            changed = changes.changed() => if changed.is_err() { return },
-        }
+    while changes.changed().await.is_ok() {
         if fence.writable().is_none() {
             sessions.end_all(Ended::Demoted);
         }

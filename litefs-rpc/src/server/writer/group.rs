@@ -4,13 +4,13 @@
 //! write has its own result; where the executor cannot keep them apart nothing of the group is applied and its writes run
 //! one by one.
 
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use super::standing::{Ticket, unproven};
-use super::{Job, Write, Writer};
+use super::{Write, Writer};
 use crate::executor::{Apart, Done, Executor, Wrote};
-use crate::wire::{Refusal, Reply};
+use crate::server::queue::Queue;
+use crate::wire::{Refusal, Reply, Settings};
 
 /// A group takes no more members after this long: the first of them waits for the last.
 const GATHER: Duration = Duration::from_millis(5);
@@ -28,65 +28,49 @@ struct Member {
 }
 
 impl<E: Executor> Writer<E> {
-    /// Runs a write, together with those queued behind it that may share its commit. Returns the job that may not.
-    pub(super) fn writes(&mut self, first: Write, queue: &Receiver<Job>) -> Option<Job> {
-        let second = if self.limits.group < 2 { None } else { queue.try_recv().ok() };
+    /// Runs a write, together with those queued behind it that may share its commit.
+    pub(super) fn writes(&mut self, first: Write, queue: &Queue) {
+        let settings = first.request.settings;
+        let alone = self.limits.group < 2 || !self.may_share(&first, settings);
+        let second = if alone { None } else { queue.next_if(|second| self.may_share(second, settings)) };
         match second {
-            Some(Job::Write(second)) if self.may_share(&first, &first) && self.may_share(&second, &first) => {
-                self.together(first, second, queue)
-            }
-            other => {
-                self.alone(first);
-                other
-            }
+            Some(second) => self.together(first, second, queue),
+            None => self.alone(first),
         }
     }
 
-    fn may_share(&mut self, write: &Write, with: &Write) -> bool {
-        write.request.settings == with.request.settings && self.executor.may_share(&write.request)
+    fn may_share(&mut self, write: &Write, settings: Settings) -> bool {
+        write.request.settings == settings && self.executor.may_share(&write.request)
     }
 
-    fn together(&mut self, first: Write, second: Write, queue: &Receiver<Job>) -> Option<Job> {
+    fn together(&mut self, first: Write, second: Write, queue: &Queue) {
+        let settings = first.request.settings;
         let mut group = match self.open_group(&first) {
             Ok(Some(ticket)) => Group { ticket, members: Vec::new() },
             Ok(None) => {
                 self.alone(first);
-                self.alone(second);
-                return None;
+                return self.alone(second);
             }
             Err(refusal) => {
                 let _ = first.respond.send(Err(refusal.clone()));
                 let _ = second.respond.send(Err(refusal));
-                return None;
+                return;
             }
         };
-        let settings = first.request.settings;
         let end = Instant::now() + GATHER;
         let mut joined = self.join(first, &mut group);
         match joined {
             Ok(()) => joined = self.join(second, &mut group),
             Err(Apart) => group.members.push(Member { write: second, result: None }),
         }
-        let mut next = None;
         while joined.is_ok() && group.members.len() < self.limits.group && Instant::now() < end {
-            let Ok(job) = queue.try_recv() else { break };
-            match job {
-                Job::Write(write)
-                    if write.request.settings == settings && self.executor.may_share(&write.request) =>
-                {
-                    joined = self.join(write, &mut group);
-                }
-                job => {
-                    next = Some(job);
-                    break;
-                }
-            }
+            let Some(next) = queue.next_if(|next| self.may_share(next, settings)) else { break };
+            joined = self.join(next, &mut group);
         }
         match joined.and_then(|()| self.close_group(&group)) {
             Ok(()) => self.answer(group),
             Err(Apart) => self.break_up(group),
         }
-        next
     }
 
     /// `None`: each has to find out by itself why not.

@@ -1,12 +1,12 @@
-//! The one thread that writes: it takes jobs from a bounded queue, fences, executes, proves.
+//! The one who writes: fences, executes, proves. It works on whatever thread lets it ([`queue`](super::queue)).
 
 mod group;
 mod session;
 mod standing;
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::Instant;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use self::standing::unproven;
 use super::fence::Fence;
 use super::handover::{Successors, not_handed_over};
+use super::queue::{self, Queue};
 use super::sessions::{Ended, Sessions};
 use crate::executor::Executor;
 use crate::limits::Limits;
@@ -50,20 +51,13 @@ pub(super) enum Step {
     Finish { commit: bool, respond: Respond<Reply> },
 }
 
-/// The writer's queue, shared by all connections.
-#[derive(Clone)]
-pub(super) struct Queue {
-    jobs: SyncSender<Job>,
-    limit: usize,
-}
-
-impl Queue {
-    /// Never blocks: a full queue is the caller's to hear of.
-    pub(super) fn push(&self, job: Job) -> Result<(), Refusal> {
-        self.jobs.try_send(job).map_err(|error| match error {
-            TrySendError::Full(_) => Refusal::Overloaded { limit: self.limit },
-            TrySendError::Disconnected(_) => Refusal::ShuttingDown,
-        })
+impl Job {
+    /// Whether it is over as soon as one statement is.
+    pub(super) fn is_small(&self) -> bool {
+        match self {
+            Job::Write(write) => matches!(write.request.work, Work::Execute(_) | Work::Query(_)),
+            _ => false,
+        }
     }
 }
 
@@ -73,36 +67,44 @@ pub(super) struct Writer<E> {
     sessions: Arc<Sessions>,
     limits: Limits,
     runtime: Handle,
-    successors: Successors,
+    successors: Arc<Successors>,
+    /// How long writes take on average, a group counting as one.
+    pace: Duration,
 }
 
-/// Starts the thread, from the runtime on which the fence lives. It ends when the last [`Queue`] is dropped and every queued job is answered.
-pub(super) fn start<E: Executor>(
-    executor: E,
-    fence: Arc<dyn Fence>,
-    sessions: Arc<Sessions>,
-    limits: Limits,
-    successors: Successors,
-) -> std::io::Result<(Queue, std::thread::JoinHandle<()>)> {
-    let (jobs, queue) = sync_channel(limits.queue);
-    let limit = limits.queue;
-    let mut writer = Writer { executor, fence, sessions, limits, runtime: Handle::current(), successors };
-    let thread = std::thread::Builder::new().name("litefs-writer".into()).spawn(move || {
-        while let Ok(job) = queue.recv() {
-            let mut next = Some(job);
-            while let Some(job) = next {
-                next = writer.run(job, &queue);
-            }
-        }
-    })?;
-    Ok((Queue { jobs, limit }, thread))
-}
+/// The weight of the last job in the average is one of this many.
+const PACE_WEIGHT: u32 = 8;
 
 impl<E: Executor> Writer<E> {
-    /// Runs a job, and writes queued behind it with it. Returns the one that came after those.
-    fn run(&mut self, job: Job, queue: &Receiver<Job>) -> Option<Job> {
+    /// To be made on the runtime on which the fence lives.
+    pub(super) fn new(
+        executor: E,
+        fence: Arc<dyn Fence>,
+        sessions: Arc<Sessions>,
+        limits: Limits,
+        successors: Arc<Successors>,
+    ) -> Self {
+        // Until it is known to be quick, it is not.
+        let pace = Duration::from_secs(1);
+        Self { executor, fence, sessions, limits, runtime: Handle::current(), successors, pace }
+    }
+
+    /// Waits for what lives on the fence's runtime. Blocks.
+    fn wait<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Option<T> {
+        pollster::block_on(self.runtime.spawn(future)).ok()
+    }
+
+    fn writes_at_pace(&mut self, write: Write, queue: &Queue) {
+        let started = Instant::now();
+        self.writes(write, queue);
+        self.pace = (self.pace * (PACE_WEIGHT - 1) + started.elapsed()) / PACE_WEIGHT;
+    }
+}
+
+impl<E: Executor> queue::Work for Writer<E> {
+    fn run(&mut self, job: Job, queue: &Queue) {
         match job {
-            Job::Write(write) => return self.writes(write, queue),
+            Job::Write(write) => self.writes_at_pace(write, queue),
             Job::Settle { id, deadline, respond } => {
                 if !respond.is_closed() {
                     let _ = respond.send(self.settle(id, deadline));
@@ -110,7 +112,7 @@ impl<E: Executor> Writer<E> {
             }
             Job::HandOver { to, deadline, respond } => {
                 if !respond.is_closed() {
-                    let _ = respond.send(self.hand_over(to.as_deref(), deadline));
+                    let _ = respond.send(self.hand_over(to, deadline));
                 }
             }
             Job::Begin { begin, deadline, opened, respond } => {
@@ -121,9 +123,14 @@ impl<E: Executor> Writer<E> {
                 }
             }
         }
-        None
     }
 
+    fn pace(&self) -> Duration {
+        self.pace
+    }
+}
+
+impl<E: Executor> Writer<E> {
     /// A write by itself. Whoever does not wait for it any more has not had it begun.
     fn alone(&mut self, write: Write) {
         if !write.respond.is_closed() {
@@ -159,16 +166,18 @@ impl<E: Executor> Writer<E> {
         }
     }
 
-    fn hand_over(&mut self, to: Option<&str>, deadline: Instant) -> Result<String, Refusal> {
+    fn hand_over(&mut self, to: Option<String>, deadline: Instant) -> Result<String, Refusal> {
         self.admit(deadline)?;
-        let (successor, address) = self.successors.choose(to)?;
+        let (successor, address) = self.successors.choose(to.as_deref())?;
         let _handing_over = self.successors.begin();
         // From here on nobody writes, forwarded or not.
         self.executor.begin(&Settings::default(), BeginMode::Immediate)?;
         let position = self.fence.position().map_err(not_handed_over);
         let promoted = position.and_then(|position| {
-            let promote = self.successors.promote(&address, position, &*self.fence, deadline);
-            self.runtime.block_on(promote)
+            let (successors, fence) = (Arc::clone(&self.successors), Arc::clone(&self.fence));
+            let promoted =
+                self.wait(async move { successors.promote(&address, position, &*fence, deadline).await });
+            promoted.unwrap_or_else(|| Err(not_handed_over("the node is shutting down")))
         });
         self.executor.rollback();
         promoted.map(|()| successor.node)

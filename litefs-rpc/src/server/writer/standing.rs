@@ -1,5 +1,6 @@
 //! Whether this node may write, before and after: the fence and the proof.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use litefs_core::{Position, RoleStamp};
@@ -46,12 +47,18 @@ impl<E: Executor> Writer<E> {
         if wrote == Wrote::Rows && ticket.before == Some(position) {
             // Rows that were set to what they were leave SQLite nothing to commit. LiteFS drops a commit only when it
             // loses the lease, so a node that still has it has dropped none.
-            self.runtime.block_on(self.fence.confirm());
+            self.confirm();
         }
         if !self.fence.holds(ticket.stamp) {
             return Err(unproven("the role changed during the commit", ""));
         }
         Ok(position)
+    }
+
+    /// Asks LiteFS anew. Blocks.
+    fn confirm(&self) {
+        let fence = Arc::clone(&self.fence);
+        self.wait(async move { fence.confirm().await });
     }
 
     /// Whether work failed because LiteFS rejected its commit: this node is not the primary any more, which it may
@@ -61,7 +68,7 @@ impl<E: Executor> Writer<E> {
         if !error.is_litefs_rejection() {
             return false;
         }
-        self.runtime.block_on(self.fence.confirm());
+        self.confirm();
         !self.fence.holds(ticket.stamp)
     }
 }

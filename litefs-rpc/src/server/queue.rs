@@ -1,0 +1,209 @@
+//! What waits for the writer, and who lets it work.
+//!
+//! The writer has a thread, for whatever takes its time: transactions, slow storage, many writes at once. Waking that
+//! thread and being woken by it costs more than a quick write itself, though. So when the writer is idle and its work has
+//! been quick, the thread that serves the connections lets it work right there: one wake-up, from the socket to the answer,
+//! instead of three. There is one writer, and whoever has it has it alone; the queue holds it while nobody does.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::writer::{Job, Write};
+use crate::wire::Refusal;
+
+/// Work is done on the serving thread while its average takes no longer than this: nobody else is served meanwhile.
+const QUICK: Duration = Duration::from_micros(500);
+/// With more than this many waiting, answers and new requests had better be taken care of while the writer works.
+const FEW: usize = 4;
+
+/// Runs jobs, one after the other.
+pub(super) trait Work: Send {
+    /// Runs a job, and further writes that it takes from the queue to go with it.
+    fn run(&mut self, job: Job, queue: &Queue);
+
+    /// How long a job takes on average.
+    fn pace(&self) -> Duration;
+}
+
+/// The jobs of one writer, from all connections.
+pub(super) struct Queue {
+    state: Mutex<State>,
+    limit: usize,
+    /// Wakes the serving thread's worker.
+    here: Notify,
+    /// Wakes the writer's thread.
+    there: Condvar,
+}
+
+struct State {
+    jobs: VecDeque<Job>,
+    writer: Writer,
+    ended: bool,
+}
+
+/// Who has the writer.
+enum Writer {
+    Idle(Box<dyn Work>),
+    /// It is for the writer's thread to take.
+    Called(Box<dyn Work>),
+    Working,
+}
+
+impl Queue {
+    /// A queue for at most `limit` jobs, and the thread that works on it until it is [ended](Self::end).
+    pub(super) fn start(writer: Box<dyn Work>, limit: usize) -> std::io::Result<Arc<Self>> {
+        let state = Mutex::new(State { jobs: VecDeque::new(), writer: Writer::Idle(writer), ended: false });
+        let queue = Arc::new(Self { state, limit, here: Notify::new(), there: Condvar::new() });
+        let worker = Arc::clone(&queue);
+        std::thread::Builder::new().name("litefs-writer".into()).spawn(move || worker.work_there())?;
+        Ok(queue)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no code panics while it holds the queue")
+    }
+
+    /// Never blocks: a full queue is the caller's to hear of.
+    pub(super) fn push(&self, job: Job) -> Result<(), Refusal> {
+        let mut state = self.state();
+        if state.ended {
+            return Err(Refusal::ShuttingDown);
+        }
+        if state.jobs.len() >= self.limit {
+            return Err(Refusal::Overloaded { limit: self.limit });
+        }
+        state.jobs.push_back(job);
+        if let Writer::Idle(_) = state.writer {
+            self.call(&mut state);
+        }
+        Ok(())
+    }
+
+    /// Has the next job, for which the writer is idle, worked on by the right thread.
+    fn call(&self, state: &mut State) {
+        let Writer::Idle(writer) = std::mem::replace(&mut state.writer, Writer::Working) else { return };
+        if state.is_for_here(&*writer) {
+            state.writer = Writer::Idle(writer);
+            self.here.notify_one();
+        } else {
+            state.writer = Writer::Called(writer);
+            self.there.notify_one();
+        }
+    }
+
+    /// Takes the next job if it is a write that `fits`.
+    pub(super) fn next_if(&self, fits: impl FnOnce(&Write) -> bool) -> Option<Write> {
+        let mut state = self.state();
+        match state.jobs.front() {
+            Some(Job::Write(write)) if fits(write) => {}
+            _ => return None,
+        }
+        match state.jobs.pop_front() {
+            Some(Job::Write(write)) => Some(write),
+            _ => None,
+        }
+    }
+
+    /// Takes no more jobs. Those that wait are still done.
+    pub(super) fn end(&self) {
+        self.state().ended = true;
+        self.there.notify_one();
+    }
+
+    /// The serving thread's part, until it is dropped.
+    pub(super) async fn work_here(&self) {
+        loop {
+            self.here.notified().await;
+            while self.turn_here() {
+                // Answers go out and requests come in between one turn and the next.
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// `false`: nothing is left to do here.
+    fn turn_here(&self) -> bool {
+        let mut state = self.state();
+        if state.jobs.is_empty() {
+            return false;
+        }
+        let Writer::Idle(mut writer) = std::mem::replace(&mut state.writer, Writer::Working) else {
+            return false;
+        };
+        if !state.is_for_here(&*writer) {
+            state.writer = Writer::Called(writer);
+            self.there.notify_one();
+            return false;
+        }
+        let job = state.jobs.pop_front();
+        drop(state);
+        let _unless_it_panics = Panics(self);
+        if let Some(job) = job {
+            writer.run(job, self);
+        }
+        self.state().writer = Writer::Idle(writer);
+        true
+    }
+
+    fn work_there(&self) {
+        let _unless_it_panics = Panics(self);
+        while let Some(mut writer) = self.wait_until_called() {
+            loop {
+                let mut state = self.state();
+                let Some(job) = state.jobs.pop_front() else {
+                    // Seen and said under one lock: whoever pushes from here on calls it again.
+                    state.writer = Writer::Idle(writer);
+                    break;
+                };
+                drop(state);
+                writer.run(job, self);
+            }
+        }
+    }
+
+    /// `None`: everything is done and nothing more will come.
+    fn wait_until_called(&self) -> Option<Box<dyn Work>> {
+        let mut state = self.state();
+        loop {
+            match std::mem::replace(&mut state.writer, Writer::Working) {
+                Writer::Called(writer) => return Some(writer),
+                Writer::Idle(writer) if state.ended && !state.jobs.is_empty() => return Some(writer),
+                Writer::Idle(_) if state.ended => return None,
+                other => state.writer = other,
+            }
+            state = self.there.wait(state).expect("no code panics while it holds the queue");
+        }
+    }
+}
+
+/// A writer that panicked is gone: nothing may wait for it.
+struct Panics<'a>(&'a Queue);
+
+impl Drop for Panics<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let jobs = {
+                let mut state = self.0.state();
+                state.ended = true;
+                std::mem::take(&mut state.jobs)
+            };
+            drop(jobs);
+        }
+    }
+}
+
+impl State {
+    fn is_for_here(&self, writer: &dyn Work) -> bool {
+        let quick = writer.pace() <= QUICK && self.jobs.len() <= FEW && !self.ended;
+        quick && self.jobs.front().is_some_and(Job::is_small)
+    }
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue").field("waiting", &self.state().jobs.len()).finish_non_exhaustive()
+    }
+}
