@@ -99,7 +99,11 @@ impl LiteFsConnection {
             self.check_query_only(class)?;
             let text =
                 || statements.iter().map(|statement| statement.sql.as_str()).collect::<Vec<_>>().join(";");
-            let here = match self.destination(&shared, class, self.phase(), &text) {
+            let destination = match self.destination(&shared, class, self.phase(), &text) {
+                Destination::Local if self.is_grouped(&shared, class) => Destination::Primary,
+                destination => destination,
+            };
+            let here = match destination {
                 Destination::Local => match self.prepare_local(&shared, class)? {
                     Route::Primary if class.access == Access::Read => {
                         let pending = self.phase() == Phase::Pending;

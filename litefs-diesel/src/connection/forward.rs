@@ -18,6 +18,8 @@ use crate::consistency::Mark;
 use crate::durability::Durability;
 use crate::error::{called, forwarded};
 use crate::litefs::Shared;
+use crate::local_writes::LocalWrites;
+use crate::tracking_table::name_or_host;
 
 /// A transaction that is open on the primary. It lives on one connection; when that is gone, so is the transaction.
 #[derive(Debug)]
@@ -38,6 +40,15 @@ pub(super) struct Opening {
     pub(super) expected: Option<Position>,
     pub(super) savepoints: Vec<String>,
     pub(super) first: Option<Work>,
+}
+
+/// Where a write was run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// By this process's own writer.
+    Here,
+    /// On another node.
+    There,
 }
 
 /// One span per statement that leaves this node; it ends with the outcome, however that is.
@@ -93,21 +104,44 @@ impl LiteFsConnection {
         let settings = self.settings()?;
         let request = Request { id: RequestId::new(), delivery: self.delivery, again: false, settings, work };
         shared.options.limits.check(&request.work).map_err(|refusal| called(refusal.into(), None))?;
-        let trip = Trip::start(shared, access);
+        // What stays on this node is no trip.
+        let trip = (!self.has_the_writer(shared)).then(|| Trip::start(shared, access));
         let id = (request.delivery == Delivery::ExactlyOnce).then_some(request.id);
         let result = self.send(shared, request);
         let result = result.and_then(|reply| match reply {
-            Some(reply) => self.taken(shared, reply, id).map(Some),
+            Some((reply, at)) => self.taken(shared, reply, at, id).map(Some),
             None => Ok(None),
         });
-        trip.end(&result);
+        if let Some(trip) = trip {
+            trip.end(&result);
+        }
         result
     }
 
+    fn has_the_writer(&self, shared: &Shared) -> bool {
+        shared.options.local_writes == LocalWrites::Grouped && self.is_writable(shared)
+    }
+
     /// Later reads must see what a write has left, also one that failed in the middle.
-    fn taken(&mut self, shared: &Arc<Shared>, reply: Reply, id: Option<RequestId>) -> QueryResult<Reply> {
-        self.mark(shared, &reply);
-        note_acknowledged(shared, reply.position.filter(|_| reply.effects.total_changes > 0), id);
+    fn taken(
+        &mut self,
+        shared: &Arc<Shared>,
+        reply: Reply,
+        at: Place,
+        id: Option<RequestId>,
+    ) -> QueryResult<Reply> {
+        let changed = reply.position.filter(|_| reply.effects.total_changes > 0);
+        match at {
+            Place::There => {
+                self.mark(shared, &reply);
+                note_acknowledged(shared, changed, id);
+            }
+            Place::Here => {
+                if let Some(position) = changed {
+                    shared.ledger.note(name_or_host(&shared.tracker), position, id);
+                }
+            }
+        }
         self.await_replicas(shared, reply.position)?;
         match reply.answer {
             Answer::Failed(error) => Err(litefs_rpc::sqlite::to_diesel(error)),
@@ -119,26 +153,44 @@ impl LiteFsConnection {
         }
     }
 
-    fn send(&mut self, shared: &Arc<Shared>, request: Request) -> QueryResult<Option<Reply>> {
+    /// The first try, over what stands already. `None`: nothing does.
+    fn try_at_once(
+        &mut self,
+        shared: &Shared,
+        request: Request,
+        deadline: Instant,
+    ) -> Option<Result<(Reply, Place), CallError>> {
+        if self.has_the_writer(shared) {
+            let written = shared.server_handle()?.write(request, deadline);
+            return Some(written.map(|reply| (reply, Place::Here)).map_err(CallError::Refused));
+        }
+        let mut path = self.path(shared)?;
+        let answer = path.wait(deadline, |link| async move { link.write(request, deadline).await });
+        path.give_back();
+        Some(answer.map(|reply| (reply, Place::There)))
+    }
+
+    fn send(&mut self, shared: &Arc<Shared>, request: Request) -> QueryResult<Option<(Reply, Place)>> {
         let id = request.id;
         let mut doubt = None;
         let deadline = Instant::now() + shared.options.forward_timeout;
-        if let Some(mut path) = self.path(shared) {
-            let first = request.clone();
-            let answer = path.wait(deadline, |link| async move { link.write(first, deadline).await });
-            path.give_back();
-            match answer {
-                Ok(reply) => return Ok(Some(reply)),
-                Err(error) if self.is_settled_by_asking(&error) => doubt = Some(error),
-                Err(error) if !is_worth_another_try(&error) => return Err(called(error, Some(id))),
-                Err(_) => {}
+        match self.try_at_once(shared, request.clone(), deadline) {
+            Some(Ok(reply)) => return Ok(Some(reply)),
+            Some(Err(error)) if self.is_settled_by_asking(&error) => doubt = Some(error),
+            // Nobody else can take it.
+            Some(Err(CallError::Refused(refusal @ (Refusal::Overloaded { .. } | Refusal::ShuttingDown))))
+                if self.is_writable(shared) =>
+            {
+                return Err(called(refusal.into(), None));
             }
+            Some(Err(error)) if !is_worth_another_try(&error) => return Err(called(error, Some(id))),
+            Some(Err(_)) | None => {}
         }
         loop {
             let (forwarder, again, doubted) = (Arc::clone(&shared.forwarder), request.clone(), doubt.take());
             let sent = shared.io.wait(async move { forwarder.write(again, doubted, deadline.into()).await });
             match sent.ok_or_else(stopped)? {
-                Ok(Forwarded::There(reply)) => return Ok(Some(reply)),
+                Ok(Forwarded::There(reply)) => return Ok(Some((reply, Place::There))),
                 Ok(Forwarded::Here) => return Ok(None),
                 Ok(Forwarded::Unsettled) => match self.settled_here(shared, id) {
                     Err(_) if Instant::now() < deadline && self.has_moved_on(shared) => {
@@ -147,7 +199,7 @@ impl LiteFsConnection {
                             reason: "the primary changed, more than once".into(),
                         });
                     }
-                    settled => return settled,
+                    settled => return Ok(settled?.map(|reply| (reply, Place::Here))),
                 },
                 Err(error) => return Err(forwarded(error, Some(id))),
             }

@@ -18,6 +18,7 @@ use crate::Failure;
 use crate::access::{Access, Class, classify_with};
 use crate::consistency::{Consistency, Marks, Visibility, WhenBehind, make_visible};
 use crate::litefs::Shared;
+use crate::local_writes::LocalWrites;
 use crate::router::{Route, Situation};
 
 /// Whether the local file, at `here`, is known to have come as far as `mark`.
@@ -124,6 +125,16 @@ impl LiteFsConnection {
 
     pub(super) fn phase(&self) -> Phase {
         self.transaction.phase()
+    }
+
+    /// Whether a statement that would write here, on the primary, goes through the writer instead.
+    pub(super) fn is_grouped(&self, shared: &Shared, class: Class) -> bool {
+        shared.options.local_writes == LocalWrites::Grouped
+            && class.access == Access::Write
+            && !class.split
+            && self.phase() == Phase::Autocommit
+            && self.forced != Some(Route::Local)
+            && shared.serves()
     }
 
     /// Makes sure that a local read sees what it must, before its snapshot is taken. `Route::Primary`: it cannot be

@@ -50,6 +50,9 @@ impl LiteFsConnection {
         let phase = self.phase();
         let destination = self.destination(shared, class, phase, &|| sql_of(query).unwrap_or_default());
         match destination {
+            Destination::Local if self.is_grouped(shared, class) => {
+                Ok(Ready::Elsewhere(Destination::Primary))
+            }
             Destination::Local => self.ready_here(shared, class, query),
             Destination::Reject(reason) => Err(Failure::Rejected.error(reason)),
             Destination::Split => Err(split()),

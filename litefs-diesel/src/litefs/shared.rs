@@ -90,6 +90,11 @@ impl Shared {
         self.server().clone()
     }
 
+    /// Whether this process has the writer.
+    pub(crate) fn serves(&self) -> bool {
+        self.server().is_some()
+    }
+
     /// Opens a SQLite connection to the database and runs the hook on it. Blocks.
     pub(crate) fn open(&self) -> ConnectionResult<SqliteConnection> {
         self.await_first_replication()?;
@@ -240,6 +245,9 @@ async fn leave_former_primaries(tracker: Tracker, client: Arc<Client>) {
 impl Drop for Shared {
     fn drop(&mut self) {
         self.tracker.shutdown();
+        if let Some(server) = self.server().take() {
+            server.close();
+        }
     }
 }
 

@@ -1,23 +1,24 @@
+mod build;
 #[cfg(test)]
 mod tests;
 mod vars;
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use diesel::result::QueryResult;
 use diesel::sqlite::SqliteConnection;
 use litefs_core::{Config, ConfigBuilder};
-use litefs_rpc::sqlite::DEFAULT_RETENTION;
+use litefs_rpc::Limits;
 use litefs_rpc::wire::Delivery;
-use litefs_rpc::{Limits, Secret};
 
-use self::vars::{Vars, advertise, refused};
+pub(crate) use self::build::Options;
 use crate::consistency::{Consistency, WhenBehind};
 use crate::durability::Durability;
 use crate::litefs::{LiteFs, StartError};
+use crate::local_writes::LocalWrites;
 use crate::losses::{LostWrites, OnLostWrites};
 use crate::router::{ForwardWrites, Router};
 
@@ -44,6 +45,7 @@ pub struct LiteFsBuilder {
     consistency: Option<Consistency>,
     when_behind: Option<WhenBehind>,
     delivery: Option<Delivery>,
+    local_writes: Option<LocalWrites>,
     outcome_retention: Option<Duration>,
     durability: Option<Durability>,
     read_pause: Option<Duration>,
@@ -70,6 +72,7 @@ impl LiteFsBuilder {
             consistency: None,
             when_behind: None,
             delivery: None,
+            local_writes: None,
             outcome_retention: None,
             durability: None,
             read_pause: None,
@@ -206,6 +209,14 @@ impl LiteFsBuilder {
         self
     }
 
+    /// How statements that write run while this node is the primary itself, outside of transactions.
+    ///
+    /// Default [`LocalWrites::Direct`]. Environment: `LITEFS_LOCAL_WRITES` (`direct`, `grouped`).
+    pub fn local_writes(mut self, local_writes: LocalWrites) -> Self {
+        self.local_writes = Some(local_writes);
+        self
+    }
+
     /// Who must have a write before it is acknowledged. What is not there within `forward_timeout` fails with
     /// [`Failure::NotReplicated`](crate::Failure::NotReplicated); it is applied all the same.
     ///
@@ -271,108 +282,6 @@ impl LiteFsBuilder {
     pub fn start(self) -> Result<LiteFs, StartError> {
         LiteFs::start_with(self.build()?)
     }
-
-    pub(crate) fn build(self) -> Result<Options, StartError> {
-        let vars = Vars(&self.vars);
-        let config = self.tracker.from_vars(self.vars.clone()).build()?;
-        let secret = self.secret.or_else(|| vars.get("LITEFS_RPC_SECRET").map(|s| s.as_bytes().to_vec()));
-        let secret = secret.map(Secret::new).transpose().map_err(|error| {
-            // The value itself must not appear in an error.
-            refused(
-                "secret",
-                Some("LITEFS_RPC_SECRET"),
-                "(not shown)",
-                &error.to_string(),
-                "at least 16 bytes",
-            )
-        })?;
-        let ip = if secret.is_some() { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
-        let default_listen = SocketAddr::new(IpAddr::V4(ip), config.rpc_port());
-        let seconds = Duration::from_secs;
-        let forward_timeout =
-            vars.time("forward_timeout", "LITEFS_FORWARD_TIMEOUT_MS", self.forward_timeout, seconds(10))?;
-        let outcome_retention = vars.time(
-            "outcome_retention",
-            "LITEFS_OUTCOME_RETENTION_MS",
-            self.outcome_retention,
-            DEFAULT_RETENTION.max(forward_timeout * 2),
-        )?;
-        if outcome_retention < forward_timeout * 2 {
-            return Err(refused(
-                "outcome_retention",
-                Some("LITEFS_OUTCOME_RETENTION_MS"),
-                &format!("{outcome_retention:?}"),
-                &format!("forward_timeout is {forward_timeout:?}"),
-                "at least twice forward_timeout",
-            ));
-        }
-        Ok(Options {
-            forward_timeout,
-            outcome_retention,
-            durability: vars
-                .or(
-                    "durability",
-                    "LITEFS_DURABILITY",
-                    self.durability,
-                    "primary, here, or a number of replicas",
-                )?
-                .unwrap_or_default(),
-            read_pause: match self.read_pause {
-                Some(pause) => pause,
-                None => vars
-                    .or("read_pause", "LITEFS_READ_PAUSE_MS", None, "a whole number of milliseconds")?
-                    .map_or(DEFAULT_READ_PAUSE, Duration::from_millis),
-            },
-            delivery: vars
-                .or("delivery", "LITEFS_DELIVERY", self.delivery, "exactly-once or at-most-once")?
-                .unwrap_or_default(),
-            listen: vars
-                .or("listen", "LITEFS_RPC_LISTEN", self.listen, "an address such as 0.0.0.0:20203")?
-                .unwrap_or(default_listen),
-            advertise: advertise(
-                self.advertise.or_else(|| vars.get("LITEFS_RPC_ADVERTISE").map(str::to_owned)),
-            )?,
-            serve: vars.flag("serve", "LITEFS_SERVE", self.serve)?.unwrap_or(true),
-            secret,
-            allow_insecure: vars
-                .flag("allow_insecure", "LITEFS_RPC_ALLOW_INSECURE", self.allow_insecure)?
-                .unwrap_or(false),
-            wal: vars.flag("wal", "LITEFS_WAL", self.wal)?.unwrap_or(true),
-            primary_timeout: vars.time(
-                "primary_timeout",
-                "LITEFS_PRIMARY_TIMEOUT_MS",
-                self.primary_timeout,
-                seconds(5),
-            )?,
-            read_timeout: vars.time(
-                "read_timeout",
-                "LITEFS_READ_TIMEOUT_MS",
-                self.read_timeout,
-                seconds(1),
-            )?,
-            consistency: vars
-                .or(
-                    "consistency",
-                    "LITEFS_CONSISTENCY",
-                    self.consistency,
-                    "read-your-writes, session, eventual or strong",
-                )?
-                .unwrap_or_default(),
-            when_behind: vars
-                .or(
-                    "when_behind",
-                    "LITEFS_WHEN_BEHIND",
-                    self.when_behind,
-                    "read-primary, read-stale or fail",
-                )?
-                .unwrap_or_default(),
-            limits: self.limits,
-            router: self.router,
-            hook: self.hook,
-            on_lost_writes: self.on_lost_writes,
-            config,
-        })
-    }
 }
 
 impl fmt::Debug for LiteFsBuilder {
@@ -380,31 +289,4 @@ impl fmt::Debug for LiteFsBuilder {
         // Neither the secret nor the variables, which may hold it.
         f.debug_struct("LiteFsBuilder").field("tracker", &self.tracker).finish_non_exhaustive()
     }
-}
-
-/// Some ten times what LiteFS needs to apply a transaction.
-const DEFAULT_READ_PAUSE: Duration = Duration::from_millis(20);
-
-/// A validated set of options.
-pub(crate) struct Options {
-    pub(crate) config: Config,
-    pub(crate) listen: SocketAddr,
-    pub(crate) advertise: Option<String>,
-    pub(crate) serve: bool,
-    pub(crate) secret: Option<Secret>,
-    pub(crate) allow_insecure: bool,
-    pub(crate) wal: bool,
-    pub(crate) primary_timeout: Duration,
-    pub(crate) forward_timeout: Duration,
-    pub(crate) read_timeout: Duration,
-    pub(crate) consistency: Consistency,
-    pub(crate) when_behind: WhenBehind,
-    pub(crate) delivery: Delivery,
-    pub(crate) outcome_retention: Duration,
-    pub(crate) durability: Durability,
-    pub(crate) read_pause: Duration,
-    pub(crate) limits: Limits,
-    pub(crate) router: Arc<dyn Router>,
-    pub(crate) hook: Option<ConnectionHook>,
-    pub(crate) on_lost_writes: Option<OnLostWrites>,
 }

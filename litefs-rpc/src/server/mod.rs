@@ -4,18 +4,21 @@ mod fence;
 mod followers;
 mod handler;
 mod handover;
+mod local;
 mod queue;
 mod sessions;
 mod writer;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use futures::StreamExt;
 use litefs_core::Position;
 use tarpc::server::{BaseChannel, Channel};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -89,6 +92,7 @@ pub struct Server {
     tasks: TaskTracker,
     node: Arc<Node>,
     handing_over: Arc<AtomicBool>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Server {
@@ -124,10 +128,10 @@ impl Server {
         let queue = Queue::start(Box::new(writer), config.limits.queue).map_err(ServeError::Thread)?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let demoted = end_sessions_on_demotion(Arc::clone(&fence), Arc::clone(&sessions));
-        tasks.spawn(stop.clone().run_until_cancelled_owned(demoted));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(demoted));
         let (keeper, told) = (Arc::clone(&followers), Arc::clone(&fence));
         let kept = async move { keeper.keep_history(&*told).await };
-        tasks.spawn(stop.clone().run_until_cancelled_owned(kept));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(kept));
         let node = Arc::new(Node { config: Arc::new(config), fence, sessions, queue, followers });
         let acceptor = Acceptor {
             node: Arc::clone(&node),
@@ -136,8 +140,8 @@ impl Server {
             open: Arc::default(),
             last_id: AtomicU64::new(0),
         };
-        acceptor.start(listener).map_err(ServeError::Thread)?;
-        Ok(Self { address, stop, tasks, node, handing_over })
+        let thread = Mutex::new(Some(acceptor.start(listener).map_err(ServeError::Thread)?));
+        Ok(Self { address, stop, tasks, node, handing_over, thread })
     }
 
     /// Where the server listens; the port is the real one where port 0 was asked for.
@@ -180,6 +184,16 @@ impl Server {
         self.node.followers.reach(position, replicas, deadline).await
     }
 
+    /// Stops accepting and closes every connection. Afterwards the port is free. Blocks until then, except inside a tokio
+    /// runtime, which the serving thread may need to come to an end.
+    pub fn close(&self) {
+        self.stop.cancel();
+        let thread = self.thread.lock().ok().and_then(|mut thread| thread.take());
+        if let Some(thread) = thread.filter(|_| Handle::try_current().is_err()) {
+            let _ = thread.join();
+        }
+    }
+
     /// Stops accepting, closes every connection and waits until their tasks have ended.
     pub async fn shutdown(&self) {
         self.stop.cancel();
@@ -190,7 +204,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.stop.cancel();
+        self.close();
     }
 }
 
@@ -204,7 +218,7 @@ struct Acceptor {
 
 impl Acceptor {
     /// The thread on which connections are served. It ends after the server has been stopped and they have ended.
-    fn start(self, listener: TcpListener) -> std::io::Result<()> {
+    fn start(self, listener: TcpListener) -> std::io::Result<JoinHandle<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = listener.into_std()?;
         let (stop, tasks, queue) = (self.stop.clone(), self.tasks.clone(), Arc::clone(&self.node.queue));
@@ -218,8 +232,7 @@ impl Acceptor {
                 tasks.close();
                 tasks.wait().await;
             });
-        })?;
-        Ok(())
+        })
     }
 
     async fn run(self, listener: TcpListener) {

@@ -82,6 +82,27 @@ impl Queue {
         Ok(())
     }
 
+    /// Runs a small job on the calling thread if nothing else is to be done, or pushes it. Blocks for as long as the job takes.
+    pub(super) fn run_or_push(&self, job: Job) -> Result<(), Refusal> {
+        let mut state = self.state();
+        let free = matches!(state.writer, Writer::Idle(_)) && state.jobs.is_empty() && !state.ended;
+        if !free || !job.is_small() {
+            drop(state);
+            return self.push(job);
+        }
+        if let Writer::Idle(mut writer) = std::mem::replace(&mut state.writer, Writer::Working) {
+            drop(state);
+            let _unless_it_panics = Panics(self);
+            writer.run(job, self);
+            let mut state = self.state();
+            state.writer = Writer::Idle(writer);
+            if !state.jobs.is_empty() {
+                self.call(&mut state);
+            }
+        }
+        Ok(())
+    }
+
     /// Has the next job, for which the writer is idle, worked on by the right thread.
     fn call(&self, state: &mut State) {
         let Writer::Idle(writer) = std::mem::replace(&mut state.writer, Writer::Working) else { return };

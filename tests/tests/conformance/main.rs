@@ -1,12 +1,13 @@
 //! One suite over the public behaviour of Diesel's SQLite backend, run unchanged over plain SQLite (what is expected
-//! was observed there), over the primary of a cluster, and over a replica. A case that passes in one place and fails
+//! was observed there), over the primary of a cluster, over one whose own writes are grouped, and over a replica. A case that passes in one place and fails
 //! in another is a defect of ours, never of the case.
 //!
-//! The cases are in `cases/`; each of the three modules below says where they run, and compiles all of them.
+//! The cases are in `cases/`; each of the four modules below says where they run, and compiles all of them.
 
-// The three modules are the same files on purpose.
+// The four modules are the same files on purpose.
 #![allow(clippy::duplicate_mod)]
 
+mod grouped;
 mod plain;
 mod primary;
 mod replica;
