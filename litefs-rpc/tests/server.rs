@@ -3,238 +3,28 @@
 // Helpers of tests are tests: clippy looks at the functions only.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::HashMap;
+mod support;
+
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use litefs_core::{Checksum, Position, Role, RoleStamp, RoleState, Txid};
-use litefs_rpc::client::{
-    CallError, Client, ClientConfig, Directory, Fate, ForwardError, Forwarded, Forwarder, Standing,
-};
+use litefs_core::{Checksum, Position, Txid};
+use litefs_rpc::client::{CallError, Directory, Fate, ForwardError, Forwarded, Forwarder, Standing};
 use litefs_rpc::handshake::HandshakeError;
-use litefs_rpc::server::{Fence, Server, ServerConfig};
 use litefs_rpc::wire::{
-    Answer, Begin, BeginMode, DatabaseError, DatabaseErrorKind, Delivery, Effects, Outcome, PrimaryHint,
-    Refusal, Request, RequestId, RowSet, Settings, Statement, Value, Work,
+    Answer, Begin, DatabaseError, DatabaseErrorKind, PrimaryHint, Refusal, Request, RowSet, Value, Work,
 };
-use litefs_rpc::{Done, Executor, Limits, Secret, Wrote};
+use litefs_rpc::{Limits, Secret};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// A node's standing, set by the test.
-struct FakeFence {
-    role: watch::Sender<RoleState>,
-    txid: AtomicU64,
-    hint: Mutex<Option<PrimaryHint>>,
-}
-
-impl FakeFence {
-    fn primary() -> Arc<Self> {
-        let role = watch::Sender::new(RoleState { role: Role::Primary, epoch: 1 });
-        Arc::new(Self { role, txid: AtomicU64::new(1), hint: Mutex::default() })
-    }
-
-    fn demote(&self) {
-        self.role.send_modify(|state| {
-            state.role = Role::Unknown;
-            state.epoch += 1;
-        });
-    }
-
-    fn commit(&self) {
-        self.txid.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-impl Fence for FakeFence {
-    fn writable(&self) -> Option<RoleStamp> {
-        let state = self.role.borrow();
-        (state.role == Role::Primary).then(|| state.stamp())
-    }
-
-    fn holds(&self, stamp: RoleStamp) -> bool {
-        self.role.borrow().stamp() == stamp
-    }
-
-    fn position(&self) -> Result<Position, String> {
-        let txid = self.txid.load(Ordering::SeqCst);
-        Ok(Position { txid: Txid::new(txid), checksum: Checksum::new(txid) })
-    }
-
-    fn hint(&self) -> Option<PrimaryHint> {
-        self.hint.lock().unwrap().clone()
-    }
-
-    fn changes(&self) -> watch::Receiver<RoleState> {
-        self.role.subscribe()
-    }
-
-    fn positions(&self) -> watch::Receiver<Option<Position>> {
-        watch::channel(self.position().ok()).1
-    }
-
-    fn promote(&self) -> BoxFuture<'_, Result<(), String>> {
-        Box::pin(async { Err("not in this test".to_owned()) })
-    }
-
-    fn confirm(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {})
-    }
-}
-
-type Run = Box<dyn FnMut(&str) -> Result<Answer, Refusal> + Send>;
-
-/// Runs a closure for each statement and commits through the fence.
-struct FakeExecutor {
-    fence: Arc<FakeFence>,
-    run: Run,
-    open: bool,
-    rolled_back: mpsc::Sender<()>,
-    kept: HashMap<RequestId, Result<Done, Refusal>>,
-}
-
-impl FakeExecutor {
-    fn done(&mut self, work: &Work) -> Result<Done, Refusal> {
-        let sql = work.texts().next().unwrap_or_default().to_owned();
-        let answer = (self.run)(&sql)?;
-        Ok(Done { answer, effects: Effects::default(), wrote: Wrote::Rows })
-    }
-}
-
-impl Executor for FakeExecutor {
-    fn write(&mut self, request: &Request) -> Result<Done, Refusal> {
-        if request.again
-            && let Some(kept) = self.kept.get(&request.id)
-        {
-            return kept.clone();
-        }
-        let done = self.done(&request.work)?;
-        self.fence.commit();
-        self.kept.insert(request.id, Ok(Done { wrote: Wrote::Nothing, ..done.clone() }));
-        Ok(done)
-    }
-
-    fn settle(&mut self, id: RequestId) -> Result<(Outcome, Wrote), Refusal> {
-        let kept = self.kept.entry(id).or_insert(Err(Refusal::GivenUp));
-        Ok(match kept {
-            Ok(done) => (Outcome::Applied(done.answer.clone(), done.effects), Wrote::Nothing),
-            Err(_) => {
-                self.fence.commit();
-                (Outcome::NotApplied, Wrote::Rows)
-            }
-        })
-    }
-
-    fn begin(&mut self, _: &Settings, _: BeginMode) -> Result<(), Refusal> {
-        self.open = true;
-        Ok(())
-    }
-
-    fn step(&mut self, work: &Work) -> Result<Done, Refusal> {
-        self.done(work)
-    }
-
-    fn in_transaction(&mut self) -> bool {
-        self.open
-    }
-
-    fn commit(&mut self, keep: Option<RequestId>) -> Result<Done, Refusal> {
-        self.open = false;
-        self.fence.commit();
-        let done = Done { answer: Answer::Done, effects: Effects::default(), wrote: Wrote::Nothing };
-        self.kept.extend(keep.map(|id| (id, Ok(done))));
-        Ok(Done { answer: Answer::Done, effects: Effects::default(), wrote: Wrote::Rows })
-    }
-
-    fn rollback(&mut self) {
-        self.open = false;
-        let _ = self.rolled_back.send(());
-    }
-}
-
-struct Bed {
-    fence: Arc<FakeFence>,
-    server: Server,
-    rolled_back: mpsc::Receiver<()>,
-}
-
-impl Bed {
-    async fn start(configure: impl FnOnce(&mut ServerConfig), run: Run) -> Self {
-        let fence = FakeFence::primary();
-        let (sender, rolled_back) = mpsc::channel();
-        let executor = FakeExecutor {
-            fence: Arc::clone(&fence),
-            run,
-            open: false,
-            rolled_back: sender,
-            kept: HashMap::new(),
-        };
-        let mut config = ServerConfig::new("app.db");
-        configure(&mut config);
-        let fenced: Arc<dyn Fence> = fence.clone();
-        let server = Server::start("127.0.0.1:0".parse().unwrap(), config, fenced, executor).await.unwrap();
-        Self { fence, server, rolled_back }
-    }
-
-    fn address(&self) -> String {
-        self.server.address().to_string()
-    }
-
-    async fn wait_for_rollback(&self) {
-        let deadline = Instant::now() + PATIENCE;
-        while self.rolled_back.try_recv().is_err() {
-            assert!(Instant::now() < deadline, "the transaction was not rolled back");
-            tokio::task::yield_now().await;
-        }
-    }
-}
-
-fn counting() -> Run {
-    Box::new(|_| Ok(Answer::Count(1)))
-}
-
-fn client() -> Client {
-    Client::new(ClientConfig::new("app.db"))
-}
-
-fn statement(sql: &str) -> Work {
-    Work::Execute(Statement { sql: sql.into(), params: vec![Value::Integer(1)], cacheable: true })
-}
-
-fn request(sql: &str) -> Request {
-    let delivery = Delivery::AtMostOnce;
-    Request {
-        id: RequestId::new(),
-        delivery,
-        again: false,
-        settings: Settings::default(),
-        work: statement(sql),
-    }
-}
-
-fn begin() -> Begin {
-    Begin {
-        id: RequestId::new(),
-        delivery: Delivery::ExactlyOnce,
-        settings: Settings::default(),
-        mode: BeginMode::Immediate,
-        expected: None,
-        savepoints: vec![],
-        first: None,
-    }
-}
-
-fn soon() -> std::time::Instant {
-    std::time::Instant::now() + PATIENCE
-}
+use support::*;
 
 #[tokio::test]
 async fn a_write_is_answered_with_its_result_and_the_position_after_it() {
@@ -250,24 +40,14 @@ async fn a_write_is_answered_with_its_result_and_the_position_after_it() {
 #[tokio::test]
 async fn f6_a_commit_during_which_the_role_changed_is_not_acknowledged() {
     let fence = FakeFence::primary();
-    let (sender, _rolled_back) = mpsc::channel();
     let inner = Arc::clone(&fence);
-    let executor = FakeExecutor {
-        fence: Arc::clone(&fence),
-        run: Box::new(move |_| {
-            inner.demote();
-            Ok(Answer::Count(1))
-        }),
-        open: false,
-        rolled_back: sender,
-        kept: HashMap::new(),
-    };
-    let fenced: Arc<dyn Fence> = fence;
-    let server = Server::start("127.0.0.1:0".parse().unwrap(), ServerConfig::new("app.db"), fenced, executor)
-        .await
-        .unwrap();
+    let run: Run = Box::new(move |_| {
+        inner.demote();
+        Ok(Answer::Count(1))
+    });
+    let bed = Bed::fenced(fence, |_| {}, run).await;
     let client = client();
-    let link = client.connect(&server.address().to_string()).await.unwrap();
+    let link = client.connect(&bed.address()).await.unwrap();
     let error = link.write(request("INSERT"), soon()).await.unwrap_err();
     assert_eq!(error.fate(), Fate::Unknown, "{error}");
 }
@@ -628,28 +408,18 @@ async fn f12_a_shutdown_closes_connections_and_frees_the_port() {
 
 #[tokio::test]
 async fn a_write_that_litefs_rejects_on_a_node_that_is_demoted_meanwhile_is_to_be_taken_elsewhere() {
-    let (sender, _rolled_back) = mpsc::channel();
     for (work, fate) in
         [(statement("INSERT"), Fate::NotApplied), (Work::Script("INSERT".into()), Fate::Unknown)]
     {
         let fence = FakeFence::primary();
         let demoted = Arc::clone(&fence);
         let rejection = DatabaseError { kind: DatabaseErrorKind::Other, message: "disk I/O error".into() };
-        let executor = FakeExecutor {
-            fence: Arc::clone(&fence),
-            run: Box::new(move |_| {
-                demoted.demote();
-                Err(Refusal::Database(rejection.clone()))
-            }),
-            open: false,
-            rolled_back: sender.clone(),
-            kept: HashMap::new(),
-        };
-        let server =
-            Server::start("127.0.0.1:0".parse().unwrap(), ServerConfig::new("app.db"), fence, executor)
-                .await
-                .unwrap();
-        let link = client().connect(&server.address().to_string()).await.unwrap();
+        let run: Run = Box::new(move |_| {
+            demoted.demote();
+            Err(Refusal::Database(rejection.clone()))
+        });
+        let bed = Bed::fenced(fence, |_| {}, run).await;
+        let link = client().connect(&bed.address()).await.unwrap();
         let error = link.write(Request { work, ..request("") }, soon()).await.unwrap_err();
         assert_eq!(error.fate(), fate, "{error}");
         assert!(!matches!(error, CallError::Refused(Refusal::Database(_))), "{error:?}");

@@ -42,6 +42,7 @@ impl Shared {
         let mut client = ClientConfig::new(options.config.database_name());
         client.secret.clone_from(&options.secret);
         client.limits = options.limits.clone();
+        client.lanes = options.lanes;
         let table = Arc::new(TrackingTable::new(&options));
         let primaries = Arc::new(Primaries { tracker: tracker.clone(), table });
         let forwarder = Forwarder::new(Arc::new(Client::new(client)), primaries, options.primary_timeout);

@@ -21,6 +21,8 @@ use crate::router::Router;
 /// Some ten times what LiteFS needs to apply a transaction.
 const DEFAULT_READ_PAUSE: Duration = Duration::from_millis(20);
 
+const DEFAULT_LANES: usize = 2;
+
 /// A validated set of options.
 pub(crate) struct Options {
     pub(crate) config: Config,
@@ -37,6 +39,7 @@ pub(crate) struct Options {
     pub(crate) when_behind: WhenBehind,
     pub(crate) delivery: Delivery,
     pub(crate) local_writes: LocalWrites,
+    pub(crate) lanes: usize,
     pub(crate) outcome_retention: Duration,
     pub(crate) durability: Durability,
     pub(crate) read_pause: Duration,
@@ -104,6 +107,7 @@ impl LiteFsBuilder {
             local_writes: vars
                 .or("local_writes", "LITEFS_LOCAL_WRITES", self.local_writes, "direct or grouped")?
                 .unwrap_or_default(),
+            lanes: vars.or("lanes", "LITEFS_LANES", self.lanes, "a whole number")?.unwrap_or(DEFAULT_LANES),
             listen: vars
                 .or("listen", "LITEFS_RPC_LISTEN", self.listen, "an address such as 0.0.0.0:20203")?
                 .unwrap_or(default_listen),

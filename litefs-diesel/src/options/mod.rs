@@ -46,6 +46,7 @@ pub struct LiteFsBuilder {
     when_behind: Option<WhenBehind>,
     delivery: Option<Delivery>,
     local_writes: Option<LocalWrites>,
+    lanes: Option<usize>,
     outcome_retention: Option<Duration>,
     durability: Option<Durability>,
     read_pause: Option<Duration>,
@@ -73,6 +74,7 @@ impl LiteFsBuilder {
             when_behind: None,
             delivery: None,
             local_writes: None,
+            lanes: None,
             outcome_retention: None,
             durability: None,
             read_pause: None,
@@ -214,6 +216,15 @@ impl LiteFsBuilder {
     /// Default [`LocalWrites::Direct`]. Environment: `LITEFS_LOCAL_WRITES` (`direct`, `grouped`).
     pub fn local_writes(mut self, local_writes: LocalWrites) -> Self {
         self.local_writes = Some(local_writes);
+        self
+    }
+
+    /// The most connections to the primary that callers have to themselves, one for as long as its statement or transaction
+    /// takes, beside the one that all share. They are opened when they are of use, and make a write of few callers faster.
+    ///
+    /// Default 2. Environment: `LITEFS_LANES`.
+    pub fn lanes(mut self, lanes: usize) -> Self {
+        self.lanes = Some(lanes);
         self
     }
 

@@ -25,6 +25,8 @@ fn c4_the_environment_and_the_builder_give_the_same_and_the_builder_wins() {
         ("LITEFS_CONSISTENCY", "strong"),
         ("LITEFS_WHEN_BEHIND", "fail"),
         ("LITEFS_DELIVERY", "at-most-once"),
+        ("LITEFS_LOCAL_WRITES", "grouped"),
+        ("LITEFS_LANES", "0"),
         ("LITEFS_DURABILITY", "2"),
         ("LITEFS_READ_PAUSE_MS", "0"),
         ("LITEFS_OUTCOME_RETENTION_MS", "60000"),
@@ -39,6 +41,8 @@ fn c4_the_environment_and_the_builder_give_the_same_and_the_builder_wins() {
         .consistency(Consistency::Strong)
         .when_behind(WhenBehind::Fail)
         .delivery(Delivery::AtMostOnce)
+        .local_writes(LocalWrites::Grouped)
+        .lanes(0)
         .durability(Durability::Replicas(2))
         .read_pause(Duration::ZERO)
         .outcome_retention(Duration::from_secs(60))
@@ -53,6 +57,7 @@ fn c4_the_environment_and_the_builder_give_the_same_and_the_builder_wins() {
         assert_eq!(options.consistency, Consistency::Strong);
         assert_eq!(options.when_behind, WhenBehind::Fail);
         assert_eq!(options.delivery, Delivery::AtMostOnce);
+        assert_eq!((options.local_writes, options.lanes), (LocalWrites::Grouped, 0));
         assert_eq!(options.durability, Durability::Replicas(2));
         assert_eq!(options.read_pause, Duration::ZERO);
         assert_eq!(options.outcome_retention, Duration::from_secs(60));
@@ -74,6 +79,8 @@ fn c3_bad_values_are_refused_by_name() {
         ("LITEFS_SERVE", "maybe", "serve"),
         ("LITEFS_CONSISTENCY", "some", "consistency"),
         ("LITEFS_DELIVERY", "twice", "delivery"),
+        ("LITEFS_LOCAL_WRITES", "some", "local_writes"),
+        ("LITEFS_LANES", "-1", "lanes"),
         ("LITEFS_DURABILITY", "0", "durability"),
         ("LITEFS_READ_PAUSE_MS", "-1", "read_pause"),
         ("LITEFS_OUTCOME_RETENTION_MS", "1000", "outcome_retention"),

@@ -150,6 +150,12 @@ impl Server {
         self.address
     }
 
+    /// How many writes and transactions wait for the writer.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.node.queue.waiting()
+    }
+
     /// Whether this node is giving its place to another just now: who is about to write on its file had better wait and
     /// see where writes go then.
     #[must_use]

@@ -128,6 +128,10 @@ impl Queue {
         }
     }
 
+    pub(super) fn waiting(&self) -> usize {
+        self.state().jobs.len()
+    }
+
     /// Takes no more jobs. Those that wait are still done.
     pub(super) fn end(&self) {
         self.state().ended = true;
@@ -225,6 +229,6 @@ impl State {
 
 impl std::fmt::Debug for Queue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Queue").field("waiting", &self.state().jobs.len()).finish_non_exhaustive()
+        f.debug_struct("Queue").field("waiting", &self.waiting()).finish_non_exhaustive()
     }
 }

@@ -1,0 +1,112 @@
+//! Writes that wait together, over real sockets: how the writer groups them.
+
+mod support;
+
+use std::sync::{Arc, mpsc};
+
+use futures::future::join_all;
+use litefs_rpc::client::{CallError, Link};
+use litefs_rpc::wire::{Answer, Refusal, Reply};
+use support::{Bed, FakeFence, PATIENCE, Run, client, request, soon};
+
+/// A server whose writer is held by a first write until the test lets it go.
+struct Held {
+    bed: Bed,
+    release: mpsc::Sender<()>,
+    first: tokio::task::JoinHandle<Result<Reply, CallError>>,
+    link: Arc<Link>,
+}
+
+impl Held {
+    async fn start(group: usize) -> Self {
+        let (release, gate) = mpsc::channel::<()>();
+        let (started, mut has_started) = tokio::sync::mpsc::unbounded_channel();
+        let fence = FakeFence::primary();
+        let demoted = Arc::clone(&fence);
+        let run: Run = Box::new(move |sql| {
+            if sql.contains("demotion") {
+                demoted.demote();
+            }
+            if sql == "first" {
+                let _ = started.send(());
+                let _ = gate.recv_timeout(PATIENCE);
+            }
+            match sql.contains("wrong") {
+                true => Err(Refusal::TooLarge { what: sql.into(), actual: 2, limit: 1 }),
+                false => Ok(Answer::Count(1)),
+            }
+        });
+        let bed = Bed::fenced(fence, |config| config.limits.group = group, run).await;
+        let connect = async || client().connect(&bed.address()).await.unwrap();
+        let (own, link) = (connect().await, connect().await);
+        let first = tokio::spawn(async move { own.write(request("first"), soon()).await });
+        has_started.recv().await.unwrap();
+        Self { bed, release, first, link }
+    }
+
+    /// Queues writes, lets the writer go on when all of them wait, and returns what they came to.
+    async fn queue(self, sqls: &[&str]) -> (Vec<Result<Answer, CallError>>, Vec<Vec<String>>) {
+        let Self { bed, release, first, link } = self;
+        let writes = sqls.iter().map(|sql| link.write(request(sql), soon()));
+        let go = async {
+            let deadline = soon();
+            while bed.server.waiting() < sqls.len() {
+                assert!(std::time::Instant::now() < deadline, "they do not wait");
+                tokio::task::yield_now().await;
+            }
+            release.send(()).unwrap();
+        };
+        let (answers, ()) = tokio::join!(join_all(writes), go);
+        first.await.unwrap().unwrap();
+        let answers = answers.into_iter().map(|answer| answer.map(|reply| reply.answer)).collect();
+        (answers, bed.groups.try_iter().collect())
+    }
+}
+
+fn good(answers: &[Result<Answer, CallError>]) -> Vec<bool> {
+    answers.iter().map(Result::is_ok).collect()
+}
+
+#[tokio::test]
+async fn what_waits_together_is_committed_together_in_order_and_each_has_its_own_result() {
+    let held = Held::start(128).await;
+    let (answers, groups) =
+        held.queue(&["shared 1", "shared 2", "shared, wrong", "shared 3", "shared 4"]).await;
+    assert_eq!(good(&answers), [true, true, false, true, true]);
+    assert_eq!(groups, [["shared 1", "shared 2", "shared, wrong", "shared 3", "shared 4"]]);
+}
+
+#[tokio::test]
+async fn what_may_not_share_ends_a_group_and_runs_in_its_turn() {
+    let held = Held::start(128).await;
+    let (answers, groups) = held.queue(&["shared 1", "shared 2", "alone", "shared 3", "shared 4"]).await;
+    assert_eq!(good(&answers), [true; 5]);
+    assert_eq!(groups, [["shared 1", "shared 2"], ["shared 3", "shared 4"]]);
+}
+
+#[tokio::test]
+async fn a_group_has_no_more_members_than_it_may() {
+    let held = Held::start(2).await;
+    let (answers, groups) =
+        held.queue(&["shared 1", "shared 2", "shared 3", "shared 4", "shared 5", "shared 6"]).await;
+    assert_eq!(good(&answers), [true; 6]);
+    assert!(groups.iter().all(|group| group.len() == 2) && groups.len() == 3, "{groups:?}");
+}
+
+#[tokio::test]
+async fn a_group_that_breaks_up_is_rolled_back_and_its_writes_run_one_by_one() {
+    let held = Held::start(128).await;
+    let (answers, groups) = held.queue(&["shared 1", "shared, apart", "shared 2", "shared 3"]).await;
+    assert_eq!(good(&answers), [true; 4]);
+    assert_eq!(groups, [["shared 2", "shared 3"]], "those behind it are a group of their own");
+}
+
+#[tokio::test]
+async fn f6_a_group_that_meets_a_demotion_is_refused_whole() {
+    let held = Held::start(128).await;
+    let (answers, groups) = held.queue(&["shared 1", "shared demotion", "shared 3"]).await;
+    for answer in &answers {
+        assert!(matches!(answer, Err(CallError::Refused(Refusal::NotPrimary { .. }))), "{answer:?}");
+    }
+    assert!(groups.is_empty(), "{groups:?}");
+}

@@ -1,0 +1,135 @@
+//! Connections that a caller has to itself.
+
+mod support;
+
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use litefs_rpc::client::{CallError, Client, ClientConfig, Fate, Lane, Link};
+use litefs_rpc::wire::{Answer, Refusal};
+use support::{Bed, PATIENCE, begin, counting, request, soon, statement};
+
+/// A client with one lane beside its link.
+async fn with_a_lane(bed: &Bed) -> (Client, Arc<Link>) {
+    let mut config = ClientConfig::new("app.db");
+    config.lanes = 1;
+    let client = Client::new(config);
+    let link = client.connect(&bed.address()).await.unwrap();
+    assert!(client.wants_lane(&link) && !client.wants_lane(&link), "one is opened at a time");
+    client.open_lane(Arc::clone(&link)).await;
+    (client, link)
+}
+
+fn write(lane: &mut Lane, sql: &str, deadline: Instant) -> Result<Answer, CallError> {
+    let request = request(sql);
+    lane.wait(deadline, |link| async move { link.write(request, deadline).await }).map(|reply| reply.answer)
+}
+
+/// Lanes block: they are used on threads for that.
+async fn blocking<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(run).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_lane_answers_as_the_link_does_and_is_used_again() {
+    let bed = Bed::start(
+        |_| {},
+        Box::new(|sql| match sql {
+            "bad" => Err(Refusal::TooLarge { what: "it".into(), actual: 2, limit: 1 }),
+            _ => Ok(Answer::Count(1)),
+        }),
+    )
+    .await;
+    let (client, link) = with_a_lane(&bed).await;
+    assert!(!client.wants_lane(&link), "there are as many as may be");
+    let mut lane = link.lane().unwrap();
+    assert!(link.lane().is_none(), "it is in use");
+    let lane = blocking(move || {
+        for _ in 0..3 {
+            assert_eq!(write(&mut lane, "good", soon()), Ok(Answer::Count(1)));
+            assert!(matches!(write(&mut lane, "bad", soon()), Err(CallError::Refused(_))));
+        }
+        lane
+    })
+    .await;
+    lane.give_back();
+    assert!(link.lane().is_some());
+    assert_eq!(client.round_trips(), 6);
+}
+
+#[tokio::test]
+async fn a_lane_whose_answer_does_not_come_in_time_is_closed() {
+    let (release, gate) = mpsc::channel::<()>();
+    let bed = Bed::start(
+        |_| {},
+        Box::new(move |_| {
+            let _ = gate.recv_timeout(PATIENCE);
+            Ok(Answer::Count(1))
+        }),
+    )
+    .await;
+    let (client, link) = with_a_lane(&bed).await;
+    let mut lane = link.lane().unwrap();
+    let (lane, error) = blocking(move || {
+        let error = write(&mut lane, "slow", Instant::now() + Duration::from_millis(50)).unwrap_err();
+        (lane, error)
+    })
+    .await;
+    assert!(matches!(error, CallError::Deadline { .. }) && error.fate() == Fate::Unknown, "{error:?}");
+    lane.give_back();
+    assert!(link.lane().is_none(), "its answer may still come");
+    assert!(client.wants_lane(&link), "another may take its place");
+    drop(release);
+}
+
+#[tokio::test]
+async fn a_lane_ends_with_its_link_even_while_somebody_waits_at_it() {
+    let (started, mut has_started) = tokio::sync::mpsc::unbounded_channel();
+    let (release, gate) = mpsc::channel::<()>();
+    let bed = Bed::start(
+        |_| {},
+        Box::new(move |_| {
+            let _ = started.send(());
+            let _ = gate.recv_timeout(PATIENCE);
+            Ok(Answer::Count(1))
+        }),
+    )
+    .await;
+    let (client, link) = with_a_lane(&bed).await;
+    let mut lane = link.lane().unwrap();
+    let waiting = tokio::task::spawn_blocking(move || {
+        let error = write(&mut lane, "for ever", soon()).unwrap_err();
+        lane.give_back();
+        error
+    });
+    has_started.recv().await.unwrap();
+    link.close();
+    let error = waiting.await.unwrap();
+    assert!(matches!(error, CallError::Lost { .. }), "{error:?}");
+    assert!(link.lane().is_none() && !client.wants_lane(&link), "none is opened beside a closed link");
+    drop(release);
+}
+
+#[tokio::test]
+async fn x7_a_lane_that_is_dropped_rolls_its_transaction_back_at_once() {
+    let bed = Bed::start(|_| {}, counting()).await;
+    let (_client, link) = with_a_lane(&bed).await;
+    let mut lane = link.lane().unwrap();
+    blocking(move || {
+        let deadline = soon();
+        let (session, _) =
+            lane.wait(deadline, |link| async move { link.begin(begin(), deadline).await }).unwrap();
+        let step = |link: Arc<Link>| async move { link.step(session, statement("1"), deadline).await };
+        assert_eq!(lane.wait(deadline, step).unwrap().answer, Answer::Count(1));
+    })
+    .await;
+    bed.wait_for_rollback().await;
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_more_connections_is_not_asked_for_lanes_again() {
+    let bed = Bed::start(|config| config.limits.connections = 1, counting()).await;
+    let (client, link) = with_a_lane(&bed).await;
+    assert!(link.lane().is_none() && !client.wants_lane(&link));
+    assert!(link.write(request("over the link"), soon()).await.is_ok());
+}

@@ -1,0 +1,269 @@
+//! What the tests of client and server share: an executor in SQLite's place and a fence that does as it is told.
+
+// Each test program uses a part of it, and clippy does not know helpers of tests for tests.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use litefs_core::{Checksum, Position, Role, RoleStamp, RoleState, Txid};
+use litefs_rpc::client::{Client, ClientConfig};
+use litefs_rpc::server::{Fence, Server, ServerConfig};
+use litefs_rpc::wire::{
+    Answer, Begin, BeginMode, Delivery, Effects, Outcome, PrimaryHint, Refusal, Request, RequestId, Settings,
+    Statement, Value, Work,
+};
+use litefs_rpc::{Apart, Done, Executor, Wrote};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A node's standing, set by the test.
+pub(crate) struct FakeFence {
+    pub role: watch::Sender<RoleState>,
+    pub txid: AtomicU64,
+    pub hint: Mutex<Option<PrimaryHint>>,
+}
+
+impl FakeFence {
+    pub(crate) fn primary() -> Arc<Self> {
+        let role = watch::Sender::new(RoleState { role: Role::Primary, epoch: 1 });
+        Arc::new(Self { role, txid: AtomicU64::new(1), hint: Mutex::default() })
+    }
+
+    pub(crate) fn demote(&self) {
+        self.role.send_modify(|state| {
+            state.role = Role::Unknown;
+            state.epoch += 1;
+        });
+    }
+
+    pub(crate) fn commit(&self) {
+        self.txid.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Fence for FakeFence {
+    fn writable(&self) -> Option<RoleStamp> {
+        let state = self.role.borrow();
+        (state.role == Role::Primary).then(|| state.stamp())
+    }
+
+    fn holds(&self, stamp: RoleStamp) -> bool {
+        self.role.borrow().stamp() == stamp
+    }
+
+    fn position(&self) -> Result<Position, String> {
+        let txid = self.txid.load(Ordering::SeqCst);
+        Ok(Position { txid: Txid::new(txid), checksum: Checksum::new(txid) })
+    }
+
+    fn hint(&self) -> Option<PrimaryHint> {
+        self.hint.lock().unwrap().clone()
+    }
+
+    fn changes(&self) -> watch::Receiver<RoleState> {
+        self.role.subscribe()
+    }
+
+    fn positions(&self) -> watch::Receiver<Option<Position>> {
+        watch::channel(self.position().ok()).1
+    }
+
+    fn promote(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async { Err("not in this test".to_owned()) })
+    }
+
+    fn confirm(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+}
+
+pub(crate) type Run = Box<dyn FnMut(&str) -> Result<Answer, Refusal> + Send>;
+
+/// Runs a closure for each statement and commits through the fence.
+pub(crate) struct FakeExecutor {
+    pub fence: Arc<FakeFence>,
+    pub run: Run,
+    pub open: bool,
+    pub rolled_back: mpsc::Sender<()>,
+    pub kept: HashMap<RequestId, Result<Done, Refusal>>,
+    /// What was committed together.
+    pub groups: mpsc::Sender<Vec<String>>,
+    pub group: Vec<String>,
+}
+
+impl FakeExecutor {
+    fn done(&mut self, work: &Work) -> Result<Done, Refusal> {
+        let sql = work.texts().next().unwrap_or_default().to_owned();
+        let answer = (self.run)(&sql)?;
+        Ok(Done { answer, effects: Effects::default(), wrote: Wrote::Rows })
+    }
+}
+
+impl Executor for FakeExecutor {
+    fn may_share(&mut self, request: &Request) -> bool {
+        request.work.texts().any(|sql| sql.starts_with("shared"))
+    }
+
+    fn open_group(&mut self, _: &Settings) -> Result<bool, Refusal> {
+        self.open = true;
+        self.group.clear();
+        Ok(true)
+    }
+
+    /// "shared, apart" breaks a group up.
+    fn join(&mut self, request: &Request) -> Result<Result<Done, Refusal>, Apart> {
+        let sql = request.work.texts().next().unwrap_or_default().to_owned();
+        self.group.push(sql.clone());
+        if sql.contains("apart") { Err(Apart) } else { Ok(self.done(&request.work)) }
+    }
+
+    fn close_group(&mut self) -> Result<(), Apart> {
+        self.open = false;
+        self.fence.commit();
+        let _ = self.groups.send(std::mem::take(&mut self.group));
+        Ok(())
+    }
+
+    fn write(&mut self, request: &Request) -> Result<Done, Refusal> {
+        if request.again
+            && let Some(kept) = self.kept.get(&request.id)
+        {
+            return kept.clone();
+        }
+        let done = self.done(&request.work)?;
+        self.fence.commit();
+        self.kept.insert(request.id, Ok(Done { wrote: Wrote::Nothing, ..done.clone() }));
+        Ok(done)
+    }
+
+    fn settle(&mut self, id: RequestId) -> Result<(Outcome, Wrote), Refusal> {
+        let kept = self.kept.entry(id).or_insert(Err(Refusal::GivenUp));
+        Ok(match kept {
+            Ok(done) => (Outcome::Applied(done.answer.clone(), done.effects), Wrote::Nothing),
+            Err(_) => {
+                self.fence.commit();
+                (Outcome::NotApplied, Wrote::Rows)
+            }
+        })
+    }
+
+    fn begin(&mut self, _: &Settings, _: BeginMode) -> Result<(), Refusal> {
+        self.open = true;
+        Ok(())
+    }
+
+    fn step(&mut self, work: &Work) -> Result<Done, Refusal> {
+        self.done(work)
+    }
+
+    fn in_transaction(&mut self) -> bool {
+        self.open
+    }
+
+    fn commit(&mut self, keep: Option<RequestId>) -> Result<Done, Refusal> {
+        self.open = false;
+        self.fence.commit();
+        let done = Done { answer: Answer::Done, effects: Effects::default(), wrote: Wrote::Nothing };
+        self.kept.extend(keep.map(|id| (id, Ok(done))));
+        Ok(Done { answer: Answer::Done, effects: Effects::default(), wrote: Wrote::Rows })
+    }
+
+    fn rollback(&mut self) {
+        self.open = false;
+        let _ = self.rolled_back.send(());
+    }
+}
+
+pub(crate) struct Bed {
+    pub fence: Arc<FakeFence>,
+    pub server: Server,
+    pub rolled_back: mpsc::Receiver<()>,
+    pub groups: mpsc::Receiver<Vec<String>>,
+}
+
+impl Bed {
+    pub(crate) async fn start(configure: impl FnOnce(&mut ServerConfig), run: Run) -> Self {
+        Self::fenced(FakeFence::primary(), configure, run).await
+    }
+
+    pub(crate) async fn fenced(
+        fence: Arc<FakeFence>,
+        configure: impl FnOnce(&mut ServerConfig),
+        run: Run,
+    ) -> Self {
+        let (sender, rolled_back) = mpsc::channel();
+        let (committed, groups) = mpsc::channel();
+        let executor = FakeExecutor {
+            fence: Arc::clone(&fence),
+            run,
+            open: false,
+            rolled_back: sender,
+            kept: HashMap::new(),
+            groups: committed,
+            group: Vec::new(),
+        };
+        let mut config = ServerConfig::new("app.db");
+        configure(&mut config);
+        let fenced: Arc<dyn Fence> = fence.clone();
+        let server = Server::start("127.0.0.1:0".parse().unwrap(), config, fenced, executor).await.unwrap();
+        Self { fence, server, rolled_back, groups }
+    }
+
+    pub(crate) fn address(&self) -> String {
+        self.server.address().to_string()
+    }
+
+    pub(crate) async fn wait_for_rollback(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.rolled_back.try_recv().is_err() {
+            assert!(Instant::now() < deadline, "the transaction was not rolled back");
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+pub(crate) fn counting() -> Run {
+    Box::new(|_| Ok(Answer::Count(1)))
+}
+
+pub(crate) fn client() -> Client {
+    Client::new(ClientConfig::new("app.db"))
+}
+
+pub(crate) fn statement(sql: &str) -> Work {
+    Work::Execute(Statement { sql: sql.into(), params: vec![Value::Integer(1)], cacheable: true })
+}
+
+pub(crate) fn request(sql: &str) -> Request {
+    let delivery = Delivery::AtMostOnce;
+    Request {
+        id: RequestId::new(),
+        delivery,
+        again: false,
+        settings: Settings::default(),
+        work: statement(sql),
+    }
+}
+
+pub(crate) fn begin() -> Begin {
+    Begin {
+        id: RequestId::new(),
+        delivery: Delivery::ExactlyOnce,
+        settings: Settings::default(),
+        mode: BeginMode::Immediate,
+        expected: None,
+        savepoints: vec![],
+        first: None,
+    }
+}
+
+pub(crate) fn soon() -> std::time::Instant {
+    std::time::Instant::now() + PATIENCE
+}
