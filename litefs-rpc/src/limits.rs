@@ -25,6 +25,8 @@ pub struct Limits {
     pub session_idle: Duration,
     /// How long a transaction may take in all before it is rolled back. Default 30 s.
     pub session_total: Duration,
+    /// The most forwarded writes that share a commit; 1: a commit for each. Default 128.
+    pub group: usize,
 }
 
 impl Default for Limits {
@@ -39,6 +41,7 @@ impl Default for Limits {
             handshake: Duration::from_secs(2),
             session_idle: Duration::from_secs(5),
             session_total: Duration::from_secs(30),
+            group: 128,
         }
     }
 }
