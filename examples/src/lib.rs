@@ -19,6 +19,7 @@ pub mod two_nodes;
 
 mod airports;
 mod app;
+mod link;
 mod process;
 mod stats;
 mod telemetry;

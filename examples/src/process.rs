@@ -61,6 +61,11 @@ impl Child {
         }
     }
 
+    /// The id that the system knows it by.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Ends the child as `kill -9` does: it gets no chance to put anything in order.
     pub(crate) fn kill(mut self) -> Result<(), Problem> {
         self.process.kill()?;

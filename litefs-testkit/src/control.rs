@@ -204,6 +204,15 @@ impl Control {
         self.set(Command::CommitDelay(delay))
     }
 
+    /// Makes SQLite's own syncs (`PRAGMA synchronous`) reach the disk. Default false: a test needs no file that outlives
+    /// the machine.
+    ///
+    /// # Errors
+    /// See [`Control`].
+    pub fn set_sync(&self, sync: bool) -> Result<(), Error> {
+        self.set(Command::Sync(sync))
+    }
+
     /// The next COMMIT on this primary returns success although LiteFS does not take it; the node is dead then.
     /// LiteFS does so when the lease goes while a commit is in flight.
     ///

@@ -57,6 +57,7 @@ pub(crate) struct Settings {
     pub(crate) pass_until: BTreeMap<String, u64>,
     pub(crate) cut: BTreeSet<String>,
     pub(crate) commit_delay: Duration,
+    pub(crate) sync: bool,
     pub(crate) drop_next_commit: bool,
     pub(crate) frozen: bool,
     pub(crate) events: EventStreamFault,

@@ -149,6 +149,10 @@ impl Vfs for NodeVfs {
         handle.read(offset, data)
     }
 
+    fn sync(&self, handle: &mut Handle) -> VfsResult<()> {
+        handle.sync()
+    }
+
     fn lock(&self, handle: &mut Handle, level: LockLevel) -> VfsResult<()> {
         handle.main().map_or(Ok(()), |main| main.lock(level))
     }

@@ -21,11 +21,16 @@ use crate::Problem;
 trait Insert {
     /// Inserts a row. Returns how many that were.
     async fn insert(name: String, payload: String) -> Result<u64, String>;
+    /// Answers as if it had inserted a row.
+    async fn echo(name: String, payload: String) -> Result<u64, String>;
 }
 
 /// Serves every connection until the runtime ends.
-pub(super) async fn serve(listener: TcpListener, connection: SqliteConnection) -> Result<(), Problem> {
-    let inserter = Inserter(Arc::new(Mutex::new(connection)));
+pub(super) async fn serve(
+    listener: TcpListener,
+    connection: Arc<Mutex<SqliteConnection>>,
+) -> Result<(), Problem> {
+    let inserter = Inserter(connection);
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
@@ -49,9 +54,14 @@ impl Insert for Inserter {
         });
         inserted.await.map_err(|error| error.to_string())?.map(|count| count as u64)
     }
+
+    async fn echo(self, _: Context, _: String, _: String) -> Result<u64, String> {
+        Ok(1)
+    }
 }
 
-/// A caller that blocks its thread for each call.
+/// A caller that blocks its thread for each call. Clones share the connection.
+#[derive(Clone)]
 pub(super) struct Caller {
     client: InsertClient,
     runtime: Handle,
@@ -73,6 +83,13 @@ impl Caller {
     /// Inserts a row there.
     pub(super) fn insert(&self, name: &str, payload: &str) -> Result<u64, Problem> {
         let call = self.client.insert(tarpc::context::current(), name.to_owned(), payload.to_owned());
+        let answered: Result<Result<u64, String>, RpcError> = self.runtime.block_on(call);
+        Ok(answered??)
+    }
+
+    /// Sends a row there and back.
+    pub(super) fn echo(&self, name: &str, payload: &str) -> Result<u64, Problem> {
+        let call = self.client.echo(tarpc::context::current(), name.to_owned(), payload.to_owned());
         let answered: Result<Result<u64, String>, RpcError> = self.runtime.block_on(call);
         Ok(answered??)
     }

@@ -1,32 +1,49 @@
-//! What reading and forwarding cost.
+//! What reading and writing through this library cost.
 //!
 //! Each figure compares two ways to do the same, in rounds that alternate: what disturbs the machine disturbs both. Of
-//! each figure there is one line `name value unit`, and in the end a table for people.
+//! each figure there is one line `name value unit`, and in the end a table for people. What the targets are and how the
+//! limits were found is in `BENCHMARKS.md`.
 //!
-//! * `reads`: a typed `find(id).select(..).get_result(..)` on a replica, through [`LiteFsConnection`] and through
-//!   [`SqliteConnection`] on the same file and VFS. `read_control_ratio` compares two plain connections: how far it is from 1
-//!   is what the measurement itself is worth.
-//! * `forward`: an INSERT on a replica whose primary is another process, and a bare tarpc call that makes a server do the
-//!   same INSERT on the primary of another such pair, where nothing of the library runs.
+//! * `reads`: reads on a replica, through [`LiteFsConnection`] and through [`SqliteConnection`] on the same file and VFS.
+//!   The `control` figures compare two plain connections: how far they are from 1 is what the measurement is worth.
+//! * `forward`: an INSERT on a replica whose primary is another process, a bare tarpc call that makes a server do the same
+//!   INSERT on the primary of another such pair, where nothing of the library runs, and the same over blocking sockets.
+//! * `group`: many such INSERTs at a time, that share commits and that do not; and the primary's own.
+//! * `bulk`: ten thousand rows in one call.
+//! * `transactions`: what a transaction costs over a slow link, in round trips.
+//! * `scale`: what a hundred replicas, a thousand connections and a full queue cost.
 //!
 //! The embedded LiteFS costs microseconds where the real one costs milliseconds (a commit through FUSE, a network), so that
-//! what the library itself costs shows as much as it can.
+//! what the library itself costs shows as much as it can. Its files are synced to the disk as SQLite asks.
 //!
 //! [`LiteFsConnection`]: litefs_diesel::LiteFsConnection
 //! [`SqliteConnection`]: diesel::SqliteConnection
 
 mod bare;
+mod bulk;
 mod forward;
+mod group;
 mod items;
+mod local;
+mod options;
+mod pair;
+mod plot;
+mod raw;
 mod reads;
 mod report;
+mod rig;
+mod rounds;
+mod scale;
 mod server;
+mod storm;
+mod transactions;
 
 use std::io::Write;
 
-use clap::{Parser, ValueEnum};
 use litefs_diesel::core::Detectors;
 
+pub use self::options::Arguments;
+use self::options::What;
 use self::report::Report;
 use crate::Problem;
 
@@ -34,33 +51,8 @@ use crate::Problem;
 /// each write to the database, in whose directory `.primary` lies, and waking up for that is no part of forwarding.
 const AS_ON_FUSE: Detectors = Detectors { primary_file: false, ..Detectors::ALL };
 
-/// The database of both benches.
+/// The database of all benches.
 const DATABASE: &str = "bench.db";
-
-/// Measures what reading and forwarding cost.
-#[derive(Debug, Parser)]
-#[command(name = "bench")]
-pub struct Arguments {
-    /// What to measure.
-    #[arg(value_enum, default_value_t = What::All)]
-    what: What,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum What {
-    /// Point reads on a replica.
-    Reads,
-    /// Single-row inserts on a replica.
-    Forward,
-    /// Both.
-    All,
-    /// The primary of `forward` with the library. Started by the program itself.
-    #[value(hide = true)]
-    LitefsServer,
-    /// The primary of `forward` without it.
-    #[value(hide = true)]
-    BareServer,
-}
 
 /// Runs the benches that the arguments name, or the part of one.
 ///
@@ -68,16 +60,32 @@ enum What {
 /// Whatever kept it from measuring: no free port, a process that did not start, a node that did not answer.
 pub fn run(arguments: &Arguments) -> Result<(), Problem> {
     match arguments.what {
-        What::LitefsServer => return server::run_litefs(),
-        What::BareServer => return server::run_bare(),
-        What::Reads | What::Forward | What::All => {}
+        What::LitefsServer => return server::run_litefs(&arguments.setup),
+        What::BareServer => return server::run_bare(&arguments.setup),
+        _ => {}
     }
     let mut report = Report::default();
-    if arguments.what != What::Forward {
-        reads::run(&mut report)?;
+    let (effort, mount) = (arguments.effort(), arguments.mount());
+    if arguments.wants(What::Reads) {
+        reads::run(&mut report, effort)?;
     }
-    if arguments.what != What::Reads {
-        forward::run(&mut report)?;
+    if arguments.wants(What::Forward) {
+        forward::run(&mut report, effort, mount.as_ref())?;
+    }
+    if arguments.wants(What::Group) {
+        group::run(&mut report, effort, mount.as_ref(), arguments.plot.as_deref())?;
+        if mount.is_none() {
+            local::run(&mut report, effort)?;
+        }
+    }
+    if arguments.wants(What::Bulk) {
+        bulk::run(&mut report, effort)?;
+    }
+    if arguments.wants(What::Transactions) {
+        transactions::run(&mut report, effort)?;
+    }
+    if arguments.wants(What::Scale) {
+        scale::run(&mut report, effort)?;
     }
     Ok(write!(std::io::stdout(), "\n{report}")?)
 }

@@ -1,16 +1,18 @@
-//! Point reads on a replica.
+//! Reads on a replica.
 
 use std::time::{Duration, Instant};
 
-use diesel::connection::{Connection, LoadConnection, SimpleConnection};
-use diesel::sqlite::{Sqlite, SqliteConnection};
-use litefs_diesel::LiteFs;
+use diesel::connection::Connection;
+use diesel::result::QueryResult;
+use diesel::sqlite::SqliteConnection;
 use litefs_diesel::core::RoleKind;
+use litefs_diesel::{LiteFs, LiteFsConnection};
 use litefs_testkit::{Cluster, Node};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::report::Report;
+use super::rounds::{Effort, Turn, alternate, ratio};
 use super::{DATABASE, items};
 use crate::Problem;
 use crate::stats::median;
@@ -19,31 +21,40 @@ const ROWS: i32 = 10_000;
 const ROUNDS: usize = 300;
 /// Of each connection, per round: short enough that a disturbance spoils few rounds.
 const READS: usize = 500;
+/// The rows of one load.
+const LOADED: i32 = 1_000;
+/// Loads per round.
+const LOADS: usize = 5;
 
-/// Nanoseconds per read, one value per round.
-#[derive(Default)]
-struct Times {
-    litefs: Vec<f64>,
-    plain: Vec<f64>,
-    control: Vec<f64>,
+/// A primary and a replica of this process, with handles.
+struct Nodes {
+    litefs: LiteFs,
+    url: String,
+    // After the handles.
+    _primary: LiteFs,
+    _cluster: Cluster,
 }
 
-pub(super) fn run(report: &mut Report) -> Result<(), Problem> {
-    let cluster = Cluster::builder().nodes(["primary", "replica"]).database(DATABASE).start()?;
-    let (primary, replica) = (cluster.node("primary"), cluster.node("replica"));
-    fill(&mut SqliteConnection::establish(&primary.database_url(DATABASE))?)?;
-    cluster.wait_for_sync(Duration::from_secs(30))?;
-    let _primary = start(primary)?;
-    let litefs = start(replica)?;
-    if litefs.role().kind() != RoleKind::Replica {
-        return Err(format!("not a replica but {}", litefs.role()).into());
+impl Nodes {
+    fn start() -> Result<Self, Problem> {
+        let cluster = Cluster::builder().nodes(["primary", "replica"]).database(DATABASE).start()?;
+        let (primary, replica) = (cluster.node("primary"), cluster.node("replica"));
+        items::fill(&mut SqliteConnection::establish(&primary.database_url(DATABASE))?, ROWS)?;
+        cluster.wait_for_sync(Duration::from_secs(30))?;
+        let (_primary, litefs) = (start(primary)?, start(replica)?);
+        if litefs.role().kind() != RoleKind::Replica {
+            return Err(format!("not a replica but {}", litefs.role()).into());
+        }
+        Ok(Self { litefs, url: replica.database_url(DATABASE), _primary, _cluster: cluster })
     }
-    let mut times = measure(&litefs, &replica.database_url(DATABASE))?;
-    let before = litefs.round_trips();
-    if before > 1 {
-        return Err(format!("reads left the node {} times", before - 1).into());
+
+    fn through(&self) -> Result<LiteFsConnection, Problem> {
+        Ok(self.litefs.establish()?)
     }
-    Ok(tell(report, &mut times)?)
+
+    fn plain(&self) -> Result<SqliteConnection, Problem> {
+        Ok(SqliteConnection::establish(&self.url)?)
+    }
 }
 
 fn start(node: &Node) -> Result<LiteFs, Problem> {
@@ -53,55 +64,108 @@ fn start(node: &Node) -> Result<LiteFs, Problem> {
         .start()?)
 }
 
-fn fill(conn: &mut SqliteConnection) -> Result<(), Problem> {
-    conn.batch_execute(items::DDL)?;
-    conn.transaction(|conn| {
-        (0..ROWS).try_for_each(|id| items::insert(conn, &format!("item {id}"), items::PAYLOAD).map(drop))
-    })
-    .map_err(|error: diesel::result::Error| error.into())
-}
-
-fn measure(litefs: &LiteFs, url: &str) -> Result<Times, Problem> {
-    let mut through = litefs.establish()?;
+pub(super) fn run(report: &mut Report, effort: Effort) -> Result<(), Problem> {
+    let nodes = Nodes::start()?;
     // Reads of a process that has written are the ones with something to check.
-    items::insert(&mut through, "forwarded", items::PAYLOAD)?;
-    let (mut plain, mut control) = (SqliteConnection::establish(url)?, SqliteConnection::establish(url)?);
-    let mut rng = StdRng::seed_from_u64(1);
-    let mut times = Times::default();
-    // The first round fills the caches.
-    for round in 0..=ROUNDS {
-        let ids: Vec<i32> = (0..READS).map(|_| rng.random_range(1..=ROWS)).collect();
-        let mut one = [0.0; 3];
-        for turn in 0..3 {
-            // Everybody is first as often as the others.
-            let whose = (round + turn) % 3;
-            one[whose] = match whose {
-                0 => time(&mut through, &ids)?,
-                1 => time(&mut plain, &ids)?,
-                _ => time(&mut control, &ids)?,
-            };
-        }
-        if round > 0 {
-            times.litefs.push(one[0]);
-            times.plain.push(one[1]);
-            times.control.push(one[2]);
-        }
+    items::insert(&mut nodes.through()?, "forwarded", items::PAYLOAD)?;
+    let before = nodes.litefs.round_trips();
+    points(report, effort, &nodes)?;
+    loads(report, effort, &nodes)?;
+    firsts(report, effort, &nodes)?;
+    match nodes.litefs.round_trips() - before {
+        0 => Ok(()),
+        trips => Err(format!("reads left the node {trips} times").into()),
     }
-    Ok(times)
 }
 
-fn time<C: LoadConnection<Backend = Sqlite>>(conn: &mut C, ids: &[i32]) -> Result<f64, Problem> {
-    let started = Instant::now();
-    items::read(conn, ids)?;
-    Ok(started.elapsed().as_nanos() as f64 / ids.len() as f64)
+/// Nanoseconds per read, of rows that are the same for everybody and others in each round.
+fn reading<C>(mut conn: C, read: fn(&mut C, &[i32]) -> QueryResult<()>) -> Turn<'static, f64>
+where
+    C: 'static,
+{
+    let mut rng = StdRng::seed_from_u64(1);
+    Box::new(move || {
+        let ids: Vec<i32> = (0..READS).map(|_| rng.random_range(1..=ROWS)).collect();
+        let started = Instant::now();
+        read(&mut conn, &ids)?;
+        Ok(started.elapsed().as_nanos() as f64 / READS as f64)
+    })
 }
 
-fn tell(report: &mut Report, times: &mut Times) -> std::io::Result<()> {
-    let ratio = |a: &[f64], b: &[f64]| median(&mut a.iter().zip(b).map(|(a, b)| a / b).collect::<Vec<_>>());
-    let litefs = ratio(&times.litefs, &times.plain);
-    let control = ratio(&times.control, &times.plain);
-    report.add("read_point_ratio", litefs, "ratio", "LiteFsConnection / SqliteConnection, at most 1.05")?;
+/// Microseconds per load.
+fn loading<C>(mut conn: C, load: fn(&mut C, i32) -> QueryResult<usize>) -> Turn<'static, f64>
+where
+    C: 'static,
+{
+    Box::new(move || {
+        let started = Instant::now();
+        for _ in 0..LOADS {
+            match load(&mut conn, LOADED)? {
+                rows if rows == LOADED as usize => {}
+                rows => return Err(format!("{rows} rows were loaded, not {LOADED}").into()),
+            }
+        }
+        Ok(started.elapsed().as_nanos() as f64 / 1_000.0 / LOADS as f64)
+    })
+}
+
+fn points(report: &mut Report, effort: Effort, nodes: &Nodes) -> Result<(), Problem> {
+    let mut turns = [
+        reading(nodes.through()?, items::read),
+        reading(nodes.plain()?, items::read),
+        reading(nodes.plain()?, items::read),
+    ];
+    let mut times = alternate(1, effort.rounds(ROUNDS), &mut turns)?;
+    let (litefs, control) = (ratio(&times[0], &times[1]), ratio(&times[2], &times[1]));
+    report.add("read_point_ratio", litefs, "ratio", "LiteFsConnection / SqliteConnection, at most 1.03")?;
     report.add("read_control_ratio", control, "ratio", "SqliteConnection / SqliteConnection")?;
-    report.add("read_litefs", median(&mut times.litefs), "ns", "one read through LiteFsConnection")?;
-    report.add("read_plain", median(&mut times.plain), "ns", "one read through SqliteConnection")
+    report.add("read_litefs", median(&mut times[0]), "ns", "one read through LiteFsConnection")?;
+    Ok(report.add("read_plain", median(&mut times[1]), "ns", "one read through SqliteConnection")?)
+}
+
+fn loads(report: &mut Report, effort: Effort, nodes: &Nodes) -> Result<(), Problem> {
+    let mut turns = [
+        loading(nodes.through()?, items::load),
+        loading(nodes.plain()?, items::load),
+        loading(nodes.plain()?, items::load),
+    ];
+    let mut times = alternate(1, effort.rounds(ROUNDS), &mut turns)?;
+    let (litefs, control) = (ratio(&times[0], &times[1]), ratio(&times[2], &times[1]));
+    report.add(
+        "load_ratio",
+        litefs,
+        "ratio",
+        "1,000 rows, LiteFsConnection / SqliteConnection, at most 1.01",
+    )?;
+    report.add("load_control_ratio", control, "ratio", "SqliteConnection / SqliteConnection")?;
+    Ok(report.add("load_litefs", median(&mut times[0]), "us", "1,000 rows through LiteFsConnection")?)
+}
+
+fn firsts(report: &mut Report, effort: Effort, nodes: &Nodes) -> Result<(), Problem> {
+    let mut turns = [
+        reading(nodes.through()?, items::read_first),
+        reading(nodes.plain()?, items::read_first),
+        reading(nodes.through()?, items::read),
+        reading(nodes.plain()?, items::read),
+    ];
+    let mut times = alternate(1, effort.rounds(ROUNDS), &mut turns)?;
+    report.add(
+        "first_ratio",
+        ratio(&times[0], &times[1]),
+        "ratio",
+        ".first(), LiteFsConnection / SqliteConnection",
+    )?;
+    report.add(
+        "first_over_get_result_ratio",
+        ratio(&times[0], &times[2]),
+        "ratio",
+        ".first() / .get_result(), LiteFsConnection",
+    )?;
+    report.add(
+        "first_over_get_result_plain_ratio",
+        ratio(&times[1], &times[3]),
+        "ratio",
+        ".first() / .get_result(), SqliteConnection; 2.7 without SQLITE_ENABLE_QPSG",
+    )?;
+    Ok(report.add("first_litefs", median(&mut times[0]), "ns", ".first() through LiteFsConnection")?)
 }

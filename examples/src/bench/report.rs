@@ -39,9 +39,10 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.figures.iter().map(|figure| figure.name.len()).max().unwrap_or_default();
         self.figures.iter().try_for_each(|figure| {
             let Figure { name, value, unit, meaning } = figure;
-            writeln!(f, "{name:<24} {value:>9} {unit:<6} {meaning}")
+            writeln!(f, "{name:<width$} {value:>9} {unit:<6} {meaning}")
         })
     }
 }

@@ -17,10 +17,10 @@ use super::attack::Attack;
 use super::client::Shared;
 use super::fleet::{Fleet, NAMES};
 use super::history::{Row, Takeover};
-use super::link::Flow;
 use super::losses::{InflictedLosses, LossReports};
 use super::schedule::{Fault, Target};
 use crate::Problem;
+use crate::link::Flow;
 
 /// Three nodes in processes of this program.
 pub(super) struct Embedded {

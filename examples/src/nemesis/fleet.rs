@@ -10,9 +10,9 @@ use tempfile::TempDir;
 
 use super::Weakness;
 use super::client::{Endpoint, Shared};
-use super::link::{Flow, Link};
 use super::node::{DATABASE, Mounted, Serving};
 use crate::Problem;
+use crate::link::{Flow, Link};
 use crate::process::{Child, Listening};
 
 /// The nodes' names; the first one begins as the primary.

@@ -19,7 +19,6 @@ mod drive;
 mod embedded;
 mod fleet;
 mod history;
-mod link;
 mod losses;
 mod node;
 mod schedule;

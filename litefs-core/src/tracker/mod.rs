@@ -82,6 +82,7 @@ impl Tracker {
 
     /// The role's kind and epoch now: one atomic load.
     #[must_use]
+    #[inline]
     pub fn stamp(&self) -> RoleStamp {
         self.shared.stamp()
     }
@@ -127,6 +128,7 @@ impl Tracker {
 
     /// The TXID of [`last_position`](Self::last_position), zero if there is none: one atomic load.
     #[must_use]
+    #[inline]
     pub fn last_txid(&self) -> Txid {
         self.shared.positions.txid()
     }

@@ -47,6 +47,7 @@ impl Positions {
         }
     }
 
+    #[inline]
     pub(crate) fn txid(&self) -> Txid {
         Txid::new(self.txid.load(Ordering::Acquire))
     }

@@ -69,6 +69,7 @@ impl Shared {
         }
     }
 
+    #[inline]
     pub(crate) fn stamp(&self) -> RoleStamp {
         RoleStamp::unpack(self.stamp.load(Ordering::SeqCst))
     }

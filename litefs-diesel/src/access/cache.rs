@@ -20,6 +20,12 @@ impl ClassCache {
         self.by_id.get(&id).copied()
     }
 
+    /// Whether a statement is known, and [a plain read](Class::is_plain_read).
+    #[inline]
+    pub(crate) fn is_plain_read(&self, id: TypeId) -> bool {
+        self.by_id.get(&id).is_some_and(Class::is_plain_read)
+    }
+
     pub(crate) fn by_text(&self, sql: &str) -> Option<Class> {
         self.by_text.get(sql).copied()
     }

@@ -81,6 +81,7 @@ impl Class {
     }
 
     /// It reads the database and that is all there is to it.
+    #[inline]
     pub(crate) fn is_plain_read(&self) -> bool {
         self.access == Access::Read && !self.asks_session && !self.refused && self.single
     }

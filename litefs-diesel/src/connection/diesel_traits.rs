@@ -24,6 +24,7 @@ use super::run::{Ready, TURNS, changed_again, rows};
 use super::scratch::sql_of;
 use super::transaction_calls::is_locked;
 use crate::access::Access;
+use crate::litefs::Shared;
 
 impl SimpleConnection for LiteFsConnection {
     fn batch_execute(&mut self, query: &str) -> QueryResult<()> {
@@ -80,11 +81,29 @@ impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
         T: Query + QueryFragment<Sqlite> + QueryId + 'query,
         Sqlite: QueryMetadata<T::SqlType>,
     {
-        let shared = match self.clustered() {
-            Some((shared, stamp)) if !self.goes_straight::<T>(shared, stamp) => Arc::clone(shared),
-            Some(_) => return self.local.load(source),
-            None => return self.local.load(source).inspect_err(|e| self.lost_race |= is_locked(e)),
-        };
+        match self.clustered() {
+            Some((shared, stamp)) if self.goes_straight::<T>(shared, stamp) => self.local.load(source),
+            Some((shared, _)) => {
+                let shared = Arc::clone(shared);
+                self.load_with_care(shared, source)
+            }
+            None => self.local.load(source).inspect_err(|e| self.lost_race |= is_locked(e)),
+        }
+    }
+}
+
+impl LiteFsConnection {
+    /// Loads what cannot go straight to the local file. A function of its own, so that what can does not pay for its frame.
+    #[inline(never)]
+    fn load_with_care<'conn, 'query, T>(
+        &'conn mut self,
+        shared: Arc<Shared>,
+        source: T,
+    ) -> QueryResult<<SqliteConnection as LoadConnection>::Cursor<'conn, 'query>>
+    where
+        T: Query + QueryFragment<Sqlite> + QueryId + 'query,
+        Sqlite: QueryMetadata<T::SqlType>,
+    {
         self.before_statement(&shared)?;
         let class = self.class_of(&source)?;
         if class.query_only {
@@ -132,9 +151,7 @@ impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
         }
         Err(changed_again())
     }
-}
 
-impl LiteFsConnection {
     /// Writes to temporary tables run to their end before the first row is handed out: `query_only` is lifted only
     /// as long.
     fn load_here<'conn, 'query, T>(

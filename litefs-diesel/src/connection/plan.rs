@@ -101,7 +101,7 @@ impl LiteFsConnection {
             && self.forced.is_none()
             && self.phase() == Phase::Autocommit
             && shared.options.router.reads_locally()
-            && T::query_id().and_then(|id| self.classes.by_id(id)).is_some_and(|class| class.is_plain_read())
+            && T::query_id().is_some_and(|id| self.classes.is_plain_read(id))
     }
 
     /// Where a statement runs. `sql` is built only for routers that look at it.

@@ -150,6 +150,15 @@ impl Handle {
         file.write_all_at(data, offset as u64).map_err(|_| vars::SQLITE_IOERR_WRITE)
     }
 
+    /// Syncs the file's data, and of its metadata what is needed to read them, where a test has asked for that.
+    pub(super) fn sync(&self) -> VfsResult<()> {
+        let Some((database, file)) = self.file() else { return Ok(()) };
+        if !database.context.faults.with(|settings| settings.sync) {
+            return Ok(());
+        }
+        file.sync_data().map_err(|_| vars::SQLITE_IOERR_FSYNC)
+    }
+
     fn may_write(&self, database: &Database, offset: usize, data: &[u8]) -> bool {
         match self {
             // `locking_mode=EXCLUSIVE` writes without the lock whose release is the commit; LiteFS refuses it.

@@ -12,11 +12,11 @@ use crate::{Problem, process};
 
 /// How one direction of a link treats what is on its way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Flow {
+pub(crate) struct Flow {
     /// Nothing arrives, nothing is closed. What was held back arrives later.
-    pub(super) held: bool,
+    pub(crate) held: bool,
     /// Everything arrives this much later.
-    pub(super) delay: Duration,
+    pub(crate) delay: Duration,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -30,14 +30,14 @@ struct State {
 }
 
 /// The link to one node's server. It stays when the node's process goes.
-pub(super) struct Link {
+pub(crate) struct Link {
     address: SocketAddr,
     state: watch::Sender<State>,
 }
 
 impl Link {
     /// Listens on a free port. Must be called within a runtime, which then carries the traffic.
-    pub(super) async fn open() -> Result<Self, Problem> {
+    pub(crate) async fn open() -> Result<Self, Problem> {
         let listener = process::free_port().await?;
         let (state, states) = watch::channel(State::default());
         let address = listener.local_addr()?;
@@ -46,12 +46,12 @@ impl Link {
     }
 
     /// Under which address the other nodes reach this one.
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Where the server is now. Connections to where it was break.
-    pub(super) fn lead_to(&self, target: SocketAddr) {
+    pub(crate) fn lead_to(&self, target: SocketAddr) {
         self.state.send_modify(|state| {
             state.target = Some(target);
             state.generation += 1;
@@ -59,12 +59,12 @@ impl Link {
     }
 
     /// How requests and answers travel from now on.
-    pub(super) fn set(&self, requests: Flow, replies: Flow) {
+    pub(crate) fn set(&self, requests: Flow, replies: Flow) {
         self.state.send_modify(|state| (state.requests, state.replies) = (requests, replies));
     }
 
     /// Breaks all connections. New ones work.
-    pub(super) fn sever(&self) {
+    pub(crate) fn sever(&self) {
         self.state.send_modify(|state| state.generation += 1);
     }
 }
