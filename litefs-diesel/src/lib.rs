@@ -70,7 +70,7 @@ pub use litefs_core as core;
 pub use litefs_rpc as rpc;
 pub use litefs_rpc::client::Fate;
 pub use litefs_rpc::wire::{Delivery, Outcome, RequestId};
-pub use losses::{LostWrite, LostWrites};
+pub use losses::{Acknowledgement, LostWrite, LostWrites};
 pub use manager::ConnectionManager;
 pub use options::LiteFsBuilder;
 pub use router::{EverythingOnPrimary, ForwardWrites, LocalOnly, RejectWrites, Route, Router, Situation};

@@ -36,6 +36,16 @@ pub struct LostWrite {
     pub request: Option<RequestId>,
 }
 
+/// What a write was acknowledged with: by this it is recognised among [`LostWrites`], should it be lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Acknowledgement {
+    /// As in [`LostWrite::position`].
+    pub position: Position,
+    /// As in [`LostWrite::request`].
+    pub request: Option<RequestId>,
+}
+
 /// Hears of losses.
 pub(crate) type OnLostWrites = Arc<dyn Fn(&LostWrites) + Send + Sync>;
 

@@ -1,7 +1,7 @@
 //! What can be attacked: the line between the schedule and the machines it is carried out on.
 
 use super::history::{Row, Takeover};
-use super::losses::LossReports;
+use super::losses::Losses;
 use super::schedule::Fault;
 use crate::Problem;
 
@@ -25,5 +25,5 @@ pub(super) trait Attack {
     fn takeovers(&self) -> &[Takeover];
 
     /// Who answers for acknowledged writes that are gone.
-    fn losses(&self) -> &dyn LossReports;
+    fn losses(&self) -> Losses;
 }

@@ -6,18 +6,19 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use super::attack::Attack;
-use super::check::check;
+use super::check::{Verdict, Wrong, check};
 use super::client::{Client, Shared};
 use super::embedded::Embedded;
 use super::fleet::NAMES;
 use super::history::{History, Record};
+use super::losses::REPORT_LIMIT;
 use super::schedule::{Step, schedule};
 use super::summary::Summary;
 use super::{Options, Weakness};
@@ -25,6 +26,8 @@ use crate::Problem;
 
 /// Clients of each node.
 const CLIENTS: usize = 4;
+/// Between two looks for reports of losses.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Starts everything, attacks it, heals it, judges it.
 pub(super) fn run(options: Options) -> Result<ExitCode, Problem> {
@@ -48,7 +51,7 @@ pub(super) fn run(options: Options) -> Result<ExitCode, Problem> {
     let took = shared.began.elapsed() - began;
     let history = healed.and_then(|()| remember(&cluster, records))?;
     progress.finish_and_clear();
-    let verdict = check(&history, cluster.losses());
+    let verdict = judge(&history, &cluster);
     print!("{}", Summary { history: &history, verdict: &verdict, took, faults: steps.len() });
     if options.verbose || !verdict.is_good() {
         println!("history {}", write_down(&history, options.seed)?.display());
@@ -114,6 +117,18 @@ fn timeline(steps: &[Step], length: Duration) -> Vec<(Duration, usize, bool)> {
 
 fn remember(cluster: &impl Attack, records: Vec<Record>) -> Result<History, Problem> {
     Ok(History { records, takeovers: cluster.takeovers().to_vec(), finals: cluster.finals()? })
+}
+
+/// A report may still be on its way when all nodes have the same; so a loss that nobody has reported is waited for.
+fn judge(history: &History, cluster: &impl Attack) -> Verdict {
+    let deadline = Instant::now() + REPORT_LIMIT;
+    loop {
+        let verdict = check(history, &cluster.losses());
+        if verdict.count(Wrong::LostUnreported) == 0 || Instant::now() >= deadline {
+            return verdict;
+        }
+        thread::sleep(LOOK);
+    }
 }
 
 /// Writes the history as lines of JSON: what clients remember, failovers, what nodes have.

@@ -18,7 +18,7 @@ use super::client::Shared;
 use super::fleet::{Fleet, NAMES};
 use super::history::{Row, Takeover};
 use super::link::Flow;
-use super::losses::{InflictedLosses, LossReports};
+use super::losses::Losses;
 use super::schedule::{Fault, Target};
 use crate::Problem;
 
@@ -218,8 +218,11 @@ impl Attack for Embedded {
         &self.succession.takeovers
     }
 
-    fn losses(&self) -> &dyn LossReports {
-        let losses: &InflictedLosses = &self.succession.losses;
-        losses
+    fn losses(&self) -> Losses {
+        Losses {
+            reports: self.fleet.reports().clone(),
+            inflicted: self.succession.inflicted.clone(),
+            ends: self.fleet.ends().clone(),
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The processes of the embedded cluster: started, killed, put to sleep and woken.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +11,10 @@ use tempfile::TempDir;
 
 use super::Weakness;
 use super::client::{Endpoint, Shared};
+use super::history::{Moment, Process};
 use super::link::{Flow, Link};
-use super::node::{DATABASE, Mounted, Serving};
+use super::losses::Reports;
+use super::node::{DATABASE, Lost, Mounted, Serving};
 use crate::Problem;
 use crate::process::{Child, Listening};
 
@@ -25,6 +28,10 @@ pub(super) struct Fleet {
     /// How the nodes break a promise on purpose.
     weaken: Option<Weakness>,
     secret: String,
+    /// What the processes reported as lost.
+    reports: Reports,
+    /// When processes were killed.
+    ends: HashMap<Process, Moment>,
     // After the processes, so that nobody uses it any more when it goes.
     root: TempDir,
 }
@@ -56,7 +63,7 @@ impl Fleet {
         let root = tempfile::Builder::new().prefix("nemesis-").tempdir()?;
         // The secret never appears on a command line, which every user of the machine can read.
         let secret = format!("{:032x}", rand::rng().random::<u128>());
-        Ok(Self { machines, shared, weaken, secret, root })
+        Ok(Self { machines, shared, weaken, secret, reports: Reports::default(), ends: HashMap::new(), root })
     }
 
     /// Starts a process on a node's files. Its LiteFS runs then and waits for a role; see [`Fleet::settle`].
@@ -67,6 +74,7 @@ impl Fleet {
         arguments.extend(match self.weaken {
             Some(Weakness::Eventual) => Some("--eventual"),
             Some(Weakness::RetryUnknown) => Some("--at-most-once"),
+            Some(Weakness::Proof) => Some("--unproven"),
             None => None,
         });
         let mut child = Child::start(NAMES[node], &arguments, &[("LITEFS_RPC_SECRET", &self.secret)])?;
@@ -88,7 +96,8 @@ impl Fleet {
         let rpc = running.child.hear::<Serving>()?.rpc;
         machine.link.lead_to(rpc);
         let url = running.child.hear::<Listening>()?.http;
-        let incarnation = machine.incarnation;
+        let (incarnation, reports) = (machine.incarnation, self.reports.clone());
+        running.child.overhear(move |lost: Lost| reports.hear((node, incarnation), lost.lost));
         self.shared.set_endpoint(node, Some(Endpoint { incarnation, url }));
         Ok(())
     }
@@ -98,7 +107,19 @@ impl Fleet {
         self.shared.set_endpoint(node, None);
         let machine = &mut self.machines[node];
         machine.asleep = false;
-        machine.running.take().map_or(Ok(()), |running| running.child.kill())
+        let Some(running) = machine.running.take() else { return Ok(()) };
+        self.ends.insert((node, machine.incarnation), self.shared.now());
+        running.child.kill()
+    }
+
+    /// What the processes of all nodes reported as lost.
+    pub(super) fn reports(&self) -> &Reports {
+        &self.reports
+    }
+
+    /// Which processes were killed, and when.
+    pub(super) fn ends(&self) -> &HashMap<Process, Moment> {
+        &self.ends
     }
 
     /// SIGSTOP.

@@ -12,12 +12,14 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use clap::Args;
 use litefs_diesel::core::Role;
-use litefs_diesel::{ConnectionManager, Consistency, Delivery, LiteFs, LiteFsConnection};
+use litefs_diesel::{
+    ConnectionManager, Consistency, Delivery, LiteFs, LiteFsConnection, LostWrite, LostWrites,
+};
 use litefs_testkit::Node;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
-use super::history::{Op, Outcome, Row};
+use super::history::{Op, Outcome, Receipt, Row};
 use super::store;
 use crate::Problem;
 use crate::process::{self, Listening};
@@ -52,6 +54,9 @@ pub(super) struct Arguments {
     /// Keep no outcomes: a lost answer leaves a write unknown.
     #[arg(long)]
     at_most_once: bool,
+    /// Take SQLite's word for a commit.
+    #[arg(long)]
+    unproven: bool,
 }
 
 /// What a node says first: its LiteFS runs, and can be given a role.
@@ -66,6 +71,24 @@ pub(super) struct Mounted {
 pub(super) struct Serving {
     /// Where.
     pub(super) rpc: SocketAddr,
+}
+
+/// What a node says whenever its library reports that acknowledged writes are lost.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Lost {
+    /// What they were acknowledged with.
+    pub(super) lost: Vec<Receipt>,
+}
+
+impl From<&LostWrites> for Lost {
+    fn from(lost: &LostWrites) -> Self {
+        let receipt = |write: &LostWrite| Receipt {
+            txid: write.position.txid.get(),
+            position: write.position.to_string(),
+            request: write.request.map(|request| request.to_string()),
+        };
+        Self { lost: lost.writes.iter().map(receipt).collect() }
+    }
 }
 
 /// What a node holds.
@@ -114,6 +137,9 @@ impl App {
             .primary_timeout(PRIMARY_LIMIT)
             .forward_timeout(FORWARD_LIMIT)
             .read_timeout(READ_LIMIT)
+            .prove_commits(!arguments.unproven)
+            // A parent that does not hear it has ended, and so will this process.
+            .on_lost_writes(|lost| drop(process::say(&Lost::from(lost))))
             .start()?;
         let rpc = litefs.rpc_address().ok_or("a node that does not serve")?;
         process::say(&Serving { rpc })?;
@@ -131,15 +157,10 @@ impl App {
         self.under_way.fetch_add(1, Ordering::AcqRel);
         let outcome = match self.pool.get() {
             Err(error) => Outcome::Refused { why: error.to_string() },
-            Ok(mut conn) => store::run(&mut conn, op, || self.txid()),
+            Ok(mut conn) => store::run(&mut conn, op),
         };
         self.under_way.fetch_sub(1, Ordering::AcqRel);
         outcome
-    }
-
-    /// A transaction that nothing which this process was told is done lies behind.
-    fn txid(&self) -> u64 {
-        self.litefs.token().map_or(u64::MAX, |position| position.txid.get())
     }
 }
 

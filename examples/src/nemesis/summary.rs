@@ -39,7 +39,7 @@ impl Summary<'_> {
             self.ops(),
             self.ops() as f64 / seconds,
             self.faults,
-            self.verdict.lost_reported,
+            self.verdict.lost_reported + self.verdict.lost_excused,
         )?;
         let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
         for record in &self.history.records {
@@ -74,6 +74,7 @@ impl fmt::Display for Summary<'_> {
         writeln!(f, "refused {}", self.appends(|outcome| matches!(outcome, Outcome::Refused { .. })))?;
         writeln!(f, "unknown {}", self.appends(|outcome| matches!(outcome, Outcome::Unknown { .. })))?;
         writeln!(f, "lost_reported {}", self.verdict.lost_reported)?;
+        writeln!(f, "lost_excused {}", self.verdict.lost_excused)?;
         for wrong in Wrong::ALL {
             writeln!(f, "{} {}", wrong.name(), self.verdict.count(wrong))?;
         }

@@ -17,6 +17,7 @@ use crate::consistency::Mark;
 use crate::durability::Durability;
 use crate::error::{called, forwarded};
 use crate::litefs::Shared;
+use crate::losses::Acknowledgement;
 
 /// A transaction that is open on the primary. It lives on one link; when that is gone, so is the transaction.
 #[derive(Debug)]
@@ -106,7 +107,7 @@ impl LiteFsConnection {
     /// Later reads must see what a write has left, also one that failed in the middle.
     fn taken(&mut self, shared: &Arc<Shared>, reply: Reply, id: Option<RequestId>) -> QueryResult<Reply> {
         self.mark(shared, &reply);
-        note_acknowledged(shared, reply.position.filter(|_| reply.effects.total_changes > 0), id);
+        self.note_acknowledged(shared, reply.position.filter(|_| reply.effects.total_changes > 0), id);
         self.await_replicas(shared, reply.position)?;
         match reply.answer {
             Answer::Failed(error) => Err(litefs_rpc::sqlite::to_diesel(error)),
@@ -298,22 +299,21 @@ impl LiteFsConnection {
             Ok(reply) => {
                 self.mark(shared, &reply);
                 let id = (self.delivery == Delivery::ExactlyOnce).then_some(session.request);
-                note_acknowledged(
-                    shared,
-                    reply.position.filter(|_| commit && self.transaction.wrote_there),
-                    id,
-                );
+                let wrote = commit && self.transaction.wrote_there;
+                self.note_acknowledged(shared, reply.position.filter(|_| wrote), id);
                 self.await_replicas(shared, reply.position.filter(|_| commit)).map_err(|error| (error, false))
             }
             Err(error) => Err((error, open)),
         }
     }
-}
 
-/// Remembers what is to be found in every later primary's history.
-fn note_acknowledged(shared: &Shared, position: Option<Position>, id: Option<RequestId>) {
-    if let (Some(position), Role::Replica { primary }) = (position, shared.tracker.role()) {
-        shared.ledger.note(primary, position, id);
+    /// Remembers what is to be found in every later primary's history.
+    fn note_acknowledged(&mut self, shared: &Shared, position: Option<Position>, request: Option<RequestId>) {
+        let Some(position) = position else { return };
+        self.acknowledgement = Some(Acknowledgement { position, request });
+        if let Role::Replica { primary } = shared.tracker.role() {
+            shared.ledger.note(primary, position, request);
+        }
     }
 }
 

@@ -38,6 +38,7 @@ use self::transaction_state::Transaction;
 use crate::access::{Access, Class, ClassCache};
 use crate::consistency::{Consistency, Marks};
 use crate::litefs::Shared;
+use crate::losses::Acknowledgement;
 use crate::router::Route;
 
 /// A Diesel connection to a SQLite database on LiteFS. Reads run on this node's file, everything that changes the
@@ -89,6 +90,7 @@ pub struct LiteFsConnection {
     consistency: Consistency,
     delivery: Delivery,
     own_marks: Marks,
+    acknowledgement: Option<Acknowledgement>,
     forced: Option<Route>,
 }
 
@@ -134,6 +136,7 @@ impl LiteFsConnection {
             consistency,
             delivery,
             own_marks: Marks::default(),
+            acknowledgement: None,
             forced: None,
         }
     }

@@ -13,6 +13,7 @@ use super::destination::Phase;
 use super::forward::replicas_have;
 use crate::Failure;
 use crate::durability::Durability;
+use crate::losses::Acknowledgement;
 use crate::tracking_table::name_or_host;
 
 /// The standing under which a write on the local file began.
@@ -22,6 +23,12 @@ pub(super) struct Ticket {
 }
 
 impl LiteFsConnection {
+    /// What this connection's last write was acknowledged with; `None` before the first one, and where there is no LiteFS.
+    #[must_use]
+    pub fn acknowledgement(&self) -> Option<Acknowledgement> {
+        self.acknowledgement
+    }
+
     /// To be drawn before a statement that commits by itself.
     pub(super) fn autocommit_ticket(&self) -> Option<Ticket> {
         if self.phase() == Phase::Autocommit { self.commit_ticket() } else { None }
@@ -36,8 +43,11 @@ impl LiteFsConnection {
 
     /// After SQLite's word: the position can be read and this node is still the primary it was. `changed`: the position
     /// should have advanced. It does not where rows were set to what they were, so then LiteFS is asked again.
-    pub(super) fn prove(&self, ticket: Option<Ticket>, changed: bool) -> QueryResult<()> {
+    pub(super) fn prove(&mut self, ticket: Option<Ticket>, changed: bool) -> QueryResult<()> {
         let (Some(ticket), Some(shared)) = (ticket, self.home.as_ref()) else { return Ok(()) };
+        if !shared.options.prove_commits {
+            return Ok(());
+        }
         let unproven = |why: &dyn std::fmt::Display| {
             Err(Failure::OutcomeUnknown
                 .error(format!("SQLite has committed, but LiteFS may not have: {why}")))
@@ -59,6 +69,7 @@ impl LiteFsConnection {
         }
         if let Some(position) = reached {
             shared.ledger.note(name_or_host(&shared.tracker), position, None);
+            self.acknowledgement = Some(Acknowledgement { position, request: None });
         }
         match (shared.options.durability, reached) {
             (Durability::Replicas(replicas), Some(position)) => replicas_have(shared, position, replicas),

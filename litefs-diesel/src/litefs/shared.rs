@@ -136,6 +136,7 @@ impl Shared {
                 config.secret.clone_from(&self.options.secret);
                 config.allow_insecure = self.options.allow_insecure;
                 config.limits = self.options.limits.clone();
+                config.prove_commits = self.options.prove_commits;
                 config
             },
             database_url: self.options.config.database_url().to_owned(),

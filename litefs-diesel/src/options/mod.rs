@@ -51,6 +51,7 @@ pub struct LiteFsBuilder {
     router: Arc<dyn Router>,
     hook: Option<ConnectionHook>,
     on_lost_writes: Option<OnLostWrites>,
+    prove_commits: bool,
 }
 
 impl LiteFsBuilder {
@@ -77,6 +78,7 @@ impl LiteFsBuilder {
             router: Arc::new(ForwardWrites),
             hook: None,
             on_lost_writes: None,
+            prove_commits: true,
         }
     }
 
@@ -263,6 +265,14 @@ impl LiteFsBuilder {
         self
     }
 
+    /// Whether SQLite's word for a commit is held against LiteFS's. Without it writes are acknowledged that LiteFS dropped:
+    /// only for tests that must see that happen. Default `true`.
+    #[doc(hidden)]
+    pub fn prove_commits(mut self, prove: bool) -> Self {
+        self.prove_commits = prove;
+        self
+    }
+
     /// Starts tracking and, where LiteFS is, serving. Blocks until this node's role is known, at most about 1 s.
     ///
     /// # Errors
@@ -370,6 +380,7 @@ impl LiteFsBuilder {
             router: self.router,
             hook: self.hook,
             on_lost_writes: self.on_lost_writes,
+            prove_commits: self.prove_commits,
             config,
         })
     }
@@ -407,4 +418,5 @@ pub(crate) struct Options {
     pub(crate) router: Arc<dyn Router>,
     pub(crate) hook: Option<ConnectionHook>,
     pub(crate) on_lost_writes: Option<OnLostWrites>,
+    pub(crate) prove_commits: bool,
 }

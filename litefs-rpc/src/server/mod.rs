@@ -45,12 +45,22 @@ pub struct ServerConfig {
     pub allow_insecure: bool,
     /// What is refused.
     pub limits: Limits,
+    /// Whether SQLite's word for a commit is held against LiteFS's. Without it writes are acknowledged that LiteFS dropped:
+    /// only for tests that must see that happen. Default `true`.
+    #[doc(hidden)]
+    pub prove_commits: bool,
 }
 
 impl ServerConfig {
     /// A configuration with defaults for everything but the database's name.
     pub fn new(database: impl Into<String>) -> Self {
-        Self { database: database.into(), secret: None, allow_insecure: false, limits: Limits::default() }
+        Self {
+            database: database.into(),
+            secret: None,
+            allow_insecure: false,
+            limits: Limits::default(),
+            prove_commits: true,
+        }
     }
 }
 
@@ -117,6 +127,7 @@ impl Server {
             Arc::clone(&fence),
             Arc::clone(&sessions),
             config.limits.clone(),
+            config.prove_commits,
             successors,
         )
         .map_err(ServeError::Thread)?;

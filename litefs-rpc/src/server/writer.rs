@@ -64,6 +64,7 @@ pub(super) struct Writer<E> {
     fence: Arc<dyn Fence>,
     sessions: Arc<Sessions>,
     limits: Limits,
+    prove_commits: bool,
     runtime: Handle,
     successors: Successors,
 }
@@ -74,11 +75,13 @@ pub(super) fn start<E: Executor>(
     fence: Arc<dyn Fence>,
     sessions: Arc<Sessions>,
     limits: Limits,
+    prove_commits: bool,
     successors: Successors,
 ) -> std::io::Result<(Queue, std::thread::JoinHandle<()>)> {
     let (jobs, queue) = sync_channel(limits.queue);
     let limit = limits.queue;
-    let mut writer = Writer { executor, fence, sessions, limits, runtime: Handle::current(), successors };
+    let runtime = Handle::current();
+    let mut writer = Writer { executor, fence, sessions, limits, prove_commits, runtime, successors };
     let thread = std::thread::Builder::new().name("litefs-writer".into()).spawn(move || {
         for job in queue {
             writer.run(job);
@@ -180,6 +183,9 @@ impl<E: Executor> Writer<E> {
     fn prove_position(&self, ticket: Ticket, wrote: Wrote) -> Result<Position, Refusal> {
         let position =
             self.fence.position().map_err(|error| unproven("the position cannot be read: ", error))?;
+        if !self.prove_commits {
+            return Ok(position);
+        }
         if wrote == Wrote::Rows && ticket.before == Some(position) {
             // Rows that were set to what they were leave SQLite nothing to commit. LiteFS drops a commit only when it
             // loses the lease, so a node that still has it has dropped none.
