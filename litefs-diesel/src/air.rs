@@ -149,8 +149,8 @@ pub(crate) async fn follow(
                     follow_one(&tracker, &forwarding, &air, &auditor, primary, &me).await
                 }
                 Role::Primary => {
-                    if let Ok(here) = tracker.read_position() {
-                        auditor.look(&name_or_host(&tracker), here).await;
+                    if let Some(began) = state.began.or_else(|| tracker.read_position().ok()) {
+                        auditor.look(&name_or_host(&tracker), began).await;
                     }
                 }
                 Role::Standalone | Role::Unknown => {}

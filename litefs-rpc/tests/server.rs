@@ -18,8 +18,8 @@ use litefs_rpc::client::{
 use litefs_rpc::handshake::HandshakeError;
 use litefs_rpc::server::{Fence, Server, ServerConfig};
 use litefs_rpc::wire::{
-    Answer, Begin, BeginMode, DatabaseError, DatabaseErrorKind, Delivery, Effects, Outcome, PrimaryHint,
-    Refusal, Request, RequestId, RowSet, Settings, Statement, Value, Work,
+    Answer, Begin, BeginMode, DatabaseError, DatabaseErrorKind, Delivery, Effects, Follower, Outcome,
+    PrimaryHint, Refusal, Request, RequestId, RowSet, Settings, Statement, Value, Work,
 };
 use litefs_rpc::{Done, Executor, Limits, Secret, Wrote};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -38,7 +38,7 @@ struct FakeFence {
 
 impl FakeFence {
     fn primary() -> Arc<Self> {
-        let role = watch::Sender::new(RoleState { role: Role::Primary, epoch: 1 });
+        let role = watch::Sender::new(RoleState { role: Role::Primary, epoch: 1, began: None });
         Arc::new(Self { role, txid: AtomicU64::new(1), hint: Mutex::default() })
     }
 
@@ -168,7 +168,10 @@ struct Bed {
 
 impl Bed {
     async fn start(configure: impl FnOnce(&mut ServerConfig), run: Run) -> Self {
-        let fence = FakeFence::primary();
+        Self::around(FakeFence::primary(), configure, run).await
+    }
+
+    async fn around(fence: Arc<FakeFence>, configure: impl FnOnce(&mut ServerConfig), run: Run) -> Self {
         let (sender, rolled_back) = mpsc::channel();
         let executor = FakeExecutor {
             fence: Arc::clone(&fence),
@@ -270,6 +273,19 @@ async fn f6_a_commit_during_which_the_role_changed_is_not_acknowledged() {
     let link = client.connect(&server.address().to_string()).await.unwrap();
     let error = link.write(request("INSERT"), soon()).await.unwrap_err();
     assert_eq!(error.fate(), Fate::Unknown, "{error}");
+}
+
+#[tokio::test]
+async fn replicas_hear_where_the_reign_began_however_quick_somebody_was_to_write() {
+    let fence = FakeFence::primary();
+    let began = Position { txid: Txid::new(1), checksum: Checksum::new(7) };
+    fence.role.send_modify(|state| state.began = Some(began));
+    fence.commit();
+    let bed = Bed::around(fence, |_| {}, counting()).await;
+    let link = client().connect(&bed.address()).await.unwrap();
+    let follower = Follower { node: "b".into(), address: None, position: None };
+    let followed = link.follow(follower, Txid::new(0), soon()).await.unwrap();
+    assert_eq!((followed.began, followed.position.txid), (began, Txid::new(2)));
 }
 
 #[tokio::test]
