@@ -32,7 +32,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Starts everything, attacks it, heals it, judges it.
 pub(super) fn run(options: Options) -> Result<ExitCode, Problem> {
     let length = Duration::from_secs(options.seconds);
-    let steps = schedule(options.seed, length);
+    let steps = schedule(options.seed, length, options.weaken);
     if options.verbose {
         steps.iter().for_each(|step| println!("{step}"));
     }

@@ -100,7 +100,6 @@ pub(super) struct Holding {
 }
 
 struct App {
-    litefs: LiteFs,
     pool: r2d2::Pool<ConnectionManager>,
     under_way: AtomicU64,
 }
@@ -150,7 +149,7 @@ impl App {
         if litefs.role() == Role::Primary {
             store::create_schema(&mut *pool.get()?)?;
         }
-        Ok(Arc::new(Self { litefs, pool, under_way: AtomicU64::new(0) }))
+        Ok(Arc::new(Self { pool, under_way: AtomicU64::new(0) }))
     }
 
     fn operate(&self, op: &Op) -> Outcome {

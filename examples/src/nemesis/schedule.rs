@@ -7,6 +7,8 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::Weakness;
+
 /// The load runs undisturbed for this long first.
 const CALM: Duration = Duration::from_millis(500);
 /// Then answers are lost, whatever else happens: no run is without outcomes that are unknown.
@@ -110,8 +112,11 @@ impl fmt::Display for Step {
 ///
 /// Two lanes run beside each other: changes of role and deaths of processes, one after the other; and trouble with links,
 /// replication and disks, which overlaps with them.
-pub(super) fn schedule(seed: u64, length: Duration) -> Vec<Step> {
+pub(super) fn schedule(seed: u64, length: Duration, weaken: Option<Weakness>) -> Vec<Step> {
     let mut rng = StdRng::seed_from_u64(seed);
+    if weaken == Some(Weakness::Proof) {
+        return dropped_commits(&mut rng, length);
+    }
     let mut steps = vec![FIRST];
     let from = FIRST.at + FIRST.lasts + CALM;
     steps.extend(lane(&mut rng, from..length, 300..1_200, |rng| {
@@ -122,6 +127,19 @@ pub(super) fn schedule(seed: u64, length: Duration) -> Vec<Step> {
         let lasts = rng.random_range(100..1_200);
         (link_fault(rng), lasts)
     }));
+    steps.sort_by_key(|step| step.at);
+    steps
+}
+
+/// LiteFS drops one commit after another, and loses the lease in the middle of writes that take their time.
+fn dropped_commits(rng: &mut StdRng, length: Duration) -> Vec<Step> {
+    let mut steps = lane(rng, CALM..length, 50..150, |rng| {
+        let drops = rng.random_bool(0.7);
+        let fault = if drops { Fault::DropCommit } else { Fault::LoseRole { heir: Target::Primary } };
+        (fault, rng.random_range(50..150))
+    });
+    let slow = Fault::SlowDisk { by: Duration::from_millis(10) };
+    steps.push(Step { at: Duration::ZERO, lasts: length, fault: slow });
     steps.sort_by_key(|step| step.at);
     steps
 }
@@ -195,14 +213,14 @@ mod tests {
 
     #[test]
     fn a_seed_always_gives_the_same_schedule_and_another_seed_another() {
-        assert_eq!(schedule(7, LENGTH), schedule(7, LENGTH));
-        assert_ne!(schedule(7, LENGTH), schedule(8, LENGTH));
+        assert_eq!(schedule(7, LENGTH, None), schedule(7, LENGTH, None));
+        assert_ne!(schedule(7, LENGTH, None), schedule(8, LENGTH, None));
     }
 
     #[test]
     fn a_long_run_meets_every_kind_of_fault() {
         let mut kinds: Vec<_> =
-            schedule(1, LENGTH).iter().map(|step| std::mem::discriminant(&step.fault)).collect();
+            schedule(1, LENGTH, None).iter().map(|step| std::mem::discriminant(&step.fault)).collect();
         let mut different = Vec::new();
         kinds.retain(|kind| {
             let new = !different.contains(kind);
@@ -214,7 +232,7 @@ mod tests {
 
     #[test]
     fn faults_of_roles_and_processes_do_not_overlap() {
-        let steps = schedule(3, LENGTH);
+        let steps = schedule(3, LENGTH, None);
         let roles: Vec<_> = steps.iter().filter(|step| is_role_fault(step.fault)).collect();
         assert!(roles.windows(2).all(|pair| pair[0].at + pair[0].lasts < pair[1].at));
     }
