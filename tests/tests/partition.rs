@@ -10,7 +10,7 @@ use diesel::prelude::*;
 use litefs_diesel::core::{Role, RoleKind};
 use litefs_diesel::{Failure, LiteFsConnection, LostWrites};
 use litefs_testkit::EventStreamFault;
-use litefs_tests::{Bed, Proxy, Traffic, wait_until};
+use litefs_tests::{Bed, DATABASE, Proxy, Traffic, wait_until};
 
 diesel::table! { notes { id -> Integer, text -> Text, } }
 
@@ -92,6 +92,34 @@ fn f8_after_a_partition_all_have_what_the_majority_wrote_and_the_other_side_hear
     assert_eq!(told.len(), 1, "the others lost nothing: {told:?}");
     let [report] = told["a"].as_slice() else { panic!("{told:?}") };
     assert_eq!((report.primary.as_str(), report.writes.len()), ("b", 1), "{report:?}");
+}
+
+/// Seed 104 of the nemesis, at 33.8 s: when the old primary hears again, another one has come further than it ever was.
+#[test]
+fn f7_what_the_first_of_two_failovers_lost_is_reported_by_who_hears_only_of_the_second() {
+    let proxy = Proxy::start();
+    let (bed, told) = bed(&proxy);
+    bed.sync();
+    part(&bed, &proxy);
+    add(&mut bed.conn("a"), "alone").unwrap();
+    let (b, c) = (bed.cluster.node("b"), bed.cluster.node("c"));
+    b.become_primary().unwrap();
+    c.follow(b).unwrap();
+    wait_until("the first new primary", || add(&mut bed.conn("c"), "x").is_ok());
+    for _ in 0..5 {
+        add(&mut bed.conn("b"), "y").unwrap();
+    }
+    let far = b.position(DATABASE);
+    wait_until("what is to be kept", || c.position(DATABASE) == far);
+    c.become_primary().unwrap();
+    b.follow(c).unwrap();
+    heal(&bed, &proxy);
+    bed.cluster.node("a").follow(c).unwrap();
+    wait_until("the report", || told.lock().unwrap().contains_key("a"));
+    let told = told.lock().unwrap();
+    let [report] = told["a"].as_slice() else { panic!("{told:?}") };
+    assert_eq!((report.primary.as_str(), report.writes.len()), ("c", 1), "{report:?}");
+    assert_eq!(told.len(), 1, "the others lost nothing: {told:?}");
 }
 
 #[test]

@@ -17,7 +17,8 @@ use crate::consistency::Mark;
 use crate::durability::Durability;
 use crate::error::{called, forwarded};
 use crate::litefs::Shared;
-use crate::losses::Acknowledgement;
+use crate::losses::{Acknowledged, Acknowledgement};
+use crate::tracking_table::name_or_host;
 
 /// A transaction that is open on the primary. It lives on one link; when that is gone, so is the transaction.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(super) struct Session {
     pub(super) id: SessionId,
     /// Names what becomes of its COMMIT.
     pub(super) request: RequestId,
+    /// The ledger's when it was opened.
+    pub(super) generation: u64,
 }
 
 /// What became of the statement that rode along with BEGIN.
@@ -94,10 +97,11 @@ impl LiteFsConnection {
         let request = Request { id: RequestId::new(), delivery: self.delivery, again: false, settings, work };
         shared.options.limits.check(&request.work).map_err(|refusal| called(refusal.into(), None))?;
         let trip = Trip::start(shared, access);
+        let generation = shared.ledger.generation();
         let id = (request.delivery == Delivery::ExactlyOnce).then_some(request.id);
         let result = self.send(shared, request);
         let result = result.and_then(|reply| match reply {
-            Some(reply) => self.taken(shared, reply, id).map(Some),
+            Some(reply) => self.taken(shared, reply, id, generation).map(Some),
             None => Ok(None),
         });
         trip.end(&result);
@@ -105,9 +109,16 @@ impl LiteFsConnection {
     }
 
     /// Later reads must see what a write has left, also one that failed in the middle.
-    fn taken(&mut self, shared: &Arc<Shared>, reply: Reply, id: Option<RequestId>) -> QueryResult<Reply> {
+    fn taken(
+        &mut self,
+        shared: &Arc<Shared>,
+        reply: Reply,
+        id: Option<RequestId>,
+        generation: u64,
+    ) -> QueryResult<Reply> {
         self.mark(shared, &reply);
-        self.note_acknowledged(shared, reply.position.filter(|_| reply.effects.total_changes > 0), id);
+        let written = reply.position.filter(|_| reply.effects.total_changes > 0);
+        self.note_acknowledged(shared, written, id, generation);
         self.await_replicas(shared, reply.position)?;
         match reply.answer {
             Answer::Failed(error) => Err(litefs_rpc::sqlite::to_diesel(error)),
@@ -223,11 +234,11 @@ impl LiteFsConnection {
         shared: &Arc<Shared>,
         begin: Begin,
     ) -> QueryResult<Option<(Session, Option<First>)>> {
-        let request = begin.id;
+        let (request, generation) = (begin.id, shared.ledger.generation());
         let deadline = Instant::now() + shared.options.forward_timeout;
         if let Some(link) = self.link(shared) {
             match pollster::block_on(link.begin(begin.clone(), deadline)) {
-                Ok((id, reply)) => return Ok(Some((Session { link, id, request }, reply))),
+                Ok((id, reply)) => return Ok(Some((Session { link, id, request, generation }, reply))),
                 // Nothing is applied before COMMIT: who does not hear of a transaction opens another.
                 Err(error) if error.fate() == Fate::Unknown || is_worth_another_try(&error) => {}
                 Err(error) => return Err(called(error, None)),
@@ -239,7 +250,7 @@ impl LiteFsConnection {
                 let begin = begin.clone();
                 async move {
                     let (id, first) = link.begin(begin, deadline).await?;
-                    Ok((Session { link, id, request }, first))
+                    Ok((Session { link, id, request, generation }, first))
                 }
             };
             forwarder.ask_primary(deadline.into(), open).await
@@ -300,20 +311,29 @@ impl LiteFsConnection {
                 self.mark(shared, &reply);
                 let id = (self.delivery == Delivery::ExactlyOnce).then_some(session.request);
                 let wrote = commit && self.transaction.wrote_there;
-                self.note_acknowledged(shared, reply.position.filter(|_| wrote), id);
+                self.note_acknowledged(shared, reply.position.filter(|_| wrote), id, session.generation);
                 self.await_replicas(shared, reply.position.filter(|_| commit)).map_err(|error| (error, false))
             }
             Err(error) => Err((error, open)),
         }
     }
 
-    /// Remembers what is to be found in every later primary's history.
-    fn note_acknowledged(&mut self, shared: &Shared, position: Option<Position>, request: Option<RequestId>) {
+    /// Remembers what is to be found in every later primary's history. Where the role has changed since the answer came,
+    /// the name is that of the next one; the write's own name finds it all the same.
+    fn note_acknowledged(
+        &mut self,
+        shared: &Shared,
+        position: Option<Position>,
+        request: Option<RequestId>,
+        generation: u64,
+    ) {
         let Some(position) = position else { return };
         self.acknowledgement = Some(Acknowledgement { position, request });
-        if let Role::Replica { primary } = shared.tracker.role() {
-            shared.ledger.note(primary, position, request);
-        }
+        let primary = match shared.tracker.role() {
+            Role::Replica { primary } => primary,
+            _ => name_or_host(&shared.tracker),
+        };
+        shared.ledger.note(Acknowledged { primary, position, request, reign: None, generation });
     }
 }
 

@@ -13,12 +13,13 @@ use super::destination::Phase;
 use super::forward::replicas_have;
 use crate::Failure;
 use crate::durability::Durability;
-use crate::losses::Acknowledgement;
+use crate::losses::{Acknowledged, Acknowledgement};
 use crate::tracking_table::name_or_host;
 
 /// The standing under which a write on the local file began.
 pub(super) struct Ticket {
     stamp: RoleStamp,
+    generation: u64,
     before: Option<Position>,
 }
 
@@ -36,9 +37,10 @@ impl LiteFsConnection {
 
     /// To be drawn before COMMIT. `None` where there is no LiteFS to lose anything.
     pub(super) fn commit_ticket(&self) -> Option<Ticket> {
-        let tracker = &self.home.as_ref()?.tracker;
-        let stamp = tracker.stamp();
-        (stamp.kind() == RoleKind::Primary).then(|| Ticket { stamp, before: tracker.read_position().ok() })
+        let shared = self.home.as_ref()?;
+        let (generation, stamp) = (shared.ledger.generation(), shared.tracker.stamp());
+        let before = || shared.tracker.read_position().ok();
+        (stamp.kind() == RoleKind::Primary).then(|| Ticket { stamp, generation, before: before() })
     }
 
     /// After SQLite's word: the position can be read and this node is still the primary it was. `changed`: the position
@@ -68,7 +70,14 @@ impl LiteFsConnection {
             return unproven(&"the role changed during the commit");
         }
         if let Some(position) = reached {
-            shared.ledger.note(name_or_host(&shared.tracker), position, None);
+            shared.ledger.note(Acknowledged {
+                primary: name_or_host(&shared.tracker),
+                position,
+                request: None,
+                // Of this very role, or of a later one that cannot have this write any earlier.
+                reign: shared.tracker.subscribe().borrow().began,
+                generation: ticket.generation,
+            });
             self.acknowledgement = Some(Acknowledgement { position, request: None });
         }
         match (shared.options.durability, reached) {
