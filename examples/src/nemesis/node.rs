@@ -42,9 +42,15 @@ pub(super) struct Arguments {
     /// Its name.
     #[arg(long)]
     name: String,
-    /// Its mount, which outlives the process.
+    /// The mount of the LiteFS that runs in the process and that it outlives.
+    #[arg(long, required_unless_present = "database", conflicts_with = "database")]
+    dir: Option<PathBuf>,
+    /// The database on the mount of another LiteFS.
+    #[arg(long, requires = "litefs")]
+    database: Option<String>,
+    /// That LiteFS's base URL.
     #[arg(long)]
-    dir: PathBuf,
+    litefs: Option<String>,
     /// Under which address the others reach its server.
     #[arg(long)]
     advertise: String,
@@ -100,6 +106,7 @@ pub(super) struct Holding {
 }
 
 struct App {
+    litefs: LiteFs,
     pool: r2d2::Pool<ConnectionManager>,
     under_way: AtomicU64,
 }
@@ -108,27 +115,48 @@ struct App {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Problem> {
     let wanted = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("off"));
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(wanted).init();
-    let node = Node::builder(&arguments.name).dir(&arguments.dir).database(DATABASE).start()?;
+    let (_node, place) = place(arguments)?;
+    let app = App::start(&place, arguments)?;
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let listener = process::free_port().await?;
+        process::say(&Listening { http: process::url_of(&listener)? })?;
+        let routes = Router::new()
+            .route("/op", post(operate))
+            .route("/rows", get(rows))
+            .route("/handoff", post(hand_off))
+            .with_state(app);
+        process::serve(listener, routes).await
+    })
+}
+
+/// Where the database is, and its LiteFS.
+struct Place {
+    database: String,
+    litefs: String,
+}
+
+/// The place, and what must live as long as it is used.
+fn place(arguments: &Arguments) -> Result<(Option<Node>, Place), Problem> {
+    if let (Some(database), Some(litefs)) = (&arguments.database, &arguments.litefs) {
+        return Ok((None, Place { database: database.clone(), litefs: litefs.clone() }));
+    }
+    let dir = arguments.dir.as_deref().ok_or("a node needs a mount")?;
+    let node = Node::builder(&arguments.name).dir(dir).database(DATABASE).start()?;
     process::say(&Mounted { litefs: node.http_url() })?;
     // `litefs mount` too starts the application only when the node is ready.
     node.wait_until(START_LIMIT, |now| {
         (now.is_primary || now.connected) && now.positions.contains_key(DATABASE)
     })?;
-    let app = App::start(&node, arguments)?;
-    tokio::runtime::Runtime::new()?.block_on(async {
-        let listener = process::free_port().await?;
-        process::say(&Listening { http: process::url_of(&listener)? })?;
-        let routes = Router::new().route("/op", post(operate)).route("/rows", get(rows)).with_state(app);
-        process::serve(listener, routes).await
-    })
+    let place = Place { database: node.database_url(DATABASE), litefs: node.http_url() };
+    Ok((Some(node), place))
 }
 
 impl App {
-    fn start(node: &Node, arguments: &Arguments) -> Result<Arc<Self>, Problem> {
+    fn start(place: &Place, arguments: &Arguments) -> Result<Arc<Self>, Problem> {
         let reads = if arguments.eventual { Consistency::Eventual } else { Consistency::ReadYourWrites };
-        let litefs = LiteFs::builder(&node.database_url(DATABASE))
+        let litefs = LiteFs::builder(&place.database)
             .from_env()
-            .tracker(|tracker| tracker.http_url(&node.http_url()).require_litefs(true))
+            .tracker(|tracker| tracker.http_url(&place.litefs).require_litefs(true))
             .listen(([127, 0, 0, 1], 0).into())
             .advertise(&arguments.advertise)
             .consistency(reads)
@@ -149,7 +177,7 @@ impl App {
         if litefs.role() == Role::Primary {
             store::create_schema(&mut *pool.get()?)?;
         }
-        Ok(Arc::new(Self { pool, under_way: AtomicU64::new(0) }))
+        Ok(Arc::new(Self { litefs, pool, under_way: AtomicU64::new(0) }))
     }
 
     fn operate(&self, op: &Op) -> Outcome {
@@ -179,4 +207,11 @@ async fn rows(State(app): State<Arc<App>>) -> Result<Json<Holding>, (StatusCode,
     let unavailable = |error: String| (StatusCode::SERVICE_UNAVAILABLE, error);
     let held = tokio::task::spawn_blocking(read).await.map_err(|error| unavailable(error.to_string()))?;
     held.map(Json).map_err(|error| unavailable(error.to_string()))
+}
+
+/// Gives the primary's place to whoever has come furthest.
+async fn hand_off(State(app): State<Arc<App>>) -> Result<String, (StatusCode, String)> {
+    let handed = tokio::task::spawn_blocking(move || app.litefs.handoff(None)).await;
+    let refused = |error: String| (StatusCode::CONFLICT, error);
+    handed.map_err(|error| refused(error.to_string()))?.map_err(|error| refused(error.to_string()))
 }
