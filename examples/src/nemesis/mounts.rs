@@ -26,8 +26,8 @@ use super::rest::read_all;
 use super::schedule::{Fault, HELD, Target};
 use crate::Problem;
 
-/// How long LiteFS may take to have a primary.
-const PRIMARY_LIMIT: Duration = Duration::from_secs(20);
+/// How long LiteFS may take to have a primary, or to be started again.
+const LITEFS_LIMIT: Duration = Duration::from_secs(20);
 /// Between two looks for one.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -98,20 +98,34 @@ impl Mounts {
         let mount = &self.mounts[node];
         let (database, url) = (mount.file(&self.database), mount.url.clone());
         self.processes.start(node, &["--database", &database, "--litefs", &url])?;
-        self.processes.settle(node)
+        self.processes.settle(node).or_else(|problem| self.processes.kill(node).and(Err(problem)))
     }
 
     fn await_primary(&self) -> Result<usize, Problem> {
-        let deadline = Instant::now() + PRIMARY_LIMIT;
-        loop {
-            if let Some(primary) = self.watch.primary() {
-                return Ok(primary);
-            }
+        let missing = "no mount's LiteFS says that it is the primary";
+        self.await_state(missing, |all| all.watch.primary().is_some())?;
+        self.watch.primary().ok_or_else(|| missing.into())
+    }
+
+    fn await_state(&self, otherwise: &str, holds: impl Fn(&Self) -> bool) -> Result<(), Problem> {
+        let deadline = Instant::now() + LITEFS_LIMIT;
+        while !holds(self) {
             if Instant::now() >= deadline {
-                return Err("no mount's LiteFS says that it is the primary".into());
+                return Err(otherwise.into());
             }
             thread::sleep(LOOK);
         }
+        Ok(())
+    }
+
+    /// LiteFS ends when it loses the lease in the middle of a commit. Whoever mounted it starts it again; what our process
+    /// has open is still of the one before.
+    fn revive(&mut self) -> Result<(), Problem> {
+        while let Some((node, since)) = self.watch.take_back() {
+            self.processes.kill_deaf(node, since)?;
+            self.begin_node(node)?;
+        }
+        Ok(())
     }
 
     fn node(&self, target: Target, primary: usize) -> usize {
@@ -157,6 +171,8 @@ impl Mounts {
 
     fn relieve(&mut self, node: usize, fault: Fault) -> Result<(), Problem> {
         match fault {
+            // Unless it is there again together with its LiteFS.
+            Fault::Kill { .. } if self.shared.endpoint(node).is_some() => Ok(()),
             Fault::Kill { .. } => self.begin_node(node),
             Fault::Pause { .. } => self.processes.wake(node).map(drop),
             Fault::CutReplies => {
@@ -206,8 +222,9 @@ impl Attack for Mounts {
 
     fn end(&mut self, id: usize, fault: Fault) -> Result<String, Problem> {
         let Some(node) = self.met.remove(&id) else { return Ok(String::new()) };
-        self.relieve(node, fault)?;
-        Ok(format!("end of {}", self.told(&Ok(node), fault)))
+        // What does not come back now, because its LiteFS is away too, comes back with that.
+        let relieved = self.relieve(node, fault).and_then(|()| self.revive()).map(|()| node);
+        Ok(format!("end of {}", self.told(&relieved, fault)))
     }
 
     fn heal(&mut self) -> Result<(), Problem> {
@@ -215,11 +232,13 @@ impl Attack for Mounts {
         for node in 0..self.mounts.len() {
             self.pass(node);
             self.processes.wake(node)?;
-            if self.shared.endpoint(node).is_none() {
-                self.begin_node(node)?;
-            }
         }
-        self.await_primary().map(drop)
+        self.await_state("a LiteFS does not come back", |all| all.watch.all_answer())?;
+        self.await_primary()?;
+        self.revive()?;
+        let away = |node: &usize| self.shared.endpoint(*node).is_none();
+        let away: Vec<_> = (0..self.mounts.len()).filter(away).collect();
+        away.into_iter().try_for_each(|node| self.begin_node(node))
     }
 
     fn finals(&self) -> Result<Vec<(String, Vec<Row>)>, Problem> {

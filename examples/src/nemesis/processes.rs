@@ -102,8 +102,15 @@ impl Processes {
         let place = &mut self.places[node];
         place.asleep = false;
         let Some(child) = place.child.take() else { return Ok(()) };
-        self.ends.insert((node, place.incarnation), self.shared.now());
+        self.ends.entry((node, place.incarnation)).or_insert_with(|| self.shared.now());
         child.kill()
+    }
+
+    /// `kill -9` of a process whose LiteFS has died: it has heard of nothing since then.
+    pub(super) fn kill_deaf(&mut self, node: usize, since: Moment) -> Result<(), Problem> {
+        let process = (node, self.places[node].incarnation);
+        self.ends.entry(process).or_insert(since);
+        self.kill(node)
     }
 
     /// SIGSTOP.

@@ -1,5 +1,6 @@
 //! Watching who is the primary: a failover is what is seen of it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ struct Look {
     txids: Vec<u64>,
     /// The node that says that it is the primary, if there is one and only one.
     primary: Option<usize>,
+    /// Nodes whose LiteFS did not answer.
+    silent: Vec<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -40,12 +43,20 @@ struct Seen {
     last: Look,
     /// Whether the very last look did.
     now: bool,
+    /// Whose LiteFS did not answer then.
+    silent: Vec<usize>,
     takeovers: Vec<Takeover>,
     inflicted: Vec<Inflicted>,
+    /// Since when a node's LiteFS has not answered, until somebody asks for it after it is back.
+    away: BTreeMap<usize, Moment>,
 }
 
 impl Seen {
     fn take_in(&mut self, look: Look, now: Moment) {
+        for node in &look.silent {
+            self.away.entry(*node).or_insert(look.at);
+        }
+        self.silent.clone_from(&look.silent);
         self.now = look.primary.is_some();
         let Some(primary) = look.primary else { return };
         let before = self.last.primary.is_some_and(|before| before != primary);
@@ -80,6 +91,18 @@ impl Watch {
         seen.last.primary.filter(|_| seen.now)
     }
 
+    /// A node whose LiteFS had died and is back, and since when it had not answered. Each is told once.
+    pub(super) fn take_back(&self) -> Option<(usize, Moment)> {
+        let mut seen = locked(&self.seen);
+        let back = seen.away.keys().copied().find(|node| !seen.silent.contains(node))?;
+        seen.away.remove(&back).map(|since| (back, since))
+    }
+
+    /// Whether all answer.
+    pub(super) fn all_answer(&self) -> bool {
+        locked(&self.seen).silent.is_empty()
+    }
+
     pub(super) fn takeovers(&self) -> Vec<Takeover> {
         locked(&self.seen).takeovers.clone()
     }
@@ -107,10 +130,11 @@ async fn look(mounts: &[Mount], database: &str, shared: &Shared) -> Look {
     let read =
         tokio::task::spawn_blocking(move || dirs.iter().map(|dir| txid(position(dir, &name).ok())).collect());
     let txids = read.await.unwrap_or_else(|_| vec![0; mounts.len()]);
-    let asked = futures::future::join_all(mounts.iter().map(|mount| is_primary(shared, &mount.url))).await;
-    let mut primaries = asked.iter().enumerate().filter(|(_, is_primary)| **is_primary).map(|(node, _)| node);
+    let asked = &futures::future::join_all(mounts.iter().map(|mount| is_primary(shared, &mount.url))).await;
+    let nodes = |says| (0..asked.len()).filter(move |node| asked[*node] == says);
+    let mut primaries = nodes(Some(true));
     let primary = primaries.next().filter(|_| primaries.next().is_none());
-    Look { at, txids, primary }
+    Look { at, txids, primary, silent: nodes(None).collect() }
 }
 
 /// `<txid>/<checksum>`, both in hexadecimal digits.
@@ -126,12 +150,13 @@ struct Info {
     is_primary: bool,
 }
 
-async fn is_primary(shared: &Shared, url: &str) -> bool {
+/// `None` if it does not answer.
+async fn is_primary(shared: &Shared, url: &str) -> Option<bool> {
     let asked = async {
         let answer = shared.http.get(format!("{url}/info")).timeout(ANSWER_LIMIT).send().await.ok()?;
         answer.json::<Info>().await.ok()
     };
-    asked.await.is_some_and(|info| info.is_primary)
+    asked.await.map(|info| info.is_primary)
 }
 
 #[cfg(test)]
@@ -139,7 +164,7 @@ mod tests {
     use super::*;
 
     fn look(at: Moment, txids: [u64; 2], primary: Option<usize>) -> Look {
-        Look { at, txids: txids.to_vec(), primary }
+        Look { at, txids: txids.to_vec(), primary, silent: Vec::new() }
     }
 
     #[test]
@@ -154,6 +179,19 @@ mod tests {
         seen.take_in(look(50, [9, 9], None), 51);
         seen.take_in(look(60, [9, 9], Some(1)), 61);
         assert_eq!(seen.takeovers.len(), 1, "the same one again took nothing");
+    }
+
+    #[tokio::test]
+    async fn a_litefs_that_died_is_told_once_when_it_is_back() {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let watch = Watch { seen: Arc::clone(&seen), task: tokio::spawn(async {}) };
+        for (at, silent) in [(10, vec![]), (20, vec![1]), (30, vec![1])] {
+            locked(&seen).take_in(Look { silent, ..look(at, [1, 1], Some(0)) }, at);
+            assert_eq!(watch.take_back(), None);
+        }
+        assert!(!watch.all_answer());
+        locked(&seen).take_in(look(40, [1, 1], Some(0)), 40);
+        assert_eq!((watch.take_back(), watch.take_back()), (Some((1, 20)), None));
     }
 
     #[test]
