@@ -7,7 +7,8 @@ use diesel::sqlite::SqliteConnection;
 use litefs_core::{NodeName, Position};
 
 use crate::losses::{Acknowledged, Ledger, LostWrites, OnLostWrites, lost};
-use crate::tracking_table::{Reign, TrackingTable};
+use crate::reigns::Reign;
+use crate::tracking_table::TrackingTable;
 
 /// What it takes to look and to tell.
 #[derive(Clone)]

@@ -56,6 +56,7 @@ mod manager;
 mod options;
 mod primaries;
 mod registry;
+mod reigns;
 mod router;
 mod tracking_table;
 

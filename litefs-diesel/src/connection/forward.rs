@@ -17,8 +17,6 @@ use crate::consistency::Mark;
 use crate::durability::Durability;
 use crate::error::{called, forwarded};
 use crate::litefs::Shared;
-use crate::losses::{Acknowledged, Acknowledgement};
-use crate::tracking_table::name_or_host;
 
 /// A transaction that is open on the primary. It lives on one link; when that is gone, so is the transaction.
 #[derive(Debug)]
@@ -316,24 +314,6 @@ impl LiteFsConnection {
             }
             Err(error) => Err((error, open)),
         }
-    }
-
-    /// Remembers what is to be found in every later primary's history. Where the role has changed since the answer came,
-    /// the name is that of the next one; the write's own name finds it all the same.
-    fn note_acknowledged(
-        &mut self,
-        shared: &Shared,
-        position: Option<Position>,
-        request: Option<RequestId>,
-        generation: u64,
-    ) {
-        let Some(position) = position else { return };
-        self.acknowledgement = Some(Acknowledgement { position, request });
-        let primary = match shared.tracker.role() {
-            Role::Replica { primary } => primary,
-            _ => name_or_host(&shared.tracker),
-        };
-        shared.ledger.note(Acknowledged { primary, position, request, reign: None, generation });
     }
 }
 

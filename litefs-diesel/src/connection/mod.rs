@@ -1,5 +1,6 @@
 //! The connection that applications use.
 
+mod acknowledgement;
 mod batch;
 mod destination;
 mod diesel_traits;

@@ -9,12 +9,12 @@ use diesel::result::QueryResult;
 use litefs_core::{Position, PositionError, RoleKind, RoleStamp};
 
 use super::LiteFsConnection;
+use super::acknowledgement::note_local;
 use super::destination::Phase;
 use super::forward::replicas_have;
 use crate::Failure;
 use crate::durability::Durability;
-use crate::losses::{Acknowledged, Acknowledgement};
-use crate::tracking_table::name_or_host;
+use crate::losses::Acknowledgement;
 
 /// The standing under which a write on the local file began.
 pub(super) struct Ticket {
@@ -24,12 +24,6 @@ pub(super) struct Ticket {
 }
 
 impl LiteFsConnection {
-    /// What this connection's last write was acknowledged with; `None` before the first one, and where there is no LiteFS.
-    #[must_use]
-    pub fn acknowledgement(&self) -> Option<Acknowledgement> {
-        self.acknowledgement
-    }
-
     /// To be drawn before a statement that commits by itself.
     pub(super) fn autocommit_ticket(&self) -> Option<Ticket> {
         if self.phase() == Phase::Autocommit { self.commit_ticket() } else { None }
@@ -70,14 +64,7 @@ impl LiteFsConnection {
             return unproven(&"the role changed during the commit");
         }
         if let Some(position) = reached {
-            shared.ledger.note(Acknowledged {
-                primary: name_or_host(&shared.tracker),
-                position,
-                request: None,
-                // Of this very role, or of a later one that cannot have this write any earlier.
-                reign: shared.tracker.subscribe().borrow().began,
-                generation: ticket.generation,
-            });
+            note_local(shared, position, ticket.generation);
             self.acknowledgement = Some(Acknowledgement { position, request: None });
         }
         match (shared.options.durability, reached) {
