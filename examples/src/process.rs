@@ -36,7 +36,8 @@ pub(crate) struct Listening {
 pub(crate) struct Child {
     name: String,
     process: std::process::Child,
-    lines: Lines<BufReader<ChildStdout>>,
+    /// What it has not said yet; `None` once somebody else listens.
+    lines: Option<Lines<BufReader<ChildStdout>>>,
 }
 
 impl Child {
@@ -50,12 +51,12 @@ impl Child {
             .spawn()
             .map_err(|error| format!("cannot start the {name} process: {error}"))?;
         let stdout = process.stdout.take().ok_or("a child without standard output")?;
-        Ok(Self { name: name.to_owned(), process, lines: BufReader::new(stdout).lines() })
+        Ok(Self { name: name.to_owned(), process, lines: Some(BufReader::new(stdout).lines()) })
     }
 
     /// The next thing that the child says. Blocks.
     pub(crate) fn hear<T: DeserializeOwned>(&mut self) -> Result<T, Problem> {
-        match self.lines.next() {
+        match self.lines.as_mut().and_then(Iterator::next) {
             Some(line) => Ok(serde_json::from_str(&line?)?),
             None => Err(format!("the {} process ended early; it said why above", self.name).into()),
         }
@@ -64,6 +65,16 @@ impl Child {
     /// The id that the system knows it by.
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Hands everything that the child says from now on to `listener`, on a thread, until the child has ended; what it said
+    /// before it was killed is heard, too. A line that is no `T` ends that as well.
+    pub(crate) fn overhear<T: DeserializeOwned>(&mut self, mut listener: impl FnMut(T) + Send + 'static) {
+        let Some(lines) = self.lines.take() else { return };
+        std::thread::spawn(move || {
+            let heard = lines.map_while(Result::ok).map_while(|line| serde_json::from_str(&line).ok());
+            heard.for_each(&mut listener);
+        });
     }
 
     /// Ends the child as `kill -9` does: it gets no chance to put anything in order.

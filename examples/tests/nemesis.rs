@@ -29,7 +29,15 @@ fn f9_what_was_acknowledged_under_attack_is_there_once_and_what_was_refused_is_n
     let (output, figures) = attack(&["--seconds", "6"]);
     assert!(output.status.success(), "{}", told(&output));
     assert!(figures["acked"] > 100 && figures["failovers"] > 0, "{figures:?}");
-    for wrong in ["lost_unreported", "duplicated", "stale_reads", "refused_applied", "invented", "torn"] {
+    for wrong in [
+        "lost_unreported",
+        "falsely_reported",
+        "duplicated",
+        "stale_reads",
+        "refused_applied",
+        "invented",
+        "torn",
+    ] {
         assert_eq!(figures[wrong], 0, "{wrong}");
     }
 }
@@ -38,6 +46,12 @@ fn f9_what_was_acknowledged_under_attack_is_there_once_and_what_was_refused_is_n
 fn writes_repeated_after_an_unknown_outcome_are_found_out() {
     let (output, figures) = attack(&["--seconds", "4", "--weaken", "retry-unknown"]);
     assert!(!output.status.success() && figures["duplicated"] > 0, "{}", told(&output));
+}
+
+#[test]
+fn commits_that_nobody_proves_are_found_out() {
+    let (output, figures) = attack(&["--seconds", "6", "--weaken", "proof"]);
+    assert!(!output.status.success() && figures["lost_unreported"] > 0, "{}", told(&output));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::NodeName;
+use crate::{NodeName, Position};
 
 /// What this node is to one LiteFS mount.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -89,6 +89,9 @@ pub struct RoleState {
     pub role: Role,
     /// One more at each change of `role`, a change of the primary's name included; starts at 0.
     pub epoch: u64,
+    /// Where the database was when this node became the primary, read before anybody could hear of it: what the primary has
+    /// from then on is its own. `None` in every other role, and where it could not be read.
+    pub began: Option<Position>,
 }
 
 impl RoleState {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use litefs_core::{NodeName, Role, Tracker, Txid};
+use litefs_core::{NodeName, Position, Role, Tracker, Txid};
 use litefs_rpc::client::{CallError, Directory, Standing};
 use litefs_rpc::wire::{Followed, Follower, Refusal};
 use tokio::sync::watch;
@@ -132,6 +132,7 @@ pub(crate) async fn follow(
     loop {
         let state = roles.borrow_and_update().clone();
         air.forget();
+        auditor.ledger.next_generation();
         match &state.role {
             Role::Primary | Role::Standalone => {
                 last = None;
@@ -148,11 +149,7 @@ pub(crate) async fn follow(
                 Role::Replica { primary } => {
                     follow_one(&tracker, &forwarding, &air, &auditor, primary, &me).await
                 }
-                Role::Primary => {
-                    if let Ok(here) = tracker.read_position() {
-                        auditor.look(&name_or_host(&tracker), here).await;
-                    }
-                }
+                Role::Primary => look_here(&tracker, &auditor, state.began).await,
                 Role::Standalone | Role::Unknown => {}
             }
             std::future::pending::<()>().await;
@@ -165,6 +162,18 @@ pub(crate) async fn follow(
     }
 }
 
+/// Looks at what was acknowledged before this node's own reign, and at what is acknowledged late.
+async fn look_here(tracker: &Tracker, auditor: &Auditor, began: Option<Position>) {
+    let Some(began) = began.or_else(|| tracker.read_position().ok()) else { return };
+    loop {
+        let former = auditor.ledger.of_former();
+        if !former.is_empty() {
+            auditor.look(former, &name_or_host(tracker), began).await;
+        }
+        auditor.ledger.late().await;
+    }
+}
+
 async fn follow_one(
     tracker: &Tracker,
     forwarding: &Forwarding,
@@ -173,11 +182,14 @@ async fn follow_one(
     primary: &NodeName,
     me: &impl Fn() -> (String, Option<String>),
 ) {
-    let mut audited = false;
+    let mut reign = None;
     loop {
         let (node, address) = me();
         let follower = Follower { node, address, position: tracker.last_position() };
         let known = Txid::new(air.target.load(Ordering::Relaxed));
+        // Taken before the primary is asked: whatever it acknowledged of this, it has then.
+        let former = auditor.ledger.of_former();
+        let known = if former.is_empty() { known } else { Txid::new(0) };
         let pause = match ask(forwarding, follower, known).await {
             Ok(followed) => {
                 air.target.store(followed.position.txid.get(), Ordering::Relaxed);
@@ -185,10 +197,12 @@ async fn follow_one(
                 if followed.shared {
                     air.set_shared(true);
                 }
-                // Once for each primary: what it acknowledges itself is not in question.
-                if followed.shared && !audited {
-                    audited = true;
-                    auditor.look(primary, followed.began).await;
+                // It may have been deposed and come back, unnoticed here.
+                if reign.replace(followed.began).is_some_and(|before| before != followed.began) {
+                    auditor.ledger.next_generation();
+                }
+                if followed.shared && !former.is_empty() && has_come(tracker, followed.position).await {
+                    auditor.look(former, primary, followed.began).await;
                 }
                 match followed.awaited || !air.is_shared() || air.read.swap(false, Ordering::Relaxed) {
                     true => READING,
@@ -207,6 +221,12 @@ async fn follow_one(
         };
         tokio::time::sleep(pause).await;
     }
+}
+
+/// Whether the local file gets to where the primary was, in time.
+async fn has_come(tracker: &Tracker, position: Position) -> bool {
+    let deadline = tokio::time::Instant::now() + AFTER_FAILURE;
+    tracker.wait_for_txid(position.txid, deadline).await.is_ok()
 }
 
 async fn ask(forwarding: &Forwarding, follower: Follower, known: Txid) -> Result<Followed, CallError> {

@@ -57,6 +57,7 @@ mod manager;
 mod options;
 mod primaries;
 mod registry;
+mod reigns;
 mod router;
 mod tracking_table;
 
@@ -72,7 +73,7 @@ pub use litefs_rpc as rpc;
 pub use litefs_rpc::client::Fate;
 pub use litefs_rpc::wire::{Delivery, Outcome, RequestId};
 pub use local_writes::LocalWrites;
-pub use losses::{LostWrite, LostWrites};
+pub use losses::{Acknowledgement, LostWrite, LostWrites};
 pub use manager::ConnectionManager;
 pub use options::LiteFsBuilder;
 pub use router::{EverythingOnPrimary, ForwardWrites, LocalOnly, RejectWrites, Route, Router, Situation};

@@ -14,6 +14,7 @@ use litefs_rpc::wire::Value;
 use tokio::sync::Notify;
 
 use crate::options::Options;
+use crate::reigns::{REIGNS, Reign, parse_reigns};
 
 /// What the row says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,8 +63,8 @@ impl TrackingTable {
         Ok(connection)
     }
 
-    /// Writes `entry` unless it is there already. Blocks.
-    fn claim(&self, entry: &Entry) -> Result<(), String> {
+    /// Writes `entry` unless it is there already, and then that a reign `began`. Blocks.
+    fn claim(&self, entry: &Entry, began: Option<Position>) -> Result<(), String> {
         let mut connection = self.open()?;
         let wrote = self.prepare(&mut connection).and_then(|()| {
             if self.select(&mut connection)?.as_ref() == Some(entry) {
@@ -71,12 +72,19 @@ impl TrackingTable {
             }
             let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
             let sql = format!(
-                "INSERT INTO {} (id, node, rpc_address, since) VALUES (1, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET \
-                 node = excluded.node, rpc_address = excluded.rpc_address, since = excluded.since",
+                "INSERT INTO {0} (id, node, rpc_address, since, reigns) VALUES (1, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE \
+                 SET node = excluded.node, rpc_address = excluded.rpc_address, since = excluded.since, \
+                 reigns = substr({0}.reigns || ' ' || excluded.reigns, -{REIGNS})",
                 self.name
             );
-            let params =
-                [Value::Text(entry.node.clone()), Value::Text(entry.rpc_address.clone()), Value::Integer(since)];
+            let node = entry.node.clone();
+            let reign = began.map(|began| Reign { node: node.clone(), began }.to_string());
+            let params = [
+                Value::Text(node),
+                Value::Text(entry.rpc_address.clone()),
+                Value::Integer(since),
+                Value::Text(reign.unwrap_or_default()),
+            ];
             connection.execute_returning_count(&BoundQuery::new(&sql, &params, false)).map(drop)
         });
         wrote.map_err(|error| error.to_string())
@@ -88,7 +96,7 @@ impl TrackingTable {
         }
         connection.batch_execute(&format!(
             "CREATE TABLE IF NOT EXISTS {} (id INTEGER PRIMARY KEY CHECK (id = 1), node TEXT NOT NULL, rpc_address TEXT \
-             NOT NULL, since INTEGER NOT NULL)",
+             NOT NULL, since INTEGER NOT NULL, reigns TEXT NOT NULL)",
             self.name
         ))
     }
@@ -99,6 +107,19 @@ impl TrackingTable {
         // A file that does not exist must not be created here: that is the primary's to do.
         let mut connection = self.open_existing()?;
         self.select(&mut connection).ok().flatten()
+    }
+
+    /// The reigns of the history that the local file is in, as far as it knows, oldest first. Blocks.
+    pub(crate) fn reigns(&self) -> Vec<Reign> {
+        let sql = format!("SELECT reigns FROM {} WHERE id = 1", self.name);
+        let read = |mut connection: SqliteConnection| {
+            let mut rows = connection.load(BoundQuery::new(&sql, &[], false)).ok()?;
+            match value(&rows.next()?.ok()?.get(0)?) {
+                Value::Text(text) => Some(parse_reigns(&text)),
+                _ => None,
+            }
+        };
+        self.open_existing().and_then(read).unwrap_or_default()
     }
 
     /// The same, from memory as long as it is fresh. Blocks.
@@ -160,7 +181,7 @@ pub(crate) async fn keep(
             match &state.role {
                 Role::Primary => {
                     if let Some(advertised) = &advertised {
-                        claim_until_written(&tracker, &table, advertised).await;
+                        claim_until_written(&tracker, &table, state.began, advertised).await;
                     }
                 }
                 Role::Replica { primary } => refresh_until_found(&tracker, &table, primary).await,
@@ -179,6 +200,7 @@ pub(crate) async fn keep(
 async fn claim_until_written(
     tracker: &Tracker,
     table: &Arc<TrackingTable>,
+    began: Option<Position>,
     advertised: &impl Fn(&NodeName) -> String,
 ) {
     let mut pause = std::time::Duration::from_millis(20);
@@ -186,7 +208,7 @@ async fn claim_until_written(
         let node = own_name(tracker).await;
         let entry = Entry { node: node.to_string(), rpc_address: advertised(&node) };
         let writer = Arc::clone(table);
-        let claimed = tokio::task::spawn_blocking(move || writer.claim(&entry)).await;
+        let claimed = tokio::task::spawn_blocking(move || writer.claim(&entry, began)).await;
         match claimed {
             Ok(Ok(())) => return,
             Ok(Err(error)) => {
@@ -230,58 +252,4 @@ async fn refresh_until_found(tracker: &Tracker, table: &Arc<TrackingTable>, prim
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn t2_a_row_that_says_the_same_is_not_written_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let database = dir.path().join("app.db").to_str().unwrap().to_owned();
-        let table = TrackingTable::new(&crate::LiteFs::builder(&database).build().unwrap());
-        let entry = |node: &str| Entry { node: node.into(), rpc_address: "there:1".into() };
-        table.claim(&entry("a")).unwrap();
-        // SQLite's own word on whether another connection has committed anything.
-        let mut watcher = SqliteConnection::establish(&database).unwrap();
-        let mut version = || {
-            let mut rows = watcher.load(BoundQuery::new("PRAGMA data_version", &[], false)).unwrap();
-            value(&rows.next().unwrap().unwrap().get(0).unwrap())
-        };
-        let before = version();
-        table.claim(&entry("a")).unwrap();
-        assert_eq!(version(), before);
-        table.claim(&entry("b")).unwrap();
-        assert_ne!(version(), before);
-        assert_eq!(table.read(), Some(entry("b")));
-    }
-
-    #[tokio::test]
-    async fn t5_a_fresh_entry_is_served_without_sqlite_and_concurrent_refreshes_are_one_query() {
-        let dir = tempfile::tempdir().unwrap();
-        let database = dir.path().join("app.db").to_str().unwrap().to_owned();
-        std::fs::write(dir.path().join(".primary"), "a\n").unwrap();
-        let position = |txid: u8| {
-            let text = format!("00000000000000{txid:02x}/8000000000000000\n");
-            std::fs::write(dir.path().join("app.db-pos"), text).unwrap();
-        };
-        position(1);
-        let options = crate::LiteFs::builder(&database).build().unwrap();
-        let table = Arc::new(TrackingTable::new(&options));
-        let entry = |node: &str| Entry { node: node.into(), rpc_address: "there:1".into() };
-        table.claim(&entry("a")).unwrap();
-        let tracker = Tracker::start(options.config.clone()).await.unwrap();
-        let primary: NodeName = "a".parse().unwrap();
-
-        let refreshes = (0..16).map(|_| table.refresh(&tracker, &primary));
-        assert!(futures::future::join_all(refreshes).await.into_iter().all(|found| found));
-        assert_eq!(table.queries.load(Ordering::Relaxed), 1);
-        assert_eq!(tracker.rpc_address(&primary), "there:1");
-
-        // A transaction may have changed the row.
-        table.claim(&entry("b")).unwrap();
-        position(2);
-        assert!(!table.refresh(&tracker, &primary).await);
-        assert_eq!(table.queries.load(Ordering::Relaxed), 2);
-        assert!(!table.refresh(&tracker, &primary).await);
-        assert_eq!(table.queries.load(Ordering::Relaxed), 2);
-    }
-}
+mod tests;

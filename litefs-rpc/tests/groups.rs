@@ -1,5 +1,8 @@
 //! Writes that wait together, over real sockets: how the writer groups them.
 
+// Helpers of tests are tests: clippy looks at the functions only.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::sync::{Arc, mpsc};

@@ -1,5 +1,8 @@
 //! Connections that a caller has to itself.
 
+// Helpers of tests are tests: clippy looks at the functions only.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::sync::{Arc, mpsc};

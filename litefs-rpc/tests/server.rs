@@ -16,7 +16,8 @@ use litefs_core::{Checksum, Position, Txid};
 use litefs_rpc::client::{CallError, Directory, Fate, ForwardError, Forwarded, Forwarder, Standing};
 use litefs_rpc::handshake::HandshakeError;
 use litefs_rpc::wire::{
-    Answer, Begin, DatabaseError, DatabaseErrorKind, PrimaryHint, Refusal, Request, RowSet, Value, Work,
+    Answer, Begin, DatabaseError, DatabaseErrorKind, Follower, PrimaryHint, Refusal, Request, RowSet, Value,
+    Work,
 };
 use litefs_rpc::{Limits, Secret};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -50,6 +51,19 @@ async fn f6_a_commit_during_which_the_role_changed_is_not_acknowledged() {
     let link = client.connect(&bed.address()).await.unwrap();
     let error = link.write(request("INSERT"), soon()).await.unwrap_err();
     assert_eq!(error.fate(), Fate::Unknown, "{error}");
+}
+
+#[tokio::test]
+async fn replicas_hear_where_the_reign_began_however_quick_somebody_was_to_write() {
+    let fence = FakeFence::primary();
+    let began = Position { txid: Txid::new(1), checksum: Checksum::new(7) };
+    fence.role.send_modify(|state| state.began = Some(began));
+    fence.commit();
+    let bed = Bed::fenced(fence, |_| {}, counting()).await;
+    let link = client().connect(&bed.address()).await.unwrap();
+    let follower = Follower { node: "b".into(), address: None, position: None };
+    let followed = link.follow(follower, Txid::new(0), soon()).await.unwrap();
+    assert_eq!((followed.began, followed.position.txid), (began, Txid::new(2)));
 }
 
 #[tokio::test]

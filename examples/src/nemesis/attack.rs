@@ -1,13 +1,13 @@
 //! What can be attacked: the line between the schedule and the machines it is carried out on.
 
 use super::history::{Row, Takeover};
-use super::losses::LossReports;
+use super::losses::Losses;
 use super::schedule::Fault;
 use crate::Problem;
 
 /// A cluster under attack. Its calls block until what they are for has happened.
 ///
-/// The embedded cluster is one; one of real LiteFS mounts would be another, with fewer faults at its disposal.
+/// The embedded cluster is one; real LiteFS mounts are another, with fewer faults at its disposal.
 pub(super) trait Attack {
     /// Begins a fault. `id` names it until it is ended. Returns in words what was done to whom.
     fn begin(&mut self, id: usize, fault: Fault) -> Result<String, Problem>;
@@ -22,8 +22,8 @@ pub(super) trait Attack {
     fn finals(&self) -> Result<Vec<(String, Vec<Row>)>, Problem>;
 
     /// When primaries followed each other.
-    fn takeovers(&self) -> &[Takeover];
+    fn takeovers(&self) -> Vec<Takeover>;
 
     /// Who answers for acknowledged writes that are gone.
-    fn losses(&self) -> &dyn LossReports;
+    fn losses(&self) -> Losses;
 }

@@ -18,6 +18,8 @@ const EXAMPLES: usize = 5;
 pub(super) enum Wrong {
     /// Acknowledged, gone, and nobody said so.
     LostUnreported,
+    /// There, although it was reported as lost.
+    FalselyReported,
     /// There more than once.
     Duplicated,
     /// A read that missed what its node had been told is done, or what its client had seen before.
@@ -39,8 +41,9 @@ pub(super) enum Wrong {
 
 impl Wrong {
     /// All, in the order of reporting.
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::LostUnreported,
+        Self::FalselyReported,
         Self::Duplicated,
         Self::StaleRead,
         Self::RefusedApplied,
@@ -55,6 +58,7 @@ impl Wrong {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::LostUnreported => "lost_unreported",
+            Self::FalselyReported => "falsely_reported",
             Self::Duplicated => "duplicated",
             Self::StaleRead => "stale_reads",
             Self::RefusedApplied => "refused_applied",
@@ -73,6 +77,8 @@ pub(super) struct Verdict {
     counts: [u64; Wrong::ALL.len()],
     /// Acknowledged appends that are gone, which was reported.
     pub(super) lost_reported: u64,
+    /// Acknowledged appends that are gone, which nobody could report any more.
+    pub(super) lost_excused: u64,
     /// In words, the first few of each kind.
     pub(super) examples: Vec<String>,
 }

@@ -6,49 +6,52 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use super::attack::Attack;
-use super::check::check;
+use super::check::{Verdict, Wrong, check};
 use super::client::{Client, Shared};
 use super::embedded::Embedded;
-use super::fleet::NAMES;
 use super::history::{History, Record};
-use super::schedule::{Step, schedule};
+use super::losses::REPORT_LIMIT;
+use super::mounts::Mounts;
+use super::schedule::{Menu, Step, schedule};
 use super::summary::Summary;
 use super::{Options, Weakness};
 use crate::Problem;
 
 /// Clients of each node.
 const CLIENTS: usize = 4;
+/// Between two looks for reports of losses.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Starts everything, attacks it, heals it, judges it.
-pub(super) fn run(options: Options) -> Result<ExitCode, Problem> {
+pub(super) fn run(options: &Options) -> Result<ExitCode, Problem> {
     let length = Duration::from_secs(options.seconds);
-    let steps = schedule(options.seed, length);
+    let steps = schedule(options.seed, length, menu(options));
     if options.verbose {
         steps.iter().for_each(|step| println!("{step}"));
     }
     let progress = progress_bar(options.seconds);
-    progress.set_message("starting three nodes");
+    progress.set_message("starting the nodes");
     let runtime = Runtime::new()?;
-    let shared = Shared::new(NAMES.len(), options.weaken == Some(Weakness::RetryUnknown))?;
-    let mut cluster = Embedded::start(Arc::clone(&shared), runtime.handle().clone(), options.weaken)?;
-    let clients = start_clients(&runtime, options.seed, &shared);
+    let shared = Shared::new(options.nodes(), options.weaken == Some(Weakness::RetryUnknown))?;
+    let mut cluster = start(options, &shared, &runtime)?;
+    let clients = start_clients(&runtime, options, &shared);
     let began = shared.began.elapsed();
-    let attacked = attack(&mut cluster, &steps, &shared, length, &progress, options.verbose);
+    let attacked = attack(&mut *cluster, &steps, &shared, length, &progress, options.verbose);
     shared.over.cancel();
     progress.set_message("healing");
     let healed = attacked.and_then(|()| cluster.heal());
     let records = runtime.block_on(clients.join_all()).into_iter().flatten().collect();
     let took = shared.began.elapsed() - began;
-    let history = healed.and_then(|()| remember(&cluster, records))?;
+    let history = healed.and_then(|()| remember(&*cluster, records))?;
     progress.finish_and_clear();
-    let verdict = check(&history, cluster.losses());
+    let verdict = judge(&history, &*cluster);
     print!("{}", Summary { history: &history, verdict: &verdict, took, faults: steps.len() });
     if options.verbose || !verdict.is_good() {
         println!("history {}", write_down(&history, options.seed)?.display());
@@ -65,10 +68,28 @@ fn progress_bar(seconds: u64) -> ProgressBar {
     bar
 }
 
-fn start_clients(runtime: &Runtime, seed: u64, shared: &Arc<Shared>) -> JoinSet<Vec<Record>> {
+fn menu(options: &Options) -> Menu {
+    match options.weaken {
+        _ if !options.mounts.is_empty() => Menu::Beside,
+        Some(Weakness::Proof) => Menu::DroppedCommits,
+        _ => Menu::Everything,
+    }
+}
+
+fn start(options: &Options, shared: &Arc<Shared>, runtime: &Runtime) -> Result<Box<dyn Attack>, Problem> {
+    let (shared, runtime, weaken) = (Arc::clone(shared), runtime.handle().clone(), options.weaken);
+    Ok(match options.mounts.as_slice() {
+        [] => Box::new(Embedded::start(shared, runtime, weaken)?),
+        [_] => return Err("one mount is no cluster: give at least two".into()),
+        mounts => Box::new(Mounts::start(mounts, shared, runtime, weaken)?),
+    })
+}
+
+fn start_clients(runtime: &Runtime, options: &Options, shared: &Arc<Shared>) -> JoinSet<Vec<Record>> {
     let mut clients = JoinSet::new();
-    for number in 0..NAMES.len() * CLIENTS {
-        let client = Client::new(number, number % NAMES.len(), seed, Arc::clone(shared));
+    let nodes = options.nodes();
+    for number in 0..nodes * CLIENTS {
+        let client = Client::new(number, number % nodes, options.seed, Arc::clone(shared));
         clients.spawn_on(client.run(), runtime.handle());
     }
     clients
@@ -76,7 +97,7 @@ fn start_clients(runtime: &Runtime, seed: u64, shared: &Arc<Shared>) -> JoinSet<
 
 /// Carries out the schedule. Faults that take longer than planned delay the next ones, and change nothing else.
 fn attack(
-    cluster: &mut impl Attack,
+    cluster: &mut dyn Attack,
     steps: &[Step],
     shared: &Shared,
     length: Duration,
@@ -112,8 +133,20 @@ fn timeline(steps: &[Step], length: Duration) -> Vec<(Duration, usize, bool)> {
     moments
 }
 
-fn remember(cluster: &impl Attack, records: Vec<Record>) -> Result<History, Problem> {
-    Ok(History { records, takeovers: cluster.takeovers().to_vec(), finals: cluster.finals()? })
+fn remember(cluster: &dyn Attack, records: Vec<Record>) -> Result<History, Problem> {
+    Ok(History { records, takeovers: cluster.takeovers(), finals: cluster.finals()? })
+}
+
+/// A report may still be on its way when all nodes have the same; so a loss that nobody has reported is waited for.
+fn judge(history: &History, cluster: &dyn Attack) -> Verdict {
+    let deadline = Instant::now() + REPORT_LIMIT;
+    loop {
+        let verdict = check(history, &cluster.losses());
+        if verdict.count(Wrong::LostUnreported) == 0 || Instant::now() >= deadline {
+            return verdict;
+        }
+        thread::sleep(LOOK);
+    }
 }
 
 /// Writes the history as lines of JSON: what clients remember, failovers, what nodes have.

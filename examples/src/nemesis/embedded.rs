@@ -1,14 +1,12 @@
 //! The attack on the embedded cluster.
 
-mod finals;
 mod roles;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
-use litefs_testkit::EventStreamFault;
+use litefs_testkit::{Cluster, EventStreamFault};
 use tokio::runtime::Handle;
 
 use self::roles::Succession;
@@ -17,8 +15,9 @@ use super::attack::Attack;
 use super::client::Shared;
 use super::fleet::{Fleet, NAMES};
 use super::history::{Row, Takeover};
-use super::losses::{InflictedLosses, LossReports};
-use super::schedule::{Fault, Target};
+use super::losses::Losses;
+use super::rest::{REST_LIMIT, read_all};
+use super::schedule::{Fault, HELD, Target};
 use crate::Problem;
 use crate::link::Flow;
 
@@ -57,7 +56,7 @@ impl Embedded {
     }
 
     fn strike(&mut self, fault: Fault) -> Result<usize, Problem> {
-        let node = self.node(target(fault));
+        let node = self.node(fault.target());
         let primary = self.succession.primary;
         let heir = |which| self.node(Target::Replica(which));
         match fault {
@@ -76,6 +75,7 @@ impl Embedded {
             Fault::Promote { .. } => self.promote(node)?,
             Fault::LoseTail { lost, .. } => self.lose_tail(node, lost)?,
             Fault::LoseRole { .. } => self.depose()?,
+            Fault::HandOff => return Err("only a LiteFS of its own hands off".into()),
             _ if !self.fleet.is_alive(node) => return Err(format!("{} is away", NAMES[node]).into()),
             Fault::DropCommit => self.fleet.control(node)?.drop_next_commit()?,
             Fault::Stall { .. } => self.fleet.control(node)?.stall_replication()?,
@@ -156,41 +156,12 @@ impl Embedded {
     }
 }
 
-const HELD: Flow = Flow { held: true, delay: Duration::ZERO };
-
-/// Whom a fault meets.
-fn target(fault: Fault) -> Target {
-    match fault {
-        Fault::Kill { node, .. } | Fault::Pause { node, .. } | Fault::DeafEvents { node } => node,
-        Fault::Promote { heir } | Fault::LoseTail { heir, .. } => Target::Replica(heir),
-        Fault::Stall { replica } | Fault::Delay { replica, .. } | Fault::Cut { replica } => {
-            Target::Replica(replica)
-        }
-        Fault::LoseRole { .. }
-        | Fault::DropCommit
-        | Fault::SlowDisk { .. }
-        | Fault::CutRequests
-        | Fault::CutReplies
-        | Fault::SlowLink { .. }
-        | Fault::BreakLink => Target::Primary,
-    }
-}
-
-/// Whether a fault that could not be carried out leaves the cluster without a primary.
-fn concerns_roles(fault: Fault) -> bool {
-    use Fault::{DropCommit, Kill, LoseRole, LoseTail, Pause, Promote};
-    matches!(
-        fault,
-        Kill { .. } | Pause { .. } | Promote { .. } | LoseTail { .. } | LoseRole { .. } | DropCommit
-    )
-}
-
 impl Attack for Embedded {
     fn begin(&mut self, id: usize, fault: Fault) -> Result<String, Problem> {
         let struck = self.strike(fault);
         match &struck {
             Ok(node) => drop(self.met.insert(id, *node)),
-            Err(_) if concerns_roles(fault) => self.recover()?,
+            Err(_) if fault.concerns_roles() => self.recover()?,
             Err(_) => {}
         }
         Ok(self.told(&struck, fault))
@@ -211,15 +182,22 @@ impl Attack for Embedded {
     }
 
     fn finals(&self) -> Result<Vec<(String, Vec<Row>)>, Problem> {
-        self.read_all()
+        let controls =
+            (0..NAMES.len()).map(|node| self.fleet.control(node).map(|control| control.http_url()));
+        Cluster::attach(controls.collect::<Result<Vec<_>, _>>()?)?.wait_for_sync(REST_LIMIT)?;
+        let txids = || (0..NAMES.len()).map(|node| self.fleet.txid(node)).collect();
+        read_all(&NAMES.map(str::to_owned), &self.shared, &self.runtime, txids)
     }
 
-    fn takeovers(&self) -> &[Takeover] {
-        &self.succession.takeovers
+    fn takeovers(&self) -> Vec<Takeover> {
+        self.succession.takeovers.clone()
     }
 
-    fn losses(&self) -> &dyn LossReports {
-        let losses: &InflictedLosses = &self.succession.losses;
-        losses
+    fn losses(&self) -> Losses {
+        Losses {
+            reports: self.fleet.processes().reports().clone(),
+            inflicted: self.succession.inflicted.clone(),
+            ends: self.fleet.processes().ends().clone(),
+        }
     }
 }

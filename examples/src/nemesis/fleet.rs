@@ -1,131 +1,76 @@
-//! The processes of the embedded cluster: started, killed, put to sleep and woken.
+//! The embedded cluster's nodes: their processes, and the LiteFS in each.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use litefs_testkit::{Control, EventStreamFault, NodeStatus};
-use rand::Rng;
-use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::Weakness;
-use super::client::{Endpoint, Shared};
-use super::node::{DATABASE, Mounted, Serving};
+use super::client::Shared;
+use super::node::{DATABASE, Mounted};
+use super::processes::Processes;
 use crate::Problem;
 use crate::link::{Flow, Link};
-use crate::process::{Child, Listening};
 
 /// The nodes' names; the first one begins as the primary.
 pub(super) const NAMES: [&str; 3] = ["node-a", "node-b", "node-c"];
 
 /// All nodes' machines, whether or not a process runs on them.
 pub(super) struct Fleet {
-    machines: Vec<Machine>,
-    shared: Arc<Shared>,
-    /// How the nodes break a promise on purpose.
-    weaken: Option<Weakness>,
-    secret: String,
+    processes: Processes,
+    controls: Vec<Option<Control>>,
     // After the processes, so that nobody uses it any more when it goes.
     root: TempDir,
-}
-
-struct Machine {
-    running: Option<Running>,
-    asleep: bool,
-    incarnation: u64,
-    link: Link,
-}
-
-struct Running {
-    child: Child,
-    control: Control,
 }
 
 impl Fleet {
     /// Machines on which nothing runs yet.
     pub(super) async fn new(shared: Arc<Shared>, weaken: Option<Weakness>) -> Result<Self, Problem> {
-        let mut machines = Vec::new();
-        for _ in NAMES {
-            machines.push(Machine {
-                running: None,
-                asleep: false,
-                incarnation: 0,
-                link: Link::open().await?,
-            });
-        }
+        let processes = Processes::new(&NAMES.map(str::to_owned), shared, weaken).await?;
         let root = tempfile::Builder::new().prefix("nemesis-").tempdir()?;
-        // The secret never appears on a command line, which every user of the machine can read.
-        let secret = format!("{:032x}", rand::rng().random::<u128>());
-        Ok(Self { machines, shared, weaken, secret, root })
+        Ok(Self { processes, controls: NAMES.map(|_| None).to_vec(), root })
     }
 
     /// Starts a process on a node's files. Its LiteFS runs then and waits for a role; see [`Fleet::settle`].
     pub(super) fn start(&mut self, node: usize) -> Result<(), Problem> {
         let dir = self.root.path().join(NAMES[node]).to_string_lossy().into_owned();
-        let advertise = self.machines[node].link.address().to_string();
-        let mut arguments = vec!["node", "--name", NAMES[node], "--dir", &dir, "--advertise", &advertise];
-        arguments.extend(match self.weaken {
-            Some(Weakness::Eventual) => Some("--eventual"),
-            Some(Weakness::RetryUnknown) => Some("--at-most-once"),
-            None => None,
-        });
-        let mut child = Child::start(NAMES[node], &arguments, &[("LITEFS_RPC_SECRET", &self.secret)])?;
-        let control = Control::attach(child.hear::<Mounted>()?.litefs)?;
+        self.processes.start(node, &["--dir", &dir])?;
+        let control = Control::attach(self.processes.hear::<Mounted>(node)?.litefs)?;
         // Another node that is cut off from the one before would keep this one from starting.
-        self.reachable()
+        let others = self.reachable().into_iter().filter(|other| *other != node);
+        others
             .into_iter()
             .try_for_each(|other| self.control(other)?.heal_link(NAMES[node]).map_err(Problem::from))?;
-        let machine = &mut self.machines[node];
-        machine.running = Some(Running { child, control });
-        machine.incarnation += 1;
+        self.controls[node] = Some(control);
         Ok(())
     }
 
     /// Waits until the application of a started node answers. The node must have a role.
     pub(super) fn settle(&mut self, node: usize) -> Result<(), Problem> {
-        let machine = &mut self.machines[node];
-        let running = machine.running.as_mut().ok_or("a node without a process cannot settle")?;
-        let rpc = running.child.hear::<Serving>()?.rpc;
-        machine.link.lead_to(rpc);
-        let url = running.child.hear::<Listening>()?.http;
-        let incarnation = machine.incarnation;
-        self.shared.set_endpoint(node, Some(Endpoint { incarnation, url }));
-        Ok(())
+        self.processes.settle(node)
     }
 
     /// `kill -9`. Does nothing where no process runs.
     pub(super) fn kill(&mut self, node: usize) -> Result<(), Problem> {
-        self.shared.set_endpoint(node, None);
-        let machine = &mut self.machines[node];
-        machine.asleep = false;
-        machine.running.take().map_or(Ok(()), |running| running.child.kill())
+        self.controls[node] = None;
+        self.processes.kill(node)
     }
 
     /// SIGSTOP.
     pub(super) fn put_to_sleep(&mut self, node: usize) -> Result<(), Problem> {
-        self.signal(node, Signal::STOP)?;
-        self.machines[node].asleep = true;
-        Ok(())
+        self.processes.put_to_sleep(node)
     }
 
     /// SIGCONT. Does nothing to a node that is awake.
     pub(super) fn wake(&mut self, node: usize) -> Result<(), Problem> {
-        if !std::mem::take(&mut self.machines[node].asleep) {
-            return Ok(());
-        }
-        self.signal(node, Signal::CONT)?;
         // Faults that ended meanwhile could not be told.
-        self.clear_faults(node)
-    }
-
-    fn signal(&self, node: usize, signal: Signal) -> Result<(), Problem> {
-        let running = self.machines[node].running.as_ref();
-        running.ok_or("no process to send a signal to")?.child.signal(signal)
+        if self.processes.wake(node)? { self.clear_faults(node) } else { Ok(()) }
     }
 
     /// Ends everything that was made to go wrong on a node and with its link.
     pub(super) fn clear_faults(&self, node: usize) -> Result<(), Problem> {
-        self.machines[node].link.set(Flow::default(), Flow::default());
+        self.link(node).set(Flow::default(), Flow::default());
         // A dead LiteFS comes back without them.
         if self.is_alive(node) {
             let control = self.control(node)?;
@@ -138,20 +83,14 @@ impl Fleet {
         Ok(())
     }
 
-    /// Whether a process runs there and is awake.
-    pub(super) fn is_reachable(&self, node: usize) -> bool {
-        let machine = &self.machines[node];
-        machine.running.is_some() && !machine.asleep
-    }
-
     /// Nodes whose processes run and are awake.
     pub(super) fn reachable(&self) -> Vec<usize> {
-        (0..NAMES.len()).filter(|node| self.is_reachable(*node)).collect()
+        (0..NAMES.len()).filter(|node| self.processes.is_reachable(*node)).collect()
     }
 
     /// Whether its LiteFS answers.
     pub(super) fn is_alive(&self, node: usize) -> bool {
-        self.is_reachable(node) && self.control(node).is_ok_and(|control| control.is_alive())
+        self.processes.is_reachable(node) && self.control(node).is_ok_and(|control| control.is_alive())
     }
 
     /// Nodes whose LiteFS answers.
@@ -166,8 +105,8 @@ impl Fleet {
 
     /// The handle that makes things go wrong on a node.
     pub(super) fn control(&self, node: usize) -> Result<&Control, Problem> {
-        let running = self.machines[node].running.as_ref();
-        Ok(&running.ok_or_else(|| format!("{} has no process", NAMES[node]))?.control)
+        let control = self.controls[node].as_ref();
+        control.ok_or_else(|| format!("{} has no process", NAMES[node]).into())
     }
 
     /// Where a node's database is.
@@ -184,7 +123,12 @@ impl Fleet {
 
     /// The link to a node's server.
     pub(super) fn link(&self, node: usize) -> &Link {
-        &self.machines[node].link
+        self.processes.link(node)
+    }
+
+    /// The processes.
+    pub(super) fn processes(&self) -> &Processes {
+        &self.processes
     }
 }
 

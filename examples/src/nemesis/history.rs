@@ -43,12 +43,22 @@ impl Op {
     }
 }
 
+/// What a write was acknowledged with, as the node's process will name it should it report its loss.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(super) struct Receipt {
+    /// The transaction of LiteFS that was acknowledged; the append is not behind it.
+    pub(super) txid: u64,
+    pub(super) position: String,
+    /// The write's own name, if it was forwarded.
+    pub(super) request: Option<String>,
+}
+
 /// What a client was told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Outcome {
-    /// Done. `seen` is the list that was read; `txid` is a transaction of LiteFS that the append is not behind.
-    Done { seen: Vec<Value>, txid: u64 },
+    /// Done. `seen` is the list that was read.
+    Done { seen: Vec<Value>, receipt: Option<Receipt> },
     /// Certainly not applied.
     Refused { why: String },
     /// It may or may not be applied, now or later.
@@ -70,7 +80,23 @@ pub(super) struct Record {
     pub(super) outcome: Outcome,
 }
 
+/// A process: a node's number, and which of the processes that this node has been.
+pub(super) type Process = (usize, u64);
+
 impl Record {
+    /// The process that was asked.
+    pub(super) fn process(&self) -> Process {
+        (self.node, self.incarnation)
+    }
+
+    /// What the append was acknowledged with.
+    pub(super) fn receipt(&self) -> Option<&Receipt> {
+        match &self.outcome {
+            Outcome::Done { receipt, .. } => receipt.as_ref(),
+            Outcome::Refused { .. } | Outcome::Unknown { .. } => None,
+        }
+    }
+
     pub(super) fn is_done(&self) -> bool {
         matches!(self.outcome, Outcome::Done { .. })
     }

@@ -1,11 +1,44 @@
 //! Who answers for acknowledged writes that are gone.
+//!
+//! LiteFS replicates asynchronously, so a failover may lose what was acknowledged, but never silently: the process that gave
+//! an acknowledgement reports its loss (`LiteFsBuilder::on_lost_writes`). What was acknowledged is known to that process
+//! alone, and dies with it. So one excuse remains for a loss that nobody reports: the process was killed before its report
+//! was due, and this program itself inflicted a failover that can have lost the write.
 
-use super::history::{Moment, Outcome, Record};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-/// Reports of loss: LiteFS replicates asynchronously, so a failover may lose what was acknowledged, but never silently.
+use super::history::{Moment, Process, Receipt, Record};
+
+/// A process that lives this long after a failover must have reported what that has lost. It has to hear of the new primary,
+/// get a copy of its database and be heard by it, all under further faults.
+pub(super) const REPORT_LIMIT: Duration = Duration::from_secs(5);
+
+/// Reports of loss.
 pub(super) trait LossReports {
-    /// Whether the loss of this acknowledged append was reported.
-    fn covers(&self, append: &Record) -> bool;
+    /// Whether this very append was reported as lost.
+    fn report(&self, append: &Record) -> bool;
+
+    /// Whether the loss of this append, which nobody has reported, cannot be reported any more.
+    fn excuse(&self, append: &Record) -> bool;
+}
+
+/// What the processes of all nodes have reported.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Reports(Arc<Mutex<HashSet<(Process, Receipt)>>>);
+
+impl Reports {
+    /// Takes in a report of one process.
+    pub(super) fn hear(&self, process: Process, lost: impl IntoIterator<Item = Receipt>) {
+        let mut reports = self.0.lock().expect("nobody panics while holding the reports");
+        reports.extend(lost.into_iter().map(|receipt| (process, receipt)));
+    }
+
+    fn name(&self, append: &Record) -> bool {
+        let reports = self.0.lock().expect("nobody panics while holding the reports");
+        append.receipt().is_some_and(|receipt| reports.contains(&(append.process(), receipt.clone())))
+    }
 }
 
 /// Acknowledged writes that one failover can have lost.
@@ -21,43 +54,85 @@ pub(super) struct Inflicted {
     pub(super) node: Option<usize>,
 }
 
-/// The losses that this program itself inflicted.
-///
-/// This stands for the library's own reports (`LiteFsBuilder::on_lost_writes`, which does not exist yet): once nodes
-/// pass on what they hear there, an implementation of [`LossReports`] over that takes this one's place, and what this
-/// one knows becomes the test that each report is due.
-#[derive(Debug, Clone, Default)]
-pub(super) struct InflictedLosses(pub(super) Vec<Inflicted>);
+impl Inflicted {
+    fn can_have_lost(&self, append: &Record) -> bool {
+        let Some(receipt) = append.receipt() else { return false };
+        let there = self.node.is_none_or(|node| node == append.node);
+        let late = receipt.txid > self.kept || append.completed >= self.began;
+        there && append.invoked <= self.until && late
+    }
+}
 
-impl LossReports for InflictedLosses {
-    fn covers(&self, append: &Record) -> bool {
-        let Outcome::Done { txid, .. } = append.outcome else { return false };
-        self.0.iter().any(|loss| {
-            let there = loss.node.is_none_or(|node| node == append.node);
-            there && append.invoked <= loss.until && (txid > loss.kept || append.completed >= loss.began)
-        })
+/// What was reported, and what this program knows of losses that cannot be reported any more.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Losses {
+    pub(super) reports: Reports,
+    pub(super) inflicted: Vec<Inflicted>,
+    /// When processes were killed.
+    pub(super) ends: HashMap<Process, Moment>,
+}
+
+impl LossReports for Losses {
+    fn report(&self, append: &Record) -> bool {
+        self.reports.name(append)
+    }
+
+    fn excuse(&self, append: &Record) -> bool {
+        let limit = Moment::try_from(REPORT_LIMIT.as_micros()).unwrap_or(Moment::MAX);
+        let Some(end) = self.ends.get(&append.process()) else { return false };
+        self.inflicted
+            .iter()
+            .any(|loss| loss.can_have_lost(append) && *end <= loss.until.saturating_add(limit))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nemesis::history::Op;
+    use crate::nemesis::history::{Op, Outcome};
+
+    const LOSS: Inflicted = Inflicted { began: 50, until: 60, kept: 100, node: None };
+
+    fn receipt(txid: u64) -> Receipt {
+        Receipt { txid, position: format!("{txid}/0"), request: None }
+    }
 
     fn append(invoked: Moment, completed: Moment, txid: u64) -> Record {
-        let (op, outcome) = (Op::Append { key: 1, value: 1 }, Outcome::Done { seen: Vec::new(), txid });
+        let outcome = Outcome::Done { seen: Vec::new(), receipt: Some(receipt(txid)) };
+        let op = Op::Append { key: 1, value: 1 };
         Record { client: 0, node: 1, incarnation: 1, invoked, completed, op, outcome }
     }
 
+    fn killed_at(end: Moment, loss: Inflicted) -> Losses {
+        Losses { inflicted: vec![loss], ends: HashMap::from([((1, 1), end)]), ..Losses::default() }
+    }
+
     #[test]
-    fn a_loss_covers_the_tail_and_nothing_before_or_after_it() {
-        let loss = Inflicted { began: 50, until: 60, kept: 100, node: None };
-        let losses = InflictedLosses(vec![loss]);
-        assert!(losses.covers(&append(10, 20, 101)));
-        assert!(losses.covers(&append(45, 55, 90)));
-        assert!(!losses.covers(&append(10, 20, 100)), "the new primary had it");
-        assert!(!losses.covers(&append(61, 70, 101)), "the new primary took it");
-        let elsewhere = InflictedLosses(vec![Inflicted { node: Some(2), ..loss }]);
-        assert!(!elsewhere.covers(&append(10, 20, 101)));
+    fn a_report_is_of_one_write_of_one_process() {
+        let losses = Losses::default();
+        losses.reports.hear((1, 1), [receipt(101)]);
+        assert!(losses.report(&append(10, 20, 101)));
+        assert!(!losses.report(&append(10, 20, 102)), "another write");
+        let other = Record { incarnation: 2, ..append(10, 20, 101) };
+        assert!(!losses.report(&other), "another process");
+    }
+
+    #[test]
+    fn a_killed_process_is_excused_for_the_tail_of_a_failover_and_nothing_before_or_after_it() {
+        let losses = killed_at(70, LOSS);
+        assert!(losses.excuse(&append(10, 20, 101)));
+        assert!(losses.excuse(&append(45, 55, 90)));
+        assert!(!losses.excuse(&append(10, 20, 100)), "the new primary had it");
+        assert!(!losses.excuse(&append(61, 70, 101)), "the new primary took it");
+        let elsewhere = killed_at(70, Inflicted { node: Some(2), ..LOSS });
+        assert!(!elsewhere.excuse(&append(10, 20, 101)));
+    }
+
+    #[test]
+    fn a_process_that_lives_or_lived_long_enough_is_not_excused() {
+        let lives = Losses { inflicted: vec![LOSS], ..Losses::default() };
+        assert!(!lives.excuse(&append(10, 20, 101)));
+        assert!(killed_at(5_000_060, LOSS).excuse(&append(10, 20, 101)));
+        assert!(!killed_at(5_000_061, LOSS).excuse(&append(10, 20, 101)));
     }
 }

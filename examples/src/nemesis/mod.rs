@@ -10,6 +10,8 @@
 //! acknowledged appends are there once and in order, refused ones are not there, no read missed what its node had been told
 //! is done or went back behind an earlier one, and all nodes have the same. The exit status is 0 only then.
 //!
+//! With `--mount` the nodes run on the mounts of a real LiteFS, and suffer what needs no power over it.
+//!
 //! `--weaken` breaks one promise on purpose, to see that the checker notices.
 
 mod attack;
@@ -20,7 +22,10 @@ mod embedded;
 mod fleet;
 mod history;
 mod losses;
+mod mounts;
 mod node;
+mod processes;
+mod rest;
 mod schedule;
 mod store;
 mod summary;
@@ -41,7 +46,7 @@ pub struct Arguments {
     part: Option<Part>,
 }
 
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Args)]
 struct Options {
     /// What the schedule of faults and the clients' choices are made from.
     #[arg(long, default_value_t = 7)]
@@ -55,6 +60,17 @@ struct Options {
     /// Break a promise on purpose; the run must fail then.
     #[arg(long)]
     weaken: Option<Weakness>,
+    /// Attack nodes of a real LiteFS instead, each given as <DIR>=<URL>: where it is mounted, and LiteFS's HTTP address. At
+    /// least two, all of one cluster, on this machine. The run leaves a database of its own there.
+    #[arg(long = "mount", value_name = "DIR=URL")]
+    mounts: Vec<mounts::Mount>,
+}
+
+impl Options {
+    /// How many nodes there are.
+    fn nodes(&self) -> usize {
+        if self.mounts.is_empty() { fleet::NAMES.len() } else { self.mounts.len() }
+    }
 }
 
 /// A promise broken on purpose.
@@ -62,6 +78,8 @@ struct Options {
 enum Weakness {
     /// No outcomes are kept, and clients repeat writes whose outcome is unknown: some will be there twice.
     RetryUnknown,
+    /// Nodes take SQLite's word for a commit, and LiteFS drops many: some writes will be gone without a report.
+    Proof,
     /// Nodes read whatever is there, while the checker goes on demanding what they wrote: some reads will be stale.
     Eventual,
 }
@@ -79,7 +97,7 @@ enum Part {
 /// Whatever kept it from coming to a verdict: a process that did not start, a cluster that did not heal.
 pub fn run(arguments: Arguments) -> Result<ExitCode, Problem> {
     match arguments.part {
-        None => drive::run(arguments.options),
+        None => drive::run(&arguments.options),
         Some(Part::Node(arguments)) => node::run(&arguments).map(|()| ExitCode::SUCCESS),
     }
 }

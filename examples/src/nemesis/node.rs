@@ -12,12 +12,14 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use clap::Args;
 use litefs_diesel::core::Role;
-use litefs_diesel::{ConnectionManager, Consistency, Delivery, LiteFs, LiteFsConnection};
+use litefs_diesel::{
+    ConnectionManager, Consistency, Delivery, LiteFs, LiteFsConnection, LostWrite, LostWrites,
+};
 use litefs_testkit::Node;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
-use super::history::{Op, Outcome, Row};
+use super::history::{Op, Outcome, Receipt, Row};
 use super::store;
 use crate::Problem;
 use crate::process::{self, Listening};
@@ -40,9 +42,15 @@ pub(super) struct Arguments {
     /// Its name.
     #[arg(long)]
     name: String,
-    /// Its mount, which outlives the process.
+    /// The mount of the LiteFS that runs in the process and that it outlives.
+    #[arg(long, required_unless_present = "database", conflicts_with = "database")]
+    dir: Option<PathBuf>,
+    /// The database on the mount of another LiteFS.
+    #[arg(long, requires = "litefs")]
+    database: Option<String>,
+    /// That LiteFS's base URL.
     #[arg(long)]
-    dir: PathBuf,
+    litefs: Option<String>,
     /// Under which address the others reach its server.
     #[arg(long)]
     advertise: String,
@@ -52,6 +60,9 @@ pub(super) struct Arguments {
     /// Keep no outcomes: a lost answer leaves a write unknown.
     #[arg(long)]
     at_most_once: bool,
+    /// Take SQLite's word for a commit.
+    #[arg(long)]
+    unproven: bool,
 }
 
 /// What a node says first: its LiteFS runs, and can be given a role.
@@ -66,6 +77,24 @@ pub(super) struct Mounted {
 pub(super) struct Serving {
     /// Where.
     pub(super) rpc: SocketAddr,
+}
+
+/// What a node says whenever its library reports that acknowledged writes are lost.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Lost {
+    /// What they were acknowledged with.
+    pub(super) lost: Vec<Receipt>,
+}
+
+impl From<&LostWrites> for Lost {
+    fn from(lost: &LostWrites) -> Self {
+        let receipt = |write: &LostWrite| Receipt {
+            txid: write.position.txid.get(),
+            position: write.position.to_string(),
+            request: write.request.map(|request| request.to_string()),
+        };
+        Self { lost: lost.writes.iter().map(receipt).collect() }
+    }
 }
 
 /// What a node holds.
@@ -86,27 +115,48 @@ struct App {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Problem> {
     let wanted = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("off"));
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(wanted).init();
-    let node = Node::builder(&arguments.name).dir(&arguments.dir).database(DATABASE).start()?;
+    let (_node, place) = place(arguments)?;
+    let app = App::start(&place, arguments)?;
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let listener = process::free_port().await?;
+        process::say(&Listening { http: process::url_of(&listener)? })?;
+        let routes = Router::new()
+            .route("/op", post(operate))
+            .route("/rows", get(rows))
+            .route("/handoff", post(hand_off))
+            .with_state(app);
+        process::serve(listener, routes).await
+    })
+}
+
+/// Where the database is, and its LiteFS.
+struct Place {
+    database: String,
+    litefs: String,
+}
+
+/// The place, and what must live as long as it is used.
+fn place(arguments: &Arguments) -> Result<(Option<Node>, Place), Problem> {
+    if let (Some(database), Some(litefs)) = (&arguments.database, &arguments.litefs) {
+        return Ok((None, Place { database: database.clone(), litefs: litefs.clone() }));
+    }
+    let dir = arguments.dir.as_deref().ok_or("a node needs a mount")?;
+    let node = Node::builder(&arguments.name).dir(dir).database(DATABASE).start()?;
     process::say(&Mounted { litefs: node.http_url() })?;
     // `litefs mount` too starts the application only when the node is ready.
     node.wait_until(START_LIMIT, |now| {
         (now.is_primary || now.connected) && now.positions.contains_key(DATABASE)
     })?;
-    let app = App::start(&node, arguments)?;
-    tokio::runtime::Runtime::new()?.block_on(async {
-        let listener = process::free_port().await?;
-        process::say(&Listening { http: process::url_of(&listener)? })?;
-        let routes = Router::new().route("/op", post(operate)).route("/rows", get(rows)).with_state(app);
-        process::serve(listener, routes).await
-    })
+    let place = Place { database: node.database_url(DATABASE), litefs: node.http_url() };
+    Ok((Some(node), place))
 }
 
 impl App {
-    fn start(node: &Node, arguments: &Arguments) -> Result<Arc<Self>, Problem> {
+    fn start(place: &Place, arguments: &Arguments) -> Result<Arc<Self>, Problem> {
         let reads = if arguments.eventual { Consistency::Eventual } else { Consistency::ReadYourWrites };
-        let litefs = LiteFs::builder(&node.database_url(DATABASE))
+        let litefs = LiteFs::builder(&place.database)
             .from_env()
-            .tracker(|tracker| tracker.http_url(&node.http_url()).require_litefs(true))
+            .tracker(|tracker| tracker.http_url(&place.litefs).require_litefs(true))
             .listen(([127, 0, 0, 1], 0).into())
             .advertise(&arguments.advertise)
             .consistency(reads)
@@ -114,6 +164,9 @@ impl App {
             .primary_timeout(PRIMARY_LIMIT)
             .forward_timeout(FORWARD_LIMIT)
             .read_timeout(READ_LIMIT)
+            .prove_commits(!arguments.unproven)
+            // A parent that does not hear it has ended, and so will this process.
+            .on_lost_writes(|lost| drop(process::say(&Lost::from(lost))))
             .start()?;
         let rpc = litefs.rpc_address().ok_or("a node that does not serve")?;
         process::say(&Serving { rpc })?;
@@ -131,15 +184,10 @@ impl App {
         self.under_way.fetch_add(1, Ordering::AcqRel);
         let outcome = match self.pool.get() {
             Err(error) => Outcome::Refused { why: error.to_string() },
-            Ok(mut conn) => store::run(&mut conn, op, || self.txid()),
+            Ok(mut conn) => store::run(&mut conn, op),
         };
         self.under_way.fetch_sub(1, Ordering::AcqRel);
         outcome
-    }
-
-    /// A transaction that nothing which this process was told is done lies behind.
-    fn txid(&self) -> u64 {
-        self.litefs.token().map_or(u64::MAX, |position| position.txid.get())
     }
 }
 
@@ -159,4 +207,11 @@ async fn rows(State(app): State<Arc<App>>) -> Result<Json<Holding>, (StatusCode,
     let unavailable = |error: String| (StatusCode::SERVICE_UNAVAILABLE, error);
     let held = tokio::task::spawn_blocking(read).await.map_err(|error| unavailable(error.to_string()))?;
     held.map(Json).map_err(|error| unavailable(error.to_string()))
+}
+
+/// Gives the primary's place to whoever has come furthest.
+async fn hand_off(State(app): State<Arc<App>>) -> Result<String, (StatusCode, String)> {
+    let handed = tokio::task::spawn_blocking(move || app.litefs.handoff(None)).await;
+    let refused = |error: String| (StatusCode::CONFLICT, error);
+    handed.map_err(|error| refused(error.to_string()))?.map_err(|error| refused(error.to_string()))
 }

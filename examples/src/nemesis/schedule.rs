@@ -7,6 +7,8 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use crate::link::Flow;
+
 /// The load runs undisturbed for this long first.
 const CALM: Duration = Duration::from_millis(500);
 /// Then answers are lost, whatever else happens: no run is without outcomes that are unknown.
@@ -42,6 +44,8 @@ pub(super) enum Fault {
     Promote { heir: usize },
     /// A failover that loses the last transactions.
     LoseTail { heir: usize, lost: u64 },
+    /// The primary's place is given away in good order, through the library.
+    HandOff,
     /// Nobody is primary for a while; then the heir is, if it has not died of that.
     LoseRole { heir: Target },
     /// A commit that SQLite calls done and LiteFS does not take; LiteFS dies of it.
@@ -66,6 +70,56 @@ pub(super) enum Fault {
     DeafEvents { node: Target },
 }
 
+/// How a link treats what it holds back.
+pub(super) const HELD: Flow = Flow { held: true, delay: Duration::ZERO };
+
+impl Fault {
+    /// Whom it meets.
+    pub(super) fn target(self) -> Target {
+        match self {
+            Self::Kill { node, .. } | Self::Pause { node, .. } | Self::DeafEvents { node } => node,
+            Self::Promote { heir } | Self::LoseTail { heir, .. } => Target::Replica(heir),
+            Self::Stall { replica } | Self::Delay { replica, .. } | Self::Cut { replica } => {
+                Target::Replica(replica)
+            }
+            Self::LoseRole { .. }
+            | Self::HandOff
+            | Self::DropCommit
+            | Self::SlowDisk { .. }
+            | Self::CutRequests
+            | Self::CutReplies
+            | Self::SlowLink { .. }
+            | Self::BreakLink => Target::Primary,
+        }
+    }
+
+    /// Whether it changes roles or ends processes. Where it could not be carried out, the cluster may be left without a
+    /// primary.
+    pub(super) fn concerns_roles(self) -> bool {
+        matches!(
+            self,
+            Self::Kill { .. }
+                | Self::Pause { .. }
+                | Self::Promote { .. }
+                | Self::LoseTail { .. }
+                | Self::HandOff
+                | Self::LoseRole { .. }
+                | Self::DropCommit
+        )
+    }
+}
+
+/// Which faults a run is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Menu {
+    /// All that the embedded cluster can suffer.
+    Everything,
+    /// LiteFS drops one commit after another.
+    DroppedCommits,
+    /// What can be done to processes beside a real LiteFS.
+    Beside,
+}
+
 /// A fault with its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Step {
@@ -86,6 +140,7 @@ impl fmt::Display for Step {
                 write!(f, "freeze {node}, replica {heir} takes over, told {} ms late", late.as_millis())
             }
             Fault::Promote { heir } => write!(f, "promote replica {heir}"),
+            Fault::HandOff => f.write_str("hand off"),
             Fault::LoseTail { heir, lost } => {
                 write!(f, "promote replica {heir}, losing {lost} transactions")
             }
@@ -110,8 +165,13 @@ impl fmt::Display for Step {
 ///
 /// Two lanes run beside each other: changes of role and deaths of processes, one after the other; and trouble with links,
 /// replication and disks, which overlaps with them.
-pub(super) fn schedule(seed: u64, length: Duration) -> Vec<Step> {
+pub(super) fn schedule(seed: u64, length: Duration, menu: Menu) -> Vec<Step> {
     let mut rng = StdRng::seed_from_u64(seed);
+    let (role_fault, link_fault): (Choice, Choice) = match menu {
+        Menu::Everything => (role_fault, link_fault),
+        Menu::DroppedCommits => return dropped_commits(&mut rng, length),
+        Menu::Beside => (role_fault_beside, link_fault_beside),
+    };
     let mut steps = vec![FIRST];
     let from = FIRST.at + FIRST.lasts + CALM;
     steps.extend(lane(&mut rng, from..length, 300..1_200, |rng| {
@@ -122,6 +182,21 @@ pub(super) fn schedule(seed: u64, length: Duration) -> Vec<Step> {
         let lasts = rng.random_range(100..1_200);
         (link_fault(rng), lasts)
     }));
+    steps.sort_by_key(|step| step.at);
+    steps
+}
+
+type Choice = fn(&mut StdRng) -> Fault;
+
+/// LiteFS drops one commit after another, and loses the lease in the middle of writes that take their time.
+fn dropped_commits(rng: &mut StdRng, length: Duration) -> Vec<Step> {
+    let mut steps = lane(rng, CALM..length, 50..150, |rng| {
+        let drops = rng.random_bool(0.7);
+        let fault = if drops { Fault::DropCommit } else { Fault::LoseRole { heir: Target::Primary } };
+        (fault, rng.random_range(50..150))
+    });
+    let slow = Fault::SlowDisk { by: Duration::from_millis(10) };
+    steps.push(Step { at: Duration::ZERO, lasts: length, fault: slow });
     steps.sort_by_key(|step| step.at);
     steps
 }
@@ -167,6 +242,26 @@ fn role_fault(rng: &mut StdRng) -> Fault {
     }
 }
 
+fn role_fault_beside(rng: &mut StdRng) -> Fault {
+    let heir = rng.random_range(0..2);
+    let node = if rng.random_bool(0.5) { Target::Primary } else { Target::Replica(heir) };
+    match rng.random_range(0..100) {
+        0..25 => Fault::Kill { node, heir: None },
+        25..45 => Fault::Pause { node, heir: None, late: Duration::ZERO },
+        45..75 => Fault::Promote { heir },
+        _ => Fault::HandOff,
+    }
+}
+
+fn link_fault_beside(rng: &mut StdRng) -> Fault {
+    match rng.random_range(0..100) {
+        0..20 => Fault::CutRequests,
+        20..50 => Fault::CutReplies,
+        50..75 => Fault::SlowLink { by: Duration::from_millis(rng.random_range(1..40)) },
+        _ => Fault::BreakLink,
+    }
+}
+
 fn link_fault(rng: &mut StdRng) -> Fault {
     let replica = rng.random_range(0..2);
     let mut by = |most| Duration::from_millis(rng.random_range(1..most));
@@ -188,42 +283,4 @@ fn link_fault(rng: &mut StdRng) -> Fault {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LENGTH: Duration = Duration::from_secs(600);
-
-    #[test]
-    fn a_seed_always_gives_the_same_schedule_and_another_seed_another() {
-        assert_eq!(schedule(7, LENGTH), schedule(7, LENGTH));
-        assert_ne!(schedule(7, LENGTH), schedule(8, LENGTH));
-    }
-
-    #[test]
-    fn a_long_run_meets_every_kind_of_fault() {
-        let mut kinds: Vec<_> =
-            schedule(1, LENGTH).iter().map(|step| std::mem::discriminant(&step.fault)).collect();
-        let mut different = Vec::new();
-        kinds.retain(|kind| {
-            let new = !different.contains(kind);
-            different.push(*kind);
-            new
-        });
-        assert_eq!(kinds.len(), 15);
-    }
-
-    #[test]
-    fn faults_of_roles_and_processes_do_not_overlap() {
-        let steps = schedule(3, LENGTH);
-        let roles: Vec<_> = steps.iter().filter(|step| is_role_fault(step.fault)).collect();
-        assert!(roles.windows(2).all(|pair| pair[0].at + pair[0].lasts < pair[1].at));
-    }
-
-    fn is_role_fault(fault: Fault) -> bool {
-        use Fault::{DropCommit, Kill, LoseRole, LoseTail, Pause, Promote};
-        matches!(
-            fault,
-            Kill { .. } | Pause { .. } | Promote { .. } | LoseTail { .. } | LoseRole { .. } | DropCommit
-        )
-    }
-}
+mod tests;

@@ -3,9 +3,9 @@
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use diesel::result::Error;
-use litefs_diesel::{Failure, LiteFsConnection};
+use litefs_diesel::{Acknowledgement, Failure, LiteFsConnection};
 
-use super::history::{Key, Op, Outcome, Row, Value};
+use super::history::{Key, Op, Outcome, Receipt, Row, Value};
 
 /// Tries of a patient transaction.
 const TRIES: usize = 5;
@@ -32,8 +32,9 @@ pub(super) fn create_schema(conn: &mut LiteFsConnection) -> QueryResult<()> {
     conn.batch_execute(DDL)
 }
 
-/// Runs an operation; `txid` is asked after it for where the database is.
-pub(super) fn run(conn: &mut LiteFsConnection, op: &Op, txid: impl FnOnce() -> u64) -> Outcome {
+/// Runs an operation.
+pub(super) fn run(conn: &mut LiteFsConnection, op: &Op) -> Outcome {
+    let before = conn.acknowledgement();
     let result = match op {
         Op::Append { key, value } => append(conn, *key, *value, None).map(|()| Vec::new()),
         Op::ReadThenAppend { key, value, patient: false } => {
@@ -46,8 +47,20 @@ pub(super) fn run(conn: &mut LiteFsConnection, op: &Op, txid: impl FnOnce() -> u
         Op::Read { key } => read(conn, *key),
     };
     match result {
-        Ok(seen) => Outcome::Done { seen, txid: txid() },
+        Ok(seen) => {
+            // A former write's would tell nothing of this one.
+            let new = conn.acknowledgement().filter(|new| Some(*new) != before);
+            Outcome::Done { seen, receipt: new.map(Receipt::from) }
+        }
         Err(error) => failed(&error),
+    }
+}
+
+impl From<Acknowledgement> for Receipt {
+    fn from(acknowledgement: Acknowledgement) -> Self {
+        let position = acknowledgement.position;
+        let request = acknowledgement.request.map(|request| request.to_string());
+        Self { txid: position.txid.get(), position: position.to_string(), request }
     }
 }
 
@@ -105,8 +118,8 @@ mod tests {
     fn each_operation_does_what_its_name_says() {
         let mut conn = LiteFsConnection::establish(":memory:").unwrap();
         create_schema(&mut conn).unwrap();
-        let mut run = |op| run(&mut conn, &op, || 9);
-        let done = |seen: &[Value]| Outcome::Done { seen: seen.to_vec(), txid: 9 };
+        let mut run = |op| run(&mut conn, &op);
+        let done = |seen: &[Value]| Outcome::Done { seen: seen.to_vec(), receipt: None };
         assert_eq!(run(Op::Append { key: 1, value: 10 }), done(&[]));
         assert_eq!(run(Op::Batch { items: vec![(1, 11), (2, 20)] }), done(&[]));
         assert_eq!(run(Op::ReadThenAppend { key: 1, value: 12, patient: false }), done(&[10, 11]));
@@ -115,7 +128,7 @@ mod tests {
         let rows = all(&mut conn).unwrap();
         assert_eq!(rows[3], Row { key: 1, value: 12, seen: Some(2) });
         conn.batch_execute("DROP TABLE appends").unwrap();
-        let refused = super::run(&mut conn, &Op::Read { key: 1 }, || 9);
+        let refused = super::run(&mut conn, &Op::Read { key: 1 });
         assert!(matches!(refused, Outcome::Refused { .. }), "{refused:?}");
     }
 }

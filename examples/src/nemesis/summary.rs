@@ -35,11 +35,12 @@ impl Summary<'_> {
         let rows = self.history.finals.first().map_or(0, |(_, rows)| rows.len());
         writeln!(
             f,
-            "{} operations on three nodes in {seconds:.1} s ({:.0}/s) under {} faults; {rows} rows in the end, {} acknowledged ones lost to failovers",
+            "{} operations on {} nodes in {seconds:.1} s ({:.0}/s) under {} faults; {rows} rows in the end, {} acknowledged ones lost to failovers",
             self.ops(),
+            self.history.finals.len(),
             self.ops() as f64 / seconds,
             self.faults,
-            self.verdict.lost_reported,
+            self.verdict.lost_reported + self.verdict.lost_excused,
         )?;
         let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
         for record in &self.history.records {
@@ -74,6 +75,7 @@ impl fmt::Display for Summary<'_> {
         writeln!(f, "refused {}", self.appends(|outcome| matches!(outcome, Outcome::Refused { .. })))?;
         writeln!(f, "unknown {}", self.appends(|outcome| matches!(outcome, Outcome::Unknown { .. })))?;
         writeln!(f, "lost_reported {}", self.verdict.lost_reported)?;
+        writeln!(f, "lost_excused {}", self.verdict.lost_excused)?;
         for wrong in Wrong::ALL {
             writeln!(f, "{} {}", wrong.name(), self.verdict.count(wrong))?;
         }

@@ -14,7 +14,7 @@ use super::{DetectorState, InfoDesk};
 use crate::debounce::Debounce;
 use crate::evidence::{Evidence, Ticket};
 use crate::merge::merge;
-use crate::mount::{self, Presence, Probe};
+use crate::mount::{self, PositionFile, Presence, Probe};
 use crate::sync::lock;
 use crate::{Config, Mount, NodeName, Observation, Role, RoleStamp, RoleState};
 
@@ -49,7 +49,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(config: Config) -> Self {
         let mount = Mount::new(config.database());
-        let unknown = RoleState { role: Role::Unknown, epoch: 0 };
+        let unknown = RoleState { role: Role::Unknown, epoch: 0, began: None };
         let evidence = Evidence::new(config.node().cloned(), mount::has_been_seen(mount.dir()));
         Self {
             presence: watch::Sender::new(evidence.presence()),
@@ -152,15 +152,16 @@ impl Shared {
 
     /// To be called with the state locked, so that the stamp and the role change in the same order.
     fn publish(&self, role: Role) {
-        self.role.send_if_modified(|state| {
-            if state.role == role {
-                return false;
-            }
+        if self.role.borrow().role == role {
+            return;
+        }
+        // With a descriptor of its own: the one that is kept may hang with the mount it belongs to.
+        let began = (role == Role::Primary).then(|| PositionFile::default().read(&self.mount).ok()).flatten();
+        self.role.send_modify(|state| {
             tracing::info!(from = %state.role, to = %role, mount = %self.mount.dir().display(), "role changed");
-            *state = RoleState { role, epoch: state.epoch + 1 };
+            *state = RoleState { role, epoch: state.epoch + 1, began };
             // Inside, so that nobody reads the new role and then the old stamp.
             self.stamp.store(state.stamp().pack(), Ordering::SeqCst);
-            true
         });
     }
 

@@ -78,3 +78,83 @@ async fn follow_position(shared: Arc<Shared>) {
         shared.positions.due(shared.config.position_poll()).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::{Instant, sleep, timeout};
+
+    use super::*;
+    use crate::{Claim, Config, Observation, Role};
+
+    const HOLD: Duration = Duration::from_millis(20);
+    const LONG: Duration = Duration::from_secs(3_600);
+
+    fn replica(name: &str) -> Claim {
+        Claim::Replica(name.parse().unwrap())
+    }
+
+    /// The tracker without its detectors: the test says what they would. Time is tokio's alone.
+    fn tracker() -> Arc<Shared> {
+        let config = Config::builder("/nowhere/app.db").debounce(HOLD).build().unwrap();
+        let shared = Arc::new(Shared::new(config));
+        shared.look(Probe::Marker);
+        spawn(&shared, publish_held(Arc::clone(&shared)));
+        shared
+    }
+
+    fn hear(shared: &Shared, claim: Claim) {
+        shared.report(shared.ticket(), Observation::Stream(claim));
+    }
+
+    fn role(shared: &Shared) -> Role {
+        shared.role.borrow().role.clone()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_primary_that_stays_named_is_published_when_the_hold_is_over_and_not_before() {
+        let shared = tracker();
+        hear(&shared, replica("a"));
+        hear(&shared, Claim::NoPrimary);
+        assert_eq!(role(&shared), Role::Unknown, "a loss is published at once");
+        hear(&shared, replica("a"));
+        let named = Instant::now();
+        let mut roles = shared.role.subscribe();
+        sleep(HOLD / 2).await;
+        // Another source says the same: that does not start the hold again.
+        shared.report(shared.ticket(), Observation::PrimaryFile(Some("a".parse().unwrap())));
+        roles.wait_for(|state| state.role != Role::Unknown).await.unwrap();
+        assert_eq!(named.elapsed(), HOLD);
+        assert_eq!(role(&shared).primary(), Some(&"a".parse().unwrap()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dead_primary_that_is_named_for_a_moment_each_second_is_never_published() {
+        let shared = tracker();
+        hear(&shared, replica("a"));
+        hear(&shared, Claim::NoPrimary);
+        let epoch = shared.role.borrow().epoch;
+        for _ in 0..100 {
+            hear(&shared, replica("a"));
+            sleep(HOLD / 2).await;
+            hear(&shared, Claim::NoPrimary);
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!((role(&shared), shared.role.borrow().epoch), (Role::Unknown, epoch));
+        hear(&shared, replica("b"));
+        assert_eq!(role(&shared).primary(), Some(&"b".parse().unwrap()), "another one is, at once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_held_is_dropped_when_the_tracker_stops() {
+        let shared = tracker();
+        hear(&shared, replica("a"));
+        hear(&shared, Claim::NoPrimary);
+        hear(&shared, replica("a"));
+        shared.shut_down();
+        let mut roles = shared.role.subscribe();
+        let named = roles.wait_for(|state| state.role.primary().is_some());
+        assert!(timeout(LONG, named).await.is_err());
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use litefs_core::{Detectors, Position, PositionError, Tracker, Txid, WaitError};
+use litefs_core::{Detectors, Position, PositionError, Role, Tracker, Txid, WaitError};
 use tokio::time::Instant;
 
 use crate::fake::{FakeLiteFs, becomes, replica, soon};
@@ -94,6 +94,24 @@ async fn a_database_that_does_not_exist_yet_has_no_position_and_that_is_fine() {
     write_position(&litefs, ONE);
     assert_eq!(tracker.read_position().unwrap(), position(ONE));
     assert_eq!(tracker.last_position(), Some(position(ONE)));
+}
+
+#[tokio::test]
+async fn a_primary_knows_where_its_reign_began_whatever_was_written_since() {
+    let litefs = FakeLiteFs::start().await;
+    litefs.events_begin(r#"{"isPrimary":false,"hostname":"node-a"}"#);
+    write_position(&litefs, ONE);
+    let tracker = litefs.track(litefs.config().position_poll(Duration::from_secs(600))).await;
+    assert_eq!(tracker.subscribe().borrow().began, None, "a replica has no reign");
+    litefs.wait_counts(|counts| counts.open == 1).await;
+    // Nobody tells of this one.
+    write_position(&litefs, TWO);
+    litefs.primary_change(r#"{"isPrimary":true}"#);
+    becomes(&tracker, Role::Primary).await;
+    write_position(&litefs, NINE);
+    litefs.tx("app.db", NINE);
+    known(&tracker, NINE).await;
+    assert_eq!(tracker.subscribe().borrow().began, Some(position(TWO)));
 }
 
 #[tokio::test]

@@ -19,7 +19,6 @@ use crate::durability::Durability;
 use crate::error::{called, forwarded};
 use crate::litefs::Shared;
 use crate::local_writes::LocalWrites;
-use crate::tracking_table::name_or_host;
 
 /// A transaction that is open on the primary. It lives on one connection; when that is gone, so is the transaction.
 #[derive(Debug)]
@@ -28,6 +27,8 @@ pub(super) struct Session {
     pub(super) id: SessionId,
     /// Names what becomes of its COMMIT.
     pub(super) request: RequestId,
+    /// The ledger's when it was opened.
+    pub(super) generation: u64,
 }
 
 /// What became of the statement that rode along with BEGIN.
@@ -106,10 +107,11 @@ impl LiteFsConnection {
         shared.options.limits.check(&request.work).map_err(|refusal| called(refusal.into(), None))?;
         // What stays on this node is no trip.
         let trip = (!self.has_the_writer(shared)).then(|| Trip::start(shared, access));
+        let generation = shared.ledger.generation();
         let id = (request.delivery == Delivery::ExactlyOnce).then_some(request.id);
         let result = self.send(shared, request);
         let result = result.and_then(|reply| match reply {
-            Some((reply, at)) => self.taken(shared, reply, at, id).map(Some),
+            Some((reply, at)) => self.taken(shared, reply, at, (id, generation)).map(Some),
             None => Ok(None),
         });
         if let Some(trip) = trip {
@@ -128,20 +130,13 @@ impl LiteFsConnection {
         shared: &Arc<Shared>,
         reply: Reply,
         at: Place,
-        id: Option<RequestId>,
+        (id, generation): (Option<RequestId>, u64),
     ) -> QueryResult<Reply> {
         let changed = reply.position.filter(|_| reply.effects.total_changes > 0);
-        match at {
-            Place::There => {
-                self.mark(shared, &reply);
-                note_acknowledged(shared, changed, id);
-            }
-            Place::Here => {
-                if let Some(position) = changed {
-                    shared.ledger.note(name_or_host(&shared.tracker), position, id);
-                }
-            }
+        if at == Place::There {
+            self.mark(shared, &reply);
         }
+        self.note_acknowledged(shared, changed, id, generation);
         self.await_replicas(shared, reply.position)?;
         match reply.answer {
             Answer::Failed(error) => Err(litefs_rpc::sqlite::to_diesel(error)),
@@ -278,12 +273,12 @@ impl LiteFsConnection {
         shared: &Arc<Shared>,
         begin: Begin,
     ) -> QueryResult<Option<(Session, Option<First>)>> {
-        let request = begin.id;
+        let (request, generation) = (begin.id, shared.ledger.generation());
         let deadline = Instant::now() + shared.options.forward_timeout;
         if let Some(mut path) = self.path(shared) {
             let first = begin.clone();
             match path.wait(deadline, |link| async move { link.begin(first, deadline).await }) {
-                Ok((id, reply)) => return Ok(Some((Session { path, id, request }, reply))),
+                Ok((id, reply)) => return Ok(Some((Session { path, id, request, generation }, reply))),
                 // Nothing is applied before COMMIT: who does not hear of a transaction opens another.
                 Err(error) if error.fate() == Fate::Unknown || is_worth_another_try(&error) => {}
                 Err(error) => return Err(called(error, None)),
@@ -295,7 +290,7 @@ impl LiteFsConnection {
                 let begin = begin.clone();
                 async move {
                     let (id, first) = link.begin(begin, deadline).await?;
-                    Ok((Session { path: Path::Shared(link), id, request }, first))
+                    Ok((Session { path: Path::Shared(link), id, request, generation }, first))
                 }
             };
             forwarder.ask_primary(deadline.into(), open).await
@@ -358,23 +353,13 @@ impl LiteFsConnection {
             Ok(reply) => {
                 self.mark(shared, &reply);
                 let id = (self.delivery == Delivery::ExactlyOnce).then_some(session.request);
-                note_acknowledged(
-                    shared,
-                    reply.position.filter(|_| commit && self.transaction.wrote_there),
-                    id,
-                );
+                let wrote = commit && self.transaction.wrote_there;
+                self.note_acknowledged(shared, reply.position.filter(|_| wrote), id, session.generation);
                 session.path.give_back();
                 self.await_replicas(shared, reply.position.filter(|_| commit)).map_err(|error| (error, None))
             }
             Err(error) => Err((error, open.then_some(session))),
         }
-    }
-}
-
-/// Remembers what is to be found in every later primary's history.
-fn note_acknowledged(shared: &Shared, position: Option<Position>, id: Option<RequestId>) {
-    if let (Some(position), Role::Replica { primary }) = (position, shared.tracker.role()) {
-        shared.ledger.note(primary, position, id);
     }
 }
 

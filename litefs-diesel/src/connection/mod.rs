@@ -1,5 +1,6 @@
 //! The connection that applications use.
 
+mod acknowledgement;
 mod batch;
 mod destination;
 mod diesel_traits;
@@ -39,6 +40,7 @@ use self::transaction_state::Transaction;
 use crate::access::{Access, Class, ClassCache};
 use crate::consistency::{Consistency, Marks};
 use crate::litefs::Shared;
+use crate::losses::Acknowledgement;
 use crate::router::Route;
 
 /// A Diesel connection to a SQLite database on LiteFS. Reads run on this node's file, everything that changes the
@@ -90,6 +92,7 @@ pub struct LiteFsConnection {
     consistency: Consistency,
     delivery: Delivery,
     own_marks: Marks,
+    acknowledgement: Option<Acknowledgement>,
     forced: Option<Route>,
 }
 
@@ -135,6 +138,7 @@ impl LiteFsConnection {
             consistency,
             delivery,
             own_marks: Marks::default(),
+            acknowledgement: None,
             forced: None,
         }
     }

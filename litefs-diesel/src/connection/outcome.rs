@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use diesel::connection::{Connection, InstrumentationEvent};
 use diesel::result::QueryResult;
+use litefs_core::Position;
 use litefs_rpc::Wrote;
 use litefs_rpc::client::{CallError, Fate, Forwarded, Link};
 use litefs_rpc::wire::{Delivery, Outcome, Refusal, Reply, RequestId};
@@ -56,8 +57,12 @@ impl LiteFsConnection {
         Ok(outcome)
     }
 
-    /// Asks the primary, wherever it is, what became of a write.
-    pub(crate) fn outcome(&mut self, shared: &Arc<Shared>, id: RequestId) -> QueryResult<Outcome> {
+    /// Asks the primary, wherever it is, what became of a write. Also answers a position that has the outcome.
+    pub(crate) fn outcome(
+        &mut self,
+        shared: &Arc<Shared>,
+        id: RequestId,
+    ) -> QueryResult<(Outcome, Option<Position>)> {
         let deadline = Instant::now() + shared.options.forward_timeout;
         loop {
             let forwarder = Arc::clone(&shared.forwarder);
@@ -68,11 +73,11 @@ impl LiteFsConnection {
             match asked.ok_or_else(stopped)? {
                 Ok(Forwarded::There(settled)) => {
                     self.mark_position(shared, settled.position);
-                    return Ok(settled.outcome);
+                    return Ok((settled.outcome, Some(settled.position)));
                 }
                 Ok(Forwarded::Here | Forwarded::Unsettled) => match self.settle_here(shared, id) {
                     Err(_) if Instant::now() < deadline && self.has_moved_on(shared) => {}
-                    settled => return settled,
+                    settled => return settled.map(|outcome| (outcome, shared.tracker.read_position().ok())),
                 },
                 Err(error) => return Err(forwarded(error, None)),
             }
@@ -87,9 +92,8 @@ impl LiteFsConnection {
         error: &CallError,
     ) -> QueryResult<Reply> {
         match self.outcome(shared, id).map_err(|_| called(error.clone(), Some(id)))? {
-            // Its position is marked already.
-            Outcome::Applied(answer, effects) => Ok(Reply { answer, position: None, effects }),
-            Outcome::NotApplied | Outcome::Interrupted => {
+            (Outcome::Applied(answer, effects), position) => Ok(Reply { answer, position, effects }),
+            (Outcome::NotApplied | Outcome::Interrupted, _) => {
                 Err(Failure::TransactionLost.error(format!("the transaction was not committed: {error}")))
             }
         }

@@ -9,15 +9,17 @@ use diesel::result::QueryResult;
 use litefs_core::{Position, PositionError, RoleKind, RoleStamp};
 
 use super::LiteFsConnection;
+use super::acknowledgement::note_local;
 use super::destination::Phase;
 use super::forward::replicas_have;
 use crate::Failure;
 use crate::durability::Durability;
-use crate::tracking_table::name_or_host;
+use crate::losses::Acknowledgement;
 
 /// The standing under which a write on the local file began.
 pub(super) struct Ticket {
     stamp: RoleStamp,
+    generation: u64,
     before: Option<Position>,
 }
 
@@ -29,15 +31,19 @@ impl LiteFsConnection {
 
     /// To be drawn before COMMIT. `None` where there is no LiteFS to lose anything.
     pub(super) fn commit_ticket(&self) -> Option<Ticket> {
-        let tracker = &self.home.as_ref()?.tracker;
-        let stamp = tracker.stamp();
-        (stamp.kind() == RoleKind::Primary).then(|| Ticket { stamp, before: tracker.read_position().ok() })
+        let shared = self.home.as_ref()?;
+        let (generation, stamp) = (shared.ledger.generation(), shared.tracker.stamp());
+        let before = || shared.tracker.read_position().ok();
+        (stamp.kind() == RoleKind::Primary).then(|| Ticket { stamp, generation, before: before() })
     }
 
     /// After SQLite's word: the position can be read and this node is still the primary it was. `changed`: the position
     /// should have advanced. It does not where rows were set to what they were, so then LiteFS is asked again.
-    pub(super) fn prove(&self, ticket: Option<Ticket>, changed: bool) -> QueryResult<()> {
+    pub(super) fn prove(&mut self, ticket: Option<Ticket>, changed: bool) -> QueryResult<()> {
         let (Some(ticket), Some(shared)) = (ticket, self.home.as_ref()) else { return Ok(()) };
+        if !shared.options.prove_commits {
+            return Ok(());
+        }
         let unproven = |why: &dyn std::fmt::Display| {
             Err(Failure::OutcomeUnknown
                 .error(format!("SQLite has committed, but LiteFS may not have: {why}")))
@@ -58,7 +64,8 @@ impl LiteFsConnection {
             return unproven(&"the role changed during the commit");
         }
         if let Some(position) = reached {
-            shared.ledger.note(name_or_host(&shared.tracker), position, None);
+            note_local(shared, position, ticket.generation);
+            self.acknowledgement = Some(Acknowledgement { position, request: None });
         }
         match (shared.options.durability, reached) {
             (Durability::Replicas(replicas), Some(position)) => replicas_have(shared, position, replicas),

@@ -149,7 +149,7 @@ impl LiteFs {
     /// Those of a forwarded write: no primary, or none that can be reached.
     pub fn outcome(&self, id: RequestId) -> QueryResult<Outcome> {
         let mut connection = self.establish().map_err(|error| Failure::Unreachable.error(error))?;
-        connection.outcome(&self.shared, id)
+        connection.outcome(&self.shared, id).map(|(outcome, _)| outcome)
     }
 
     /// Gives the primary's place to the node named, or to the replica that has come furthest; from whatever node this is

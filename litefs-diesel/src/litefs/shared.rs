@@ -142,6 +142,7 @@ impl Shared {
                 config.secret.clone_from(&self.options.secret);
                 config.allow_insecure = self.options.allow_insecure;
                 config.limits = self.options.limits.clone();
+                config.prove_commits = self.options.prove_commits;
                 config
             },
             database_url: self.options.config.database_url().to_owned(),
@@ -172,6 +173,7 @@ impl Shared {
         let stop = self.tracker.stopped();
         let auditor = Auditor {
             ledger: Arc::clone(&self.ledger),
+            table: Arc::clone(&self.forwarder.directory().table),
             database_url: self.options.config.database_url().to_owned(),
             hear: self.options.on_lost_writes.clone(),
         };

@@ -47,6 +47,7 @@ pub(crate) struct Options {
     pub(crate) router: Arc<dyn Router>,
     pub(crate) hook: Option<ConnectionHook>,
     pub(crate) on_lost_writes: Option<OnLostWrites>,
+    pub(crate) prove_commits: bool,
 }
 
 impl LiteFsBuilder {
@@ -152,6 +153,7 @@ impl LiteFsBuilder {
             router: self.router,
             hook: self.hook,
             on_lost_writes: self.on_lost_writes,
+            prove_commits: self.prove_commits,
             config,
         })
     }

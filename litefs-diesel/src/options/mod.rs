@@ -54,6 +54,7 @@ pub struct LiteFsBuilder {
     router: Arc<dyn Router>,
     hook: Option<ConnectionHook>,
     on_lost_writes: Option<OnLostWrites>,
+    prove_commits: bool,
 }
 
 impl LiteFsBuilder {
@@ -82,6 +83,7 @@ impl LiteFsBuilder {
             router: Arc::new(ForwardWrites),
             hook: None,
             on_lost_writes: None,
+            prove_commits: true,
         }
     }
 
@@ -282,6 +284,14 @@ impl LiteFsBuilder {
     /// counted (`litefs_lost_writes_total`). Runs on a thread for blocking work.
     pub fn on_lost_writes(mut self, hear: impl Fn(&LostWrites) + Send + Sync + 'static) -> Self {
         self.on_lost_writes = Some(Arc::new(hear));
+        self
+    }
+
+    /// Whether SQLite's word for a commit is held against LiteFS's. Without it writes are acknowledged that LiteFS dropped:
+    /// only for tests that must see that happen. Default `true`.
+    #[doc(hidden)]
+    pub fn prove_commits(mut self, prove: bool) -> Self {
+        self.prove_commits = prove;
         self
     }
 

@@ -149,7 +149,8 @@ impl Forward for Handler {
         let position = *positions.borrow();
         let position =
             position.ok_or_else(|| Refusal::Unproven { reason: "the position is not known yet".into() })?;
-        let began = self.node.followers.began().unwrap_or(position);
+        let reign = self.node.fence.changes().borrow().began;
+        let began = reign.or(*self.node.followers.began()).unwrap_or(position);
         Ok(Followed { position, began, awaited: self.node.followers.are_awaited(), shared })
     }
 

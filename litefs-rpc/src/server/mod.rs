@@ -51,12 +51,22 @@ pub struct ServerConfig {
     pub allow_insecure: bool,
     /// What is refused.
     pub limits: Limits,
+    /// Whether SQLite's word for a commit is held against LiteFS's. Without it writes are acknowledged that LiteFS dropped:
+    /// only for tests that must see that happen. Default `true`.
+    #[doc(hidden)]
+    pub prove_commits: bool,
 }
 
 impl ServerConfig {
     /// A configuration with defaults for everything but the database's name.
     pub fn new(database: impl Into<String>) -> Self {
-        Self { database: database.into(), secret: None, allow_insecure: false, limits: Limits::default() }
+        Self {
+            database: database.into(),
+            secret: None,
+            allow_insecure: false,
+            limits: Limits::default(),
+            prove_commits: true,
+        }
     }
 }
 
@@ -122,9 +132,15 @@ impl Server {
         let followers = Arc::new(Followers::default());
         let handing_over = Arc::new(AtomicBool::new(false));
         let successors = Successors::new(&config, Arc::clone(&followers), Arc::clone(&handing_over));
-        let limits = config.limits.clone();
-        let writer =
-            Writer::new(executor, Arc::clone(&fence), Arc::clone(&sessions), limits, successors.into());
+        let (limits, prove) = (config.limits.clone(), config.prove_commits);
+        let writer = Writer::new(
+            executor,
+            Arc::clone(&fence),
+            Arc::clone(&sessions),
+            limits,
+            prove,
+            successors.into(),
+        );
         let queue = Queue::start(Box::new(writer), config.limits.queue).map_err(ServeError::Thread)?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let demoted = end_sessions_on_demotion(Arc::clone(&fence), Arc::clone(&sessions));

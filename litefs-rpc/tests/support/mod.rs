@@ -32,7 +32,7 @@ pub(crate) struct FakeFence {
 
 impl FakeFence {
     pub(crate) fn primary() -> Arc<Self> {
-        let role = watch::Sender::new(RoleState { role: Role::Primary, epoch: 1 });
+        let role = watch::Sender::new(RoleState { role: Role::Primary, epoch: 1, began: None });
         Arc::new(Self { role, txid: AtomicU64::new(1), hint: Mutex::default() })
     }
 

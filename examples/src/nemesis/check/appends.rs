@@ -11,6 +11,7 @@ pub(super) fn check(verdict: &mut Verdict, history: &History, lists: &Lists, los
     for record in &history.records {
         broken(verdict, record);
         fate(verdict, record, lists, losses);
+        falsely_reported(verdict, record, lists, losses);
     }
     known(verdict, history, lists);
     repeated(verdict, lists);
@@ -39,11 +40,23 @@ fn fate(verdict: &mut Verdict, record: &Record, lists: &Lists, losses: &dyn Loss
         verdict.find(Wrong::RefusedApplied, || format!("{record:?}"));
     }
     if record.is_done() && absent > 0 {
-        if losses.covers(record) {
+        if losses.report(record) {
             verdict.lost_reported += absent as u64;
+        } else if losses.excuse(record) {
+            verdict.lost_excused += absent as u64;
         } else {
             (0..absent).for_each(|_| verdict.find(Wrong::LostUnreported, || format!("{record:?}")));
         }
+    }
+}
+
+/// What is reported as lost is gone. A write on the primary's own file has no name: it is acknowledged with where the file was
+/// after it, and several may share that; then one of them is lost, but nobody can tell which.
+fn falsely_reported(verdict: &mut Verdict, record: &Record, lists: &Lists, losses: &dyn LossReports) {
+    let named = record.receipt().is_some_and(|receipt| receipt.request.is_some());
+    let there = record.op.appends().iter().any(|(_, value)| lists.place(*value).is_some());
+    if named && there && losses.report(record) {
+        verdict.find(Wrong::FalselyReported, || format!("{record:?}"));
     }
 }
 

@@ -8,10 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::lists::Lists;
 use super::{Verdict, Wrong};
-use crate::nemesis::history::{History, Key, Moment, Record, Takeover, Value};
-
-/// A process: a node and which of its incarnations.
-type Process = (usize, u64);
+use crate::nemesis::history::{History, Key, Moment, Process, Record, Takeover, Value};
 
 pub(super) fn check(verdict: &mut Verdict, history: &History, lists: &Lists) {
     let appends = Appends::of(history);
@@ -30,7 +27,7 @@ pub(super) fn check(verdict: &mut Verdict, history: &History, lists: &Lists) {
             verdict.find(Wrong::Disordered, || format!("no beginning of list {key}: {record:?}"));
             continue;
         };
-        let process = (record.node, record.incarnation);
+        let process = record.process();
         let written = told.before(process, key, record.invoked);
         let before = seen.entry((record.client, process, key)).or_default();
         let needed = written.max(*before);
@@ -123,8 +120,8 @@ impl Told {
             for (key, value) in record.op.appends() {
                 let place = lists.place(value).filter(|_| !appends.floating.contains(&value));
                 if let Some(place) = place.filter(|place| place.key == key) {
-                    let process = (record.node, record.incarnation);
-                    let length = told.entry((process, key)).or_default().entry(record.completed).or_default();
+                    let length =
+                        told.entry((record.process(), key)).or_default().entry(record.completed).or_default();
                     *length = (place.index + 1).max(*length);
                 }
             }

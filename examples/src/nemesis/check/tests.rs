@@ -1,13 +1,15 @@
 //! Faulty histories, one of each kind: the checker must find what is wrong and nothing else.
 
 use super::*;
-use crate::nemesis::history::{Moment, Op, Outcome, Record, Row, Takeover, Value};
-use crate::nemesis::losses::{Inflicted, InflictedLosses};
+use std::collections::HashMap;
+
+use crate::nemesis::history::{Moment, Op, Outcome, Receipt, Record, Row, Takeover, Value};
+use crate::nemesis::losses::{Inflicted, Losses};
 
 const KEY: i64 = 1;
 
 fn done(seen: &[Value]) -> Outcome {
-    Outcome::Done { seen: seen.to_vec(), txid: 10 }
+    Outcome::Done { seen: seen.to_vec(), receipt: None }
 }
 
 fn refused() -> Outcome {
@@ -22,10 +24,18 @@ fn append(value: Value) -> Op {
     Op::Append { key: KEY, value }
 }
 
+/// What the process told of its `at`th operation, which it forwarded.
+fn receipt(at: usize) -> Receipt {
+    Receipt { txid: at as u64, position: at.to_string(), request: Some(at.to_string()) }
+}
+
 /// Client 0 on node 0; each operation takes 5 of its ten moments.
 fn records(ops: Vec<(Op, Outcome)>) -> Vec<Record> {
-    let record = |(at, (op, outcome)): (usize, _)| {
+    let record = |(at, (op, mut outcome)): (usize, _)| {
         let invoked = 10 * at as Moment;
+        if let Outcome::Done { receipt: empty, .. } = &mut outcome {
+            *empty = Some(receipt(at));
+        }
         Record { client: 0, node: 0, incarnation: 1, invoked, completed: invoked + 5, op, outcome }
     };
     ops.into_iter().enumerate().map(record).collect()
@@ -41,10 +51,10 @@ fn history(ops: Vec<(Op, Outcome)>, values: &[Value]) -> History {
 }
 
 fn found(history: &History) -> Vec<(Wrong, u64)> {
-    found_with(history, &InflictedLosses::default())
+    found_with(history, &Losses::default())
 }
 
-fn found_with(history: &History, losses: &InflictedLosses) -> Vec<(Wrong, u64)> {
+fn found_with(history: &History, losses: &Losses) -> Vec<(Wrong, u64)> {
     let verdict = check(history, losses);
     let counts = Wrong::ALL.into_iter().map(|wrong| (wrong, verdict.count(wrong)));
     counts.filter(|(_, count)| *count > 0).collect()
@@ -73,9 +83,36 @@ fn an_acknowledged_append_that_is_gone_is_lost() {
 #[test]
 fn a_reported_loss_is_no_fault_and_is_counted() {
     let history = history(vec![(append(1), done(&[])), (append(2), done(&[]))], &[1]);
-    let losses = InflictedLosses(vec![Inflicted { began: 20, until: 30, kept: 9, node: None }]);
+    let losses = Losses::default();
+    losses.reports.hear((0, 1), [receipt(1)]);
     assert_eq!(found_with(&history, &losses), []);
     assert_eq!(check(&history, &losses).lost_reported, 1);
+}
+
+#[test]
+fn a_loss_that_nobody_could_report_any_more_is_no_fault_and_is_counted_by_itself() {
+    let history = history(vec![(append(1), done(&[])), (append(2), done(&[]))], &[1]);
+    let inflicted = vec![Inflicted { began: 20, until: 30, kept: 0, node: None }];
+    let killed = Losses { inflicted, ends: HashMap::from([((0, 1), 31)]), ..Losses::default() };
+    assert_eq!(found_with(&history, &killed), []);
+    let verdict = check(&history, &killed);
+    assert_eq!((verdict.lost_reported, verdict.lost_excused), (0, 1));
+    assert_eq!(
+        found_with(&history, &Losses { ends: HashMap::new(), ..killed }),
+        [(Wrong::LostUnreported, 1)]
+    );
+}
+
+#[test]
+fn an_append_that_is_there_although_it_was_reported_as_lost_is_a_false_report() {
+    let mut history = history(vec![(append(1), done(&[]))], &[1]);
+    let losses = Losses::default();
+    losses.reports.hear((0, 1), [receipt(0)]);
+    assert_eq!(found_with(&history, &losses), [(Wrong::FalselyReported, 1)]);
+    let unnamed = Receipt { request: None, ..receipt(0) };
+    losses.reports.hear((0, 1), [unnamed.clone()]);
+    history.records[0].outcome = Outcome::Done { seen: Vec::new(), receipt: Some(unnamed) };
+    assert_eq!(found_with(&history, &losses), [], "another write may have shared its position");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::Embedded;
 use crate::Problem;
 use crate::nemesis::fleet::{NAMES, txid};
 use crate::nemesis::history::{Moment, Takeover};
-use crate::nemesis::losses::{Inflicted, InflictedLosses};
+use crate::nemesis::losses::Inflicted;
 
 /// How long an heir may take to get everything.
 const HEIR_LIMIT: Duration = Duration::from_secs(5);
@@ -18,7 +18,7 @@ const HEIR_LIMIT: Duration = Duration::from_secs(5);
 pub(super) struct Succession {
     pub(super) primary: usize,
     pub(super) takeovers: Vec<Takeover>,
-    pub(super) losses: InflictedLosses,
+    pub(super) inflicted: Vec<Inflicted>,
 }
 
 impl Succession {
@@ -28,12 +28,12 @@ impl Succession {
     }
 
     fn lost(&mut self, began: Moment, until: Moment, kept: u64, node: Option<usize>) {
-        self.losses.0.push(Inflicted { began, until, kept, node });
+        self.inflicted.push(Inflicted { began, until, kept, node });
     }
 
     /// All primaries that slept through a failover have heard of it.
     fn nobody_sleeps(&mut self, now: Moment) {
-        self.losses.0.iter_mut().for_each(|loss| loss.until = loss.until.min(now));
+        self.inflicted.iter_mut().for_each(|loss| loss.until = loss.until.min(now));
     }
 }
 

@@ -66,6 +66,7 @@ pub(super) struct Writer<E> {
     fence: Arc<dyn Fence>,
     sessions: Arc<Sessions>,
     limits: Limits,
+    prove_commits: bool,
     runtime: Handle,
     successors: Arc<Successors>,
     /// How long writes take on average, a group counting as one.
@@ -82,11 +83,13 @@ impl<E: Executor> Writer<E> {
         fence: Arc<dyn Fence>,
         sessions: Arc<Sessions>,
         limits: Limits,
+        prove_commits: bool,
         successors: Arc<Successors>,
     ) -> Self {
         // Until it is known to be quick, it is not.
         let pace = Duration::from_secs(1);
-        Self { executor, fence, sessions, limits, runtime: Handle::current(), successors, pace }
+        let runtime = Handle::current();
+        Self { executor, fence, sessions, limits, prove_commits, runtime, successors, pace }
     }
 
     /// Waits for what lives on the fence's runtime. Blocks.

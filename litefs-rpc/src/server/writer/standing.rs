@@ -44,6 +44,9 @@ impl<E: Executor> Writer<E> {
     pub(super) fn prove_position(&self, ticket: Ticket, wrote: Wrote) -> Result<Position, Refusal> {
         let position =
             self.fence.position().map_err(|error| unproven("the position cannot be read: ", error))?;
+        if !self.prove_commits {
+            return Ok(position);
+        }
         if wrote == Wrote::Rows && ticket.before == Some(position) {
             // Rows that were set to what they were leave SQLite nothing to commit. LiteFS drops a commit only when it
             // loses the lease, so a node that still has it has dropped none.

@@ -1,0 +1,202 @@
+//! Watching who is the primary: a failover is what is seen of it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use super::{Mount, position};
+use crate::nemesis::client::Shared;
+use crate::nemesis::history::{Moment, Takeover};
+use crate::nemesis::losses::Inflicted;
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(20);
+/// LiteFS answers in a millisecond or not at all.
+const ANSWER_LIMIT: Duration = Duration::from_millis(500);
+
+/// A task that looks at all nodes for as long as this lives.
+pub(super) struct Watch {
+    seen: Arc<Mutex<Seen>>,
+    task: JoinHandle<()>,
+}
+
+/// One look at all nodes.
+#[derive(Debug, Clone, Default)]
+struct Look {
+    /// When it began.
+    at: Moment,
+    /// Where each node was then.
+    txids: Vec<u64>,
+    /// The node that says that it is the primary, if there is one and only one.
+    primary: Option<usize>,
+    /// Nodes whose LiteFS did not answer.
+    silent: Vec<usize>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// The last look that found a primary.
+    last: Look,
+    /// Whether the very last look did.
+    now: bool,
+    /// Whose LiteFS did not answer then.
+    silent: Vec<usize>,
+    takeovers: Vec<Takeover>,
+    inflicted: Vec<Inflicted>,
+    /// Since when a node's LiteFS has not answered, until somebody asks for it after it is back.
+    away: BTreeMap<usize, Moment>,
+}
+
+impl Seen {
+    fn take_in(&mut self, look: Look, now: Moment) {
+        for node in &look.silent {
+            self.away.entry(*node).or_insert(look.at);
+        }
+        self.silent.clone_from(&look.silent);
+        self.now = look.primary.is_some();
+        let Some(primary) = look.primary else { return };
+        let before = self.last.primary.is_some_and(|before| before != primary);
+        if before {
+            let began = self.last.at;
+            self.takeovers.push(Takeover { began, ended: now });
+            // The least that it has of its predecessor's.
+            let kept = self.last.txids[primary];
+            self.inflicted.push(Inflicted { began, until: now, kept, node: None });
+        }
+        self.last = look;
+    }
+}
+
+impl Watch {
+    pub(super) fn start(mounts: Vec<Mount>, database: String, shared: Arc<Shared>, runtime: &Handle) -> Self {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let keeps = Arc::clone(&seen);
+        let task = runtime.spawn(async move {
+            loop {
+                let look = look(&mounts, &database, &shared).await;
+                locked(&keeps).take_in(look, shared.now());
+                tokio::time::sleep(LOOK).await;
+            }
+        });
+        Self { seen, task }
+    }
+
+    /// The primary, if the last look found one.
+    pub(super) fn primary(&self) -> Option<usize> {
+        let seen = locked(&self.seen);
+        seen.last.primary.filter(|_| seen.now)
+    }
+
+    /// A node whose LiteFS had died and is back, and since when it had not answered. Each is told once.
+    pub(super) fn take_back(&self) -> Option<(usize, Moment)> {
+        let mut seen = locked(&self.seen);
+        let back = seen.away.keys().copied().find(|node| !seen.silent.contains(node))?;
+        seen.away.remove(&back).map(|since| (back, since))
+    }
+
+    /// Whether all answer.
+    pub(super) fn all_answer(&self) -> bool {
+        locked(&self.seen).silent.is_empty()
+    }
+
+    pub(super) fn takeovers(&self) -> Vec<Takeover> {
+        locked(&self.seen).takeovers.clone()
+    }
+
+    pub(super) fn inflicted(&self) -> Vec<Inflicted> {
+        locked(&self.seen).inflicted.clone()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn locked(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().expect("nobody panics while holding what was seen")
+}
+
+async fn look(mounts: &[Mount], database: &str, shared: &Shared) -> Look {
+    let at = shared.now();
+    let (dirs, name) =
+        (mounts.iter().map(|mount| mount.dir.clone()).collect::<Vec<_>>(), database.to_owned());
+    // A file on a mount may block.
+    let read =
+        tokio::task::spawn_blocking(move || dirs.iter().map(|dir| txid(position(dir, &name).ok())).collect());
+    let txids = read.await.unwrap_or_else(|_| vec![0; mounts.len()]);
+    let asked = &futures::future::join_all(mounts.iter().map(|mount| is_primary(shared, &mount.url))).await;
+    let nodes = |says| (0..asked.len()).filter(move |node| asked[*node] == says);
+    let mut primaries = nodes(Some(true));
+    let primary = primaries.next().filter(|_| primaries.next().is_none());
+    Look { at, txids, primary, silent: nodes(None).collect() }
+}
+
+/// `<txid>/<checksum>`, both in hexadecimal digits.
+fn txid(position: Option<String>) -> u64 {
+    let text = position.unwrap_or_default();
+    text.split_once('/').and_then(|(txid, _)| u64::from_str_radix(txid, 16).ok()).unwrap_or(0)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Info {
+    #[serde(default)]
+    is_primary: bool,
+}
+
+/// `None` if it does not answer.
+async fn is_primary(shared: &Shared, url: &str) -> Option<bool> {
+    let asked = async {
+        let answer = shared.http.get(format!("{url}/info")).timeout(ANSWER_LIMIT).send().await.ok()?;
+        answer.json::<Info>().await.ok()
+    };
+    asked.await.map(|info| info.is_primary)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(at: Moment, txids: [u64; 2], primary: Option<usize>) -> Look {
+        Look { at, txids: txids.to_vec(), primary, silent: Vec::new() }
+    }
+
+    #[test]
+    fn a_takeover_lasts_from_the_last_look_at_the_old_primary_to_the_first_at_the_new_one() {
+        let mut seen = Seen::default();
+        seen.take_in(look(10, [5, 4], Some(0)), 11);
+        seen.take_in(look(20, [7, 6], Some(0)), 21);
+        seen.take_in(look(30, [8, 6], None), 31);
+        seen.take_in(look(40, [9, 9], Some(1)), 41);
+        assert_eq!(seen.takeovers, [Takeover { began: 20, ended: 41 }]);
+        assert_eq!(seen.inflicted, [Inflicted { began: 20, until: 41, kept: 6, node: None }]);
+        seen.take_in(look(50, [9, 9], None), 51);
+        seen.take_in(look(60, [9, 9], Some(1)), 61);
+        assert_eq!(seen.takeovers.len(), 1, "the same one again took nothing");
+    }
+
+    #[tokio::test]
+    async fn a_litefs_that_died_is_told_once_when_it_is_back() {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let watch = Watch { seen: Arc::clone(&seen), task: tokio::spawn(async {}) };
+        for (at, silent) in [(10, vec![]), (20, vec![1]), (30, vec![1])] {
+            locked(&seen).take_in(Look { silent, ..look(at, [1, 1], Some(0)) }, at);
+            assert_eq!(watch.take_back(), None);
+        }
+        assert!(!watch.all_answer());
+        locked(&seen).take_in(look(40, [1, 1], Some(0)), 40);
+        assert_eq!((watch.take_back(), watch.take_back()), (Some((1, 20)), None));
+    }
+
+    #[test]
+    fn a_position_begins_with_the_transaction() {
+        assert_eq!(txid(Some("000000000000001f/9efaa58b19947d5c\n".into())), 31);
+        assert_eq!(txid(None), 0);
+    }
+}

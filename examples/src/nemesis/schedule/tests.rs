@@ -1,0 +1,48 @@
+//! What a schedule is made of.
+
+use super::*;
+
+const LENGTH: Duration = Duration::from_secs(600);
+
+#[test]
+fn a_seed_always_gives_the_same_schedule_and_another_seed_another() {
+    assert_eq!(schedule(7, LENGTH, Menu::Everything), schedule(7, LENGTH, Menu::Everything));
+    assert_ne!(schedule(7, LENGTH, Menu::Everything), schedule(8, LENGTH, Menu::Everything));
+}
+
+#[test]
+fn a_long_run_meets_every_kind_of_fault() {
+    let mut kinds: Vec<_> = schedule(1, LENGTH, Menu::Everything)
+        .iter()
+        .map(|step| std::mem::discriminant(&step.fault))
+        .collect();
+    let mut different = Vec::new();
+    kinds.retain(|kind| {
+        let new = !different.contains(kind);
+        different.push(*kind);
+        new
+    });
+    assert_eq!(kinds.len(), 15);
+}
+
+#[test]
+fn faults_of_roles_and_processes_do_not_overlap() {
+    let steps = schedule(3, LENGTH, Menu::Everything);
+    let roles: Vec<_> = steps.iter().filter(|step| step.fault.concerns_roles()).collect();
+    assert!(roles.windows(2).all(|pair| pair[0].at + pair[0].lasts < pair[1].at));
+}
+
+#[test]
+fn beside_a_real_litefs_only_what_is_ours_goes_wrong() {
+    use Fault::{BreakLink, CutReplies, CutRequests, HandOff, Kill, Pause, Promote, SlowLink};
+    let steps = schedule(1, LENGTH, Menu::Beside);
+    let ours = |step: &&Step| {
+        let alone = matches!(
+            step.fault,
+            Kill { heir: None, .. } | Pause { heir: None, .. } | Promote { .. } | HandOff
+        );
+        alone || matches!(step.fault, CutRequests | CutReplies | SlowLink { .. } | BreakLink)
+    };
+    assert_eq!(steps.iter().filter(ours).count(), steps.len());
+    assert!(steps.iter().any(|step| step.fault == HandOff));
+}

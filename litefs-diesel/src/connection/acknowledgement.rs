@@ -1,0 +1,47 @@
+//! Remembering what was acknowledged, so that its loss can be told.
+
+use litefs_core::{Position, Role};
+use litefs_rpc::wire::RequestId;
+
+use super::LiteFsConnection;
+use crate::litefs::Shared;
+use crate::losses::{Acknowledged, Acknowledgement};
+use crate::tracking_table::name_or_host;
+
+impl LiteFsConnection {
+    /// What this connection's last write was acknowledged with; `None` before the first one, and where there is no LiteFS.
+    #[must_use]
+    pub fn acknowledgement(&self) -> Option<Acknowledgement> {
+        self.acknowledgement
+    }
+
+    /// Remembers what is to be found in every later primary's history. Where the role has changed since the answer came,
+    /// the name is that of the next one; the write's own name finds it all the same.
+    pub(super) fn note_acknowledged(
+        &mut self,
+        shared: &Shared,
+        position: Option<Position>,
+        request: Option<RequestId>,
+        generation: u64,
+    ) {
+        let Some(position) = position else { return };
+        self.acknowledgement = Some(Acknowledgement { position, request });
+        let primary = match shared.tracker.role() {
+            Role::Replica { primary } => primary,
+            _ => name_or_host(&shared.tracker),
+        };
+        shared.ledger.note(Acknowledged { primary, position, request, reign: None, generation });
+    }
+}
+
+/// The same for a write on this node's own file. It has no name, so its place in the reigns has to find it.
+pub(super) fn note_local(shared: &Shared, position: Position, generation: u64) {
+    shared.ledger.note(Acknowledged {
+        primary: name_or_host(&shared.tracker),
+        position,
+        request: None,
+        // Of the role under which it was proven, or of a later one that cannot have it any earlier.
+        reign: shared.tracker.subscribe().borrow().began,
+        generation,
+    });
+}

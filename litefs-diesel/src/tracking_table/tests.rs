@@ -1,0 +1,81 @@
+//! The row, without a cluster.
+
+use super::*;
+
+fn began(node: &str) -> Option<Position> {
+    format!("000000000000000{node}/8000000000000000").parse().ok()
+}
+
+#[test]
+fn the_row_remembers_the_last_reigns() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = dir.path().join("app.db").to_str().unwrap().to_owned();
+    let table = TrackingTable::new(&crate::LiteFs::builder(&database).build().unwrap());
+    assert_eq!(table.reigns(), [], "there is no file");
+    let entry = |node: &str| Entry { node: node.into(), rpc_address: "there:1".into() };
+    let reign = |node: &str| Reign { node: node.into(), began: began(node).unwrap() };
+    table.claim(&entry("a"), began("a")).unwrap();
+    table.claim(&entry("a"), began("c")).unwrap();
+    table.claim(&entry("b"), None).unwrap();
+    table.claim(&entry("c"), began("c")).unwrap();
+    assert_eq!(table.reigns(), [reign("a"), reign("c")]);
+    for _ in 0..100 {
+        table.claim(&entry("a"), began("a")).unwrap();
+        table.claim(&entry("b"), began("b")).unwrap();
+    }
+    let reigns = table.reigns();
+    assert!((40..60).contains(&reigns.len()), "{}", reigns.len());
+    assert_eq!(reigns.last(), Some(&reign("b")));
+}
+
+#[test]
+fn t2_a_row_that_says_the_same_is_not_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = dir.path().join("app.db").to_str().unwrap().to_owned();
+    let table = TrackingTable::new(&crate::LiteFs::builder(&database).build().unwrap());
+    let entry = |node: &str| Entry { node: node.into(), rpc_address: "there:1".into() };
+    table.claim(&entry("a"), began("a")).unwrap();
+    // SQLite's own word on whether another connection has committed anything.
+    let mut watcher = SqliteConnection::establish(&database).unwrap();
+    let mut version = || {
+        let mut rows = watcher.load(BoundQuery::new("PRAGMA data_version", &[], false)).unwrap();
+        value(&rows.next().unwrap().unwrap().get(0).unwrap())
+    };
+    let before = version();
+    table.claim(&entry("a"), began("a")).unwrap();
+    assert_eq!(version(), before);
+    table.claim(&entry("b"), began("b")).unwrap();
+    assert_ne!(version(), before);
+    assert_eq!(table.read(), Some(entry("b")));
+}
+
+#[tokio::test]
+async fn t5_a_fresh_entry_is_served_without_sqlite_and_concurrent_refreshes_are_one_query() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = dir.path().join("app.db").to_str().unwrap().to_owned();
+    std::fs::write(dir.path().join(".primary"), "a\n").unwrap();
+    let position = |txid: u8| {
+        let text = format!("00000000000000{txid:02x}/8000000000000000\n");
+        std::fs::write(dir.path().join("app.db-pos"), text).unwrap();
+    };
+    position(1);
+    let options = crate::LiteFs::builder(&database).build().unwrap();
+    let table = Arc::new(TrackingTable::new(&options));
+    let entry = |node: &str| Entry { node: node.into(), rpc_address: "there:1".into() };
+    table.claim(&entry("a"), began("a")).unwrap();
+    let tracker = Tracker::start(options.config.clone()).await.unwrap();
+    let primary: NodeName = "a".parse().unwrap();
+
+    let refreshes = (0..16).map(|_| table.refresh(&tracker, &primary));
+    assert!(futures::future::join_all(refreshes).await.into_iter().all(|found| found));
+    assert_eq!(table.queries.load(Ordering::Relaxed), 1);
+    assert_eq!(tracker.rpc_address(&primary), "there:1");
+
+    // A transaction may have changed the row.
+    table.claim(&entry("b"), began("b")).unwrap();
+    position(2);
+    assert!(!table.refresh(&tracker, &primary).await);
+    assert_eq!(table.queries.load(Ordering::Relaxed), 2);
+    assert!(!table.refresh(&tracker, &primary).await);
+    assert_eq!(table.queries.load(Ordering::Relaxed), 2);
+}

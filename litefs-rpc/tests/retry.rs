@@ -1,0 +1,125 @@
+//! How often, and until when, the client tries again. In tokio's own time, which only moves while nothing else can run: the
+//! durations are exact. No address here is one, so that no socket is opened.
+
+// Helpers of tests are tests: clippy looks at the functions only.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use litefs_rpc::client::{
+    CallError, Client, ClientConfig, Directory, ForwardError, Forwarded, Forwarder, Standing,
+};
+use litefs_rpc::wire::PrimaryHint;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Says what it is told, and remembers when somebody doubted it.
+struct Told {
+    standing: watch::Sender<Standing>,
+    doubted: Arc<Mutex<Vec<Instant>>>,
+}
+
+impl Directory for Told {
+    fn standing(&self) -> Standing {
+        self.standing.borrow().clone()
+    }
+
+    fn changed<'a>(&'a self, seen: &'a Standing, deadline: Instant) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let mut standing = self.standing.subscribe();
+            let _ = tokio::time::timeout_at(deadline, standing.wait_for(|now| now != seen)).await;
+        })
+    }
+
+    fn suspect(&self) -> BoxFuture<'_, ()> {
+        self.doubted.lock().unwrap().push(Instant::now());
+        Box::pin(async {})
+    }
+}
+
+const MS: Duration = Duration::from_millis(1);
+const PRIMARY_TIMEOUT: Duration = Duration::from_millis(700);
+
+/// A primary at a place that cannot be connected to, and fails at once.
+fn nowhere(node: &str) -> Standing {
+    Standing::Elsewhere(PrimaryHint { node: node.into(), address: node.into() })
+}
+
+type Doubts = Arc<Mutex<Vec<Instant>>>;
+
+fn forwarder(standing: Standing) -> (Arc<Forwarder<Told>>, Doubts) {
+    let doubted = Doubts::default();
+    let told = Told { standing: watch::Sender::new(standing), doubted: Arc::clone(&doubted) };
+    let client = Arc::new(Client::new(ClientConfig::new("app.db")));
+    (Arc::new(Forwarder::new(client, told, PRIMARY_TIMEOUT)), doubted)
+}
+
+async fn forward(forwarder: &Forwarder<Told>, within: Duration) -> Result<Forwarded<()>, ForwardError> {
+    forwarder.with_primary(Instant::now() + within, |_| async { Ok(()) }).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn m6_a_primary_that_cannot_be_reached_is_tried_less_and_less_often_and_never_past_the_deadline() {
+    let (forwarder, doubted) = forwarder(nowhere("a"));
+    let (start, within) = (Instant::now(), Duration::from_secs(5));
+    let error = forward(&forwarder, within).await.unwrap_err();
+    assert!(matches!(error, ForwardError::Call(CallError::Unreachable { .. })), "{error}");
+    // Another try would have come after the deadline; the caller is not kept waiting for that.
+    assert!(start.elapsed() <= within && start.elapsed() >= within - 500 * MS, "{:?}", start.elapsed());
+    let tries = doubted.lock().unwrap();
+    let mut expected = 20 * MS;
+    for (one, next) in tries.iter().zip(tries.iter().skip(1)) {
+        let pause = *next - *one;
+        // Jittered downwards by half, measured in whole milliseconds.
+        assert!(pause + MS >= expected / 2 && pause <= expected + MS, "{pause:?} instead of {expected:?}");
+        expected = (expected * 2).min(500 * MS);
+    }
+    assert!((13..=26).contains(&tries.len()), "{}", tries.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn m6_without_a_primary_the_wait_is_the_primary_timeout_or_what_is_left_of_the_deadline() {
+    for (within, waited) in [(5_000 * MS, PRIMARY_TIMEOUT), (300 * MS, 300 * MS)] {
+        let (forwarder, doubted) = forwarder(Standing::Nowhere);
+        let start = Instant::now();
+        let error = forward(&forwarder, within).await.unwrap_err();
+        assert!(matches!(error, ForwardError::NoPrimary { .. }), "{error}");
+        assert_eq!(start.elapsed(), waited);
+        assert!(doubted.lock().unwrap().is_empty(), "there was nobody to doubt");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_ends_with_the_news_that_it_waits_for() {
+    for before in [Standing::Nowhere, nowhere("a")] {
+        let (forwarder, _) = forwarder(before.clone());
+        let start = Instant::now();
+        let waiting = {
+            let forwarder = Arc::clone(&forwarder);
+            tokio::spawn(async move { forward(&forwarder, Duration::from_secs(60)).await })
+        };
+        // Not a multiple of any pause.
+        tokio::time::sleep(613 * MS).await;
+        forwarder.directory().standing.send_replace(Standing::Here);
+        assert_eq!(waiting.await.unwrap(), Ok(Forwarded::Here));
+        assert_eq!(start.elapsed(), 613 * MS, "{before:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_primary_is_tried_at_once_however_long_the_pause_for_the_old_one_is() {
+    let (forwarder, doubted) = forwarder(nowhere("a"));
+    let waiting = {
+        let forwarder = Arc::clone(&forwarder);
+        tokio::spawn(async move { forward(&forwarder, Duration::from_secs(2)).await })
+    };
+    tokio::time::sleep(1_500 * MS).await;
+    let changed = Instant::now();
+    forwarder.directory().standing.send_replace(nowhere("b"));
+    let error = waiting.await.unwrap().unwrap_err();
+    assert!(error.to_string().contains('b'), "{error}");
+    let tries = doubted.lock().unwrap();
+    assert_eq!(tries.iter().filter(|at| **at == changed).count(), 1, "{tries:?}");
+}

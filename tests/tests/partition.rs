@@ -1,0 +1,200 @@
+//! Nodes that hear nothing of each other, or of their own LiteFS, while the primary changes: scenarios F8 and F10 of the
+//! acceptance list.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use diesel::prelude::*;
+use litefs_diesel::core::{Role, RoleKind};
+use litefs_diesel::{Failure, LiteFsConnection, LostWrites};
+use litefs_testkit::EventStreamFault;
+use litefs_tests::{Bed, DATABASE, Proxy, Traffic, wait_until};
+
+diesel::table! { notes { id -> Integer, text -> Text, } }
+
+const NODES: [&str; 3] = ["a", "b", "c"];
+const SCHEMA: &str = "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL)";
+
+fn add(conn: &mut LiteFsConnection, text: &str) -> QueryResult<usize> {
+    diesel::insert_into(notes::table).values(notes::text.eq(text)).execute(conn)
+}
+
+fn texts(
+    conn: &mut impl diesel::connection::LoadConnection<Backend = diesel::sqlite::Sqlite>,
+) -> Vec<String> {
+    notes::table.select(notes::text).order(notes::id).load(conn).unwrap()
+}
+
+type Told = Arc<Mutex<HashMap<String, Vec<LostWrites>>>>;
+
+/// Three nodes; "a" is reached through the proxy.
+fn bed(proxy: &Proxy) -> (Bed, Told) {
+    let told = Told::default();
+    let bed = Bed::behind(&NODES, &[("a", proxy)], |name, builder| {
+        let (told, name) = (Arc::clone(&told), name.to_owned());
+        builder.forward_timeout(Duration::from_secs(10)).on_lost_writes(move |lost| {
+            told.lock().unwrap().entry(name.clone()).or_default().push(lost.clone());
+        })
+    });
+    bed.schema(SCHEMA);
+    (bed, told)
+}
+
+/// Nothing passes between "a" and the others, neither LiteFS's traffic nor ours, and nobody is told.
+fn part(bed: &Bed, proxy: &Proxy) {
+    for other in ["b", "c"] {
+        bed.cluster.cut("a", other).unwrap();
+    }
+    proxy.requests(Traffic::Hold);
+    proxy.replies(Traffic::Hold);
+}
+
+fn heal(bed: &Bed, proxy: &Proxy) {
+    for other in ["b", "c"] {
+        bed.cluster.heal("a", other).unwrap();
+    }
+    proxy.requests(Traffic::Pass);
+    proxy.replies(Traffic::Pass);
+}
+
+#[test]
+fn f8_after_a_partition_all_have_what_the_majority_wrote_and_the_other_side_hears_what_it_lost() {
+    let proxy = Proxy::start();
+    let (bed, told) = bed(&proxy);
+    add(&mut bed.conn("c"), "before").unwrap();
+    bed.sync();
+    part(&bed, &proxy);
+    let (b, mut on_c) = (bed.cluster.node("b"), bed.conn("c"));
+    std::thread::scope(|scope| {
+        let across = scope.spawn(|| add(&mut on_c, "across"));
+        wait_until("the request that does not arrive", || proxy.held() >= 1);
+        assert_eq!(add(&mut bed.conn("a"), "alone"), Ok(1), "it takes itself for the primary");
+        b.become_primary().unwrap();
+        bed.cluster.node("c").follow(b).unwrap();
+        assert_eq!(across.join().unwrap(), Ok(1), "the new primary took it");
+    });
+    assert_eq!(bed.litefs("a").role(), Role::Primary, "nobody has told it");
+    wait_until("the new primary", || bed.litefs("b").role() == Role::Primary);
+    add(&mut bed.conn("b"), "meanwhile").unwrap();
+    heal(&bed, &proxy);
+    bed.cluster.node("a").follow(b).unwrap();
+    wait_until("its role", || bed.litefs("a").role().kind() == RoleKind::Replica);
+    bed.sync();
+    add(&mut bed.conn("a"), "after").unwrap();
+    bed.sync();
+    for node in NODES {
+        assert_eq!(texts(&mut bed.plain(node)), ["before", "across", "meanwhile", "after"], "{node}");
+    }
+    wait_until("the report", || told.lock().unwrap().contains_key("a"));
+    let told = told.lock().unwrap();
+    assert_eq!(told.len(), 1, "the others lost nothing: {told:?}");
+    let [report] = told["a"].as_slice() else { panic!("{told:?}") };
+    assert_eq!((report.primary.as_str(), report.writes.len()), ("b", 1), "{report:?}");
+}
+
+/// Seed 104 of the nemesis, at 33.8 s: when the old primary hears again, another one has come further than it ever was.
+#[test]
+fn f7_what_the_first_of_two_failovers_lost_is_reported_by_who_hears_only_of_the_second() {
+    let proxy = Proxy::start();
+    let (bed, told) = bed(&proxy);
+    bed.sync();
+    part(&bed, &proxy);
+    add(&mut bed.conn("a"), "alone").unwrap();
+    let (b, c) = (bed.cluster.node("b"), bed.cluster.node("c"));
+    b.become_primary().unwrap();
+    c.follow(b).unwrap();
+    wait_until("the first new primary", || add(&mut bed.conn("c"), "x").is_ok());
+    for _ in 0..5 {
+        add(&mut bed.conn("b"), "y").unwrap();
+    }
+    let far = b.position(DATABASE);
+    wait_until("what is to be kept", || c.position(DATABASE) == far);
+    c.become_primary().unwrap();
+    b.follow(c).unwrap();
+    heal(&bed, &proxy);
+    bed.cluster.node("a").follow(c).unwrap();
+    wait_until("the report", || told.lock().unwrap().contains_key("a"));
+    let told = told.lock().unwrap();
+    let [report] = told["a"].as_slice() else { panic!("{told:?}") };
+    assert_eq!((report.primary.as_str(), report.writes.len()), ("c", 1), "{report:?}");
+    assert_eq!(told.len(), 1, "the others lost nothing: {told:?}");
+}
+
+#[test]
+fn f8_a_partition_without_a_failover_costs_time_and_nothing_else() {
+    let proxy = Proxy::start();
+    let (bed, told) = bed(&proxy);
+    add(&mut bed.conn("b"), "before").unwrap();
+    part(&bed, &proxy);
+    let mut on_b = bed.conn("b");
+    std::thread::scope(|scope| {
+        let across = scope.spawn(|| add(&mut on_b, "across"));
+        wait_until("the request that does not arrive", || proxy.held() >= 1);
+        add(&mut bed.conn("a"), "alone").unwrap();
+        heal(&bed, &proxy);
+        // As TCP does after a while: what was on its way is lost with its connection.
+        proxy.cut();
+        assert_eq!(across.join().unwrap(), Ok(1));
+    });
+    bed.sync();
+    for node in NODES {
+        assert_eq!(texts(&mut bed.plain(node)), ["before", "alone", "across"], "{node}");
+    }
+    assert!(told.lock().unwrap().is_empty());
+}
+
+/// Writes on one node until it is told to stop. Returns what was acknowledged.
+fn write_on(bed: &Bed, node: &str, stop: &AtomicBool) -> Vec<String> {
+    let mut conn = bed.conn(node);
+    let mut done = Vec::new();
+    for number in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let text = format!("{node} {number}");
+        match add(&mut conn, &text) {
+            Ok(_) => done.push(text),
+            Err(error) => assert!(Failure::of(&error).is_some(), "{node}: {error}"),
+        }
+    }
+    done
+}
+
+#[test]
+fn f10_a_failover_is_noticed_without_the_event_stream_and_no_write_goes_astray() {
+    for fault in [EventStreamFault::Silent, EventStreamFault::Refuse, EventStreamFault::Hang] {
+        let bed = Bed::start(&NODES);
+        bed.schema(SCHEMA);
+        for node in NODES {
+            bed.cluster.node(node).set_event_stream_fault(fault).unwrap();
+        }
+        let stop = AtomicBool::new(false);
+        let (bed, stop) = (&bed, &stop);
+        let acknowledged: Vec<String> = std::thread::scope(|scope| {
+            let writers = NODES.map(|node| scope.spawn(move || write_on(bed, node, stop)));
+            bed.cluster.promote("b").unwrap();
+            let rows = || texts(&mut bed.plain("c")).len();
+            let before = rows();
+            let noticed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                bed.settle();
+                wait_until("writes after the failover", || rows() > before + 30);
+            }));
+            stop.store(true, Ordering::Relaxed);
+            let written = writers.map(|writer| writer.join().unwrap());
+            noticed.unwrap_or_else(|_| panic!("{fault:?}: the failover was not noticed"));
+            written.into_iter().flatten().collect()
+        });
+        bed.sync();
+        let there = texts(&mut bed.plain("a"));
+        for text in &acknowledged {
+            assert_eq!(there.iter().filter(|row| *row == text).count(), 1, "{fault:?}: {text}");
+        }
+        for node in NODES {
+            let after = acknowledged.iter().rev().find(|text| text.starts_with(node));
+            assert!(after.is_some(), "{fault:?}: {node} wrote nothing");
+            assert_eq!(texts(&mut bed.plain(node)), there, "{fault:?}: {node}");
+        }
+    }
+}
