@@ -84,6 +84,11 @@ impl Child {
         Ok(())
     }
 
+    /// How the child has ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.process.try_wait().ok().flatten()
+    }
+
     /// Sends a signal, such as those that stop a process and let it go on.
     pub(crate) fn signal(&self, signal: Signal) -> Result<(), Problem> {
         let id = Pid::from_child(&self.process);

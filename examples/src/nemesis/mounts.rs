@@ -6,12 +6,14 @@
 mod watch;
 
 use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use tokio::runtime::Handle;
 
 use self::watch::Watch;
@@ -125,7 +127,20 @@ impl Mounts {
             self.processes.kill_deaf(node, since)?;
             self.begin_node(node)?;
         }
-        Ok(())
+        (0..self.mounts.len()).try_for_each(|node| self.replace(node))
+    }
+
+    /// SQLite maps the WAL's index from a file of LiteFS's, which may fail a process that touches it while LiteFS dies or
+    /// changes its role. A process that ends in any other way has a fault.
+    fn replace(&mut self, node: usize) -> Result<(), Problem> {
+        match self.processes.ended(node) {
+            None => Ok(()),
+            Some(status) if status.signal() == Some(Signal::BUS.as_raw()) => {
+                self.processes.kill(node)?;
+                self.begin_node(node)
+            }
+            Some(status) => Err(format!("{} has ended by itself: {status}", self.names[node]).into()),
+        }
     }
 
     fn node(&self, target: Target, primary: usize) -> usize {

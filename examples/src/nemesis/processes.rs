@@ -1,6 +1,7 @@
 //! The nodes' processes: started, killed, put to sleep and woken, each behind a link of its own.
 
 use std::collections::HashMap;
+use std::process::ExitStatus;
 use std::sync::Arc;
 
 use rand::Rng;
@@ -127,6 +128,11 @@ impl Processes {
         }
         self.running(node)?.signal(Signal::CONT)?;
         Ok(true)
+    }
+
+    /// How a process has ended that nobody has killed.
+    pub(super) fn ended(&mut self, node: usize) -> Option<ExitStatus> {
+        self.places[node].child.as_mut()?.ended()
     }
 
     /// Whether a process runs there and is awake.
