@@ -39,6 +39,18 @@ async fn a_write_is_answered_with_its_result_and_the_position_after_it() {
 }
 
 #[tokio::test]
+async fn quick_writes_one_after_the_other_are_all_answered() {
+    let bed = Bed::start(|_| {}, counting()).await;
+    let link = client().connect(&bed.address()).await.unwrap();
+    for _ in 0..1_000 {
+        assert!(link.write(request("INSERT"), soon()).await.is_ok());
+    }
+    let many = (0..200).map(|_| link.write(request("INSERT"), soon()));
+    assert!(futures::future::join_all(many).await.iter().all(Result::is_ok));
+    assert_eq!(bed.server.waiting(), 0);
+}
+
+#[tokio::test]
 async fn f6_a_commit_during_which_the_role_changed_is_not_acknowledged() {
     let fence = FakeFence::primary();
     let inner = Arc::clone(&fence);

@@ -250,7 +250,10 @@ impl Acceptor {
                     Ok(listener) => drop(tasks.spawn(self.run(listener))),
                     Err(error) => tracing::error!(%error, "cannot take forwarded writes"),
                 }
-                stop.run_until_cancelled(queue.work_here()).await;
+                // A task of its own: waking the future that `block_on` runs goes through the kernel.
+                let work = async move { queue.work_here().await };
+                tasks.spawn(stop.clone().run_until_cancelled_owned(work));
+                stop.cancelled().await;
                 tasks.close();
                 tasks.wait().await;
             });

@@ -16,6 +16,8 @@ use crate::wire::Refusal;
 
 /// Work is done on the serving thread while its average takes no longer than this: nobody else is served meanwhile.
 const QUICK: Duration = Duration::from_micros(500);
+/// Until it is known to be quick, it is not.
+pub(super) const UNKNOWN_PACE: Duration = Duration::from_millis(1);
 /// With more than this many waiting, answers and new requests had better be taken care of while the writer works.
 const FEW: usize = 4;
 
@@ -76,36 +78,32 @@ impl Queue {
             return Err(Refusal::Overloaded { limit: self.limit });
         }
         state.jobs.push_back(job);
-        if let Writer::Idle(_) = state.writer {
-            self.call(&mut state);
-        }
+        self.call(&mut state);
         Ok(())
     }
 
     /// Runs a small job on the calling thread if nothing else is to be done, or pushes it. Blocks for as long as the job takes.
     pub(super) fn run_or_push(&self, job: Job) -> Result<(), Refusal> {
         let mut state = self.state();
-        let free = matches!(state.writer, Writer::Idle(_)) && state.jobs.is_empty() && !state.ended;
-        if !free || !job.is_small() {
+        let free = state.jobs.is_empty() && !state.ended && job.is_small();
+        let Some(mut writer) = free.then(|| state.take_idle()).flatten() else {
             drop(state);
             return self.push(job);
-        }
-        if let Writer::Idle(mut writer) = std::mem::replace(&mut state.writer, Writer::Working) {
-            drop(state);
-            let _unless_it_panics = Panics(self);
-            writer.run(job, self);
-            let mut state = self.state();
-            state.writer = Writer::Idle(writer);
-            if !state.jobs.is_empty() {
-                self.call(&mut state);
-            }
+        };
+        drop(state);
+        let _unless_it_panics = Panics(self);
+        writer.run(job, self);
+        let mut state = self.state();
+        state.writer = Writer::Idle(writer);
+        if !state.jobs.is_empty() {
+            self.call(&mut state);
         }
         Ok(())
     }
 
-    /// Has the next job, for which the writer is idle, worked on by the right thread.
+    /// Has the next job worked on by the right thread, if the writer is idle.
     fn call(&self, state: &mut State) {
-        let Writer::Idle(writer) = std::mem::replace(&mut state.writer, Writer::Working) else { return };
+        let Some(writer) = state.take_idle() else { return };
         if state.is_for_here(&*writer) {
             state.writer = Writer::Idle(writer);
             self.here.notify_one();
@@ -155,9 +153,7 @@ impl Queue {
         if state.jobs.is_empty() {
             return false;
         }
-        let Writer::Idle(mut writer) = std::mem::replace(&mut state.writer, Writer::Working) else {
-            return false;
-        };
+        let Some(mut writer) = state.take_idle() else { return false };
         if !state.is_for_here(&*writer) {
             state.writer = Writer::Called(writer);
             self.there.notify_one();
@@ -221,6 +217,16 @@ impl Drop for Panics<'_> {
 }
 
 impl State {
+    fn take_idle(&mut self) -> Option<Box<dyn Work>> {
+        match std::mem::replace(&mut self.writer, Writer::Working) {
+            Writer::Idle(writer) => Some(writer),
+            other => {
+                self.writer = other;
+                None
+            }
+        }
+    }
+
     fn is_for_here(&self, writer: &dyn Work) -> bool {
         let quick = writer.pace() <= QUICK && self.jobs.len() <= FEW && !self.ended;
         quick && self.jobs.front().is_some_and(Job::is_small)

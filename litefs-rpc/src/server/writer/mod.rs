@@ -86,8 +86,7 @@ impl<E: Executor> Writer<E> {
         prove_commits: bool,
         successors: Arc<Successors>,
     ) -> Self {
-        // Until it is known to be quick, it is not.
-        let pace = Duration::from_secs(1);
+        let pace = queue::UNKNOWN_PACE;
         let runtime = Handle::current();
         Self { executor, fence, sessions, limits, prove_commits, runtime, successors, pace }
     }
