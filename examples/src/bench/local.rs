@@ -5,7 +5,7 @@ use std::time::Duration;
 use diesel::connection::{Connection, SimpleConnection};
 use diesel::r2d2::{ConnectionManager, CustomizeConnection};
 use diesel::sqlite::SqliteConnection;
-use litefs_diesel::{LiteFs, LiteFsBuilder};
+use litefs_diesel::{LiteFs, LiteFsBuilder, LocalWrites};
 use litefs_testkit::Cluster;
 
 use super::report::Report;
@@ -24,7 +24,7 @@ const BUSY_TIMEOUT: &str = "PRAGMA busy_timeout = 60000";
 
 /// The primary's own writes as this bench wants them.
 fn grouped(builder: LiteFsBuilder) -> LiteFsBuilder {
-    builder
+    builder.local_writes(LocalWrites::Grouped)
 }
 
 /// A plain connection as an application would set it up.

@@ -156,6 +156,16 @@ impl Tracker {
         self.shared.positions.read(&self.shared.mount)
     }
 
+    /// The same, without telling those who [listen](Self::positions): for one who reads it at every commit and whom LiteFS's
+    /// events follow. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_position`](Self::read_position).
+    pub fn peek_position(&self) -> Result<Position, PositionError> {
+        self.shared.positions.peek(&self.shared.mount)
+    }
+
     /// Waits until the local database has reached `target`. Meanwhile `<db>-pos` is read at each `tx` event and each
     /// [`position_poll`](crate::ConfigBuilder::position_poll), so that it works without the event stream as well.
     ///

@@ -113,6 +113,11 @@ impl Positions {
         Ok(position)
     }
 
+    /// Reads the file and keeps what it says to itself: nobody is woken. Blocks.
+    pub(crate) fn peek(&self, mount: &Mount) -> Result<Position, PositionError> {
+        self.file().read(mount)
+    }
+
     /// Like [`read`](Self::read), and where that fails publishes what LiteFS told. Blocks.
     pub(crate) fn refresh(&self, mount: &Mount) {
         // Taken before the read: what is told during it belongs to the next one.

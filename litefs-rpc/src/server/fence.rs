@@ -41,7 +41,7 @@ impl Fence for Tracker {
     }
 
     fn position(&self) -> Result<Position, String> {
-        self.read_position().map_err(|error| error.to_string())
+        self.peek_position().map_err(|error| error.to_string())
     }
 
     fn hint(&self) -> Option<PrimaryHint> {

@@ -13,6 +13,8 @@ use crate::wire::{Follower, Refusal};
 
 /// How many of its own positions a primary remembers.
 const REMEMBERED: usize = 1_024;
+/// How far back a position that is told twice is looked for.
+const TOLD_TWICE: usize = 16;
 /// A replica that has not been heard of for this long does not count.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(5);
 
@@ -56,16 +58,12 @@ impl Followers {
                         history.clear();
                         *self.began() = None;
                     }
-                    Some(position) if history.back() != Some(&position) => {
-                        if history.len() == REMEMBERED {
-                            history.pop_front();
-                        }
-                        history.push_back(position);
+                    Some(position) => {
+                        remember(&mut history, position);
                         // What was heard of last may be old; `-pos` is not.
-                        let here = fence.position().unwrap_or(position);
-                        self.began().get_or_insert(here);
+                        self.began().get_or_insert_with(|| fence.position().unwrap_or(position));
                     }
-                    _ => {}
+                    None => {}
                 }
             }
             let ended = tokio::select! {
@@ -76,6 +74,11 @@ impl Followers {
                 return;
             }
         }
+    }
+
+    /// Where the writer has just been, which it knows before anybody else.
+    pub(super) fn note(&self, position: Position) {
+        remember(&mut self.history.lock().expect("no code panics while it holds the history"), position);
     }
 
     /// Where this node's reign began; `None` while it has none.
@@ -160,6 +163,17 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// A position may be told twice, and then a little late.
+fn remember(history: &mut VecDeque<Position>, position: Position) {
+    if history.iter().rev().take(TOLD_TWICE).any(|known| *known == position) {
+        return;
+    }
+    if history.len() == REMEMBERED {
+        history.pop_front();
+    }
+    history.push_back(position);
 }
 
 #[cfg(test)]

@@ -140,6 +140,7 @@ impl Server {
             limits,
             prove,
             successors.into(),
+            Arc::clone(&followers),
         );
         let queue = Queue::start(Box::new(writer), config.limits.queue).map_err(ServeError::Thread)?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());

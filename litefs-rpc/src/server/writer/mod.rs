@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use self::standing::unproven;
 use super::fence::Fence;
+use super::followers::Followers;
 use super::handover::{Successors, not_handed_over};
 use super::queue::{self, Queue};
 use super::sessions::{Ended, Sessions};
@@ -69,6 +70,7 @@ pub(super) struct Writer<E> {
     prove_commits: bool,
     runtime: Handle,
     successors: Arc<Successors>,
+    followers: Arc<Followers>,
     /// How long writes take on average, a group counting as one.
     pace: Duration,
 }
@@ -85,10 +87,11 @@ impl<E: Executor> Writer<E> {
         limits: Limits,
         prove_commits: bool,
         successors: Arc<Successors>,
+        followers: Arc<Followers>,
     ) -> Self {
         let pace = queue::UNKNOWN_PACE;
         let runtime = Handle::current();
-        Self { executor, fence, sessions, limits, prove_commits, runtime, successors, pace }
+        Self { executor, fence, sessions, limits, prove_commits, runtime, successors, followers, pace }
     }
 
     /// Waits for what lives on the fence's runtime. Blocks.

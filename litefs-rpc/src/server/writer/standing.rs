@@ -55,6 +55,7 @@ impl<E: Executor> Writer<E> {
         if !self.fence.holds(ticket.stamp) {
             return Err(unproven("the role changed during the commit", ""));
         }
+        self.followers.note(position);
         Ok(position)
     }
 
