@@ -60,11 +60,14 @@ pub enum Failure {
     /// `forward_timeout` (it is applied on the primary; running the migrations again does nothing but wait), or a
     /// statement names what the copy does not have while the primary is ahead of it (nothing was applied).
     SchemaSkew,
+    /// LiteFS was mounted again since the connection was opened, whose file belongs to the mount before. Nothing was
+    /// applied. Open another connection; a pool does so by itself.
+    Remounted,
     /// The primary did something that the protocol does not allow.
     Protocol,
 }
 
-const CODES: [(Failure, &str); 17] = [
+const CODES: [(Failure, &str); 18] = [
     (Failure::NoPrimary, "litefs: no primary"),
     (Failure::Unreachable, "litefs: unreachable"),
     (Failure::Incompatible, "litefs: incompatible"),
@@ -81,6 +84,7 @@ const CODES: [(Failure, &str); 17] = [
     (Failure::TransactionLost, "litefs: transaction lost"),
     (Failure::Behind, "litefs: behind"),
     (Failure::SchemaSkew, "litefs: schema skew"),
+    (Failure::Remounted, "litefs: remounted"),
     (Failure::Protocol, "litefs: protocol"),
 ];
 
@@ -105,11 +109,11 @@ impl Failure {
     #[must_use]
     pub fn fate(self) -> Fate {
         use Failure::{
-            Incompatible, NoPrimary, NotReplicated, OutcomeUnknown, Rejected, RowsLost, SchemaSkew, TooLarge,
-            Unreachable,
+            Incompatible, NoPrimary, NotReplicated, OutcomeUnknown, Rejected, Remounted, RowsLost,
+            SchemaSkew, TooLarge, Unreachable,
         };
         match self {
-            NoPrimary | Unreachable | Incompatible | TooLarge | Rejected => Fate::NotSent,
+            NoPrimary | Unreachable | Incompatible | TooLarge | Rejected | Remounted => Fate::NotSent,
             // Of a statement nothing is applied, of a migration all.
             OutcomeUnknown | RowsLost | NotReplicated | SchemaSkew => Fate::Unknown,
             _ => Fate::NotApplied,
@@ -134,6 +138,7 @@ impl Failure {
             Failure::OutcomeUnknown
             | Failure::RowsLost
             | Failure::NotReplicated
+            | Failure::Remounted
             | Failure::TransactionLost => DatabaseErrorKind::ClosedConnection,
             Failure::Rejected => DatabaseErrorKind::ReadOnlyTransaction,
             Failure::Denied | Failure::Behind | Failure::SchemaSkew | Failure::Protocol => {

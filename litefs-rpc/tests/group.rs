@@ -162,7 +162,7 @@ fn any_work() -> impl Strategy<Value = Work> {
             true => Work::Query(statement),
             false => Work::Execute(statement),
         }),
-        2 => batch.prop_map(|statements| Work::Batch { statements, rows: false }),
+        2 => batch.prop_map(|statements| Work::Batch { statements: statements.into(), rows: false }),
         1 => Just(Work::Script("INSERT INTO log (what) VALUES ('script')".into())),
         1 => Just(Work::Execute(statement("PRAGMA user_version = 3".into(), vec![]))),
     ]

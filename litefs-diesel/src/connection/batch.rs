@@ -93,6 +93,7 @@ impl LiteFsConnection {
         let shared = Arc::clone(shared);
         self.run_held_back(&shared)?;
         self.answer_batch(&shared, &mut statements)?;
+        let statements: Arc<[Statement]> = statements.into();
         for _ in 0..TURNS {
             self.follow_role(&shared)?;
             let class = self.class_of_batch(&statements)?;
@@ -174,13 +175,13 @@ impl LiteFsConnection {
         shared: &Arc<Shared>,
         class: Class,
         destination: &Destination,
-        statements: &[Statement],
+        statements: &Arc<[Statement]>,
         rows: bool,
     ) -> QueryResult<Option<Answer>> {
         let text = statements[0].sql.clone();
         let text = StrQueryHelper::new(&text);
         self.local.instrumentation().on_connection_event(InstrumentationEvent::start_query(&text));
-        let work = Work::Batch { statements: statements.to_vec(), rows };
+        let work = Work::Batch { statements: Arc::clone(statements), rows };
         let result = self.carry(shared, Access::Write, destination, work);
         let event = InstrumentationEvent::finish_query(&text, result.as_ref().err());
         self.local.instrumentation().on_connection_event(event);

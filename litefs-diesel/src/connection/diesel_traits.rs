@@ -204,11 +204,16 @@ impl WithMetadataLookup for LiteFsConnection {
 impl R2D2Connection for LiteFsConnection {
     fn ping(&mut self) -> QueryResult<()> {
         self.end_migrating();
+        if let Some(shared) = self.home.clone().filter(|shared| self.seen != Some(shared.tracker.stamp())) {
+            self.check_mount(&shared)?;
+        }
         self.local.ping()
     }
 
     fn is_broken(&mut self) -> bool {
-        self.phase() == Phase::Lost || AnsiTransactionManager::is_broken_transaction_manager(self)
+        self.left_behind
+            || self.phase() == Phase::Lost
+            || AnsiTransactionManager::is_broken_transaction_manager(self)
     }
 }
 

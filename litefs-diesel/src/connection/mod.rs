@@ -11,6 +11,7 @@ mod outcome;
 mod path;
 mod plan;
 mod proof;
+mod remount;
 mod run;
 mod scratch;
 mod script;
@@ -94,6 +95,10 @@ pub struct LiteFsConnection {
     own_marks: Marks,
     acknowledgement: Option<Acknowledgement>,
     forced: Option<Route>,
+    /// What the file was opened on.
+    device: Option<u64>,
+    /// LiteFS was mounted again since then.
+    left_behind: bool,
 }
 
 impl LiteFsConnection {
@@ -118,6 +123,7 @@ impl LiteFsConnection {
         let options = home.as_ref().map(|home| &home.options);
         let consistency = options.map_or_else(Consistency::default, |options| options.consistency);
         let delivery = options.map_or_else(Delivery::default, |options| options.delivery);
+        let device = home.as_deref().and_then(remount::device);
         Self {
             local,
             home,
@@ -140,6 +146,8 @@ impl LiteFsConnection {
             own_marks: Marks::default(),
             acknowledgement: None,
             forced: None,
+            device,
+            left_behind: false,
         }
     }
 
@@ -231,6 +239,7 @@ impl LiteFsConnection {
         }
         let stamp = shared.tracker.stamp();
         if self.seen != Some(stamp) {
+            self.check_mount(shared)?;
             let writable = matches!(stamp.kind(), RoleKind::Primary | RoleKind::Standalone);
             self.set_query_only(!writable)?;
             self.seen = Some(stamp);

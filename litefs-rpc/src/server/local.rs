@@ -39,7 +39,7 @@ impl Wake for Unpark {
 }
 
 /// Blocks on a future that needs no runtime. `None` at the deadline.
-fn block_until<T>(deadline: Instant, future: impl Future<Output = T>) -> Option<T> {
+pub(super) fn block_until<T>(deadline: Instant, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     loop {

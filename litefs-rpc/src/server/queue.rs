@@ -238,3 +238,107 @@ impl std::fmt::Debug for Queue {
         f.debug_struct("Queue").field("waiting", &self.waiting()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::local::block_until;
+    use crate::wire::{
+        Answer, Delivery, Effects, Reply, Request, RequestId, Settings, Statement, Work as What,
+    };
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Instant;
+    use tokio::sync::oneshot;
+    use tokio_util::sync::CancellationToken;
+
+    /// Says that it is quick and that it is slow by turns, and takes some writes along.
+    struct Moody {
+        jobs: usize,
+        at_work: Arc<AtomicUsize>,
+    }
+
+    impl Work for Moody {
+        fn run(&mut self, job: Job, queue: &Queue) {
+            assert_eq!(self.at_work.fetch_add(1, Ordering::SeqCst), 0, "one at a time");
+            self.jobs += 1;
+            let mut job = Some(job);
+            while let Some(Job::Write(write)) = job {
+                let reply = Reply { answer: Answer::Done, position: None, effects: Effects::default() };
+                let _ = write.respond.send(Ok(reply));
+                job = queue.next_if(|_| self.jobs.is_multiple_of(3)).map(Job::Write);
+            }
+            self.at_work.fetch_sub(1, Ordering::SeqCst);
+        }
+
+        fn pace(&self) -> Duration {
+            if (self.jobs / 5).is_multiple_of(2) { Duration::ZERO } else { QUICK * 2 }
+        }
+    }
+
+    fn write() -> (Job, oneshot::Receiver<Result<Reply, Refusal>>) {
+        let (respond, response) = oneshot::channel();
+        let statement = Statement { sql: "INSERT".into(), params: vec![], cacheable: true };
+        let request = Request {
+            id: RequestId::new(),
+            delivery: Delivery::AtMostOnce,
+            again: false,
+            settings: Settings::default(),
+            work: What::Execute(statement),
+        };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        (Job::Write(Write { request, deadline, respond }), response)
+    }
+
+    #[test]
+    fn every_job_is_done_on_whatever_thread() {
+        let queue = Queue::start(Box::new(Moody { jobs: 0, at_work: Arc::default() }), 1_000).unwrap();
+        let stop = CancellationToken::new();
+        let (serving, stopped) = (Arc::clone(&queue), stop.clone());
+        let server = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(stopped.run_until_cancelled(serving.work_here()));
+        });
+        std::thread::scope(|scope| {
+            for caller in 0..6 {
+                let queue = &queue;
+                scope.spawn(move || {
+                    for _ in 0..500 {
+                        let (job, response) = write();
+                        let taken = if caller % 2 == 0 { queue.run_or_push(job) } else { queue.push(job) };
+                        taken.unwrap();
+                        let answer = block_until(Instant::now() + Duration::from_secs(10), response);
+                        assert!(matches!(answer, Some(Ok(Ok(_)))), "it was not done");
+                    }
+                });
+            }
+        });
+        assert_eq!(queue.waiting(), 0);
+        queue.end();
+        assert_eq!(queue.push(write().0), Err(Refusal::ShuttingDown));
+        stop.cancel();
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn a_writer_that_panics_leaves_nobody_waiting() {
+        struct Fragile;
+        impl Work for Fragile {
+            fn run(&mut self, _: Job, _: &Queue) {
+                std::panic::resume_unwind(Box::new("the executor's own fault"));
+            }
+
+            fn pace(&self) -> Duration {
+                QUICK * 2
+            }
+        }
+        let queue = Queue::start(Box::new(Fragile), 10).unwrap();
+        let (job, response) = write();
+        queue.push(job).unwrap();
+        let answer = block_until(Instant::now() + Duration::from_secs(10), response);
+        assert!(matches!(answer, Some(Err(_))), "{answer:?}");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while queue.push(write().0) != Err(Refusal::ShuttingDown) {
+            assert!(Instant::now() < deadline, "it goes on taking jobs");
+        }
+    }
+}

@@ -116,14 +116,20 @@ impl SqliteExecutor {
     }
 }
 
-/// Why work from another node must not run, if it must not.
+/// Why work from another node must not run, if it must not. The rows of a batch have the same text one after another.
 fn check(work: &Work, place: Place) -> Result<(), Refusal> {
-    work.texts().find_map(|sql| refused_from_afar(sql, place)).map_or(Ok(()), |what| Err(denied(what)))
+    let mut before = "";
+    let mut texts = work.texts().filter(|sql| std::mem::replace(&mut before, sql) != *sql);
+    texts.find_map(|sql| refused_from_afar(sql, place)).map_or(Ok(()), |what| Err(denied(what)))
 }
 
 /// Statements after which the connection is no longer as the next request expects it.
 fn leaves_a_trace(statement: &SqlStatement<'_>) -> bool {
     !matches!(statement.verb(), Verb::Read | Verb::Change | Verb::Schema)
+}
+
+fn is_rejection(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::Database(error) if error.is_litefs_rejection())
 }
 
 pub(super) fn other(message: String) -> Refusal {
@@ -137,10 +143,11 @@ pub(super) fn denied(what: String) -> Refusal {
 impl Executor for SqliteExecutor {
     fn write(&mut self, request: &Request) -> Result<Done, Refusal> {
         let result = self.once(request);
-        if result.is_err()
+        if let Err(refusal) = &result
             && let Some(ready) = &mut self.connection
-            && ready.forget_changes().is_err()
+            && (is_rejection(refusal) || ready.forget_changes().is_err())
         {
+            // Perhaps the mount that its file is on is gone, and another is there.
             self.connection = None;
         }
         result
@@ -177,7 +184,13 @@ impl Executor for SqliteExecutor {
             BeginMode::Exclusive => "BEGIN EXCLUSIVE",
         };
         let ready = self.ready(settings)?;
-        ready.connection.batch_execute(begin).map_err(super::from_diesel)?;
+        if let Err(error) = ready.connection.batch_execute(begin) {
+            let refusal = super::from_diesel(error);
+            if is_rejection(&refusal) {
+                self.connection = None;
+            }
+            return Err(refusal);
+        }
         ready.at_begin = Some(ready.total_changes);
         // A transaction of its own kind: cleared by SQLite at each COMMIT, so it is set inside.
         let defer = settings.defer_foreign_keys;

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::sync::Arc;
 
 use litefs_core::Position;
 use serde::{Deserialize, Serialize};
@@ -89,8 +90,8 @@ pub enum Work {
     /// Several statements with parameters, all or none of them: answered with the number of changed rows of each, or
     /// with the rows of all, which then have the same columns.
     Batch {
-        /// The statements, in order.
-        statements: Vec<Statement>,
+        /// The statements, in order. Shared: what may have to be sent again is not copied for that.
+        statements: Arc<[Statement]>,
         /// Whether their rows matter.
         rows: bool,
     },
