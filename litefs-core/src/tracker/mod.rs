@@ -156,8 +156,8 @@ impl Tracker {
         self.shared.positions.read(&self.shared.mount)
     }
 
-    /// The same, without telling those who [listen](Self::positions): for one who reads it at every commit and whom LiteFS's
-    /// events follow. Blocks.
+    /// The same, without waking those who [listen](Self::positions), which LiteFS's event for the transaction does: for one who
+    /// reads it at every commit. Blocks.
     ///
     /// # Errors
     ///

@@ -19,6 +19,8 @@ pub(crate) struct Positions {
     txid: AtomicU64,
     /// What LiteFS said in its last event: used if the file cannot be read.
     told: Mutex<Option<Position>>,
+    /// The known position was read by somebody who did not tell the others yet.
+    quiet: AtomicBool,
     /// The mount has come or gone: an open file may belong to the one before.
     reopen: AtomicBool,
     waiting: AtomicUsize,
@@ -41,6 +43,7 @@ impl Positions {
             known: watch::Sender::new(None),
             txid: AtomicU64::new(0),
             told: Mutex::new(None),
+            quiet: AtomicBool::new(false),
             reopen: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             wake: Notify::new(),
@@ -81,7 +84,7 @@ impl Positions {
         let _not_while_reading = self.file.try_lock().ok()?;
         let known = self.known()?;
         let follows = told.txid.get() == known.txid.get().wrapping_add(1);
-        if follows {
+        if follows || (told == known && self.quiet.load(Ordering::Acquire)) {
             self.publish(told);
         }
         (follows || told == known).then_some(())
@@ -113,9 +116,20 @@ impl Positions {
         Ok(position)
     }
 
-    /// Reads the file and keeps what it says to itself: nobody is woken. Blocks.
+    /// Reads the file. What it says is known from now on, but those who listen are told of it only with LiteFS's event, or
+    /// with the next read: waking them costs more than the read. Blocks.
     pub(crate) fn peek(&self, mount: &Mount) -> Result<Position, PositionError> {
-        self.file().read(mount)
+        let mut file = self.file();
+        let position = file.read(mount)?;
+        self.txid.store(position.txid.get(), Ordering::Release);
+        let news = |known: &mut Option<Position>| {
+            if known.replace(position) != Some(position) {
+                self.quiet.store(true, Ordering::Release);
+            }
+            false
+        };
+        self.known.send_if_modified(news);
+        Ok(position)
     }
 
     /// Like [`read`](Self::read), and where that fails publishes what LiteFS told. Blocks.
@@ -138,6 +152,48 @@ impl Positions {
 
     fn publish(&self, position: Position) {
         self.txid.store(position.txid.get(), Ordering::Release);
-        self.known.send_if_modified(|known| known.replace(position) != Some(position));
+        let untold = self.quiet.swap(false, Ordering::AcqRel);
+        self.known.send_if_modified(|known| known.replace(position) != Some(position) || untold);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Checksum;
+
+    fn at(txid: u64) -> Position {
+        Position { txid: Txid::new(txid), checksum: Checksum::new(txid) }
+    }
+
+    fn mount(dir: &tempfile::TempDir, position: Position) -> Mount {
+        let database = dir.path().join("app.db");
+        std::fs::write(&database, "").unwrap();
+        std::fs::write(dir.path().join("app.db-pos"), format!("{position}\n")).unwrap();
+        Mount::new(&database)
+    }
+
+    #[test]
+    fn what_was_read_quietly_is_known_at_once_and_told_with_the_event_or_the_next_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let positions = Positions::new();
+        let mut heard = positions.subscribe();
+        assert_eq!(positions.peek(&mount(&dir, at(7))).unwrap(), at(7));
+        assert_eq!((positions.known(), positions.txid()), (Some(at(7)), Txid::new(7)));
+        assert!(!heard.has_changed().unwrap(), "nobody is woken");
+        positions.tell(at(7));
+        assert!(heard.has_changed().unwrap(), "the event tells");
+        heard.mark_unchanged();
+        positions.tell(at(7));
+        assert!(!heard.has_changed().unwrap(), "once");
+        let mount = mount(&dir, at(8));
+        positions.peek(&mount).unwrap();
+        assert!(!heard.has_changed().unwrap());
+        positions.read(&mount).unwrap();
+        assert!(heard.has_changed().unwrap(), "where no event comes, the next read tells");
+        heard.mark_unchanged();
+        positions.peek(&mount).unwrap();
+        positions.tell(at(8));
+        assert!(!heard.has_changed().unwrap(), "it was told already");
     }
 }

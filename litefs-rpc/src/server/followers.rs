@@ -59,9 +59,14 @@ impl Followers {
                         *self.began() = None;
                     }
                     Some(position) => {
+                        let mut began = self.began();
+                        if began.is_none() {
+                            // The writer may have noted the last word of a former reign.
+                            history.clear();
+                            // What was heard of last may be old; `-pos` is not.
+                            *began = Some(fence.position().unwrap_or(position));
+                        }
                         remember(&mut history, position);
-                        // What was heard of last may be old; `-pos` is not.
-                        self.began().get_or_insert_with(|| fence.position().unwrap_or(position));
                     }
                     None => {}
                 }
