@@ -89,7 +89,7 @@ fn tell(report: &mut Report, ours: &[Sample], plain: &[Sample]) -> std::io::Resu
         "local_p99_ratio",
         ratio(&p99s(plain), &p99s(ours)),
         "ratio",
-        "their 99th percentile, plain pool / ours; at least 10",
+        "the 99th percentile of the caller who fares worst, plain pool / ours; at least 10",
     )?;
     let (ours, plain) = (Summary::of(ours), Summary::of(plain));
     report.add("local_throughput", ours.throughput, "1/s", "writes through LiteFsConnection")?;
