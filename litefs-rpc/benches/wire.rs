@@ -52,8 +52,7 @@ fn count() -> Reply {
 
 /// A hundred rows of three columns.
 fn rows() -> Reply {
-    let row =
-        |id: i64| [Value::Integer(id), Value::Text(format!("item {id}")), Value::Text("x".repeat(100))];
+    let row = |id: i64| [Value::Integer(id), Value::Text(format!("item {id}")), Value::Text("x".repeat(100))];
     reply(Answer::Rows(RowSet {
         columns: ["id", "name", "payload"].map(str::to_owned).into(),
         values: (0..100).flat_map(row).collect(),
