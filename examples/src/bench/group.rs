@@ -16,7 +16,7 @@ use super::storm::{Sample, Summary, storm, throughputs};
 use super::{bare, items};
 use crate::Problem;
 
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 18;
 const WARM_UP: usize = 2;
 /// Of one kind, in one round: short, so that a disturbance spoils few.
 const TIME: Duration = Duration::from_millis(200);
