@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::{Problem, process};
 
@@ -93,25 +94,40 @@ async fn relay(from: TcpStream, states: watch::Receiver<State>) {
     }
 }
 
+/// How many pieces may be on their way in one direction.
+const ON_THE_WAY: usize = 256;
+
+/// Each piece arrives its delay after it was sent, whatever is on its way before it: one that is not waited for does not
+/// slow down the next.
 async fn carry(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut states: watch::Receiver<State>,
     flow: impl Fn(&State) -> Flow,
 ) -> std::io::Result<()> {
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        let count = from.read(&mut buffer).await?;
-        if count == 0 {
-            return Ok(());
+    let (send, mut arrive) = mpsc::channel(ON_THE_WAY);
+    let (sending, flow) = (states.clone(), &flow);
+    let sending = async move {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let count = from.read(&mut buffer).await?;
+            let due = Instant::now() + flow(&sending.borrow()).delay;
+            if count == 0 || send.send((due, buffer[..count].to_vec())).await.is_err() {
+                return Ok(());
+            }
         }
-        let delay = flow(&states.borrow()).delay;
-        if !delay.is_zero() {
-            tokio::time::sleep(delay).await;
+    };
+    let arriving = async move {
+        while let Some((due, bytes)) = arrive.recv().await {
+            if due > Instant::now() {
+                tokio::time::sleep_until(due).await;
+            }
+            if states.wait_for(|state| !flow(state).held).await.is_err() {
+                return Ok(());
+            }
+            to.write_all(&bytes).await?;
         }
-        if states.wait_for(|state| !flow(state).held).await.is_err() {
-            return Ok(());
-        }
-        to.write_all(&buffer[..count]).await?;
-    }
+        Ok(())
+    };
+    tokio::try_join!(sending, arriving).map(drop)
 }

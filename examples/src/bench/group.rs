@@ -16,10 +16,10 @@ use super::storm::{Sample, Summary, storm, throughputs};
 use super::{bare, items};
 use crate::Problem;
 
-const ROUNDS: usize = 6;
-const WARM_UP: usize = 1;
-/// Of one kind, in one round.
-const TIME: Duration = Duration::from_millis(500);
+const ROUNDS: usize = 18;
+const WARM_UP: usize = 2;
+/// Of one kind, in one round: short, so that a disturbance spoils few.
+const TIME: Duration = Duration::from_millis(200);
 /// How many callers the figures are for.
 const CALLERS: usize = 64;
 /// How many there are in the curve.

@@ -32,8 +32,8 @@ impl Effort {
 /// One of those that are compared: does its work once and says what came of it.
 pub(super) type Turn<'a, T> = Box<dyn FnMut() -> Result<T, Problem> + 'a>;
 
-/// Gives each a turn in each round, first and last equally often: what disturbs the machine for a while disturbs all of
-/// them. The first `warm_up` rounds do not count. Returns what came of it, `[who][round]`.
+/// Gives each a turn in each round, and each other one's place and neighbours equally often: what disturbs the machine for a
+/// while, or is left behind by the one before, disturbs all of them. The first `warm_up` rounds do not count. Returns what came of it, `[who][round]`.
 pub(super) fn alternate<T>(
     warm_up: usize,
     rounds: usize,
@@ -43,7 +43,9 @@ pub(super) fn alternate<T>(
     let count = turns.len();
     for round in 0..warm_up + rounds {
         for turn in 0..count {
-            let who = (round + turn) % count;
+            // There and back, from another one each time.
+            let step = if round % 2 == 0 { turn } else { count - 1 - turn };
+            let who = (round / 2 + step) % count;
             let result = turns[who]()?;
             if round >= warm_up {
                 results[who].push(result);
@@ -73,8 +75,8 @@ mod tests {
             })
         };
         let results = alternate(1, 2, &mut [turn('a'), turn('b')]).expect("turns that succeed");
-        assert_eq!(results, [[3, 4], [2, 5]]);
-        assert_eq!(order.borrow().iter().collect::<String>(), "abbaab");
+        assert_eq!(results, [[3, 5], [2, 4]]);
+        assert_eq!(order.borrow().iter().collect::<String>(), "abbaba");
     }
 
     #[test]

@@ -31,10 +31,12 @@ pub(super) fn run(report: &mut Report, effort: Effort) -> Result<(), Problem> {
     // Connects, and prepares the statements there.
     transaction(&mut conn)?;
     link.set(Flow { delay: DELAY, ..Flow::default() }, Flow::default());
-    let (mut ratios, mut trips) = (Vec::new(), Vec::new());
+    let (mut ratios, mut in_inserts, mut trips) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..effort.count(TRANSACTIONS) {
         let (took, made) = measured(&litefs, || transaction(&mut conn))?;
+        let (one, _) = measured(&litefs, || Ok(items::insert(&mut conn, "item", items::PAYLOAD).map(drop)?))?;
         ratios.push(took.as_secs_f64() / (made * DELAY.as_secs_f64()));
+        in_inserts.push(took.as_secs_f64() / (made * one.as_secs_f64()));
         trips.push(made);
     }
     let (_, batched) = measured(&litefs, || batch(&mut conn))?;
@@ -43,6 +45,12 @@ pub(super) fn run(report: &mut Report, effort: Effort) -> Result<(), Problem> {
         median(&mut ratios),
         "ratio",
         "time of a transaction / its round trips times 20 ms, about 1",
+    )?;
+    report.add(
+        "transaction_over_inserts_ratio",
+        median(&mut in_inserts),
+        "ratio",
+        "time of a transaction / its round trips times one INSERT over the same link, about 1",
     )?;
     report.add("transaction_round_trips", median(&mut trips), "trips", "of BEGIN, 5 INSERTs, COMMIT: 6")?;
     Ok(report.add("batch_round_trips", batched, "trips", "of the same as execute_batch: 1")?)
