@@ -15,6 +15,7 @@ mod remount;
 mod run;
 mod scratch;
 mod script;
+mod session;
 mod session_functions;
 mod steering;
 mod transaction;

@@ -9,8 +9,8 @@ use litefs_rpc::wire::{BeginMode, Reply, Work};
 
 use super::LiteFsConnection;
 use super::destination::Phase;
-use super::forward::{Opening, Session, Step};
 use super::path::Path;
+use super::session::{Opening, Session, Step};
 use super::steering::{Steering, steering};
 use super::transaction_calls::is_locked;
 use super::transaction_state::Stage;

@@ -1,5 +1,6 @@
 //! The server that a primary runs for the other nodes.
 
+mod accept;
 mod fence;
 mod followers;
 mod handler;
@@ -9,33 +10,29 @@ mod queue;
 mod sessions;
 mod writer;
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use futures::StreamExt;
 use litefs_core::Position;
-use tarpc::server::{BaseChannel, Channel};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use fence::Fence;
 
+use self::accept::Acceptor;
 use self::followers::Followers;
-use self::handler::{Handler, Node};
+use self::handler::Node;
 use self::handover::Successors;
 use self::queue::Queue;
-use self::sessions::{ConnectionId, Ended, Sessions};
+use self::sessions::{Ended, Sessions};
 use self::writer::Writer;
 use crate::executor::Executor;
-use crate::handshake::{self, HandshakeError};
 use crate::limits::Limits;
 use crate::secret::Secret;
-use crate::service::Forward;
-use crate::transport;
 use crate::wire::Refusal;
 
 /// How the server is set up.
@@ -228,137 +225,6 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-struct Acceptor {
-    node: Arc<Node>,
-    stop: CancellationToken,
-    tasks: TaskTracker,
-    open: Arc<AtomicUsize>,
-    last_id: AtomicU64,
-}
-
-impl Acceptor {
-    /// The thread on which connections are served. It ends after the server has been stopped and they have ended.
-    fn start(self, listener: TcpListener) -> std::io::Result<JoinHandle<()>> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let listener = listener.into_std()?;
-        let (stop, tasks, queue) = (self.stop.clone(), self.tasks.clone(), Arc::clone(&self.node.queue));
-        std::thread::Builder::new().name("litefs-serve".into()).spawn(move || {
-            runtime.block_on(async move {
-                match TcpListener::from_std(listener) {
-                    Ok(listener) => drop(tasks.spawn(self.run(listener))),
-                    Err(error) => tracing::error!(%error, "cannot take forwarded writes"),
-                }
-                // A task of its own: waking the future that `block_on` runs goes through the kernel.
-                let work = async move { queue.work_here().await };
-                tasks.spawn(stop.clone().run_until_cancelled_owned(work));
-                stop.cancelled().await;
-                tasks.close();
-                tasks.wait().await;
-            });
-        })
-    }
-
-    async fn run(self, listener: TcpListener) {
-        loop {
-            let accepted = tokio::select! {
-                () = self.stop.cancelled() => return,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, peer)) => self.welcome(stream, peer.ip()),
-                Err(error) => {
-                    // Out of descriptors, most likely: accepting at full speed would only burn the processor.
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-                }
-            }
-        }
-    }
-
-    fn welcome(&self, stream: TcpStream, peer: IpAddr) {
-        // Requests are small and awaited one by one: Nagle's algorithm would only delay them.
-        let _ = stream.set_nodelay(true);
-        let Some(slot) = Slot::take(&self.open, self.node.config.limits.connections) else {
-            let limits = &self.node.config.limits;
-            let (limit, patience) = (limits.connections, limits.handshake);
-            // Also bounded: at most as many are being turned away as wait for `patience` in the backlog.
-            self.tasks.spawn(async move {
-                let _ = tokio::time::timeout(patience, handshake::turn_away(stream, limit)).await;
-            });
-            return;
-        };
-        let id = ConnectionId(self.last_id.fetch_add(1, Ordering::Relaxed));
-        let handler = Handler::new(id, Arc::clone(&self.node));
-        let connection = Connection { node: Arc::clone(&self.node), handler, id, _slot: slot };
-        let stop = self.stop.clone();
-        self.tasks.spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = connection.serve(stream, peer) => {}
-            }
-        });
-    }
-}
-
-/// One of the allowed connections; gives its place back when dropped.
-struct Slot(Arc<AtomicUsize>);
-
-impl Slot {
-    fn take(open: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
-        open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1)).ok()?;
-        Some(Self(Arc::clone(open)))
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-struct Connection {
-    node: Arc<Node>,
-    handler: Handler,
-    id: ConnectionId,
-    _slot: Slot,
-}
-
-impl Connection {
-    async fn serve(self, stream: TcpStream, peer: IpAddr) {
-        match self.handshake(stream).await {
-            Ok(stream) => self.requests(stream).await,
-            Err(error) => tracing::warn!(%peer, %error, "refused a connection"),
-        }
-    }
-
-    async fn handshake(&self, stream: TcpStream) -> Result<TcpStream, HandshakeError> {
-        let config = &self.node.config;
-        let shaken = handshake::receive_client(stream, &config.database, config.secret.as_ref());
-        match tokio::time::timeout(config.limits.handshake, shaken).await {
-            Ok(result) => result.map(|(stream, _version)| stream),
-            Err(_) => {
-                Err(HandshakeError::Broken(format!("it took longer than {:?}", config.limits.handshake)))
-            }
-        }
-    }
-
-    async fn requests(&self, stream: TcpStream) {
-        let transport = transport::framed(stream, self.node.config.limits.frame);
-        let channel =
-            BaseChannel::with_defaults(transport).max_concurrent_requests(self.node.config.limits.queue);
-        let responses = channel.execute(self.handler.clone().serve());
-        // All of a connection's requests run inside its one task: when it ends, so do they.
-        responses.for_each_concurrent(None, |response| response).await;
-    }
-}
-
-impl Drop for Connection {
-    /// A lost connection rolls back at once.
-    fn drop(&mut self) {
-        self.node.sessions.end_of(self.id);
     }
 }
 
