@@ -27,6 +27,8 @@ const IDLE: usize = 1_000;
 const QUEUED: usize = 4_000;
 /// How long all replicas write.
 const TIME: Duration = Duration::from_secs(4);
+/// A commit after which the writer is known to be slow.
+const SLOW_COMMIT: Duration = Duration::from_millis(100);
 /// Longer than it takes to fill the queue and look.
 const STUCK_COMMIT: Duration = Duration::from_secs(3);
 /// When the queue is full and nothing has come out of it yet.
@@ -109,8 +111,11 @@ fn insert() -> Request {
 
 /// Holds a commit up, has writes wait behind it, and tells by how many KiB each has made the primary grow.
 async fn queue(pair: &Pair, links: &[Arc<Link>], count: usize) -> Result<f64, Problem> {
-    pair.control().set_commit_delay(STUCK_COMMIT)?;
     let deadline = Instant::now() + DEADLINE;
+    // A writer that has just been slow works on its own thread, and requests are taken meanwhile.
+    pair.control().set_commit_delay(SLOW_COMMIT)?;
+    links[0].write(insert(), deadline).await?;
+    pair.control().set_commit_delay(STUCK_COMMIT)?;
     let stuck = {
         let link = Arc::clone(&links[0]);
         tokio::spawn(async move { link.write(insert(), deadline).await })
