@@ -198,3 +198,17 @@ fn a_write_is_acknowledged_when_those_have_it_that_must() {
     }
     assert_eq!(count(&mut bed.plain("a")), 5, "they are applied all the same");
 }
+
+#[test]
+fn f12_a_primary_that_steps_down_before_it_stops_leaves_a_primary_behind() {
+    let mut bed = Bed::start(&["a", "b"]);
+    bed.schema(SCHEMA);
+    insert(&mut bed.conn("a"), "before").unwrap();
+    assert_eq!(bed.litefs("b").step_down(), Ok(None), "it has nothing to give away");
+    assert_eq!(bed.litefs("a").step_down(), Ok(Some("b".to_owned())));
+    bed.stop("a");
+    wait_until("b to be the primary", || bed.litefs("b").role() == Role::Primary);
+    let mut conn = bed.conn("b");
+    insert(&mut conn, "after").unwrap();
+    assert_eq!(count(&mut conn), 2);
+}

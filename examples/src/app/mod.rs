@@ -50,6 +50,10 @@ impl App {
         Ok(Arc::new(Self { litefs, pool, meter: Meter::default(), http, upstream }))
     }
 
+    pub(crate) fn litefs(&self) -> &LiteFs {
+        &self.litefs
+    }
+
     /// Runs a read on a connection of the pool, on a thread that may block.
     async fn read<T: Send + 'static>(
         self: &Arc<Self>,

@@ -68,7 +68,15 @@ pub fn run(arguments: Arguments) -> Result<(), Problem> {
 fn serve(options: Options) -> Result<(), Problem> {
     // The same as `LiteFs::start`, which has no room for the application's connection hook.
     let app = App::start(LiteFs::builder(&options.database).from_env(), options.upstream)?;
-    runtime()?.block_on(listen(options.listen, app::router(app)))
+    let litefs = app.litefs().clone();
+    let served = runtime()?.block_on(listen(options.listen, app::router(app)));
+    // LiteFS itself would hand over in the middle of writes, or not at all.
+    match litefs.step_down() {
+        Ok(Some(next)) => tracing::info!(next, "another node is the primary now"),
+        Ok(None) => {}
+        Err(error) => tracing::warn!(%error, "nobody takes the primary's place"),
+    }
+    served
 }
 
 /// A second process on a node: it writes through the primary like everybody and takes no writes of others. Tells which

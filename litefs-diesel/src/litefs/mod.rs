@@ -187,6 +187,16 @@ impl LiteFs {
         handed.unwrap_or_else(|| Err(Failure::Unreachable.error("the handle's I/O thread has ended")))
     }
 
+    /// Gives the primary's place to the replica that has come furthest, if this node has it: to be called before the process
+    /// or its LiteFS is stopped (a deploy), while it still serves. Returns the new primary's name; `None` where there was
+    /// nothing to give away. Blocks, at most `forward_timeout`.
+    ///
+    /// # Errors
+    /// As [`handoff`](Self::handoff), for example where no replica follows.
+    pub fn step_down(&self) -> QueryResult<Option<String>> {
+        if self.role() == Role::Primary { self.handoff(None).map(Some) } else { Ok(None) }
+    }
+
     /// How many reads this process has held back so that LiteFS could apply
     /// ([`read_pause`](LiteFsBuilder::read_pause)), and how many of them in vain.
     #[must_use]
