@@ -91,8 +91,9 @@ impl Queue {
             return self.push(job);
         };
         drop(state);
-        let _unless_it_panics = Panics(self);
+        let lent = Lent::of(self);
         writer.run(job, self);
+        lent.returned();
         let mut state = self.state();
         state.writer = Writer::Idle(writer);
         if !state.jobs.is_empty() {
@@ -161,16 +162,17 @@ impl Queue {
         }
         let job = state.jobs.pop_front();
         drop(state);
-        let _unless_it_panics = Panics(self);
+        let lent = Lent::of(self);
         if let Some(job) = job {
             writer.run(job, self);
         }
+        lent.returned();
         self.state().writer = Writer::Idle(writer);
         true
     }
 
     fn work_there(&self) {
-        let _unless_it_panics = Panics(self);
+        let lent = Lent::of(self);
         while let Some(mut writer) = self.wait_until_called() {
             loop {
                 let mut state = self.state();
@@ -183,6 +185,7 @@ impl Queue {
                 writer.run(job, self);
             }
         }
+        lent.returned();
     }
 
     /// `None`: everything is done and nothing more will come.
@@ -200,14 +203,28 @@ impl Queue {
     }
 }
 
-/// A writer that panicked is gone: nothing may wait for it.
-struct Panics<'a>(&'a Queue);
+/// A writer that panicked is gone: nothing may wait for it. Whether the thread was panicking already does not matter, so the
+/// guard is told when all went well.
+struct Lent<'a> {
+    queue: &'a Queue,
+    returned: bool,
+}
 
-impl Drop for Panics<'_> {
+impl<'a> Lent<'a> {
+    fn of(queue: &'a Queue) -> Self {
+        Self { queue, returned: false }
+    }
+
+    fn returned(mut self) {
+        self.returned = true;
+    }
+}
+
+impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if !self.returned {
             let jobs = {
-                let mut state = self.0.state();
+                let mut state = self.queue.state();
                 state.ended = true;
                 std::mem::take(&mut state.jobs)
             };
@@ -317,6 +334,24 @@ mod tests {
         assert_eq!(queue.push(write().0), Err(Refusal::ShuttingDown));
         stop.cancel();
         server.join().unwrap();
+    }
+
+    #[test]
+    fn a_write_while_its_thread_unwinds_is_a_write_like_others() {
+        struct WritesAtTheEnd<'a>(&'a Queue);
+        impl Drop for WritesAtTheEnd<'_> {
+            fn drop(&mut self) {
+                self.0.run_or_push(write().0).unwrap();
+            }
+        }
+        let queue = Queue::start(Box::new(Moody { jobs: 0, at_work: Arc::default() }), 10).unwrap();
+        let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _writes = WritesAtTheEnd(&queue);
+            std::panic::resume_unwind(Box::new("the application's own fault"));
+        }));
+        assert!(unwound.is_err());
+        assert_eq!(queue.run_or_push(write().0), Ok(()), "the writer is still there");
+        queue.end();
     }
 
     #[test]
