@@ -126,7 +126,7 @@ impl Link {
     /// See [`CallError`].
     pub async fn write(&self, request: Request, deadline: Instant) -> Result<Reply, CallError> {
         let call = self.start(deadline);
-        let answer = self.rpc.write(call.context(), request).await;
+        let answer = self.unless_closed(self.rpc.write(call.context(), request)).await;
         self.checked(call.settle(answer)?)
     }
 
@@ -140,7 +140,7 @@ impl Link {
         deadline: Instant,
     ) -> Result<(SessionId, Option<Result<Reply, CallError>>), CallError> {
         let call = self.start(deadline);
-        let answer = self.rpc.begin(call.context(), begin).await;
+        let answer = self.unless_closed(self.rpc.begin(call.context(), begin)).await;
         let (session, first) = call.settle(answer)?;
         let first =
             first.map(|first| first.map_err(CallError::Refused).and_then(|reply| self.checked(reply)));
@@ -153,7 +153,7 @@ impl Link {
     /// See [`CallError`].
     pub async fn step(&self, session: SessionId, work: Work, deadline: Instant) -> Result<Reply, CallError> {
         let call = self.start(deadline);
-        let answer = self.rpc.step(call.context(), session, work).await;
+        let answer = self.unless_closed(self.rpc.step(call.context(), session, work)).await;
         self.checked(call.settle(answer)?)
     }
 
@@ -168,7 +168,7 @@ impl Link {
         deadline: Instant,
     ) -> Result<Reply, CallError> {
         let call = self.start(deadline);
-        let answer = self.rpc.finish(call.context(), session, commit).await;
+        let answer = self.unless_closed(self.rpc.finish(call.context(), session, commit)).await;
         call.settle(answer)
     }
 
@@ -178,7 +178,7 @@ impl Link {
     /// See [`CallError`].
     pub async fn outcome(&self, id: RequestId, deadline: Instant) -> Result<Settled, CallError> {
         let call = self.start(deadline);
-        let answer = self.rpc.outcome(call.context(), id).await;
+        let answer = self.unless_closed(self.rpc.outcome(call.context(), id)).await;
         call.settle(answer)
     }
 
@@ -194,7 +194,7 @@ impl Link {
         deadline: Instant,
     ) -> Result<Followed, CallError> {
         let call = Call { address: &self.address, started: Instant::now(), deadline };
-        let answer = self.rpc.follow(call.context(), follower, known).await;
+        let answer = self.unless_closed(self.rpc.follow(call.context(), follower, known)).await;
         call.settle(answer)
     }
 
@@ -209,7 +209,7 @@ impl Link {
         deadline: Instant,
     ) -> Result<(), CallError> {
         let call = self.start(deadline);
-        let answer = self.rpc.replicated(call.context(), position, replicas).await;
+        let answer = self.unless_closed(self.rpc.replicated(call.context(), position, replicas)).await;
         call.settle(answer)
     }
 
@@ -219,7 +219,7 @@ impl Link {
     /// See [`CallError`].
     pub async fn hand_over(&self, to: Option<String>, deadline: Instant) -> Result<String, CallError> {
         let call = self.start(deadline);
-        let answer = self.rpc.hand_over(call.context(), to).await;
+        let answer = self.unless_closed(self.rpc.hand_over(call.context(), to)).await;
         call.settle(answer)
     }
 
@@ -229,7 +229,7 @@ impl Link {
     /// See [`CallError`].
     pub async fn take_over(&self, position: Position, deadline: Instant) -> Result<(), CallError> {
         let call = self.start(deadline);
-        let answer = self.rpc.take_over(call.context(), position).await;
+        let answer = self.unless_closed(self.rpc.take_over(call.context(), position)).await;
         call.settle(answer)
     }
 
@@ -239,8 +239,18 @@ impl Link {
     /// See [`CallError`].
     pub async fn position(&self, deadline: Instant) -> Result<Position, CallError> {
         let call = self.start(deadline);
-        let answer = self.rpc.position(call.context()).await;
+        let answer = self.unless_closed(self.rpc.position(call.context())).await;
         call.settle(answer)
+    }
+
+    /// A request that is handed over in the very moment in which the connection's task ends may stay where nobody finds it:
+    /// tokio's channel keeps what is sent while its receiver is dropped.
+    async fn unless_closed<T>(&self, call: impl Future<Output = Result<T, RpcError>>) -> Result<T, RpcError> {
+        tokio::select! {
+            biased;
+            answer = call => answer,
+            () = self.closed.cancelled() => Err(RpcError::Shutdown),
+        }
     }
 
     fn start(&self, deadline: Instant) -> Call<'_> {
