@@ -7,7 +7,7 @@ use diesel::query_builder::{
 use diesel::query_dsl::CompatibleType;
 use diesel::result::QueryResult;
 use diesel::sqlite::Sqlite;
-use litefs_rpc::wire::{Answer, Statement};
+use litefs_rpc::wire::{Answer, Repeated};
 
 use crate::LiteFsConnection;
 use crate::connection::unexpected;
@@ -79,7 +79,7 @@ pub trait BatchInsertDsl: Sized {
     }
 }
 
-/// A batch insert as one statement for each of its rows. Sealed by Diesel's types: implemented for its inserts of a
+/// A batch insert as one statement for each of its rows, those with the same columns together. Sealed by Diesel's types: implemented for its inserts of a
 /// `Vec` of rows.
 pub trait IntoStatements {
     /// The type of the rows that come back.
@@ -89,7 +89,7 @@ pub trait IntoStatements {
     ///
     /// # Errors
     /// When a value cannot be serialized.
-    fn into_statements(self, conn: &mut LiteFsConnection) -> QueryResult<Vec<Statement>>;
+    fn into_statements(self, conn: &mut LiteFsConnection) -> QueryResult<Vec<Repeated>>;
 }
 
 impl<T, V, QId, Op, const STATIC: bool> IntoStatements
@@ -101,10 +101,12 @@ where
 {
     type SqlType = ();
 
-    fn into_statements(self, conn: &mut LiteFsConnection) -> QueryResult<Vec<Statement>> {
+    fn into_statements(self, conn: &mut LiteFsConnection) -> QueryResult<Vec<Repeated>> {
         let (target, operator, returning) = (self.target, self.operator, self.returning);
         let rows = self.records.values.into_iter();
-        rows.map(|row| conn.capture_row(&InsertStatement::new(target, row, operator, returning))).collect()
+        let inserts: Vec<_> =
+            rows.map(|row| InsertStatement::new(target, row, operator, returning)).collect();
+        conn.capture_rows(&inserts)
     }
 }
 
@@ -118,10 +120,12 @@ where
 {
     type SqlType = <InsertStatement<T, ValuesClause<V, T>, Op, ReturningClause<Ret>> as Query>::SqlType;
 
-    fn into_statements(self, conn: &mut LiteFsConnection) -> QueryResult<Vec<Statement>> {
+    fn into_statements(self, conn: &mut LiteFsConnection) -> QueryResult<Vec<Repeated>> {
         let (target, operator, returning) = (self.target, self.operator, self.returning);
         let rows = self.records.values.into_iter();
-        rows.map(|row| conn.capture_row(&InsertStatement::new(target, row, operator, returning))).collect()
+        let inserts: Vec<_> =
+            rows.map(|row| InsertStatement::new(target, row, operator, returning)).collect();
+        conn.capture_rows(&inserts)
     }
 }
 

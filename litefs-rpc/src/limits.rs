@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::wire::{Refusal, Work};
+use crate::wire::{Refusal, Repeated, Work};
 
 /// What a server or client refuses to take, so that neither a large statement nor a hostile peer can use up
 /// memory. Every limit is checked before the bytes are sent, and again where they arrive.
@@ -59,20 +59,27 @@ impl Limits {
     /// The [`Refusal`] that names the limit.
     pub fn check(&self, work: &Work) -> Result<(), Refusal> {
         let too_large = |what: &str, actual, limit| Refusal::TooLarge { what: what.into(), actual, limit };
-        // A script is bounded by the frame alone: dumps and migrations are long.
-        for statement in work.statements() {
-            if statement.sql.len() > self.statement {
-                return Err(too_large(
-                    "the statement's length in bytes",
-                    statement.sql.len(),
-                    self.statement,
-                ));
+        let parameters = match work {
+            Work::Execute(statement) | Work::Query(statement) => statement.params.len(),
+            Work::Batch { statements, .. } => {
+                statements.iter().filter_map(Repeated::width).max().unwrap_or_default()
             }
-            if statement.params.len() > self.parameters {
-                return Err(too_large("the number of parameters", statement.params.len(), self.parameters));
-            }
+            Work::Insert(rows) => rows.params.len(),
+            Work::Script(_) => 0,
+        };
+        if parameters > self.parameters {
+            return Err(too_large("the number of parameters", parameters, self.parameters));
         }
-        let size = work.size() + FRAME_OVERHEAD;
+        // A script is bounded by the frame alone: dumps and migrations are long.
+        let longest = match work {
+            Work::Script(_) => 0,
+            Work::Insert(rows) => rows.unrolled_len(rows.times),
+            work => work.texts().map(str::len).max().unwrap_or_default(),
+        };
+        if longest > self.statement {
+            return Err(too_large("the statement's length in bytes", longest, self.statement));
+        }
+        let size = work.size().saturating_add(FRAME_OVERHEAD);
         if size > self.frame {
             return Err(too_large("the request's size in bytes", size, self.frame));
         }

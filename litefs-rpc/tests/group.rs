@@ -8,7 +8,9 @@
 use diesel::connection::{Connection, SimpleConnection};
 use diesel::sqlite::SqliteConnection;
 use litefs_rpc::sqlite::SqliteExecutor;
-use litefs_rpc::wire::{Answer, Delivery, Refusal, Request, RequestId, Settings, Statement, Value, Work};
+use litefs_rpc::wire::{
+    Answer, Delivery, Refusal, Repeated, Request, RequestId, Settings, Statement, Value, Work,
+};
 use litefs_rpc::{Apart, Done, Executor};
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -162,7 +164,7 @@ fn any_work() -> impl Strategy<Value = Work> {
             true => Work::Query(statement),
             false => Work::Execute(statement),
         }),
-        2 => batch.prop_map(|statements| Work::Batch { statements: statements.into(), rows: false }),
+        2 => batch.prop_map(|statements| Work::Batch { statements: statements.into_iter().map(Repeated::from).collect(), rows: false }),
         1 => Just(Work::Script("INSERT INTO log (what) VALUES ('script')".into())),
         1 => Just(Work::Execute(statement("PRAGMA user_version = 3".into(), vec![]))),
     ]

@@ -45,13 +45,12 @@ type Tuple = (diesel::dsl::Eq<items::name, String>, diesel::dsl::Eq<items::paylo
 
 pub(super) fn run(report: &mut Report, effort: Effort) -> Result<(), Problem> {
     let count = effort.count(ROWS);
-    let pair = Pair::litefs(&Setup::embedded(Synchronous::Normal))?;
-    let litefs = pair.open()?;
-    let (mut ours, mut one) = (litefs.establish()?, litefs.establish()?);
-    let cluster = Cluster::builder().nodes(["local"]).database(DATABASE).start()?;
-    cluster.node("local").set_sync(true)?;
-    let url = cluster.node("local").database_url(DATABASE);
-    let (mut plain, mut plain_one) = (local(&url)?, local(&url)?);
+    // Each has files of its own: SQLite's checkpoints, one after some commits, would otherwise always meet the same one.
+    let setup = Setup::embedded(Synchronous::Normal);
+    let pairs = [Pair::litefs(&setup)?, Pair::litefs(&setup)?];
+    let litefs = [pairs[0].open()?, pairs[1].open()?];
+    let [mut ours, mut one] = [litefs[0].establish()?, litefs[1].establish()?];
+    let [(_rows, mut plain), (_statement, mut plain_one)] = [local()?, local()?];
     let mut turns: [Turn<'_, f64>; 4] = [
         Box::new(move || timed(count, || at_once(&mut ours, count))),
         Box::new(move || timed(count, || row_by_row(&mut plain, count))),
@@ -82,12 +81,14 @@ pub(super) fn run(report: &mut Report, effort: Effort) -> Result<(), Problem> {
     Ok(report.add("bulk_local_one_statement", median(&mut times[3]), "ms", "in one statement, local")?)
 }
 
-fn local(url: &str) -> Result<SqliteConnection, Problem> {
-    let mut connection = SqliteConnection::establish(url)?;
+fn local() -> Result<(Cluster, SqliteConnection), Problem> {
+    let cluster = Cluster::builder().nodes(["local"]).database(DATABASE).start()?;
+    cluster.node("local").set_sync(true)?;
+    let mut connection = SqliteConnection::establish(&cluster.node("local").database_url(DATABASE))?;
     connection.batch_execute("PRAGMA busy_timeout = 5000")?;
     Synchronous::Normal.set(&mut connection)?;
     connection.batch_execute(table::DDL)?;
-    Ok(connection)
+    Ok((cluster, connection))
 }
 
 fn at_once(conn: &mut LiteFsConnection, count: usize) -> QueryResult<usize> {

@@ -11,7 +11,7 @@ use diesel::result::{Error, QueryResult};
 use diesel::sqlite::Sqlite;
 use litefs_rpc::sqlite::sql::{Verb, statements};
 use litefs_rpc::sqlite::{BoundQuery, collect};
-use litefs_rpc::wire::{Answer, RowSet, Statement, Work};
+use litefs_rpc::wire::{Answer, Repeated, RowSet, Work};
 
 use super::LiteFsConnection;
 use super::destination::{Destination, Phase};
@@ -65,8 +65,7 @@ impl LiteFsConnection {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn execute_batch(&mut self, queries: &[&dyn QueryFragment<Sqlite>]) -> QueryResult<Vec<usize>> {
-        let captured = queries.iter().map(|query| self.scratch.capture(query));
-        let statements = captured.collect::<QueryResult<Vec<_>>>()?;
+        let statements = self.scratch.capture_all(queries)?;
         statements.iter().try_for_each(|statement| check_batchable(&statement.sql))?;
         match self.run_batch(statements, false)? {
             Answer::Counts(counts) => {
@@ -76,14 +75,18 @@ impl LiteFsConnection {
         }
     }
 
-    /// One row of a batch as text and values.
-    pub(crate) fn capture_row<T: QueryFragment<Sqlite>>(&mut self, insert: &T) -> QueryResult<Statement> {
-        let statement = self.scratch.capture(insert)?;
-        Ok(Statement { cacheable: true, ..statement })
+    /// The rows of a batch as text and values.
+    pub(crate) fn capture_rows<T: QueryFragment<Sqlite>>(
+        &mut self,
+        inserts: &[T],
+    ) -> QueryResult<Vec<Repeated>> {
+        let mut captured = self.scratch.capture_all(inserts)?;
+        captured.iter_mut().for_each(|repeated| repeated.cacheable = true);
+        Ok(captured)
     }
 
     /// Runs the statements, all or none, in one round trip at most if no transaction has to be moved.
-    pub(crate) fn run_batch(&mut self, mut statements: Vec<Statement>, rows: bool) -> QueryResult<Answer> {
+    pub(crate) fn run_batch(&mut self, mut statements: Vec<Repeated>, rows: bool) -> QueryResult<Answer> {
         if statements.is_empty() {
             return Ok(if rows { Answer::Rows(RowSet::default()) } else { Answer::Counts(Vec::new()) });
         }
@@ -93,7 +96,7 @@ impl LiteFsConnection {
         let shared = Arc::clone(shared);
         self.run_held_back(&shared)?;
         self.answer_batch(&shared, &mut statements)?;
-        let statements: Arc<[Statement]> = statements.into();
+        let statements: Arc<[Repeated]> = statements.into();
         for _ in 0..TURNS {
             self.follow_role(&shared)?;
             let class = self.class_of_batch(&statements)?;
@@ -133,36 +136,34 @@ impl LiteFsConnection {
         Err(changed_again())
     }
 
-    fn answer_batch(&mut self, shared: &Shared, statements: &mut [Statement]) -> QueryResult<()> {
-        let mut texts: Vec<(&str, Class)> = Vec::with_capacity(statements.len());
-        for statement in statements.iter() {
-            let class = match texts.last() {
-                Some((before, class)) if *before == statement.sql => *class,
-                _ => self.class_of_text(statement.sql.clone())?,
-            };
-            texts.push((&statement.sql, class));
+    fn answer_batch(&mut self, shared: &Shared, statements: &mut Vec<Repeated>) -> QueryResult<()> {
+        let mut classes = Vec::with_capacity(statements.len());
+        for repeated in &*statements {
+            classes.push(self.class_of_text(&repeated.sql)?);
         }
+        if !classes.iter().any(|class| class.asks_session) {
+            return Ok(());
+        }
+        // Its first run may be the one before the first write.
+        let classes: Vec<_> = statements.iter().zip(classes).flat_map(|(r, c)| vec![c; r.times]).collect();
+        *statements = std::mem::take(statements).into_iter().flat_map(Repeated::split).collect();
+        let texts: Vec<_> = statements.iter().map(|repeated| repeated.sql.as_str()).zip(classes).collect();
         if let Some(answered) = self.answered_before_writes(shared, &texts)? {
-            for (statement, sql) in statements.iter_mut().zip(answered) {
-                statement.cacheable &= statement.sql == sql;
-                statement.sql = sql;
+            for (repeated, sql) in statements.iter_mut().zip(answered) {
+                repeated.cacheable &= repeated.sql == sql;
+                repeated.sql = sql;
             }
         }
         Ok(())
     }
 
     /// One class for all: they go to one place or are refused.
-    fn class_of_batch(&mut self, statements: &[Statement]) -> QueryResult<Class> {
+    fn class_of_batch(&mut self, statements: &[Repeated]) -> QueryResult<Class> {
         let mut all = Class { single: true, ..Class::NOTHING };
-        let mut before: Option<&Statement> = None;
-        for statement in statements {
-            if before.is_some_and(|before| before.sql == statement.sql) {
-                continue;
-            }
-            before = Some(statement);
-            let class = self.class_of_text(statement.sql.clone())?;
+        for repeated in statements {
+            let class = self.class_of_text(&repeated.sql)?;
             if class.refused {
-                return Err(refusal(&statement.sql));
+                return Err(refusal(&repeated.sql));
             }
             all = all.with(class);
         }
@@ -175,7 +176,7 @@ impl LiteFsConnection {
         shared: &Arc<Shared>,
         class: Class,
         destination: &Destination,
-        statements: &Arc<[Statement]>,
+        statements: &Arc<[Repeated]>,
         rows: bool,
     ) -> QueryResult<Option<Answer>> {
         let text = statements[0].sql.clone();
@@ -194,7 +195,7 @@ impl LiteFsConnection {
     }
 
     /// On this node's own file, with all that goes with a statement there.
-    fn batch_on_file(&mut self, class: Class, statements: &[Statement], rows: bool) -> QueryResult<Answer> {
+    fn batch_on_file(&mut self, class: Class, statements: &[Repeated], rows: bool) -> QueryResult<Answer> {
         let ticket = if class.access == Access::Write { self.autocommit_ticket() } else { None };
         let result = if class.writes_locally {
             self.lifting_query_only(|conn| conn.batch_here(statements, rows))
@@ -208,7 +209,7 @@ impl LiteFsConnection {
     }
 
     /// Behind a savepoint, which outside of a transaction is one.
-    fn batch_here(&mut self, statements: &[Statement], rows: bool) -> QueryResult<Answer> {
+    fn batch_here(&mut self, statements: &[Repeated], rows: bool) -> QueryResult<Answer> {
         let silent = self.silence.keep();
         self.local.batch_execute("SAVEPOINT litefs_batch")?;
         drop(silent);
@@ -230,20 +231,22 @@ impl LiteFsConnection {
         result
     }
 
-    fn batch_statements(&mut self, statements: &[Statement], rows: bool) -> QueryResult<Answer> {
+    fn batch_statements(&mut self, statements: &[Repeated], rows: bool) -> QueryResult<Answer> {
         let (mut counts, mut all) = (Vec::new(), RowSet::default());
-        for statement in statements {
-            let query = BoundQuery::new(&statement.sql, &statement.params, statement.cacheable);
-            if !rows {
-                counts.push(self.local.execute_returning_count(&query)? as u64);
-                continue;
+        for repeated in statements {
+            for params in repeated.runs() {
+                let query = BoundQuery::new(&repeated.sql, params, repeated.cacheable);
+                if !rows {
+                    counts.push(self.local.execute_returning_count(&query)? as u64);
+                    continue;
+                }
+                let mut more = collect(self.local.load(query)?, usize::MAX)
+                    .map_err(|refusal| crate::error::called(refusal.into(), None))?;
+                if all.columns.is_empty() {
+                    all.columns = more.columns;
+                }
+                all.values.append(&mut more.values);
             }
-            let mut more = collect(self.local.load(query)?, usize::MAX)
-                .map_err(|refusal| crate::error::called(refusal.into(), None))?;
-            if all.columns.is_empty() {
-                all.columns = more.columns;
-            }
-            all.values.append(&mut more.values);
         }
         Ok(if rows { Answer::Rows(all) } else { Answer::Counts(counts) })
     }

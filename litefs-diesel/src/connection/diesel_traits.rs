@@ -19,9 +19,9 @@ use litefs_rpc::sqlite::{BoundQuery, collect};
 use litefs_rpc::wire::{RowSet, Work};
 
 use super::LiteFsConnection;
+use super::capture::sql_of;
 use super::destination::Phase;
 use super::run::{Ready, TURNS, changed_again, rows};
-use super::scratch::sql_of;
 use super::transaction_calls::is_locked;
 use crate::access::Access;
 use crate::litefs::Shared;

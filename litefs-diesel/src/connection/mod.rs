@@ -2,6 +2,7 @@
 
 mod acknowledgement;
 mod batch;
+mod capture;
 mod destination;
 mod diesel_traits;
 mod forward;

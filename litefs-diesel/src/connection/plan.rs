@@ -11,8 +11,8 @@ use litefs_rpc::sqlite::sql::{SqlStatement, statements};
 use litefs_rpc::wire::{Effects, Settings};
 
 use super::LiteFsConnection;
+use super::capture::sql_of;
 use super::destination::{Destination, Phase, destination};
-use super::scratch::sql_of;
 use super::session_functions::{Answers, answered};
 use crate::Failure;
 use crate::access::{Access, Class, classify_with};
@@ -44,7 +44,7 @@ impl LiteFsConnection {
         T: QueryFragment<Sqlite> + QueryId,
     {
         let Some(id) = T::query_id() else {
-            return self.class_of_text(sql_of(query)?);
+            return self.class_of_text(&sql_of(query)?);
         };
         if let Some(class) = self.classes.by_id(id) {
             return Ok(class);
@@ -54,12 +54,12 @@ impl LiteFsConnection {
         Ok(class)
     }
 
-    pub(super) fn class_of_text(&mut self, sql: String) -> QueryResult<Class> {
-        if let Some(class) = self.classes.by_text(&sql) {
+    pub(super) fn class_of_text(&mut self, sql: &str) -> QueryResult<Class> {
+        if let Some(class) = self.classes.by_text(sql) {
             return Ok(class);
         }
-        let class = self.classify_text(&sql);
-        self.classes.put_text(sql, class);
+        let class = self.classify_text(sql);
+        self.classes.put_text(sql.to_owned(), class);
         Ok(class)
     }
 

@@ -8,11 +8,11 @@ use diesel::result::{DatabaseErrorKind, Error, QueryResult};
 use diesel::sqlite::Sqlite;
 use litefs_rpc::sqlite::BoundQuery;
 use litefs_rpc::sqlite::sql::statements;
-use litefs_rpc::wire::{Answer, Effects, Reply, RowSet, Statement, Work};
+use litefs_rpc::wire::{Answer, Effects, Repeated, Reply, RowSet, Statement, Work};
 
 use super::LiteFsConnection;
+use super::capture::sql_of;
 use super::destination::{Destination, Phase};
-use super::scratch::sql_of;
 use super::session_functions::answered;
 use super::transaction_calls::is_locked;
 use crate::Failure;
@@ -248,7 +248,7 @@ impl LiteFsConnection {
         for _ in 0..TURNS {
             let here = match self.ready(&shared, class, query)? {
                 Ready::Elsewhere(destination) => {
-                    match self.run_elsewhere(&shared, class, &destination, query, Work::Execute)? {
+                    match self.run_elsewhere(&shared, class, &destination, query, execute)? {
                         Some(reply) => {
                             self.after_change(&shared)?;
                             return Ok(self.count(class, &reply));
@@ -333,4 +333,12 @@ pub(super) fn split() -> Error {
         "on a node that is not the primary, what changes the database cannot also use temporary or attached tables, in \
          one statement, script or transaction: they exist on this connection only",
     )
+}
+
+/// More rows than this in one INSERT are written short.
+const FEW_ROWS: usize = 16;
+
+/// A statement whose rows do not matter, as work.
+fn execute(statement: Statement) -> Work {
+    Repeated::roll_up(statement, FEW_ROWS).map_or_else(Work::Execute, Work::Insert)
 }

@@ -95,6 +95,9 @@ impl SqliteExecutor {
                 ready.with_a_part(result, before)
             }
             Work::Query(statement) => ready.query_alone(statement, max_rows),
+            Work::Insert(_) => ready.atomically("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK", |ready| {
+                ready.part_or_all(work, max_rows)
+            }),
             Work::Script(sql) => {
                 let all = statements(sql);
                 let several = all.len() > 1;
@@ -116,11 +119,18 @@ impl SqliteExecutor {
     }
 }
 
-/// Why work from another node must not run, if it must not. The rows of a batch have the same text one after another.
+/// Why work from another node must not run, if it must not.
 fn check(work: &Work, place: Place) -> Result<(), Refusal> {
-    let mut before = "";
-    let mut texts = work.texts().filter(|sql| std::mem::replace(&mut before, sql) != *sql);
-    texts.find_map(|sql| refused_from_afar(sql, place)).map_or(Ok(()), |what| Err(denied(what)))
+    let repeated = match work {
+        Work::Insert(rows) => std::slice::from_ref(rows),
+        Work::Batch { statements, .. } => statements,
+        _ => &[],
+    };
+    if repeated.iter().any(|repeated| repeated.width().is_none()) {
+        return Err(denied("a repeated statement whose parameters do not divide by its runs".into()));
+    }
+    let refused = |sql| refused_from_afar(sql, place).map(denied);
+    work.texts().find_map(refused).map_or(Ok(()), Err)
 }
 
 /// Statements after which the connection is no longer as the next request expects it.
@@ -215,6 +225,10 @@ impl Executor for SqliteExecutor {
         match work {
             Work::Execute(statement) => ready.execute(statement),
             Work::Query(statement) => ready.query(statement, max_rows),
+            Work::Insert(rows) => {
+                let mut before = ready.total_changes;
+                ready.insert(rows, &mut before)
+            }
             Work::Script(sql) => ready.script(sql, &statements(sql)),
             Work::Batch { statements, rows } => ready.atomically(
                 "SAVEPOINT litefs_batch",

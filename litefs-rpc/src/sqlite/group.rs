@@ -24,6 +24,7 @@ impl SqliteExecutor {
         let work = &request.work;
         let changes = match work {
             Work::Execute(statement) | Work::Query(statement) => changes_rows(&statement.sql),
+            Work::Insert(rows) => changes_rows(&rows.sql),
             Work::Batch { statements, .. } => statements.iter().all(|s| changes_rows(&s.sql)),
             Work::Script(_) => false,
         };
@@ -74,7 +75,17 @@ impl SqliteExecutor {
         if self.solitary.len() >= MAX_SOLITARY {
             self.solitary.clear();
         }
-        self.solitary.extend(work.statements().iter().filter(|s| s.cacheable).map(|s| s.sql.clone()));
+        let kept = |cacheable: bool, sql: &str| cacheable.then(|| sql.to_owned());
+        match work {
+            Work::Execute(statement) | Work::Query(statement) => {
+                self.solitary.extend(kept(statement.cacheable, &statement.sql));
+            }
+            Work::Insert(rows) => self.solitary.extend(kept(rows.cacheable, &rows.sql)),
+            Work::Batch { statements, .. } => {
+                self.solitary.extend(statements.iter().filter_map(|s| kept(s.cacheable, &s.sql)));
+            }
+            Work::Script(_) => {}
+        }
     }
 
     pub(super) fn commit_group(&mut self) -> Result<(), Apart> {

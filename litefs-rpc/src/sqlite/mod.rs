@@ -4,6 +4,7 @@ mod error;
 mod executor;
 mod group;
 mod guard;
+mod merge;
 mod once;
 mod outcomes;
 mod query;

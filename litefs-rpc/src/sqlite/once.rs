@@ -112,7 +112,7 @@ pub(super) enum Once {
 impl Once {
     pub(super) fn of(work: &Work) -> Self {
         let all = match work {
-            Work::Batch { .. } => return Once::Whole,
+            Work::Batch { .. } | Work::Insert(_) => return Once::Whole,
             // By far the most common beginnings need no look at the rest.
             Work::Execute(statement) | Work::Query(statement) if changes_rows(&statement.sql) => {
                 return Once::Whole;

@@ -10,7 +10,7 @@ use super::query::BoundQuery;
 use super::rows;
 use super::sql::{SqlStatement, Verb, statements, tokens};
 use crate::executor::{Done, Wrote};
-use crate::wire::{Answer, Effects, Refusal, RequestId, RowSet, Settings, Statement, Value, Work};
+use crate::wire::{Answer, Effects, Refusal, Repeated, RequestId, RowSet, Settings, Statement, Value, Work};
 
 /// A connection and what is known of its state.
 pub(super) struct Ready {
@@ -22,6 +22,8 @@ pub(super) struct Ready {
     pub(super) at_begin: Option<i64>,
     /// The work under way may insert or not, which only `last_insert_rowid()` tells: it was set to [`NO_ROWID`] before.
     pub(super) marked: bool,
+    /// What `changes()` has to say instead of what it says, as long as it and `total_changes()` say these.
+    pub(super) instead: Option<([i64; 2], i64)>,
     /// The open transaction has changed what belongs to the connection: nobody else may have it afterwards.
     pub(super) traced: bool,
 }
@@ -29,7 +31,15 @@ pub(super) struct Ready {
 impl Ready {
     pub(super) fn new(mut connection: SqliteConnection) -> QueryResult<Self> {
         let settings = read_settings(&mut connection)?;
-        Ok(Self { connection, settings, total_changes: 0, at_begin: None, marked: false, traced: false })
+        Ok(Self {
+            connection,
+            settings,
+            total_changes: 0,
+            at_begin: None,
+            marked: false,
+            instead: None,
+            traced: false,
+        })
     }
 
     pub(super) fn apply(&mut self, wanted: &Settings) -> QueryResult<()> {
@@ -116,9 +126,10 @@ impl Ready {
     /// Runs work in the open transaction. What fails and leaves nothing is an error, and so is what has ended the
     /// transaction; what fails and leaves a part is an answer.
     pub(super) fn part_or_all(&mut self, work: &Work, max_rows: usize) -> Result<Done, Refusal> {
-        let before = self.total_changes;
+        let mut before = self.total_changes;
         let result = match work {
             Work::Execute(statement) => self.execute(statement),
+            Work::Insert(rows) => self.insert(rows, &mut before),
             Work::Query(statement) => return self.query(statement, max_rows),
             Work::Batch { statements, rows } => return self.batch(statements, *rows, max_rows),
             Work::Script(sql) => self.script(sql, &statements(sql)),
@@ -157,13 +168,13 @@ impl Ready {
 
     pub(super) fn execute(&mut self, statement: &Statement) -> Result<Done, Refusal> {
         let before = self.total_changes;
-        let count = self.count(statement)?;
+        let count = self.count(&statement.sql, &statement.params, statement.cacheable)?;
         self.done(Answer::Count(count), Some(before).filter(|_| changes_rows(&statement.sql)))
     }
 
     pub(super) fn query(&mut self, statement: &Statement, max_rows: usize) -> Result<Done, Refusal> {
         let before = self.total_changes;
-        let rows = self.rows(statement, max_rows)?;
+        let rows = self.rows(&statement.sql, &statement.params, statement.cacheable, max_rows)?;
         self.done(Answer::Rows(rows), Some(before).filter(|_| changes_rows(&statement.sql)))
     }
 
@@ -199,38 +210,46 @@ impl Ready {
     /// All statements, one after the other. Stops at the first error; the caller undoes what came before.
     pub(super) fn batch(
         &mut self,
-        statements: &[Statement],
+        statements: &[Repeated],
         rows: bool,
         max_rows: usize,
     ) -> Result<Done, Refusal> {
         let before = self.total_changes;
         let (mut counts, mut all) = (Vec::new(), RowSet::default());
         let mut left = max_rows;
-        for statement in statements {
+        for repeated in statements {
             if !rows {
-                counts.push(self.count(statement)?);
+                self.repeat(repeated, &mut counts)?;
                 continue;
             }
-            let mut more = self.rows(statement, left)?;
-            left = left.saturating_sub(more.size());
-            if all.columns.is_empty() {
-                all.columns = more.columns;
+            for params in repeated.runs() {
+                let mut more = self.rows(&repeated.sql, params, repeated.cacheable, left)?;
+                left = left.saturating_sub(more.size());
+                if all.columns.is_empty() {
+                    all.columns = more.columns;
+                }
+                all.values.append(&mut more.values);
             }
-            all.values.append(&mut more.values);
         }
         let answer = if rows { Answer::Rows(all) } else { Answer::Counts(counts) };
         let counted = statements.iter().all(|statement| changes_rows(&statement.sql));
         self.done(answer, Some(before).filter(|_| counted))
     }
 
-    pub(super) fn count(&mut self, statement: &Statement) -> Result<u64, Refusal> {
-        let query = BoundQuery::new(&statement.sql, &statement.params, statement.cacheable);
+    pub(super) fn count(&mut self, sql: &str, params: &[Value], cacheable: bool) -> Result<u64, Refusal> {
+        let query = BoundQuery::new(sql, params, cacheable);
         let count = self.connection.execute_returning_count(&query).map_err(super::from_diesel)?;
         Ok(count as u64)
     }
 
-    pub(super) fn rows(&mut self, statement: &Statement, max_rows: usize) -> Result<RowSet, Refusal> {
-        let query = BoundQuery::new(&statement.sql, &statement.params, statement.cacheable);
+    pub(super) fn rows(
+        &mut self,
+        sql: &str,
+        params: &[Value],
+        cacheable: bool,
+        max_rows: usize,
+    ) -> Result<RowSet, Refusal> {
+        let query = BoundQuery::new(sql, params, cacheable);
         let rows = self.connection.load(query).map_err(super::from_diesel)?;
         rows::collect(rows, max_rows)
     }
@@ -249,6 +268,8 @@ impl Ready {
     pub(super) fn done(&mut self, answer: Answer, before: Option<i64>) -> Result<Done, Refusal> {
         let [last_insert_rowid, changes, total] =
             session_functions(&mut self.connection).map_err(super::from_diesel)?;
+        self.instead = self.instead.filter(|(said, _)| *said == [changes, total]);
+        let changes = self.instead.map_or(changes, |(_, changes)| changes);
         let wrote = match before {
             None => Wrote::Perhaps,
             Some(before) if total == before => Wrote::Nothing,
@@ -273,19 +294,14 @@ const NO_ROWID: i64 = i64::MIN + 1;
 /// Whether only `last_insert_rowid()` tells if the work has inserted a row at last.
 fn may_insert(work: &Work) -> bool {
     let inserts = |sql: &str| statements(sql).iter().any(|statement| statement.inserts());
+    let chooses = |sql: &str| tokens(sql).any(|token| token.is("CONFLICT") || token.is("OR"));
     match work {
         Work::Execute(statement) | Work::Query(statement) => {
-            let chooses = |word: &str| tokens(&statement.sql).any(|token| token.is(word));
-            (chooses("CONFLICT") || chooses("OR")) && inserts(&statement.sql)
+            chooses(&statement.sql) && inserts(&statement.sql)
         }
+        Work::Insert(rows) => chooses(&rows.sql) && inserts(&rows.sql),
         Work::Script(sql) => inserts(sql),
-        Work::Batch { statements, .. } => {
-            let mut before = "";
-            statements.iter().any(|statement| {
-                let same = std::mem::replace(&mut before, &statement.sql) == statement.sql;
-                !same && inserts(&statement.sql)
-            })
-        }
+        Work::Batch { statements, .. } => statements.iter().any(|repeated| inserts(&repeated.sql)),
     }
 }
 
@@ -328,7 +344,15 @@ pub(super) fn integers<const N: usize>(
     connection: &mut SqliteConnection,
     sql: &str,
 ) -> QueryResult<[i64; N]> {
-    let mut rows = connection.load(BoundQuery::new(sql, &[], true))?;
+    integers_of(connection, BoundQuery::new(sql, &[], true))
+}
+
+/// The first `N` columns of the first row of a query with parameters.
+pub(super) fn integers_of<const N: usize>(
+    connection: &mut SqliteConnection,
+    query: BoundQuery<'_>,
+) -> QueryResult<[i64; N]> {
+    let mut rows = connection.load(query)?;
     let row = rows.next().ok_or(diesel::result::Error::NotFound)??;
     Ok(std::array::from_fn(|index| match diesel::row::Row::get(&row, index).map(|f| rows::value(&f)) {
         Some(Value::Integer(integer)) => integer,

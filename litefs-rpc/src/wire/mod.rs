@@ -2,15 +2,15 @@
 
 mod reply;
 mod request;
+mod statement;
 mod value;
 
 pub use reply::{
     Answer, DatabaseError, DatabaseErrorKind, Effects, Followed, Outcome, PrimaryHint, Refusal, Reply,
     RowSet, Settled, is_litefs_rejection,
 };
-pub use request::{
-    Begin, BeginMode, Delivery, Follower, Request, RequestId, SessionId, Settings, Statement, Work,
-};
+pub use request::{Begin, BeginMode, Delivery, Follower, Request, RequestId, SessionId, Settings, Work};
+pub use statement::{Repeated, Statement};
 pub use value::Value;
 
 /// The newest version of the protocol that this build speaks.

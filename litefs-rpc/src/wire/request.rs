@@ -5,7 +5,7 @@ use litefs_core::Position;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Value;
+use super::{Repeated, Statement};
 
 /// Names one forwarded write for ever: a UUIDv7 (RFC 9562), so ids sort by the time they were made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -59,25 +59,6 @@ impl fmt::Display for RequestId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SessionId(pub u64);
 
-/// One SQL statement and the values of its parameters, in the order of SQLite's parameter indexes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Statement {
-    /// The SQL text.
-    pub sql: String,
-    /// One value for each parameter.
-    pub params: Vec<Value>,
-    /// Whether the text comes back again and again, so that keeping it prepared pays.
-    pub cacheable: bool,
-}
-
-impl Statement {
-    /// The bytes that this statement adds to a message, near enough for limits.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        16 + self.sql.len() + self.params.iter().map(Value::size).sum::<usize>()
-    }
-}
-
 /// What the primary is asked to run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Work {
@@ -85,13 +66,16 @@ pub enum Work {
     Execute(Statement),
     /// One statement whose rows matter: answered with all of them.
     Query(Statement),
+    /// One INSERT of many rows of parameters, written short: its text is that with one row (`.. VALUES (?, ?)`), which
+    /// stands as often as there are rows. Answered with the number of changed rows.
+    Insert(Repeated),
     /// Several statements without parameters, run one after the other as `sqlite3_exec` does.
     Script(String),
     /// Several statements with parameters, all or none of them: answered with the number of changed rows of each, or
     /// with the rows of all, which then have the same columns.
     Batch {
         /// The statements, in order. Shared: what may have to be sent again is not copied for that.
-        statements: Arc<[Statement]>,
+        statements: Arc<[Repeated]>,
         /// Whether their rows matter.
         rows: bool,
     },
@@ -103,25 +87,23 @@ impl Work {
     pub fn size(&self) -> usize {
         match self {
             Work::Execute(statement) | Work::Query(statement) => statement.size(),
+            Work::Insert(rows) => rows.size(),
             Work::Script(sql) => 8 + sql.len(),
-            Work::Batch { statements, .. } => statements.iter().map(Statement::size).sum(),
-        }
-    }
-
-    /// The statements that come with parameters.
-    #[must_use]
-    pub fn statements(&self) -> &[Statement] {
-        match self {
-            Work::Execute(statement) | Work::Query(statement) => std::slice::from_ref(statement),
-            Work::Script(_) => &[],
-            Work::Batch { statements, .. } => statements,
+            Work::Batch { statements, .. } => {
+                statements.iter().fold(0, |size: usize, repeated| size.saturating_add(repeated.size()))
+            }
         }
     }
 
     /// The SQL texts, in order.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
-        let script = if let Work::Script(sql) = self { Some(sql.as_str()) } else { None };
-        script.into_iter().chain(self.statements().iter().map(|statement| statement.sql.as_str()))
+        let (one, several) = match self {
+            Work::Execute(statement) | Work::Query(statement) => (Some(statement.sql.as_str()), &[][..]),
+            Work::Insert(rows) => (Some(rows.sql.as_str()), &[][..]),
+            Work::Script(sql) => (Some(sql.as_str()), &[][..]),
+            Work::Batch { statements, .. } => (None, &statements[..]),
+        };
+        one.into_iter().chain(several.iter().map(|repeated| repeated.sql.as_str()))
     }
 }
 

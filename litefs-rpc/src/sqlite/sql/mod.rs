@@ -7,5 +7,6 @@
 mod statement;
 mod token;
 
+pub(super) use statement::unquoted;
 pub use statement::{Pragma, SqlStatement, Verb, statements};
 pub use token::{Token, TokenKind, tokens};

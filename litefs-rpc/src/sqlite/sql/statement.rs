@@ -242,7 +242,8 @@ impl<'a> SqlStatement<'a> {
     }
 }
 
-fn unquoted(text: &str) -> &str {
+/// A name without its quotes.
+pub(in crate::sqlite) fn unquoted(text: &str) -> &str {
     let mut chars = text.chars();
     match (chars.next(), chars.next_back()) {
         (Some('\''), Some('\''))

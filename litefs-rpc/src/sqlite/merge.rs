@@ -1,0 +1,206 @@
+//! Many rows of parameters through statements of some rows each, where nobody could tell the difference.
+//!
+//! An INSERT of one row costs several times more around SQLite's work than within it, and one of ten thousand rows is
+//! slow to prepare. Rows in one statement differ from rows in statements of their own only where one row can see another:
+//! through a trigger, through a key of the table to itself (checked at the statement's end), or through a conflict clause
+//! that leaves some rows out, which the number of changed rows shows. SQLite's own program for the statement tells of
+//! triggers and keys.
+
+use diesel::connection::{LoadConnection, SimpleConnection};
+use diesel::result::QueryResult;
+use diesel::row::Row;
+use diesel::sqlite::SqliteConnection;
+
+use super::query::BoundQuery;
+use super::ready::{Ready, integers_of};
+use super::rows;
+use super::sql::{Token, TokenKind, tokens, unquoted};
+use crate::executor::Done;
+use crate::wire::{Answer, Refusal, Repeated, Value};
+
+/// As many parameters as a statement of some rows has at most. More make it no faster (`bench bulk`).
+const PARAMETERS: usize = 512;
+/// Fewer rows are not worth a look at SQLite's program.
+const WORTHWHILE: usize = 64;
+
+const SAVE: &str = "SAVEPOINT litefs_rows";
+const RELEASE: &str = "RELEASE litefs_rows";
+const UNDO: &str = "ROLLBACK TO litefs_rows; RELEASE litefs_rows";
+
+impl Ready {
+    /// Runs a statement with each set of its parameters, in order. How many rows each has changed is added to `counts`.
+    pub(super) fn repeat(&mut self, repeated: &Repeated, counts: &mut Vec<u64>) -> Result<(), Refusal> {
+        let merged = match Insert::of(repeated) {
+            Some(insert) if insert.is_independent(&mut self.connection) => self.merged(&insert, counts)?,
+            _ => 0,
+        };
+        for params in repeated.runs().skip(merged) {
+            counts.push(self.count(&repeated.sql, params, repeated.cacheable)?);
+        }
+        Ok(())
+    }
+
+    /// Returns how many runs are done. At least one is left: `changes()` then says what it would have said.
+    fn merged(&mut self, insert: &Insert<'_>, counts: &mut Vec<u64>) -> Result<usize, Refusal> {
+        let Repeated { times, params, cacheable, .. } = insert.repeated;
+        let rows = insert.rows();
+        let sql = insert.repeated.unrolled(rows);
+        let mut done = 0;
+        for params in params.chunks_exact(rows * insert.width).take((times - 1) / rows) {
+            let before = self.read_total_changes()?;
+            self.connection.batch_execute(SAVE).map_err(super::from_diesel)?;
+            let result = self.count(&sql, params, *cacheable);
+            if let Ok(count) = result
+                && (count == 0 || count == rows as u64)
+            {
+                self.connection.batch_execute(RELEASE).map_err(super::from_diesel)?;
+                counts.extend(std::iter::repeat_n(count / rows as u64, rows));
+                done += rows;
+                continue;
+            }
+            // The table itself may say ON CONFLICT IGNORE: which rows it left out is not known. One by one they tell, and
+            // so does the row that fails.
+            self.connection
+                .batch_execute(UNDO)
+                .map_err(|undo| result.err().unwrap_or(super::from_diesel(undo)))?;
+            self.total_changes += self.read_total_changes()? - before;
+            break;
+        }
+        Ok(done)
+    }
+
+    /// Runs one INSERT of many rows, in the open transaction. `before`: `total_changes()` before it, to be compared with
+    /// what it says afterwards.
+    pub(super) fn insert(&mut self, rows: &Repeated, before: &mut i64) -> Result<Done, Refusal> {
+        if let Some(insert) = Insert::of(rows)
+            && insert.is_independent(&mut self.connection)
+        {
+            let total = self.read_total_changes()?;
+            self.connection.batch_execute(SAVE).map_err(super::from_diesel)?;
+            match self.in_parts(&insert) {
+                Ok([count, last]) if last > 0 => {
+                    self.connection.batch_execute(RELEASE).map_err(super::from_diesel)?;
+                    let total = self.read_total_changes()?;
+                    self.instead = Some(([signed(last), total], signed(count)));
+                    return self.done(Answer::Count(count), Some(*before));
+                }
+                Ok(_) => self.connection.batch_execute(UNDO).map_err(super::from_diesel)?,
+                // The table itself may say ON CONFLICT FAIL: what stays then, is for the statement as a whole to say.
+                Err(refusal) => self.connection.batch_execute(UNDO).map_err(|_| refusal)?,
+            }
+            let undone = self.read_total_changes()? - total;
+            self.total_changes += undone;
+            *before += undone;
+        }
+        let count = self.count(&rows.unrolled(rows.times), &rows.params, false)?;
+        self.done(Answer::Count(count), Some(*before))
+    }
+
+    /// Returns how many rows were inserted, and how many by the last part.
+    fn in_parts(&mut self, insert: &Insert<'_>) -> Result<[u64; 2], Refusal> {
+        let rows = insert.rows();
+        let sql = insert.repeated.unrolled(rows);
+        let (mut count, mut last) = (0, 0);
+        for params in insert.repeated.params.chunks(rows * insert.width) {
+            let rest = params.len() / insert.width;
+            last = if rest == rows {
+                self.count(&sql, params, true)?
+            } else {
+                self.count(&insert.repeated.unrolled(rest), params, false)?
+            };
+            count += last;
+        }
+        Ok([count, last])
+    }
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// `INSERT INTO table (..) VALUES (?, ..)`, or REPLACE, and nothing else.
+struct Insert<'a> {
+    repeated: &'a Repeated,
+    table: &'a str,
+    width: usize,
+}
+
+impl<'a> Insert<'a> {
+    fn of(repeated: &'a Repeated) -> Option<Self> {
+        let width = repeated.width().filter(|width| (1..=PARAMETERS / 2).contains(width))?;
+        if repeated.times < WORTHWHILE {
+            return None;
+        }
+        let all: Vec<Token<'_>> = tokens(&repeated.sql).collect();
+        let (head, row) = all.split_at_checked(all.len().checked_sub(2 * width + 1)?)?;
+        let is_row = row.iter().enumerate().all(|(at, token)| match at {
+            0 => token.kind == TokenKind::Open,
+            at if at == 2 * width => token.kind == TokenKind::Close,
+            at => token.text == if at % 2 == 1 { "?" } else { "," },
+        });
+        let [insert, into, table, columns @ .., values] = head else { return None };
+        let is_insert =
+            (insert.is("INSERT") || insert.is("REPLACE")) && into.is("INTO") && values.is("VALUES");
+        let is_list = match columns {
+            [] => true,
+            [open, names @ .., close] => {
+                let name = |token: &Token<'_>| {
+                    matches!(token.kind, TokenKind::Word | TokenKind::Quoted) || token.text == ","
+                };
+                open.kind == TokenKind::Open && close.kind == TokenKind::Close && names.iter().all(name)
+            }
+            _ => false,
+        };
+        let name = unquoted(table.text);
+        let is_plain = name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == ' ');
+        (is_row && is_insert && is_list && is_plain).then_some(Self { repeated, table: name, width })
+    }
+
+    /// The rows of one statement.
+    fn rows(&self) -> usize {
+        PARAMETERS / self.width
+    }
+
+    /// Whether no row can tell that another is inserted by the same statement.
+    fn is_independent(&self, connection: &mut SqliteConnection) -> bool {
+        match self.dependence(connection) {
+            Ok(Dependence { triggers: true, .. } | Dependence { keys: true, replaces: true, .. }) => false,
+            Ok(Dependence { keys: true, .. }) => self.refers_to_itself(connection) == Ok(false),
+            Ok(_) => true,
+            // Whatever is wrong, the statement itself will say so.
+            Err(_) => false,
+        }
+    }
+
+    fn dependence(&self, connection: &mut SqliteConnection) -> QueryResult<Dependence> {
+        let sql = format!("EXPLAIN {}", self.repeated.unrolled(2));
+        let mut found = Dependence::default();
+        for row in connection.load(BoundQuery::new(&sql, &[], false))? {
+            if let Some(Value::Text(opcode)) = Row::get(&row?, 1).map(|field| rows::value(&field)) {
+                found.triggers |= opcode == "Program";
+                found.keys |= opcode.starts_with("Fk");
+                found.replaces |= opcode == "Delete";
+            }
+        }
+        Ok(found)
+    }
+
+    fn refers_to_itself(&self, connection: &mut SqliteConnection) -> QueryResult<bool> {
+        let sql =
+            "SELECT EXISTS (SELECT 1 FROM pragma_foreign_key_list(?1) WHERE \"table\" = ?1 COLLATE NOCASE)";
+        let table = [Value::Text(self.table.to_owned())];
+        let [found] = integers_of(connection, BoundQuery::new(sql, &table, true))?;
+        Ok(found != 0)
+    }
+}
+
+/// What SQLite's program (<https://www.sqlite.org/opcode.html>) has in it.
+#[derive(Debug, Default)]
+struct Dependence {
+    /// `Program`: a trigger, or the action of a foreign key.
+    triggers: bool,
+    /// `FkCounter`, `FkIfZero`, `FkCheck`.
+    keys: bool,
+    /// `Delete`: a row may take the place of another, which rows of other tables may refer to.
+    replaces: bool,
+}
