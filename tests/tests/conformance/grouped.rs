@@ -38,6 +38,8 @@ fn fresh_with(script: &str) -> Fresh<Here> {
 
 #[path = "cases/aggregates.rs"]
 mod aggregates;
+#[path = "cases/bulk.rs"]
+mod bulk;
 #[path = "cases/connections.rs"]
 mod connections;
 #[path = "cases/deletes.rs"]
