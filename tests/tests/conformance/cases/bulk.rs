@@ -16,9 +16,10 @@ diesel::table! {
 }
 
 const NODES: &str = "
-    CREATE TABLE nodes (id INTEGER PRIMARY KEY, up INTEGER REFERENCES nodes (id), name TEXT NOT NULL UNIQUE);
+    CREATE TABLE nodes (id INTEGER PRIMARY KEY, up INTEGER, name TEXT NOT NULL UNIQUE);
     CREATE TABLE log (id INTEGER PRIMARY KEY, what TEXT);
 ";
+const TREE: &str = "CREATE TABLE nodes (id INTEGER PRIMARY KEY, up INTEGER REFERENCES nodes (id), name TEXT NOT NULL UNIQUE)";
 const ROWS: i32 = 1_000;
 
 type Node =
@@ -78,7 +79,7 @@ fn many_rows_in_a_transaction_and_their_numbers_afterwards() {
 
 #[test]
 fn rows_of_one_statement_may_refer_to_later_ones() {
-    let conn = &mut *fresh_with(NODES);
+    let conn = &mut *fresh_with(TREE);
     conn.batch_execute("PRAGMA foreign_keys = ON").unwrap();
     assert_eq!(diesel::insert_into(nodes::table).values(rows(ROWS)).execute(conn), Ok(1_000));
     let stray =
@@ -110,7 +111,6 @@ fn a_row_without_room_takes_the_others_with_it() {
     assert_eq!(failed, ("unique", "UNIQUE constraint failed: nodes.name".into()));
     assert_eq!(sum(conn), (1, None));
     assert_eq!(said(conn).total, before.total);
-    conn.batch_execute("PRAGMA foreign_keys = OFF").unwrap();
     let ignored = diesel::insert_or_ignore_into(nodes::table).values(rows(ROWS)).execute(conn);
     assert_eq!(ignored, Ok(999));
     assert_eq!(sum(conn).0, 1_000);
