@@ -1,11 +1,15 @@
 //! Connections: accepted, greeted, served, on a thread of the server's own.
 
+use std::future::poll_fn;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::thread::JoinHandle;
 
-use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use futures::{Stream, StreamExt};
 use tarpc::server::{BaseChannel, Channel};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -137,7 +141,7 @@ impl Connection {
             BaseChannel::with_defaults(transport).max_concurrent_requests(self.node.config.limits.queue);
         let responses = channel.execute(self.handler.clone().serve());
         // All of a connection's requests run inside its one task: when it ends, so do they.
-        responses.for_each_concurrent(None, |response| response).await;
+        run_all(responses).await;
     }
 }
 
@@ -146,4 +150,30 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.node.sessions.end_of(self.id);
     }
+}
+
+/// Runs requests as they come in. Those that are answered at the same time are all let finish before the connection is looked
+/// at again, which writes their answers in one go (`for_each_concurrent` looks after each, and writes it on its own).
+async fn run_all<R: Future<Output = ()>>(requests: impl Stream<Item = R>) {
+    let mut requests = pin!(requests.fuse());
+    let mut running = FuturesUnordered::new();
+    poll_fn(|context| {
+        loop {
+            let mut progress = false;
+            while let Poll::Ready(Some(())) = running.poll_next_unpin(context) {
+                progress = true;
+            }
+            if let Poll::Ready(Some(request)) = requests.as_mut().poll_next(context) {
+                running.push(request);
+                progress = true;
+            }
+            if requests.is_done() && running.is_empty() {
+                return Poll::Ready(());
+            }
+            if !progress {
+                return Poll::Pending;
+            }
+        }
+    })
+    .await;
 }
