@@ -219,3 +219,17 @@ fn a_transaction_statement_given_as_a_query_is_one() {
     let count: i64 = notes::table.count().get_result(&mut bed.plain("a")).unwrap();
     assert_eq!(count, 0);
 }
+
+#[test]
+fn checkpoints_are_left_to_a_thread_unless_the_application_has_them_otherwise() {
+    let pages = |conn: &mut LiteFsConnection| {
+        let pages = diesel::dsl::sql::<diesel::sql_types::BigInt>("PRAGMA wal_autocheckpoint");
+        pages.get_result::<i64>(conn).unwrap()
+    };
+    let bed = Bed::start(&["a"]);
+    assert_eq!(pages(&mut bed.conn("a")), 4_000);
+    let bed = Bed::configured(&["a"], |_, builder| {
+        builder.on_connection(|conn| conn.batch_execute("PRAGMA wal_autocheckpoint = 77"))
+    });
+    assert_eq!(pages(&mut bed.conn("a")), 77);
+}

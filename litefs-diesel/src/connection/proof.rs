@@ -41,6 +41,7 @@ impl LiteFsConnection {
     /// should have advanced. It does not where rows were set to what they were, so then LiteFS is asked again.
     pub(super) fn prove(&mut self, ticket: Option<Ticket>, changed: bool) -> QueryResult<()> {
         let (Some(ticket), Some(shared)) = (ticket, self.home.as_ref()) else { return Ok(()) };
+        shared.committed_here();
         if !shared.options.prove_commits {
             return Ok(());
         }

@@ -1,7 +1,7 @@
 //! Taking writes of the other nodes.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use diesel::connection::{Connection, InstrumentationEvent, SimpleConnection, get_default_instrumentation};
@@ -9,7 +9,7 @@ use diesel::result::{ConnectionError, ConnectionResult};
 use diesel::sqlite::SqliteConnection;
 use litefs_core::{Role, Tracker};
 use litefs_rpc::server::{ServeError, Server, ServerConfig};
-use litefs_rpc::sqlite::SqliteExecutor;
+use litefs_rpc::sqlite::{Checkpointer, SqliteExecutor};
 
 use crate::options::ConnectionHook;
 
@@ -18,11 +18,20 @@ use crate::options::ConnectionHook;
 /// read that met it would fail.
 const BUSY_TIMEOUT: u32 = 5_000;
 
-pub(super) fn open(url: &str, hook: Option<&ConnectionHook>) -> ConnectionResult<SqliteConnection> {
+/// `checkpointed`: checkpoints are run by a thread of this process.
+pub(super) fn open(
+    url: &str,
+    hook: Option<&ConnectionHook>,
+    checkpointed: bool,
+) -> ConnectionResult<SqliteConnection> {
     let mut connection = SqliteConnection::establish(url)?;
     // The default instrumentation is the user's: it hears the hook, which is the user's too, and not us.
     connection.set_instrumentation(|_: InstrumentationEvent<'_>| {});
     let prepared = connection.batch_execute(&format!("PRAGMA busy_timeout = {BUSY_TIMEOUT}"));
+    let prepared = prepared.and_then(|()| {
+        // Before the hook, which has the last word.
+        if checkpointed { Checkpointer::take_over(&mut connection) } else { Ok(()) }
+    });
     connection.set_instrumentation(get_default_instrumentation());
     prepared
         .and_then(|()| hook.map_or(Ok(()), |hook| hook(&mut connection)))
@@ -39,22 +48,27 @@ pub(super) struct ServerStarter {
     pub(super) hook: Option<ConnectionHook>,
     pub(super) retention: Duration,
     pub(super) server: Arc<Mutex<Option<Arc<Server>>>>,
+    pub(super) checkpointer: Arc<OnceLock<Arc<Checkpointer>>>,
 }
 
 impl ServerStarter {
     pub(super) async fn start(self) -> Result<(), ServeError> {
-        let (url, hook) = (self.database_url, self.hook);
-        let executor = SqliteExecutor::new(
+        let opening = || {
+            let (url, hook) = (self.database_url.clone(), self.hook.clone());
             Box::new(move || {
-                let mut connection = open(&url, hook.as_ref())?;
+                let mut connection = open(&url, hook.as_ref(), true)?;
                 connection.set_instrumentation(|_: InstrumentationEvent<'_>| {});
                 Ok(connection)
-            }),
-            self.config.limits.max_rows(),
-        )
-        .retention(self.retention);
+            })
+        };
+        let checkpointer = Arc::new(Checkpointer::start(opening()).map_err(ServeError::Thread)?);
+        let executor = SqliteExecutor::new(opening(), self.config.limits.max_rows())
+            .retention(self.retention)
+            .checkpointer(Arc::clone(&checkpointer));
         let server = Server::start(self.address, self.config, Arc::new(self.tracker), executor).await?;
         tracing::info!(address = %server.address(), "taking forwarded writes");
+        // A server is started once.
+        let _ = self.checkpointer.set(checkpointer);
         *self.server.lock().expect("no code panics while it holds the server") = Some(Arc::new(server));
         Ok(())
     }

@@ -1,5 +1,5 @@
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use diesel::result::{ConnectionError, ConnectionResult};
@@ -7,6 +7,7 @@ use diesel::sqlite::SqliteConnection;
 use litefs_core::{Config, Mount, MountError, NodeName, Role, RoleKind, Tracker, Txid};
 use litefs_rpc::client::{Client, ClientConfig, Forwarder};
 use litefs_rpc::server::{Server, ServerConfig};
+use litefs_rpc::sqlite::Checkpointer;
 
 use super::serving::{ServerStarter, open, serve_when_litefs_appears};
 use super::{LiteFs, StartError};
@@ -33,6 +34,7 @@ pub(crate) struct Shared {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) started: Instant,
     server: Arc<Mutex<Option<Arc<Server>>>>,
+    checkpointer: Arc<OnceLock<Arc<Checkpointer>>>,
     /// Dropped last: the others' tasks run on it.
     pub(crate) io: IoThread,
 }
@@ -56,6 +58,7 @@ impl Shared {
             air: Arc::default(),
             started: Instant::now(),
             server: Arc::default(),
+            checkpointer: Arc::default(),
             io,
         }
     }
@@ -99,7 +102,15 @@ impl Shared {
     /// Opens a SQLite connection to the database and runs the hook on it. Blocks.
     pub(crate) fn open(&self) -> ConnectionResult<SqliteConnection> {
         self.await_first_replication()?;
-        open(self.options.config.database_url(), self.options.hook.as_ref())
+        let checkpointed = self.checkpointer.get().is_some();
+        open(self.options.config.database_url(), self.options.hook.as_ref(), checkpointed)
+    }
+
+    /// After each commit of this process on the local file.
+    pub(crate) fn committed_here(&self) {
+        if let Some(checkpointer) = self.checkpointer.get() {
+            checkpointer.committed(0);
+        }
     }
 
     /// Opening a database creates it, which is the primary's to do: on a replica LiteFS refuses, and keeps an empty
@@ -149,6 +160,7 @@ impl Shared {
             hook: self.options.hook.clone(),
             retention: self.options.outcome_retention,
             server: Arc::clone(&self.server),
+            checkpointer: Arc::clone(&self.checkpointer),
         }
     }
 

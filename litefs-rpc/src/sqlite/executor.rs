@@ -1,9 +1,11 @@
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
 use diesel::sqlite::SqliteConnection;
 
+use super::checkpoint::Checkpointer;
 use super::guard::{Place, refused_from_afar};
 use super::outcomes::{DEFAULT_RETENTION, Outcomes};
 use super::ready::Ready;
@@ -27,6 +29,9 @@ pub struct SqliteExecutor {
     /// Statements that have broken a group up.
     pub(super) solitary: HashSet<String>,
     pub(super) outcomes: Outcomes,
+    checkpointer: Option<Arc<Checkpointer>>,
+    /// `total_changes()` of the connection when the checkpointer was last told.
+    told: i64,
 }
 
 /// How many are kept. Only an application that builds its statements at run time has more; then it starts anew.
@@ -38,7 +43,16 @@ impl SqliteExecutor {
     #[must_use]
     pub fn new(open: Open, max_rows: usize) -> Self {
         let outcomes = Outcomes::new(DEFAULT_RETENTION);
-        Self { open, connection: None, max_rows, allowed: HashSet::new(), solitary: HashSet::new(), outcomes }
+        Self {
+            open,
+            connection: None,
+            max_rows,
+            allowed: HashSet::new(),
+            solitary: HashSet::new(),
+            outcomes,
+            checkpointer: None,
+            told: 0,
+        }
     }
 
     /// How long outcomes are kept, instead of [`DEFAULT_RETENTION`]. It must be longer than anybody tries to send a write
@@ -46,6 +60,20 @@ impl SqliteExecutor {
     #[must_use]
     pub fn retention(self, retention: Duration) -> Self {
         Self { outcomes: Outcomes::new(retention), ..self }
+    }
+
+    /// Tells a checkpointer of every commit. The connection is not [taken over](Checkpointer::take_over): that is for
+    /// `open` to do.
+    #[must_use]
+    pub fn checkpointer(self, checkpointer: Arc<Checkpointer>) -> Self {
+        Self { checkpointer: Some(checkpointer), ..self }
+    }
+
+    fn tell_checkpointer(&mut self) {
+        if let (Some(checkpointer), Some(ready)) = (&self.checkpointer, &self.connection) {
+            let rows = ready.total_changes - std::mem::replace(&mut self.told, ready.total_changes);
+            checkpointer.committed(u64::try_from(rows).unwrap_or_default());
+        }
     }
 
     pub(super) fn ready(&mut self, settings: &Settings) -> Result<&mut Ready, Refusal> {
@@ -160,6 +188,9 @@ impl Executor for SqliteExecutor {
             // Perhaps the mount that its file is on is gone, and another is there.
             self.connection = None;
         }
+        if result.as_ref().is_ok_and(|done| done.wrote != Wrote::Nothing) {
+            self.tell_checkpointer();
+        }
         result
     }
 
@@ -176,7 +207,9 @@ impl Executor for SqliteExecutor {
     }
 
     fn close_group(&mut self) -> Result<(), Apart> {
-        self.commit_group()
+        self.commit_group()?;
+        self.tell_checkpointer();
+        Ok(())
     }
 
     fn settle(&mut self, id: RequestId) -> Result<(Outcome, Wrote), Refusal> {
@@ -262,6 +295,9 @@ impl Executor for SqliteExecutor {
         let wrote = if keep.is_some() { Wrote::Rows } else { done.wrote };
         if committed.is_ok() && ready.traced {
             self.connection = None;
+        }
+        if committed.is_ok() && wrote != Wrote::Nothing {
+            self.tell_checkpointer();
         }
         committed.map(|()| Done { wrote, ..done })
     }

@@ -1,5 +1,6 @@
 //! SQLite through Diesel: the executor of forwarded work, and what it shares with the node that sends it.
 
+mod checkpoint;
 mod error;
 mod executor;
 mod group;
@@ -12,6 +13,7 @@ mod ready;
 mod rows;
 pub mod sql;
 
+pub use checkpoint::Checkpointer;
 pub use error::{from_diesel, to_diesel};
 pub use executor::{Open, SqliteExecutor};
 pub use guard::refused_under_litefs;
