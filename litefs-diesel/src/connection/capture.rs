@@ -1,23 +1,17 @@
 //! Queries as text and plain values, which can travel.
 
-use diesel::backend::Backend;
-use diesel::connection::LoadConnection;
-use diesel::query_builder::{AstPass, MoveableBindCollector, Query, QueryBuilder, QueryFragment, QueryId};
+use diesel::query_builder::{MoveableBindCollector, QueryBuilder, QueryFragment};
 use diesel::result::{Error, QueryResult};
-use diesel::row::Row as _;
-use diesel::sql_types::BigInt;
 use diesel::sqlite::{Sqlite, SqliteQueryBuilder};
-use litefs_rpc::sqlite::{SqlType, value};
 use litefs_rpc::wire::{Repeated, Statement, Value};
 
+use super::probe::{BindCollector, MARKER, Marked, Owned, Places, count};
 use super::scratch::{MAX_PARAMETERS, Scratch};
 
 /// Up to this many binds the probe's statement is kept prepared.
 const CACHED_BINDS: usize = 64;
 /// The values that one probe of many queries reads at most.
 const PROBED: usize = 1_024;
-/// Stands behind the values of each query of a probe, to show that each has bound as many as the first.
-const MARKER: i64 = 0x6c69_7465_6673_5f7c;
 
 impl Scratch {
     /// A query as text and plain values.
@@ -94,20 +88,22 @@ impl Scratch {
     where
         T: QueryFragment<Sqlite>,
     {
-        // With more places than are needed, so that few such statements have to be prepared.
-        let places = Places { count: count.next_power_of_two().max(CACHED_BINDS), cached: count <= PROBED };
+        let places = match queries {
+            [_] => Places { count, cached: count <= CACHED_BINDS },
+            // With more places than are needed, so that few such statements have to be prepared.
+            _ => Places { count: count.next_power_of_two(), cached: count <= PROBED },
+        };
         let mut at = 0;
         let result = self.probe(Marked { queries, places }, count, |value| {
             let is_marker = at % (width + 1) == width;
             at += 1;
-            match value {
-                Value::Integer(MARKER) if is_marker => true,
-                _ if is_marker => false,
-                value => {
-                    values.push(value);
-                    true
-                }
+            if (value == Value::Integer(MARKER)) != is_marker {
+                return false;
             }
+            if !is_marker {
+                values.push(value);
+            }
+            true
         });
         result.is_ok_and(|complete| complete).then_some(())
     }
@@ -118,10 +114,9 @@ impl Scratch {
         T: QueryFragment<Sqlite>,
     {
         let places = sql.bytes().filter(|byte| *byte == b'?').count();
-        if places > CACHED_BINDS
-            && places < MAX_PARAMETERS
-            && let Some(values) = self.many_binds(query, places)
-        {
+        let mut values = Vec::new();
+        let usual = (1..MAX_PARAMETERS).contains(&places);
+        if usual && self.binds_of_all(std::slice::from_ref(query), places, &mut values) {
             return Ok(values);
         }
         let mut collector = BindCollector::default();
@@ -146,46 +141,6 @@ impl Scratch {
         })?;
         Ok(values)
     }
-
-    /// The values of a query that has about as many `places` in its text, without copying them in order to count them.
-    /// `None`: it has more.
-    fn many_binds<T>(&mut self, query: &T, places: usize) -> Option<Vec<Value>>
-    where
-        T: QueryFragment<Sqlite>,
-    {
-        let places = Places { count: places + 1, cached: false };
-        let mut values = Vec::with_capacity(places.all());
-        let queries = std::slice::from_ref(query);
-        let read = self.probe(Marked { queries, places }, places.all(), |value| {
-            values.push(value);
-            true
-        });
-        // Nothing is bound behind the marker, and what is not bound is NULL.
-        while values.pop_if(|value| *value == Value::Null).is_some() {}
-        (read.is_ok() && values.pop() == Some(Value::Integer(MARKER))).then_some(values)
-    }
-
-    /// Hands over the first `count` values that the probe selects, until one is not taken. `false`: one was not.
-    fn probe<P>(&mut self, probe: P, count: usize, mut take: impl FnMut(Value) -> bool) -> QueryResult<bool>
-    where
-        P: QueryFragment<Sqlite> + Query<SqlType = SqlType> + QueryId,
-    {
-        let mut left = count;
-        for row in self.connection()?.load(probe)? {
-            let row = row?;
-            for at in 0..row.field_count().min(left) {
-                let field = row.get(at).expect("the index is below the field count");
-                if !take(value(&field)) {
-                    return Ok(false);
-                }
-                left -= 1;
-            }
-            if left == 0 {
-                break;
-            }
-        }
-        Ok(true)
-    }
 }
 
 /// The SQL text of a query.
@@ -203,108 +158,6 @@ fn count_with_text<T: QueryFragment<Sqlite>>(sql: &str, queries: &[T]) -> QueryR
         }
     }
     Ok(queries.len())
-}
-
-type BindCollector<'a> = <Sqlite as Backend>::BindCollector<'a>;
-type Binds = <BindCollector<'static> as MoveableBindCollector<Sqlite>>::BindData;
-
-/// Placeholders in the text do not count: they may be repeated or stand in a string.
-fn count(binds: &Binds) -> usize {
-    let mut debug = Vec::new();
-    BindCollector::push_debug_binds(binds, &mut debug);
-    debug.len()
-}
-
-/// The places of a probe: rows of many columns, which SQLite prepares several times faster than many rows.
-#[derive(Debug, Clone, Copy)]
-struct Places {
-    count: usize,
-    cached: bool,
-}
-
-impl Places {
-    /// Divides [`MAX_PARAMETERS`].
-    const COLUMNS: usize = 86;
-
-    /// With those that fill the last row.
-    fn all(self) -> usize {
-        if self.count <= Self::COLUMNS { self.count } else { self.count.next_multiple_of(Self::COLUMNS) }
-    }
-
-    fn push(self, out: &mut SqliteQueryBuilder) {
-        let columns = self.count.min(Self::COLUMNS);
-        for place in 0..self.all() {
-            out.push_sql(match place {
-                0 => "VALUES (?",
-                _ if place % columns == 0 => "),(?",
-                _ => ",?",
-            });
-        }
-        out.push_sql(")");
-    }
-}
-
-/// Binds what was collected from another query, and selects it.
-struct Owned {
-    binds: Binds,
-    places: Places,
-}
-
-impl QueryFragment<Sqlite> for Owned {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
-        out.push_bind_collector_data(&self.binds)
-    }
-
-    fn to_sql(&self, out: &mut SqliteQueryBuilder, _: &Sqlite) -> QueryResult<()> {
-        self.places.push(out);
-        Ok(())
-    }
-
-    fn is_safe_to_cache_prepared(&self, _: &Sqlite) -> QueryResult<bool> {
-        Ok(self.places.cached)
-    }
-}
-
-impl Query for Owned {
-    type SqlType = SqlType;
-}
-
-impl QueryId for Owned {
-    type QueryId = ();
-    const HAS_STATIC_QUERY_ID: bool = false;
-}
-
-/// Binds what other queries bind, a marker behind each, and selects it.
-struct Marked<'a, T> {
-    queries: &'a [T],
-    places: Places,
-}
-
-impl<T: QueryFragment<Sqlite>> QueryFragment<Sqlite> for Marked<'_, T> {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
-        self.queries.iter().try_for_each(|query| {
-            query.walk_ast(out.reborrow())?;
-            out.push_bind_param_value_only::<BigInt, i64>(&MARKER)
-        })
-    }
-
-    fn to_sql(&self, out: &mut SqliteQueryBuilder, _: &Sqlite) -> QueryResult<()> {
-        self.places.push(out);
-        Ok(())
-    }
-
-    fn is_safe_to_cache_prepared(&self, _: &Sqlite) -> QueryResult<bool> {
-        Ok(self.places.cached)
-    }
-}
-
-impl<T> Query for Marked<'_, T> {
-    type SqlType = SqlType;
-}
-
-impl<T> QueryId for Marked<'_, T> {
-    type QueryId = ();
-    const HAS_STATIC_QUERY_ID: bool = false;
 }
 
 #[cfg(test)]
@@ -340,13 +193,26 @@ mod tests {
     #[test]
     fn values_stay_with_their_query_where_it_binds_more_or_fewer_than_it_has_places() {
         let sql = "INSERT INTO t VALUES (?, ?)";
-        // As many in all as there would have to be.
-        let queries: Vec<_> =
-            [&[1, 2][..], &[3, 4], &[5], &[6, 7, 8]].iter().map(|b| query(sql, b)).collect();
-        let all = Scratch::default().capture_all(&queries).unwrap();
-        let values: Vec<_> = all.iter().flat_map(|one| one.runs().map(<[Value]>::to_vec)).collect();
-        assert_eq!(values, [&[1, 2][..], &[3, 4], &[5], &[6, 7, 8]].map(|b| integers(b.iter().copied())));
-        for count in [99, 100, 101, 150] {
+        let mut scratch = Scratch::default();
+        let mut captured = |binds: &[&[i32]]| -> Vec<Vec<Value>> {
+            let queries: Vec<_> = binds.iter().map(|binds| query(sql, binds)).collect();
+            let all = scratch.capture_all(&queries).unwrap();
+            all.iter().flat_map(|one| one.runs().map(<[Value]>::to_vec)).collect()
+        };
+        // What is bound stays bound in a prepared statement, so the second of each pair meets what the first has left.
+        for binds in [
+            [&[1, 2][..], &[3, 4], &[5, 6], &[7, 8]],
+            [&[1, 2][..], &[3, 4], &[5, 6], &[7]],
+            // As many in all as there would have to be.
+            [&[1, 2][..], &[3, 4], &[5], &[6, 7, 8]],
+            [&[1][..], &[2, 3], &[4, 5], &[]],
+        ] {
+            assert_eq!(
+                captured(&binds),
+                binds.map(|binds| integers(binds.iter().map(|bind| i64::from(*bind))))
+            );
+        }
+        for count in [100, 99, 101, 150, 0] {
             let binds: Vec<_> = (1..=count).collect();
             let many = query(&format!("SELECT {}", vec!["?"; 100].join(", ")), &binds);
             let params = Scratch::default().capture(&many).unwrap().params;

@@ -11,6 +11,7 @@ mod migrations;
 mod outcome;
 mod path;
 mod plan;
+mod probe;
 mod proof;
 mod remount;
 mod run;
