@@ -57,13 +57,14 @@ impl Lanes {
         self.0.lock().expect("no code panics while it holds the lanes")
     }
 
+    /// Where many ask at once nobody waits for his turn to: they are better off with the link.
     pub(super) fn take(&self) -> Option<Lane> {
-        self.table().idle.pop()
+        self.0.try_lock().ok()?.idle.pop()
     }
 
     /// Whether another lane would be of use. Who hears `true` opens it.
     pub(super) fn wants_one(&self, limit: usize) -> bool {
-        let mut table = self.table();
+        let Ok(mut table) = self.0.try_lock() else { return false };
         let wants = !table.full && !table.opening && table.open.len() < limit;
         table.opening |= wants;
         wants

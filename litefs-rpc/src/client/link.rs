@@ -245,7 +245,10 @@ impl Link {
 
     /// A request that is handed over in the very moment in which the connection's task ends may stay where nobody finds it:
     /// tokio's channel keeps what is sent while its receiver is dropped.
+    ///
+    /// Boxed, because tarpc's futures are of some kilobytes, and each layer around one that holds it would copy it again.
     async fn unless_closed<T>(&self, call: impl Future<Output = Result<T, RpcError>>) -> Result<T, RpcError> {
+        let call = Box::pin(call);
         tokio::select! {
             biased;
             answer = call => answer,

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{CORRUPT_MARKER, Engine};
-use crate::context::Standing;
+use crate::context::{Context, Standing};
 use crate::database::ApplyError;
 use crate::sync::locked;
 use crate::transaction::Transaction;
@@ -158,13 +158,14 @@ impl Follower<'_> {
             databases.into_iter().map(|database| (database.name.clone(), database.position())).collect();
         wire::send(&mut socket, &Message::Hello { peer: self.engine.peer.clone(), positions })?;
         let inbox = Arc::new(Inbox::default());
-        let (reader, filled, signal) = (socket.try_clone()?, Arc::clone(&inbox), Arc::clone(&context.signal));
+        let (reader, filled, filler) = (socket.try_clone()?, Arc::clone(&inbox), Arc::clone(context));
         thread::spawn(move || {
-            filled.fill(reader, &signal);
+            filled.fill(reader, &filler);
         });
         let ending = self.receive(&inbox, &leader.name);
         // Ends the reader's thread.
         let _ = socket.shutdown(Shutdown::Both);
+        inbox.close(&context.signal);
         ending
     }
 
@@ -205,7 +206,7 @@ impl Follower<'_> {
                     return None;
                 }
             } else {
-                return inbox.take();
+                return inbox.take(&self.engine.context.signal);
             }
         }
     }
@@ -253,21 +254,34 @@ fn is_greeting(message: &Message) -> bool {
 struct Inbox(Mutex<(VecDeque<(Instant, Message)>, bool)>);
 
 impl Inbox {
-    fn fill(&self, mut socket: TcpStream, signal: &crate::sync::Signal) {
+    /// While replication is stalled there is one message here at most: the others stay where they are.
+    fn fill(&self, mut socket: TcpStream, context: &Context) {
+        let stalled = || context.faults.with(|settings| settings.stalled);
         while let Ok(message) = wire::receive(&mut socket) {
             locked(&self.0).0.push_back((Instant::now(), message));
-            signal.bump();
+            context.signal.bump();
+            context.signal.wait(|| self.closed() || self.is_empty() || !stalled());
         }
+        self.close(&context.signal);
+    }
+
+    fn close(&self, signal: &crate::sync::Signal) {
         locked(&self.0).1 = true;
         signal.bump();
+    }
+
+    fn is_empty(&self) -> bool {
+        locked(&self.0).0.is_empty()
     }
 
     fn first(&self) -> Option<(Instant, Message)> {
         locked(&self.0).0.front().cloned()
     }
 
-    fn take(&self) -> Option<Message> {
-        locked(&self.0).0.pop_front().map(|(_, message)| message)
+    fn take(&self, signal: &crate::sync::Signal) -> Option<Message> {
+        let taken = locked(&self.0).0.pop_front().map(|(_, message)| message);
+        signal.bump();
+        taken
     }
 
     fn closed(&self) -> bool {
