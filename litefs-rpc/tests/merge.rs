@@ -120,7 +120,7 @@ impl Rows {
     /// As clients send it.
     fn merged(&self) -> Request {
         let short = self.short();
-        self.request(if self.one { Work::Insert(short) } else { batch(vec![short]) })
+        self.request(if self.one { Work::Insert(short.into()) } else { batch(vec![short]) })
     }
 
     /// The same, written out.
@@ -263,7 +263,7 @@ fn parameters_that_do_not_divide_by_the_runs_are_refused() {
     let mut odd = rows.short();
     odd.times = 5;
     let mut side = Side::new(&schema);
-    for work in [Work::Insert(odd.clone()), batch(vec![odd])] {
+    for work in [Work::Insert(odd.clone().into()), batch(vec![odd])] {
         let heard = side.write(&[rows.request(work)]);
         assert!(matches!(&heard[..], [Err(Refusal::Denied { .. })]), "{heard:?}");
     }

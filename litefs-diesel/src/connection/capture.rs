@@ -47,8 +47,10 @@ impl Scratch {
         T: QueryFragment<Sqlite>,
     {
         let width = repeated.params.len();
-        let mut alike = 0;
-        for some in queries.chunks((PROBED / (width + 1)).max(1)) {
+        let most = (PROBED / (width + 1)).max(1);
+        let (mut alike, mut next) = (0, 1);
+        while alike < queries.len() {
+            let some = &queries[alike..queries.len().min(alike + next)];
             let same = count_with_text(&repeated.sql, some)?;
             // Where one cannot be serialized, or binds more or fewer values than there are places: one by one.
             if same == 0 || !self.binds_of_all(&some[..same], width, &mut repeated.params) {
@@ -59,6 +61,8 @@ impl Scratch {
             if same < some.len() {
                 break;
             }
+            // Where texts change often, little is looked at in vain.
+            next = most.min(next * 2);
         }
         Ok(alike)
     }
@@ -150,14 +154,21 @@ pub(super) fn sql_of<T: QueryFragment<Sqlite>>(query: &T) -> QueryResult<String>
     Ok(builder.finish())
 }
 
-/// How many of the queries, from the first on, have this text.
+/// How many of the queries, from the first on, have this text. All are written into one string: one for each would be made,
+/// grown and thrown away again.
 fn count_with_text<T: QueryFragment<Sqlite>>(sql: &str, queries: &[T]) -> QueryResult<usize> {
-    for (at, query) in queries.iter().enumerate() {
-        if sql_of(query)? != sql {
-            return Ok(at);
-        }
+    const END: char = '\0';
+    let mut builder = SqliteQueryBuilder::new();
+    for query in queries {
+        query.to_sql(&mut builder, &Sqlite)?;
+        builder.push_sql("\0");
     }
-    Ok(queries.len())
+    let texts = builder.finish();
+    // A text with such an end in itself is nothing that SQLite would run.
+    if texts.bytes().filter(|byte| *byte == b'\0').count() != queries.len() {
+        return Ok(0);
+    }
+    Ok(texts.split_terminator(END).take_while(|text| *text == sql).count())
 }
 
 #[cfg(test)]

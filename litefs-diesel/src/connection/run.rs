@@ -340,5 +340,5 @@ const FEW_ROWS: usize = 16;
 
 /// A statement whose rows do not matter, as work.
 fn execute(statement: Statement) -> Work {
-    Repeated::roll_up(statement, FEW_ROWS).map_or_else(Work::Execute, Work::Insert)
+    Repeated::roll_up(statement, FEW_ROWS).map_or_else(Work::Execute, |rows| Work::Insert(Arc::new(rows)))
 }

@@ -150,7 +150,7 @@ impl SqliteExecutor {
 /// Why work from another node must not run, if it must not.
 fn check(work: &Work, place: Place) -> Result<(), Refusal> {
     let repeated = match work {
-        Work::Insert(rows) => std::slice::from_ref(rows),
+        Work::Insert(rows) => std::slice::from_ref(&**rows),
         Work::Batch { statements, .. } => statements,
         _ => &[],
     };

@@ -67,8 +67,8 @@ pub enum Work {
     /// One statement whose rows matter: answered with all of them.
     Query(Statement),
     /// One INSERT of many rows of parameters, written short: its text is that with one row (`.. VALUES (?, ?)`), which
-    /// stands as often as there are rows. Answered with the number of changed rows.
-    Insert(Repeated),
+    /// stands as often as there are rows. Answered with the number of changed rows. Shared, as the statements of a batch.
+    Insert(Arc<Repeated>),
     /// Several statements without parameters, run one after the other as `sqlite3_exec` does.
     Script(String),
     /// Several statements with parameters, all or none of them: answered with the number of changed rows of each, or
