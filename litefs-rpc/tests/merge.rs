@@ -251,6 +251,29 @@ fn a_row_that_replaces_what_another_table_refers_to_is_not_saved_by_a_later_one(
 }
 
 #[test]
+fn a_default_that_asks_for_the_statement_before_hears_of_each_row() {
+    let schema = Schema { on_conflict: "", references: "DEFAULT (total_changes())", trigger: "" };
+    let rows = (0..400).map(|n| [n, n, 1, 1]).collect();
+    let rows = Rows { verb: "INSERT INTO", rows, one: false, keys: false, delivery: Delivery::ExactlyOnce };
+    let without = |request: Request| match request.work {
+        Work::Batch { statements, rows } => {
+            let statements = statements.iter().cloned().map(|mut repeated| {
+                repeated.sql = "INSERT INTO t (id, u) VALUES (?, ?)".into();
+                repeated.params = repeated.runs().flat_map(|params| params[..2].to_vec()).collect();
+                repeated
+            });
+            Request { work: Work::Batch { statements: statements.collect(), rows }, ..request }
+        }
+        _ => request,
+    };
+    let (mut one, mut other) = (Side::new(&schema), Side::new(&schema));
+    let merged = one.write(&[without(rows.merged())]);
+    assert!(merged[0].is_ok(), "{merged:?}");
+    assert_eq!(merged, other.write(&[without(rows.plain())]));
+    assert_eq!(one.contents(), other.contents());
+}
+
+#[test]
 fn parameters_that_do_not_divide_by_the_runs_are_refused() {
     let schema = Schema { on_conflict: "", references: "", trigger: "" };
     let rows = Rows {

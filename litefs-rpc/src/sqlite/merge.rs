@@ -164,7 +164,11 @@ impl<'a> Insert<'a> {
     /// Whether no row can tell that another is inserted by the same statement.
     fn is_independent(&self, connection: &mut SqliteConnection) -> bool {
         match self.dependence(connection) {
-            Ok(Dependence { triggers: true, .. } | Dependence { keys: true, replaces: true, .. }) => false,
+            Ok(
+                Dependence { triggers: true, .. }
+                | Dependence { asks: true, .. }
+                | Dependence { keys: true, replaces: true, .. },
+            ) => false,
             Ok(Dependence { keys: true, .. }) => self.refers_to_itself(connection) == Ok(false),
             Ok(_) => true,
             // Whatever is wrong, the statement itself will say so.
@@ -176,11 +180,16 @@ impl<'a> Insert<'a> {
         let sql = format!("EXPLAIN {}", self.repeated.unrolled(2));
         let mut found = Dependence::default();
         for row in connection.load(BoundQuery::new(&sql, &[], false))? {
-            if let Some(Value::Text(opcode)) = Row::get(&row?, 1).map(|field| rows::value(&field)) {
-                found.triggers |= opcode == "Program";
-                found.keys |= opcode.starts_with("Fk");
-                found.replaces |= opcode == "Delete";
-            }
+            let row = row?;
+            let text = |at| match Row::get(&row, at).map(|field| rows::value(&field)) {
+                Some(Value::Text(text)) => text,
+                _ => String::new(),
+            };
+            let (opcode, operand) = (text(1), text(5));
+            found.triggers |= opcode == "Program";
+            found.keys |= opcode.starts_with("Fk");
+            found.replaces |= opcode == "Delete";
+            found.asks |= ["changes(", "total_changes("].iter().any(|function| operand.starts_with(function));
         }
         Ok(found)
     }
@@ -203,4 +212,6 @@ struct Dependence {
     keys: bool,
     /// `Delete`: a row may take the place of another, which rows of other tables may refer to.
     replaces: bool,
+    /// A function that tells of the statement before, in a default or a check.
+    asks: bool,
 }

@@ -41,7 +41,7 @@ impl Repeated {
     #[must_use]
     pub fn size(&self) -> usize {
         let params = self.params.iter().map(Value::size).sum::<usize>();
-        (24 + self.sql.len() + params).saturating_add(self.times)
+        (24 + self.sql.len() + params).saturating_add(self.times.saturating_mul(16))
     }
 
     /// The number of parameters of one run. `None`: they do not divide by the number of runs, which no client sends.
