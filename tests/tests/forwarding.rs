@@ -238,6 +238,35 @@ fn x12_m5_ten_thousand_rows_with_defaults_cost_one_round_trip_through_our_call()
 }
 
 #[test]
+fn m5_a_thousand_rows_with_the_same_columns_are_all_or_none_wherever_one_fails() {
+    let bed = bed();
+    let mut conn = bed.conn("b");
+    let rows = |prefix: &str, taken: Option<usize>| -> Vec<_> {
+        let name = |i| if taken == Some(i) { "a7".to_owned() } else { format!("{prefix}{i}") };
+        (0..1_000).map(|i| NewItem { name: name(i), price: None }).collect()
+    };
+    let insert = |rows| diesel::insert_into(items::table).values(rows);
+    let count = || items::table.count().get_result::<i64>(&mut bed.plain("a")).unwrap();
+    assert_eq!(insert(rows("a", None)).execute_at_once(&mut conn), Ok(1_000));
+    for taken in [0, 1, 500, 998, 999] {
+        let error = insert(rows("b", Some(taken))).execute_at_once(&mut conn).unwrap_err();
+        assert!(matches!(error, Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)), "{error:?}");
+        assert_eq!(count(), 1_000);
+    }
+    conn.transaction(|conn| {
+        insert(rows("c", None)).execute_at_once(conn)?;
+        insert(rows("d", Some(600))).execute_at_once(conn).unwrap_err();
+        insert(rows("e", None)).execute_at_once(conn)
+    })
+    .unwrap();
+    assert_eq!(count(), 3_000);
+    let said = diesel::select((last_insert_rowid(), changes())).get_result::<(i64, i64)>(&mut conn);
+    assert_eq!(said, Ok((3_000, 1)));
+    let priced = items::table.filter(items::price.is_not_null()).count();
+    assert_eq!(priced.get_result::<i64>(&mut bed.plain("a")), Ok(0));
+}
+
+#[test]
 fn m6_an_unreachable_primary_is_a_typed_error_within_the_deadline() {
     let mut bed =
         Bed::configured(&["a", "b"], |_, builder| builder.forward_timeout(Duration::from_millis(400)));
