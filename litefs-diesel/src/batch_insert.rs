@@ -79,13 +79,13 @@ pub trait BatchInsertDsl: Sized {
     }
 }
 
-/// A batch insert as one statement for each of its rows, those with the same columns together. Sealed by Diesel's types: implemented for its inserts of a
-/// `Vec` of rows.
+/// A batch insert as one statement for each of its rows, those with the same columns together. Sealed by Diesel's types:
+/// implemented for its inserts of a `Vec` of rows.
 pub trait IntoStatements {
     /// The type of the rows that come back.
     type SqlType;
 
-    /// One statement for each row.
+    /// One statement for each row; rows with one text after another share it.
     ///
     /// # Errors
     /// When a value cannot be serialized.
