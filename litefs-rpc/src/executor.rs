@@ -1,4 +1,8 @@
-use crate::wire::{Answer, BeginMode, Effects, Outcome, Refusal, Request, RequestId, Settings, Work};
+use std::sync::Arc;
+
+use crate::wire::{
+    Answer, BeginMode, Effects, Outcome, Refusal, Request, RequestId, RowSet, Settings, Statement, Work,
+};
 
 /// Runs forwarded work on the primary's database. One thread owns it, so nothing here needs to be shared.
 ///
@@ -80,6 +84,33 @@ pub trait Executor: Send + 'static {
 
     /// Rolls back whatever is open. Afterwards the executor is as new.
     fn rollback(&mut self);
+
+    /// Where reads run that need not wait for writes. Asked once, at the start. Default: there is no such place, and reads
+    /// take their turn among the writes.
+    fn readers(&self) -> Option<Arc<dyn Readers>> {
+        None
+    }
+}
+
+/// Opens connections for forwarded reads, beside the one that writes.
+pub trait Readers: Send + Sync + 'static {
+    /// The read in this work, if it is one and changes nothing, for certain.
+    fn read<'a>(&self, work: &'a Work) -> Option<&'a Statement>;
+
+    /// Opens a connection. Blocks.
+    ///
+    /// # Errors
+    /// [`Refusal::Database`].
+    fn open(&self) -> Result<Box<dyn Reader>, Refusal>;
+}
+
+/// A connection that reads what is committed. One thread at a time has it.
+pub trait Reader: Send {
+    /// All rows of a read. Blocks.
+    ///
+    /// # Errors
+    /// [`Refusal::Database`], [`Refusal::Denied`], [`Refusal::TooLarge`].
+    fn rows(&mut self, statement: &Statement) -> Result<RowSet, Refusal>;
 }
 
 /// Work that was run.

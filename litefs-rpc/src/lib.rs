@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! Forwarder -> Client -> Link ==tcp==> Handler -> Queue -> writer thread: fence, Executor, proof -> Reply
+//!                                         `-----> one of some Readers: fence, rows ----------------^
 //! ```
 //!
 //! The crate knows nothing of routing or of Diesel's query types. The feature `diesel` brings the executor for
@@ -24,6 +25,6 @@ pub mod sqlite;
 mod transport;
 pub mod wire;
 
-pub use executor::{Apart, Done, Executor, Wrote};
+pub use executor::{Apart, Done, Executor, Reader, Readers, Wrote};
 pub use limits::Limits;
 pub use secret::{MIN_SECRET_BYTES, Secret, SecretTooShort};

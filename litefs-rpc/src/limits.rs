@@ -19,6 +19,9 @@ pub struct Limits {
     pub connections: usize,
     /// The most writes waiting for the writer, from all connections. Default 4 096.
     pub queue: usize,
+    /// The most reads of other nodes that run at the same time, each on a connection of its own beside the writer. As many
+    /// wait for them as may for the writer. 0: reads take their turn among the writes. Default 4.
+    pub readers: usize,
     /// The most forwarded writes that share one transaction and its commit (group commit). 1: each has its own. Default 128.
     pub group: usize,
     /// How long a peer may take for the handshake. Default 2 s.
@@ -38,6 +41,7 @@ impl Default for Limits {
             rows: 48 << 20,
             connections: 1_024,
             queue: 4_096,
+            readers: 4,
             group: 128,
             handshake: Duration::from_secs(2),
             session_idle: Duration::from_secs(5),

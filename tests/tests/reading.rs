@@ -94,6 +94,20 @@ fn r5_at_the_limit_a_read_goes_to_the_primary() {
 }
 
 #[test]
+fn r5_a_read_that_goes_to_the_primary_waits_for_no_open_transaction() {
+    let (bed, mut other) = stalled(WhenBehind::ReadPrimary);
+    let mut conn = bed.conn("b");
+    // The transaction stays open for as long as the read takes: waiting for it would be waiting for oneself.
+    conn.immediate_transaction(|conn| {
+        write(conn, "y");
+        assert_eq!(count(&mut other), 1);
+        QueryResult::Ok(())
+    })
+    .unwrap();
+    assert_eq!(count(&mut other), 2);
+}
+
+#[test]
 fn r5_at_the_limit_a_read_takes_what_is_there() {
     let (bed, mut conn) = stalled(WhenBehind::ReadStale);
     assert_eq!(count(&mut conn), 0);

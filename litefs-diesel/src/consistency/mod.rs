@@ -25,7 +25,7 @@ pub enum Consistency {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum WhenBehind {
-    /// Read on the primary instead. The default.
+    /// Read on the primary instead, beside its writes: waits for no transaction, and sees what is committed. The default.
     #[default]
     ReadPrimary,
     /// Read what is there.

@@ -55,15 +55,16 @@ impl ServerStarter {
     pub(super) async fn start(self) -> Result<(), ServeError> {
         let opening = || {
             let (url, hook) = (self.database_url.clone(), self.hook.clone());
-            Box::new(move || {
+            move || {
                 let mut connection = open(&url, hook.as_ref(), true)?;
                 connection.set_instrumentation(|_: InstrumentationEvent<'_>| {});
                 Ok(connection)
-            })
+            }
         };
-        let checkpointer = Arc::new(Checkpointer::start(opening()).map_err(ServeError::Thread)?);
-        let executor = SqliteExecutor::new(opening(), self.config.limits.max_rows())
+        let checkpointer = Arc::new(Checkpointer::start(Box::new(opening())).map_err(ServeError::Thread)?);
+        let executor = SqliteExecutor::new(Box::new(opening()), self.config.limits.max_rows())
             .retention(self.retention)
+            .reading_beside(Arc::new(opening()))
             .checkpointer(Arc::clone(&checkpointer));
         let server = Server::start(self.address, self.config, Arc::new(self.tracker), executor).await?;
         tracing::info!(address = %server.address(), "taking forwarded writes");

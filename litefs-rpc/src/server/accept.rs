@@ -48,6 +48,8 @@ impl Acceptor {
                 tasks.close();
                 tasks.wait().await;
             });
+            // Nobody waits for the reads that are left any more.
+            runtime.shutdown_background();
         })
     }
 

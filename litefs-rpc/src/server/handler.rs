@@ -10,6 +10,7 @@ use super::fence::Fence;
 use super::followers::Followers;
 use super::handover::not_handed_over;
 use super::queue::Queue;
+use super::reading::Reading;
 use super::sessions::{ConnectionId, Ended, Sessions};
 use super::writer::{Job, Step, Write};
 use crate::service::Forward;
@@ -21,6 +22,7 @@ pub(super) struct Node {
     pub(super) fence: Arc<dyn Fence>,
     pub(super) sessions: Arc<Sessions>,
     pub(super) queue: Arc<Queue>,
+    pub(super) reading: Option<Arc<Reading>>,
     pub(super) followers: Arc<Followers>,
 }
 
@@ -93,6 +95,9 @@ async fn answered<T>(response: oneshot::Receiver<Result<T, Refusal>>) -> Result<
 impl Forward for Handler {
     async fn write(self, context: Context, request: Request) -> Result<Reply, Refusal> {
         self.admit(Some(&request.work))?;
+        if let Some(reading) = self.node.reading.as_ref().filter(|reading| reading.takes(&request.work)) {
+            return reading.read(request.work, context.deadline).await;
+        }
         let (respond, response) = oneshot::channel();
         self.node.queue.push(Job::Write(Write { request, deadline: context.deadline, respond }))?;
         answered(response).await

@@ -7,6 +7,7 @@ mod handler;
 mod handover;
 mod local;
 mod queue;
+mod reading;
 mod sessions;
 mod writer;
 
@@ -28,6 +29,7 @@ use self::followers::Followers;
 use self::handler::Node;
 use self::handover::Successors;
 use self::queue::Queue;
+use self::reading::Reading;
 use self::sessions::{Ended, Sessions};
 use self::writer::Writer;
 use crate::executor::Executor;
@@ -103,7 +105,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds `address` and serves, on a thread of its own and one for the executor. What it asks of the fence runs on the
+    /// Binds `address` and serves, on a thread of its own, one for the executor, and some for reads
+    /// ([`Limits::readers`]). What it asks of the fence runs on the
     /// current tokio runtime.
     ///
     /// # Errors
@@ -130,6 +133,7 @@ impl Server {
         let handing_over = Arc::new(AtomicBool::new(false));
         let successors = Successors::new(&config, Arc::clone(&followers), Arc::clone(&handing_over));
         let (limits, prove) = (config.limits.clone(), config.prove_commits);
+        let reading = Reading::new(executor.readers(), &fence, &limits).map(Arc::new);
         let writer = Writer::new(
             executor,
             Arc::clone(&fence),
@@ -141,12 +145,12 @@ impl Server {
         );
         let queue = Queue::start(Box::new(writer), config.limits.queue).map_err(ServeError::Thread)?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let demoted = end_sessions_on_demotion(Arc::clone(&fence), Arc::clone(&sessions));
+        let demoted = let_go_on_demotion(Arc::clone(&fence), Arc::clone(&sessions), reading.clone());
         tokio::spawn(stop.clone().run_until_cancelled_owned(demoted));
         let (keeper, told) = (Arc::clone(&followers), Arc::clone(&fence));
         let kept = async move { keeper.keep_history(&*told).await };
         tokio::spawn(stop.clone().run_until_cancelled_owned(kept));
-        let node = Arc::new(Node { config: Arc::new(config), fence, sessions, queue, followers });
+        let node = Arc::new(Node { config: Arc::new(config), fence, sessions, queue, reading, followers });
         let acceptor = Acceptor {
             node: Arc::clone(&node),
             stop: stop.clone(),
@@ -228,12 +232,14 @@ impl Drop for Server {
     }
 }
 
-/// An open transaction would keep a demoted LiteFS node in limbo (no replication), so none survives a demotion.
-async fn end_sessions_on_demotion(fence: Arc<dyn Fence>, sessions: Arc<Sessions>) {
+/// An open transaction would keep a demoted LiteFS node in limbo (no replication), so none survives a demotion. Nor do
+/// connections that nobody uses: they would keep the mount from going.
+async fn let_go_on_demotion(fence: Arc<dyn Fence>, sessions: Arc<Sessions>, reading: Option<Arc<Reading>>) {
     let mut changes = fence.changes();
     while changes.changed().await.is_ok() {
         if fence.writable().is_none() {
             sessions.end_all(Ended::Demoted);
+            reading.iter().for_each(|reading| reading.forget());
         }
     }
 }

@@ -8,9 +8,10 @@ use diesel::sqlite::SqliteConnection;
 use super::checkpoint::Checkpointer;
 use super::guard::{Place, refused_from_afar};
 use super::outcomes::{DEFAULT_RETENTION, Outcomes};
+use super::readers::{OpenReader, SqliteReaders};
 use super::ready::Ready;
 use super::sql::{SqlStatement, Verb, statements};
-use crate::executor::{Apart, Done, Executor, Wrote};
+use crate::executor::{Apart, Done, Executor, Readers, Wrote};
 use crate::wire::{
     Answer, BeginMode, DatabaseError, DatabaseErrorKind, Outcome, Refusal, Request, RequestId, Settings, Work,
 };
@@ -29,6 +30,7 @@ pub struct SqliteExecutor {
     /// Statements that have broken a group up.
     pub(super) solitary: HashSet<String>,
     pub(super) outcomes: Outcomes,
+    readers: Option<Arc<dyn Readers>>,
     checkpointer: Option<Arc<Checkpointer>>,
     /// `total_changes()` of the connection when the checkpointer was last told.
     told: i64,
@@ -50,6 +52,7 @@ impl SqliteExecutor {
             allowed: HashSet::new(),
             solitary: HashSet::new(),
             outcomes,
+            readers: None,
             checkpointer: None,
             told: 0,
         }
@@ -67,6 +70,12 @@ impl SqliteExecutor {
     #[must_use]
     pub fn checkpointer(self, checkpointer: Arc<Checkpointer>) -> Self {
         Self { checkpointer: Some(checkpointer), ..self }
+    }
+
+    /// Runs reads of other nodes on connections that `open` opens, so that they wait for no write and no transaction.
+    #[must_use]
+    pub fn reading_beside(self, open: OpenReader) -> Self {
+        Self { readers: Some(Arc::new(SqliteReaders { open, max_rows: self.max_rows })), ..self }
     }
 
     fn tell_checkpointer(&mut self) {
@@ -311,6 +320,10 @@ impl Executor for SqliteExecutor {
         {
             self.connection = Some(ready);
         }
+    }
+
+    fn readers(&self) -> Option<Arc<dyn Readers>> {
+        self.readers.clone()
     }
 }
 

@@ -43,6 +43,13 @@ impl FakeFence {
         });
     }
 
+    pub(crate) fn promote_again(&self) {
+        self.role.send_modify(|state| {
+            state.role = Role::Primary;
+            state.epoch += 1;
+        });
+    }
+
     pub(crate) fn commit(&self) {
         self.txid.fetch_add(1, Ordering::SeqCst);
     }

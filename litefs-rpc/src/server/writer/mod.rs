@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use self::standing::unproven;
+pub(super) use self::standing::unproven;
 use super::fence::Fence;
 use super::followers::Followers;
 use super::handover::{Successors, not_handed_over};

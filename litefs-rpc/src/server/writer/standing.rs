@@ -77,6 +77,6 @@ impl<E: Executor> Writer<E> {
     }
 }
 
-pub(super) fn unproven(what: &str, why: impl std::fmt::Display) -> Refusal {
+pub(in crate::server) fn unproven(what: &str, why: impl std::fmt::Display) -> Refusal {
     Refusal::Unproven { reason: format!("{what}{why}") }
 }

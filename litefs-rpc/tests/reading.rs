@@ -1,0 +1,248 @@
+//! Reads beside the writer: what goes there, what does not wait, and where it ends.
+
+// Helpers of tests are tests: clippy looks at the functions only.
+#![allow(clippy::unwrap_used)]
+#![cfg(feature = "diesel")]
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, OnceLock};
+use std::time::{Duration, Instant};
+
+use diesel::connection::SimpleConnection;
+use diesel::{Connection, SqliteConnection};
+use libsqlite3_sys as _;
+use litefs_rpc::client::{CallError, Client};
+use litefs_rpc::server::{Fence, Server, ServerConfig};
+use litefs_rpc::sqlite::SqliteExecutor;
+use litefs_rpc::wire::{Answer, Refusal, Reply, Request, RowSet, Statement, Value, Work};
+use litefs_rpc::{Executor, Limits};
+
+use support::{FakeFence, begin, client, request, soon, statement};
+
+/// A server over a real file, and what its readers' connections go through first.
+struct Bed {
+    _dir: tempfile::TempDir,
+    fence: Arc<FakeFence>,
+    server: Server,
+    opened: Arc<AtomicUsize>,
+}
+
+impl Bed {
+    async fn start(
+        configure: impl FnOnce(&mut Limits),
+        on_open: impl Fn(&mut SqliteConnection) + Send + Sync + 'static,
+    ) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.db").to_str().unwrap().to_owned();
+        let mut conn = SqliteConnection::establish(&path).unwrap();
+        conn.batch_execute("PRAGMA journal_mode = wal; CREATE TABLE t (x); INSERT INTO t VALUES (1)")
+            .unwrap();
+        let (file, opened) = (path.clone(), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&opened);
+        let open_writer = Box::new(move || SqliteConnection::establish(&file));
+        let open_reader = Arc::new(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+            let mut conn = SqliteConnection::establish(&path)?;
+            // The first to open a WAL makes its index, alone.
+            conn.batch_execute("PRAGMA busy_timeout = 5000").unwrap();
+            on_open(&mut conn);
+            Ok(conn)
+        });
+        let executor = SqliteExecutor::new(open_writer, 1_000).reading_beside(open_reader);
+        let fence = FakeFence::primary();
+        let fenced: Arc<dyn Fence> = fence.clone();
+        let mut config = ServerConfig::new("app.db");
+        configure(&mut config.limits);
+        let server = Server::start("127.0.0.1:0".parse().unwrap(), config, fenced, executor).await.unwrap();
+        Self { _dir: dir, fence, server, opened }
+    }
+
+    async fn plain() -> Self {
+        Self::start(|_| {}, |_| {}).await
+    }
+
+    async fn ask(&self, client: &Client, sql: &str, deadline: Instant) -> Result<Reply, CallError> {
+        let link = client.connect(&self.server.address().to_string()).await?;
+        link.write(read(sql), deadline).await
+    }
+}
+
+fn read(sql: &str) -> Request {
+    let statement = Statement { sql: sql.into(), params: vec![], cacheable: true };
+    Request { work: Work::Query(statement), ..request("") }
+}
+
+fn integer(reply: Reply) -> i64 {
+    match reply.answer {
+        Answer::Rows(RowSet { values, .. }) => match values.as_slice() {
+            [Value::Integer(integer)] => *integer,
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_read_does_not_wait_for_a_transaction_and_sees_nothing_of_it() {
+    let bed = Bed::plain().await;
+    let (owner, other) = (client(), client());
+    let link = owner.connect(&bed.server.address().to_string()).await.unwrap();
+    let (session, _) = link.begin(begin(), soon()).await.unwrap();
+    link.step(session, statement("INSERT INTO t VALUES (?)"), soon()).await.unwrap();
+    let count = "SELECT count(*) FROM t";
+    assert_eq!(integer(bed.ask(&other, count, soon()).await.unwrap()), 1);
+    assert_eq!(integer(bed.ask(&owner, count, soon()).await.unwrap()), 1, "over the same link");
+    link.finish(session, true, soon()).await.unwrap();
+    assert_eq!(integer(bed.ask(&other, count, soon()).await.unwrap()), 2);
+}
+
+#[tokio::test]
+async fn without_readers_reads_take_their_turn_among_the_writes() {
+    let bed = Bed::start(|limits| limits.readers = 0, |_| {}).await;
+    let client = client();
+    let link = client.connect(&bed.server.address().to_string()).await.unwrap();
+    let (session, _) = link.begin(begin(), soon()).await.unwrap();
+    let read = bed.ask(&client, "SELECT count(*) FROM t", soon());
+    let mut read = std::pin::pin!(read);
+    assert!(tokio::time::timeout(Duration::from_millis(50), &mut read).await.is_err());
+    link.finish(session, false, soon()).await.unwrap();
+    assert_eq!(integer(read.await.unwrap()), 1);
+    assert_eq!(bed.opened.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn what_is_not_a_read_runs_on_the_writer_or_not_at_all() {
+    let bed = Bed::plain().await;
+    let client = client();
+    let returning = bed.ask(&client, "INSERT INTO t VALUES (2) RETURNING x", soon()).await.unwrap();
+    assert_eq!(integer(returning), 2);
+    let behind_with = "WITH c AS (SELECT 3 AS x) INSERT INTO t SELECT x FROM c RETURNING x";
+    assert_eq!(integer(bed.ask(&client, behind_with, soon()).await.unwrap()), 3);
+    assert_eq!(bed.opened.load(Ordering::SeqCst), 0, "none was a read");
+    for (sql, word) in [
+        ("SELECT load_extension('x')", "load_extension"),
+        ("SELECT 1; DELETE FROM t", "several statements"),
+        ("SELECT 1; SELECT 2", "several statements"),
+    ] {
+        match bed.ask(&client, sql, soon()).await {
+            Err(CallError::Refused(Refusal::Denied { what })) => assert!(what.contains(word), "{what}"),
+            other => panic!("{sql}: {other:?}"),
+        }
+    }
+    let count = bed.ask(&client, "SELECT count(*) FROM t", soon()).await.unwrap();
+    assert_eq!(integer(count), 3);
+}
+
+#[tokio::test]
+async fn errors_and_limits_are_those_of_the_writer() {
+    let bed = Bed::plain().await;
+    let client = client();
+    let missing = bed.ask(&client, "SELECT * FROM missing", soon()).await;
+    assert!(
+        matches!(&missing, Err(CallError::Refused(Refusal::Database(e))) if e.message.contains("no such table")),
+        "{missing:?}"
+    );
+    let large = bed.ask(&client, "SELECT randomblob(2000)", soon()).await;
+    assert!(matches!(large, Err(CallError::Refused(Refusal::TooLarge { .. }))), "{large:?}");
+    assert_eq!(integer(bed.ask(&client, "SELECT x FROM t", soon()).await.unwrap()), 1);
+}
+
+#[tokio::test]
+async fn connections_are_used_again_and_only_under_the_role_they_were_opened_in() {
+    let bed = Bed::plain().await;
+    let client = client();
+    for _ in 0..5 {
+        bed.ask(&client, "SELECT x FROM t", soon()).await.unwrap();
+    }
+    assert_eq!(bed.opened.load(Ordering::SeqCst), 1);
+    bed.fence.demote();
+    let refused = bed.ask(&client, "SELECT x FROM t", soon()).await;
+    assert!(matches!(refused, Err(CallError::Refused(Refusal::NotPrimary { .. }))), "{refused:?}");
+    bed.fence.promote_again();
+    bed.ask(&client, "SELECT x FROM t", soon()).await.unwrap();
+    assert_eq!(bed.opened.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn as_many_as_allowed_read_at_once_and_as_many_as_allowed_wait_until_their_deadline_at_most() {
+    let meeting = Arc::new(Barrier::new(3));
+    let (met, holding) = (Arc::clone(&meeting), Arc::new(AtomicBool::new(true)));
+    let held = Arc::clone(&holding);
+    let bed = Bed::start(
+        |limits| limits.readers = 2,
+        move |_| {
+            // Two arrive here together, or nobody goes on; then they stay for as long as they are held.
+            met.wait();
+            while held.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+        },
+    )
+    .await;
+    let bed = Arc::new(bed);
+    let reads: Vec<_> = (0..2)
+        .map(|_| {
+            let (bed, client) = (Arc::clone(&bed), client());
+            tokio::spawn(async move { bed.ask(&client, "SELECT x FROM t", soon()).await })
+        })
+        .collect();
+    tokio::task::spawn_blocking(move || meeting.wait()).await.unwrap();
+    let soon_over = Instant::now() + Duration::from_millis(50);
+    let third = bed.ask(&client(), "SELECT x FROM t", soon_over).await;
+    assert!(
+        matches!(third, Err(CallError::Refused(Refusal::TooLate) | CallError::Deadline { .. })),
+        "{third:?}"
+    );
+    holding.store(false, Ordering::SeqCst);
+    for read in reads {
+        assert_eq!(integer(read.await.unwrap().unwrap()), 1);
+    }
+    assert_eq!(integer(bed.ask(&client(), "SELECT x FROM t", soon()).await.unwrap()), 1);
+    assert_eq!(bed.opened.load(Ordering::SeqCst), 2, "the third has one of theirs");
+}
+
+#[tokio::test]
+async fn more_than_may_wait_are_turned_away() {
+    let meeting = Arc::new(Barrier::new(2));
+    let met = Arc::clone(&meeting);
+    let few = |limits: &mut Limits| (limits.readers, limits.queue) = (1, 1);
+    let bed = Bed::start(few, move |_| {
+        // Here, and then on.
+        met.wait();
+        met.wait();
+    })
+    .await;
+    let bed = Arc::new(bed);
+    let first = tokio::spawn({
+        let (bed, client) = (Arc::clone(&bed), client());
+        async move { bed.ask(&client, "SELECT x FROM t", soon()).await }
+    });
+    let meet = || {
+        let meeting = Arc::clone(&meeting);
+        tokio::task::spawn_blocking(move || meeting.wait())
+    };
+    meet().await.unwrap();
+    let second = bed.ask(&client(), "SELECT x FROM t", soon()).await;
+    assert!(matches!(second, Err(CallError::Refused(Refusal::Overloaded { limit: 1 }))), "{second:?}");
+    meet().await.unwrap();
+    assert_eq!(integer(first.await.unwrap().unwrap()), 1);
+    assert_eq!(integer(bed.ask(&client(), "SELECT x FROM t", soon()).await.unwrap()), 1);
+}
+
+#[tokio::test]
+async fn a_read_that_a_demotion_overtakes_is_sent_on_instead_of_answered() {
+    let fence = Arc::new(OnceLock::<Arc<FakeFence>>::new());
+    let overtaken = Arc::clone(&fence);
+    let bed = Bed::start(|_| {}, move |_| overtaken.get().unwrap().demote()).await;
+    assert!(fence.set(Arc::clone(&bed.fence)).is_ok());
+    let refused = bed.ask(&client(), "SELECT x FROM t", soon()).await;
+    assert!(matches!(refused, Err(CallError::Refused(Refusal::NotPrimary { .. }))), "{refused:?}");
+}
+
+#[test]
+fn an_executor_has_readers_only_where_it_is_told_how_to_open_them() {
+    let executor = SqliteExecutor::new(Box::new(|| SqliteConnection::establish(":memory:")), 1_000);
+    assert!(executor.readers().is_none());
+}
