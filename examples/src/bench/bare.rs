@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
+use diesel::result::QueryResult;
 use diesel::sqlite::SqliteConnection;
 use futures::StreamExt;
 use tarpc::client::RpcError;
@@ -14,7 +16,7 @@ use tarpc::tokio_util::codec::LengthDelimitedCodec;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 
-use super::items;
+use super::{bulk, items};
 use crate::Problem;
 
 #[tarpc::service]
@@ -23,6 +25,8 @@ trait Insert {
     async fn insert(name: String, payload: String) -> Result<u64, String>;
     /// Answers as if it had inserted a row.
     async fn echo(name: String, payload: String) -> Result<u64, String>;
+    /// Inserts so many rows in one call of Diesel's. Returns how many nanoseconds that took.
+    async fn bulk(rows: usize) -> Result<u64, String>;
 }
 
 /// Serves every connection until the runtime ends.
@@ -46,13 +50,31 @@ pub(super) async fn serve(
 #[derive(Clone)]
 struct Inserter(Arc<Mutex<SqliteConnection>>);
 
+impl Inserter {
+    async fn with<T: Send + 'static>(
+        self,
+        work: impl FnOnce(&mut SqliteConnection) -> QueryResult<T> + Send + 'static,
+    ) -> Result<T, String> {
+        let worked = tokio::task::spawn_blocking(move || {
+            let mut conn = self.0.lock().map_err(|error| error.to_string())?;
+            work(&mut conn).map_err(|error| error.to_string())
+        });
+        worked.await.map_err(|error| error.to_string())?
+    }
+}
+
 impl Insert for Inserter {
     async fn insert(self, _: Context, name: String, payload: String) -> Result<u64, String> {
-        let inserted = tokio::task::spawn_blocking(move || {
-            let mut conn = self.0.lock().map_err(|error| error.to_string())?;
-            items::insert(&mut *conn, &name, &payload).map_err(|error| error.to_string())
-        });
-        inserted.await.map_err(|error| error.to_string())?.map(|count| count as u64)
+        self.with(move |conn| Ok(items::insert(conn, &name, &payload)? as u64)).await
+    }
+
+    async fn bulk(self, _: Context, rows: usize) -> Result<u64, String> {
+        self.with(move |conn| {
+            let started = Instant::now();
+            bulk::row_by_row(conn, rows)?;
+            Ok(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX))
+        })
+        .await
     }
 
     async fn echo(self, _: Context, _: String, _: String) -> Result<u64, String> {
@@ -82,15 +104,23 @@ impl Caller {
 
     /// Inserts a row there.
     pub(super) fn insert(&self, name: &str, payload: &str) -> Result<u64, Problem> {
-        let call = self.client.insert(tarpc::context::current(), name.to_owned(), payload.to_owned());
-        let answered: Result<Result<u64, String>, RpcError> = self.runtime.block_on(call);
-        Ok(answered??)
+        self.answer(self.client.insert(tarpc::context::current(), name.to_owned(), payload.to_owned()))
     }
 
     /// Sends a row there and back.
     pub(super) fn echo(&self, name: &str, payload: &str) -> Result<u64, Problem> {
-        let call = self.client.echo(tarpc::context::current(), name.to_owned(), payload.to_owned());
-        let answered: Result<Result<u64, String>, RpcError> = self.runtime.block_on(call);
-        Ok(answered??)
+        self.answer(self.client.echo(tarpc::context::current(), name.to_owned(), payload.to_owned()))
+    }
+
+    /// Has many rows inserted there. Returns how many nanoseconds that took there.
+    pub(super) fn bulk(&self, rows: usize) -> Result<u64, Problem> {
+        self.answer(self.client.bulk(tarpc::context::current(), rows))
+    }
+
+    fn answer(
+        &self,
+        call: impl Future<Output = Result<Result<u64, String>, RpcError>>,
+    ) -> Result<u64, Problem> {
+        Ok(self.runtime.block_on(call)??)
     }
 }

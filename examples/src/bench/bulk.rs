@@ -9,8 +9,10 @@ use litefs_diesel::{BatchInsertDsl, LiteFsConnection};
 use litefs_testkit::Cluster;
 
 use super::items::items;
+use super::options::Mount;
 use super::pair::Pair;
 use super::report::Report;
+use super::rig::Rig;
 use super::rounds::{Effort, Turn, alternate, ratio};
 use super::server::{Setup, Synchronous};
 use super::{DATABASE, items as table};
@@ -43,8 +45,11 @@ fn tuples(count: usize) -> Vec<Tuple> {
 
 type Tuple = (diesel::dsl::Eq<items::name, String>, diesel::dsl::Eq<items::payload, &'static str>);
 
-pub(super) fn run(report: &mut Report, effort: Effort) -> Result<(), Problem> {
+pub(super) fn run(report: &mut Report, effort: Effort, mount: Option<&Mount>) -> Result<(), Problem> {
     let count = effort.count(ROWS);
+    if let Some(mount) = mount {
+        return on_mount(report, effort, mount, count);
+    }
     // Each has files of its own: SQLite's checkpoints, one after some commits, would otherwise always meet the same one.
     let setup = Setup::embedded(Synchronous::Normal);
     let pairs = [Pair::litefs(&setup)?, Pair::litefs(&setup)?];
@@ -81,6 +86,25 @@ pub(super) fn run(report: &mut Report, effort: Effort) -> Result<(), Problem> {
     Ok(report.add("bulk_local_one_statement", median(&mut times[3]), "ms", "in one statement, local")?)
 }
 
+/// On real LiteFS a local insert is one on the primary's mount, which the bare server does there.
+fn on_mount(report: &mut Report, effort: Effort, mount: &Mount, count: usize) -> Result<(), Problem> {
+    let rig = Rig::start(Some(mount), &Setup::embedded(Synchronous::Normal))?;
+    let (mut ours, there) = (rig.litefs.establish()?, rig.tarpc()?);
+    let mut turns: [Turn<'_, f64>; 2] = [
+        Box::new(move || timed(count, || at_once(&mut ours, count))),
+        Box::new(move || Ok(there.bulk(count)? as f64 / 1e6)),
+    ];
+    let mut times = alternate(effort.rounds(WARM_UP), effort.rounds(ROUNDS), &mut turns)?;
+    report.add(
+        "bulk_speed_ratio",
+        ratio(&times[1], &times[0]),
+        "ratio",
+        "rows/s of execute_at_once on a replica / Diesel on the primary's own mount; at least 0.8",
+    )?;
+    report.add("bulk_forwarded", median(&mut times[0]), "ms", "10,000 rows, execute_at_once on a replica")?;
+    Ok(report.add("bulk_local", median(&mut times[1]), "ms", "10,000 rows, Diesel on the primary's mount")?)
+}
+
 fn local() -> Result<(Cluster, SqliteConnection), Problem> {
     let cluster = Cluster::builder().nodes(["local"]).database(DATABASE).start()?;
     cluster.node("local").set_sync(true)?;
@@ -91,11 +115,21 @@ fn local() -> Result<(Cluster, SqliteConnection), Problem> {
     Ok((cluster, connection))
 }
 
+/// Makes the table hold at least so many rows.
+pub(super) fn fill(conn: &mut LiteFsConnection, wanted: i32) -> Result<(), Problem> {
+    let there: i64 = items::table.count().get_result(conn)?;
+    match usize::try_from(i64::from(wanted) - there) {
+        Ok(missing) if missing > 0 => Ok(at_once(conn, missing).map(drop)?),
+        _ => Ok(()),
+    }
+}
+
 fn at_once(conn: &mut LiteFsConnection, count: usize) -> QueryResult<usize> {
     diesel::insert_into(items::table).values(rows(count)).execute_at_once(conn)
 }
 
-fn row_by_row(conn: &mut SqliteConnection, count: usize) -> QueryResult<usize> {
+/// In one call, as applications do.
+pub(super) fn row_by_row(conn: &mut SqliteConnection, count: usize) -> QueryResult<usize> {
     diesel::insert_into(items::table).values(&rows(count)).execute(conn)
 }
 

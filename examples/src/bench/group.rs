@@ -125,9 +125,23 @@ impl Inserters {
 
 /// The same messages, by bare tarpc, and nothing done.
 fn echoes(caller: &bare::Caller, callers: usize, time: Duration) -> Result<Sample, Problem> {
+    bare_calls(caller, callers, time, bare::Caller::echo)
+}
+
+/// Rows inserted by bare tarpc, one by one.
+fn bare_inserts(caller: &bare::Caller, callers: usize, time: Duration) -> Result<Sample, Problem> {
+    bare_calls(caller, callers, time, bare::Caller::insert)
+}
+
+fn bare_calls(
+    caller: &bare::Caller,
+    callers: usize,
+    time: Duration,
+    call: fn(&bare::Caller, &str, &str) -> Result<u64, Problem>,
+) -> Result<Sample, Problem> {
     let one = |number: usize| {
         let (caller, name) = (caller.clone(), format!("item {number}"));
-        move || caller.echo(&name, items::PAYLOAD)
+        move || call(&caller, &name, items::PAYLOAD)
     };
     storm((0..callers).map(one).collect(), time)
 }
@@ -175,10 +189,23 @@ fn tell_one(report: &mut Report, grouped: &[Sample], echo: &[Sample]) -> std::io
 fn on_mount(report: &mut Report, effort: Effort, mount: &Mount) -> Result<(), Problem> {
     let rig = Rig::start(Some(mount), &Setup::embedded(Synchronous::Normal))?;
     let (inserters, echo, time) = (Inserters::of(&rig.litefs)?, rig.tarpc()?, effort.time(TIME));
-    let mut turns: [Turn<'_, Sample>; 2] =
-        [Box::new(|| inserters.storm(CALLERS, time)), Box::new(|| echoes(&echo, CALLERS, time))];
+    let mut turns: [Turn<'_, Sample>; 3] = [
+        Box::new(|| inserters.storm(CALLERS, time)),
+        Box::new(|| echoes(&echo, CALLERS, time)),
+        Box::new(|| bare_inserts(&echo, CALLERS, time)),
+    ];
     let results = alternate(effort.rounds(WARM_UP), effort.rounds(ROUNDS), &mut turns)?;
-    Ok(tell_one(report, &results[0], &results[1])?)
+    let [grouped, echo, single] = results.try_into().map_err(|_| "three kinds")?;
+    let gain = ratio(&throughputs(&grouped), &throughputs(&single));
+    report.add(
+        "group_vs_tarpc_ratio",
+        gain,
+        "ratio",
+        "writes/s of 64 callers / bare tarpc calls that commit each",
+    )?;
+    tell_one(report, &grouped, &echo)?;
+    let single = Summary::of(&single);
+    Ok(report.add("tarpc_throughput", single.throughput, "1/s", "bare tarpc calls that commit each")?)
 }
 
 fn draw(file: &Path, curve: &[Outcome]) -> Result<(), Problem> {

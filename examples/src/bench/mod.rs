@@ -64,10 +64,11 @@ pub fn run(arguments: &Arguments) -> Result<(), Problem> {
         What::BareServer => return server::run_bare(&arguments.setup),
         _ => {}
     }
+    arguments.check()?;
     let mut report = Report::default();
     let (effort, mount) = (arguments.effort(), arguments.mount());
     if arguments.wants(What::Reads) {
-        reads::run(&mut report, effort)?;
+        reads::run(&mut report, effort, mount.as_ref())?;
     }
     if arguments.wants(What::Forward) {
         forward::run(&mut report, effort, mount.as_ref())?;
@@ -79,7 +80,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Problem> {
         }
     }
     if arguments.wants(What::Bulk) {
-        bulk::run(&mut report, effort)?;
+        bulk::run(&mut report, effort, mount.as_ref())?;
     }
     if arguments.wants(What::Transactions) {
         transactions::run(&mut report, effort)?;

@@ -7,11 +7,12 @@ use clap::{Parser, ValueEnum};
 
 use super::rounds::Effort;
 use super::server::Setup;
+use crate::Problem;
 
 /// Measures what reading and writing through this library cost, in ratios to doing the same without it.
 ///
 /// On real LiteFS: `bench bare-server --database URL --listen ADDR` beside an application (or `bench litefs-server
-/// --database URL`) on the primary, then `bench forward --replica URL --primary ADDR` on a replica.
+/// --database URL`) on the primary, then `bench all --replica URL --primary ADDR` on a replica.
 #[derive(Debug, Parser)]
 #[command(name = "bench")]
 pub struct Arguments {
@@ -24,7 +25,8 @@ pub struct Arguments {
     /// Draw `group`'s throughput and latency over the number of callers into this SVG file.
     #[arg(long, value_name = "FILE")]
     pub(super) plot: Option<PathBuf>,
-    /// Run `forward` and `group` on this database of a real LiteFS replica instead of the embedded cluster.
+    /// Run `reads`, `forward`, `group` and `bulk`, or all of these, on this database of a real LiteFS replica instead of the
+    /// embedded cluster. They write into a table `items`.
     #[arg(long, value_name = "URL", requires = "primary")]
     replica: Option<String>,
     /// Where `bare-server` listens on that replica's primary.
@@ -63,6 +65,12 @@ pub(super) enum What {
     BareServer,
 }
 
+impl What {
+    fn runs_on_mounts(self) -> bool {
+        matches!(self, Self::Reads | Self::Forward | Self::Group | Self::Bulk)
+    }
+}
+
 impl Arguments {
     /// How much to measure.
     pub(super) fn effort(&self) -> Effort {
@@ -76,6 +84,16 @@ impl Arguments {
 
     /// Whether a part is asked for.
     pub(super) fn wants(&self, part: What) -> bool {
-        self.what == part || (self.what == What::All && self.replica.is_none())
+        self.what == part || (self.what == What::All && (self.replica.is_none() || part.runs_on_mounts()))
+    }
+
+    /// Whether the arguments go together.
+    pub(super) fn check(&self) -> Result<(), Problem> {
+        if self.replica.is_none() || self.what == What::All || self.what.runs_on_mounts() {
+            return Ok(());
+        }
+        Err("this part slows links down or looks into the primary's process: it runs on the embedded cluster only, \
+             without --replica"
+            .into())
     }
 }

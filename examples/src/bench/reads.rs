@@ -11,9 +11,11 @@ use litefs_testkit::{Cluster, Node};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::options::Mount;
+use super::pair::start_on_replica;
 use super::report::Report;
 use super::rounds::{Effort, Turn, alternate, ratio};
-use super::{DATABASE, items};
+use super::{DATABASE, bulk, items};
 use crate::Problem;
 use crate::stats::median;
 
@@ -21,31 +23,44 @@ const ROWS: i32 = 10_000;
 const ROUNDS: usize = 300;
 /// Of each connection, per round: short enough that a disturbance spoils few rounds.
 const READS: usize = 500;
+/// The same through FUSE, where each takes a hundred times as long.
+const ON_MOUNT: (usize, usize) = (100, 50);
 /// The rows of one load.
 const LOADED: i32 = 1_000;
 /// Loads per round.
 const LOADS: usize = 5;
 
-/// A primary and a replica of this process, with handles.
+/// A replica, with a handle.
 struct Nodes {
     litefs: LiteFs,
     url: String,
-    // After the handles.
-    _primary: LiteFs,
-    _cluster: Cluster,
+    rounds: usize,
+    /// Of each connection, per round.
+    reads: usize,
+    /// Its primary, of this process too, unless it is on a real mount. After the handle.
+    _embedded: Option<(LiteFs, Cluster)>,
 }
 
 impl Nodes {
+    fn on_mount(mount: &Mount) -> Result<Self, Problem> {
+        let url = mount.replica.clone();
+        let litefs = start_on_replica(LiteFs::builder(&url).from_env())?;
+        bulk::fill(&mut litefs.establish()?, ROWS)?;
+        let (rounds, reads) = ON_MOUNT;
+        Ok(Self { litefs, url, rounds, reads, _embedded: None })
+    }
+
     fn start() -> Result<Self, Problem> {
         let cluster = Cluster::builder().nodes(["primary", "replica"]).database(DATABASE).start()?;
         let (primary, replica) = (cluster.node("primary"), cluster.node("replica"));
         items::fill(&mut SqliteConnection::establish(&primary.database_url(DATABASE))?, ROWS)?;
         cluster.wait_for_sync(Duration::from_secs(30))?;
-        let (_primary, litefs) = (start(primary)?, start(replica)?);
+        let (on_primary, litefs) = (start(primary)?, start(replica)?);
         if litefs.role().kind() != RoleKind::Replica {
             return Err(format!("not a replica but {}", litefs.role()).into());
         }
-        Ok(Self { litefs, url: replica.database_url(DATABASE), _primary, _cluster: cluster })
+        let url = replica.database_url(DATABASE);
+        Ok(Self { litefs, url, rounds: ROUNDS, reads: READS, _embedded: Some((on_primary, cluster)) })
     }
 
     fn through(&self) -> Result<LiteFsConnection, Problem> {
@@ -64,8 +79,8 @@ fn start(node: &Node) -> Result<LiteFs, Problem> {
         .start()?)
 }
 
-pub(super) fn run(report: &mut Report, effort: Effort) -> Result<(), Problem> {
-    let nodes = Nodes::start()?;
+pub(super) fn run(report: &mut Report, effort: Effort, mount: Option<&Mount>) -> Result<(), Problem> {
+    let nodes = mount.map_or_else(Nodes::start, Nodes::on_mount)?;
     // Reads of a process that has written are the ones with something to check.
     items::insert(&mut nodes.through()?, "forwarded", items::PAYLOAD)?;
     let before = nodes.litefs.round_trips();
@@ -79,16 +94,16 @@ pub(super) fn run(report: &mut Report, effort: Effort) -> Result<(), Problem> {
 }
 
 /// Nanoseconds per read, of rows that are the same for everybody and others in each round.
-fn reading<C>(mut conn: C, read: fn(&mut C, &[i32]) -> QueryResult<()>) -> Turn<'static, f64>
+fn reading<C>(mut conn: C, reads: usize, read: fn(&mut C, &[i32]) -> QueryResult<()>) -> Turn<'static, f64>
 where
     C: 'static,
 {
     let mut rng = StdRng::seed_from_u64(1);
     Box::new(move || {
-        let ids: Vec<i32> = (0..READS).map(|_| rng.random_range(1..=ROWS)).collect();
+        let ids: Vec<i32> = (0..reads).map(|_| rng.random_range(1..=ROWS)).collect();
         let started = Instant::now();
         read(&mut conn, &ids)?;
-        Ok(started.elapsed().as_nanos() as f64 / READS as f64)
+        Ok(started.elapsed().as_nanos() as f64 / reads as f64)
     })
 }
 
@@ -111,11 +126,11 @@ where
 
 fn points(report: &mut Report, effort: Effort, nodes: &Nodes) -> Result<(), Problem> {
     let mut turns = [
-        reading(nodes.through()?, items::read),
-        reading(nodes.plain()?, items::read),
-        reading(nodes.plain()?, items::read),
+        reading(nodes.through()?, nodes.reads, items::read),
+        reading(nodes.plain()?, nodes.reads, items::read),
+        reading(nodes.plain()?, nodes.reads, items::read),
     ];
-    let mut times = alternate(1, effort.rounds(ROUNDS), &mut turns)?;
+    let mut times = alternate(1, effort.rounds(nodes.rounds), &mut turns)?;
     let (litefs, control) = (ratio(&times[0], &times[1]), ratio(&times[2], &times[1]));
     report.add("read_point_ratio", litefs, "ratio", "LiteFsConnection / SqliteConnection, at most 1.03")?;
     report.add("read_control_ratio", control, "ratio", "SqliteConnection / SqliteConnection")?;
@@ -129,7 +144,7 @@ fn loads(report: &mut Report, effort: Effort, nodes: &Nodes) -> Result<(), Probl
         loading(nodes.plain()?, items::load),
         loading(nodes.plain()?, items::load),
     ];
-    let mut times = alternate(1, effort.rounds(ROUNDS), &mut turns)?;
+    let mut times = alternate(1, effort.rounds(nodes.rounds), &mut turns)?;
     let (litefs, control) = (ratio(&times[0], &times[1]), ratio(&times[2], &times[1]));
     report.add(
         "load_ratio",
@@ -143,12 +158,12 @@ fn loads(report: &mut Report, effort: Effort, nodes: &Nodes) -> Result<(), Probl
 
 fn firsts(report: &mut Report, effort: Effort, nodes: &Nodes) -> Result<(), Problem> {
     let mut turns = [
-        reading(nodes.through()?, items::read_first),
-        reading(nodes.plain()?, items::read_first),
-        reading(nodes.through()?, items::read),
-        reading(nodes.plain()?, items::read),
+        reading(nodes.through()?, nodes.reads, items::read_first),
+        reading(nodes.plain()?, nodes.reads, items::read_first),
+        reading(nodes.through()?, nodes.reads, items::read),
+        reading(nodes.plain()?, nodes.reads, items::read),
     ];
-    let mut times = alternate(1, effort.rounds(ROUNDS), &mut turns)?;
+    let mut times = alternate(1, effort.rounds(nodes.rounds), &mut turns)?;
     report.add(
         "first_ratio",
         ratio(&times[0], &times[1]),
