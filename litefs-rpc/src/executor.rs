@@ -1,8 +1,6 @@
 use std::sync::Arc;
 
-use crate::wire::{
-    Answer, BeginMode, Effects, Outcome, Refusal, Request, RequestId, RowSet, Settings, Statement, Work,
-};
+use crate::wire::{Answer, BeginMode, Effects, Outcome, Refusal, Request, RequestId, Settings, Work};
 
 /// Runs forwarded work on the primary's database. One thread owns it, so nothing here needs to be shared.
 ///
@@ -94,8 +92,9 @@ pub trait Executor: Send + 'static {
 
 /// Opens connections for forwarded reads, beside the one that writes.
 pub trait Readers: Send + Sync + 'static {
-    /// The read in this work, if it is one and changes nothing, for certain.
-    fn read<'a>(&self, work: &'a Work) -> Option<&'a Statement>;
+    /// Whether work only reads what is committed, for certain, and asks for nothing that belongs to the writer's connection.
+    /// Called for each request before it is queued, so it should be quick.
+    fn only_reads(&self, work: &Work) -> bool;
 
     /// Opens a connection. Blocks.
     ///
@@ -106,11 +105,11 @@ pub trait Readers: Send + Sync + 'static {
 
 /// A connection that reads what is committed. One thread at a time has it.
 pub trait Reader: Send {
-    /// All rows of a read. Blocks.
+    /// Runs work that [only reads](Readers::only_reads). Blocks.
     ///
     /// # Errors
     /// [`Refusal::Database`], [`Refusal::Denied`], [`Refusal::TooLarge`].
-    fn rows(&mut self, statement: &Statement) -> Result<RowSet, Refusal>;
+    fn run(&mut self, work: &Work) -> Result<Answer, Refusal>;
 }
 
 /// Work that was run.

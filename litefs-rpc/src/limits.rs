@@ -19,8 +19,8 @@ pub struct Limits {
     pub connections: usize,
     /// The most writes waiting for the writer, from all connections. Default 4 096.
     pub queue: usize,
-    /// The most reads of other nodes that run at the same time, each on a connection of its own beside the writer. As many
-    /// wait for them as may for the writer. 0: reads take their turn among the writes. Default 4.
+    /// The most reads of other nodes that run at the same time, each on a connection of its own beside the writer. Together
+    /// with those that wait they are no more than [`queue`](Self::queue). 0: reads take their turn among the writes. Default 4.
     pub readers: usize,
     /// The most forwarded writes that share one transaction and its commit (group commit). 1: each has its own. Default 128.
     pub group: usize,

@@ -11,13 +11,17 @@ use std::sync::{Arc, Barrier, OnceLock};
 use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection;
-use diesel::{Connection, SqliteConnection};
+use diesel::{Connection, ConnectionError, ConnectionResult, SqliteConnection};
 use libsqlite3_sys as _;
+use litefs_core::Txid;
 use litefs_rpc::client::{CallError, Client};
 use litefs_rpc::server::{Fence, Server, ServerConfig};
 use litefs_rpc::sqlite::SqliteExecutor;
-use litefs_rpc::wire::{Answer, Refusal, Reply, Request, RowSet, Statement, Value, Work};
-use litefs_rpc::{Executor, Limits};
+use litefs_rpc::wire::{
+    Answer, BeginMode, Follower, Outcome, Refusal, Reply, Request, RequestId, RowSet, Settings, Statement,
+    Value, Work,
+};
+use litefs_rpc::{Done, Executor, Limits, Readers, Wrote};
 
 use support::{FakeFence, begin, client, request, soon, statement};
 
@@ -32,7 +36,15 @@ struct Bed {
 impl Bed {
     async fn start(
         configure: impl FnOnce(&mut Limits),
-        on_open: impl Fn(&mut SqliteConnection) + Send + Sync + 'static,
+        on_open: impl Fn() -> ConnectionResult<()> + Send + Sync + 'static,
+    ) -> Self {
+        Self::over(configure, on_open, |executor, _| executor).await
+    }
+
+    async fn over<E: Executor>(
+        configure: impl FnOnce(&mut Limits),
+        on_open: impl Fn() -> ConnectionResult<()> + Send + Sync + 'static,
+        wrap: impl FnOnce(SqliteExecutor, &Arc<FakeFence>) -> E,
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("app.db").to_str().unwrap().to_owned();
@@ -47,11 +59,11 @@ impl Bed {
             let mut conn = SqliteConnection::establish(&path)?;
             // The first to open a WAL makes its index, alone.
             conn.batch_execute("PRAGMA busy_timeout = 5000").unwrap();
-            on_open(&mut conn);
-            Ok(conn)
+            on_open().map(|()| conn)
         });
         let executor = SqliteExecutor::new(open_writer, 1_000).reading_beside(open_reader);
         let fence = FakeFence::primary();
+        let executor = wrap(executor, &fence);
         let fenced: Arc<dyn Fence> = fence.clone();
         let mut config = ServerConfig::new("app.db");
         configure(&mut config.limits);
@@ -60,7 +72,7 @@ impl Bed {
     }
 
     async fn plain() -> Self {
-        Self::start(|_| {}, |_| {}).await
+        Self::start(|_| {}, || Ok(())).await
     }
 
     async fn ask(&self, client: &Client, sql: &str, deadline: Instant) -> Result<Reply, CallError> {
@@ -100,7 +112,7 @@ async fn a_read_does_not_wait_for_a_transaction_and_sees_nothing_of_it() {
 
 #[tokio::test]
 async fn without_readers_reads_take_their_turn_among_the_writes() {
-    let bed = Bed::start(|limits| limits.readers = 0, |_| {}).await;
+    let bed = Bed::start(|limits| limits.readers = 0, || Ok(())).await;
     let client = client();
     let link = client.connect(&bed.server.address().to_string()).await.unwrap();
     let (session, _) = link.begin(begin(), soon()).await.unwrap();
@@ -121,6 +133,13 @@ async fn what_is_not_a_read_runs_on_the_writer_or_not_at_all() {
     let behind_with = "WITH c AS (SELECT 3 AS x) INSERT INTO t SELECT x FROM c RETURNING x";
     assert_eq!(integer(bed.ask(&client, behind_with, soon()).await.unwrap()), 3);
     assert_eq!(bed.opened.load(Ordering::SeqCst), 0, "none was a read");
+    for sql in
+        ["PRAGMA user_version", "SELECT count(*) FROM pragma_foreign_keys", "EXPLAIN PRAGMA query_only = 1"]
+    {
+        // The last is refused. All are the writer's to judge.
+        let _ = bed.ask(&client, sql, soon()).await;
+    }
+    assert_eq!(bed.opened.load(Ordering::SeqCst), 0, "what PRAGMAs say is the writer's");
     for (sql, word) in [
         ("SELECT load_extension('x')", "load_extension"),
         ("SELECT 1; DELETE FROM t", "several statements"),
@@ -133,6 +152,27 @@ async fn what_is_not_a_read_runs_on_the_writer_or_not_at_all() {
     }
     let count = bed.ask(&client, "SELECT count(*) FROM t", soon()).await.unwrap();
     assert_eq!(integer(count), 3);
+}
+
+#[tokio::test]
+async fn reads_are_answered_in_the_form_in_which_they_were_asked() {
+    let bed = Bed::plain().await;
+    let client = client();
+    let link = client.connect(&bed.server.address().to_string()).await.unwrap();
+    let sql = || "SELECT x FROM t".to_owned();
+    let executed = Work::Execute(Statement { sql: sql(), params: vec![], cacheable: true });
+    for (work, expected) in
+        [(executed, Answer::Count(0)), (Work::Script(format!("{}; {}", sql(), sql())), Answer::Done)]
+    {
+        let reply = link.write(Request { work, ..request("") }, soon()).await.unwrap();
+        assert_eq!((reply.answer, reply.position), (expected, bed.fence.position().ok()));
+    }
+    assert_eq!(bed.opened.load(Ordering::SeqCst), 1, "both were reads");
+    let mixed = Work::Script(format!("{}; INSERT INTO t VALUES (2)", sql()));
+    link.write(Request { work: mixed, ..request("") }, soon()).await.unwrap();
+    assert_eq!(bed.opened.load(Ordering::SeqCst), 1);
+    let nothing = bed.ask(&client, "SELECT x AS y FROM t WHERE 0", soon()).await.unwrap();
+    assert_eq!(nothing.answer, Answer::Rows(RowSet::default()));
 }
 
 #[tokio::test]
@@ -172,12 +212,13 @@ async fn as_many_as_allowed_read_at_once_and_as_many_as_allowed_wait_until_their
     let held = Arc::clone(&holding);
     let bed = Bed::start(
         |limits| limits.readers = 2,
-        move |_| {
+        move || {
             // Two arrive here together, or nobody goes on; then they stay for as long as they are held.
             met.wait();
             while held.load(Ordering::SeqCst) {
                 std::thread::yield_now();
             }
+            Ok(())
         },
     )
     .await;
@@ -208,10 +249,11 @@ async fn more_than_may_wait_are_turned_away() {
     let meeting = Arc::new(Barrier::new(2));
     let met = Arc::clone(&meeting);
     let few = |limits: &mut Limits| (limits.readers, limits.queue) = (1, 1);
-    let bed = Bed::start(few, move |_| {
+    let bed = Bed::start(few, move || {
         // Here, and then on.
         met.wait();
         met.wait();
+        Ok(())
     })
     .await;
     let bed = Arc::new(bed);
@@ -235,10 +277,133 @@ async fn more_than_may_wait_are_turned_away() {
 async fn a_read_that_a_demotion_overtakes_is_sent_on_instead_of_answered() {
     let fence = Arc::new(OnceLock::<Arc<FakeFence>>::new());
     let overtaken = Arc::clone(&fence);
-    let bed = Bed::start(|_| {}, move |_| overtaken.get().unwrap().demote()).await;
+    let bed = Bed::start(
+        |_| {},
+        move || {
+            overtaken.get().unwrap().demote();
+            Ok(())
+        },
+    )
+    .await;
     assert!(fence.set(Arc::clone(&bed.fence)).is_ok());
     let refused = bed.ask(&client(), "SELECT x FROM t", soon()).await;
     assert!(matches!(refused, Err(CallError::Refused(Refusal::NotPrimary { .. }))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn where_a_read_fails_the_role_is_asked_for_before_that_is_the_answer() {
+    let bed =
+        Bed::start(|_| {}, || Err(ConnectionError::BadConnection("unable to open database file".into())))
+            .await;
+    let failed = bed.ask(&client(), "SELECT x FROM t", soon()).await;
+    assert!(matches!(failed, Err(CallError::Refused(Refusal::Database(_)))), "{failed:?}");
+    // As when LiteFS dies: SQLite meets it first, and the role is known once somebody asks.
+    bed.fence.demoted_when_asked.store(true, Ordering::SeqCst);
+    let failed = bed.ask(&client(), "SELECT x FROM t", soon()).await;
+    assert!(matches!(failed, Err(CallError::Refused(Refusal::NotPrimary { .. }))), "{failed:?}");
+}
+
+#[tokio::test]
+async fn while_the_node_hands_over_reads_wait_for_what_becomes_of_it() {
+    let bed = Arc::new(Bed::plain().await);
+    // A successor that takes the connection, and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let follower = Follower {
+        node: "b".into(),
+        address: Some(silent.local_addr().unwrap().to_string()),
+        position: bed.fence.position().ok(),
+    };
+    let client = client();
+    let link = client.connect(&bed.server.address().to_string()).await.unwrap();
+    link.follow(follower, Txid::new(0), soon()).await.unwrap();
+    let handover = tokio::spawn({
+        let bed = Arc::clone(&bed);
+        async move { bed.server.hand_over(None, Instant::now() + Duration::from_millis(300)).await }
+    });
+    while !bed.server.is_handing_over() {
+        assert!(!handover.is_finished());
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(integer(bed.ask(&client, "SELECT x FROM t", soon()).await.unwrap()), 1);
+    assert!(!bed.server.is_handing_over());
+    assert!(handover.await.unwrap().is_err());
+    assert_eq!(bed.opened.load(Ordering::SeqCst), 0, "it took its turn behind the handover");
+}
+
+/// Stops between SQLite's commit and LiteFS's.
+struct Halting {
+    executor: SqliteExecutor,
+    fence: Arc<FakeFence>,
+    halt: Arc<Barrier>,
+}
+
+impl Executor for Halting {
+    fn write(&mut self, request: &Request) -> Result<Done, Refusal> {
+        let done = self.executor.write(request);
+        self.halt.wait();
+        self.halt.wait();
+        self.fence.commit();
+        done
+    }
+
+    fn settle(&mut self, id: RequestId) -> Result<(Outcome, Wrote), Refusal> {
+        self.executor.settle(id)
+    }
+
+    fn begin(&mut self, settings: &Settings, mode: BeginMode) -> Result<(), Refusal> {
+        self.executor.begin(settings, mode)
+    }
+
+    fn step(&mut self, work: &Work) -> Result<Done, Refusal> {
+        self.executor.step(work)
+    }
+
+    fn in_transaction(&mut self) -> bool {
+        self.executor.in_transaction()
+    }
+
+    fn commit(&mut self, keep: Option<RequestId>) -> Result<Done, Refusal> {
+        self.executor.commit(keep)
+    }
+
+    fn rollback(&mut self) {
+        self.executor.rollback();
+    }
+
+    fn readers(&self) -> Option<Arc<dyn Readers>> {
+        self.executor.readers()
+    }
+}
+
+#[tokio::test]
+async fn a_read_is_never_beyond_the_position_it_comes_with() {
+    let halt = Arc::new(Barrier::new(2));
+    let halting = Arc::clone(&halt);
+    let wrap =
+        |executor, fence: &Arc<FakeFence>| Halting { executor, fence: Arc::clone(fence), halt: halting };
+    let bed = Arc::new(Bed::over(|_| {}, || Ok(()), wrap).await);
+    let meet = || {
+        let halt = Arc::clone(&halt);
+        tokio::task::spawn_blocking(move || halt.wait())
+    };
+    let address = bed.server.address().to_string();
+    let write = tokio::spawn(async move {
+        let client = client();
+        let link = client.connect(&address).await?;
+        link.write(request("INSERT INTO t VALUES (?)"), soon()).await
+    });
+    meet().await.unwrap();
+    // SQLite has committed, LiteFS has not.
+    let mut read = tokio::spawn({
+        let bed = Arc::clone(&bed);
+        async move { bed.ask(&client(), "SELECT count(*) FROM t", soon()).await }
+    });
+    let early = tokio::time::timeout(Duration::from_millis(50), &mut read).await;
+    assert!(early.is_err(), "{early:?}");
+    meet().await.unwrap();
+    let read = read.await.unwrap().unwrap();
+    assert_eq!(read.position, write.await.unwrap().unwrap().position);
+    assert_eq!(integer(read), 2);
 }
 
 #[test]

@@ -25,7 +25,8 @@ pub enum Consistency {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum WhenBehind {
-    /// Read on the primary instead, beside its writes: waits for no transaction, and sees what is committed. The default.
+    /// Read on the primary instead. Outside of a transaction a SELECT runs there beside the writes, sees what is committed, and
+    /// waits for no transaction; a transaction that begins with a read takes the write lock there. The default.
     #[default]
     ReadPrimary,
     /// Read what is there.

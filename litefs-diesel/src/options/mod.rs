@@ -269,9 +269,10 @@ impl LiteFsBuilder {
         self
     }
 
-    /// Runs on every SQLite connection that the library opens: the application's on this node, and the one that runs
-    /// the other nodes' writes while this node is the primary. The place to register SQL functions and collations,
-    /// so that they exist wherever a statement runs.
+    /// Runs on every SQLite connection that the library opens: the application's on this node, the one that runs the other
+    /// nodes' writes while this node is the primary, and those that run their reads. The place to register SQL functions and
+    /// collations, so that they exist wherever a statement runs. It should not write: a connection is also opened while
+    /// somebody else's transaction is open.
     pub fn on_connection(
         mut self,
         hook: impl Fn(&mut SqliteConnection) -> QueryResult<()> + Send + Sync + 'static,

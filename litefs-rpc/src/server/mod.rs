@@ -1,6 +1,7 @@
 //! The server that a primary runs for the other nodes.
 
 mod accept;
+mod commits;
 mod fence;
 mod followers;
 mod handler;
@@ -25,6 +26,7 @@ use tokio_util::task::TaskTracker;
 pub use fence::Fence;
 
 use self::accept::Acceptor;
+use self::commits::Commits;
 use self::followers::Followers;
 use self::handler::Node;
 use self::handover::Successors;
@@ -132,16 +134,17 @@ impl Server {
         let followers = Arc::new(Followers::default());
         let handing_over = Arc::new(AtomicBool::new(false));
         let successors = Successors::new(&config, Arc::clone(&followers), Arc::clone(&handing_over));
-        let (limits, prove) = (config.limits.clone(), config.prove_commits);
-        let reading = Reading::new(executor.readers(), &fence, &limits).map(Arc::new);
+        let commits = Arc::new(Commits::default());
+        let reading = Reading::new(executor.readers(), &fence, &commits, &handing_over, &config.limits);
+        let reading = reading.map(Arc::new);
         let writer = Writer::new(
             executor,
+            &config,
             Arc::clone(&fence),
             Arc::clone(&sessions),
-            limits,
-            prove,
             successors.into(),
             Arc::clone(&followers),
+            commits,
         );
         let queue = Queue::start(Box::new(writer), config.limits.queue).map_err(ServeError::Thread)?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());

@@ -2,53 +2,47 @@
 //! their own: SQLite lets readers and a writer work side by side, so no read waits for a transaction, which may be that of the
 //! very caller who waits for the read.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use litefs_core::RoleStamp;
 use tokio::sync::Semaphore;
 
+use super::commits::Commits;
 use super::fence::Fence;
 use super::writer::unproven;
 use crate::executor::{Reader, Readers};
 use crate::limits::Limits;
-use crate::wire::{Answer, Effects, Refusal, Reply, Statement, Work};
+use crate::wire::{Effects, Refusal, Reply, Work};
+
+/// How long a commit under way is waited for. It takes milliseconds; a write that takes longer waits for a lock, and has not
+/// committed anything yet.
+const COMMIT: Duration = Duration::from_millis(500);
 
 /// The connections for reads, and who waits for them.
 pub(super) struct Reading {
-    readers: Arc<dyn Readers>,
     fence: Arc<dyn Fence>,
-    idle: Arc<Idle>,
-    places: Arc<Semaphore>,
+    place: Arc<Place>,
+    permits: Arc<Semaphore>,
     waiting: AtomicUsize,
     limit: usize,
+    handing_over: Arc<AtomicBool>,
+}
+
+/// What a read needs once it runs.
+struct Place {
+    readers: Arc<dyn Readers>,
+    commits: Arc<Commits>,
+    idle: Mutex<Idle>,
 }
 
 /// Connections that nobody uses.
 #[derive(Default)]
-struct Idle(Mutex<Connections>);
-
-#[derive(Default)]
-struct Connections {
+struct Idle {
     /// The role under which they were opened: the mount of an earlier one may be gone.
     since: Option<RoleStamp>,
     readers: Vec<Box<dyn Reader>>,
-}
-
-impl Idle {
-    /// Those of the present role.
-    fn under(&self, stamp: RoleStamp) -> MutexGuard<'_, Connections> {
-        let mut connections = self.connections();
-        if connections.since.replace(stamp) != Some(stamp) {
-            connections.readers.clear();
-        }
-        connections
-    }
-
-    fn connections(&self) -> MutexGuard<'_, Connections> {
-        self.0.lock().expect("no code panics while it holds the idle readers")
-    }
 }
 
 impl Reading {
@@ -56,65 +50,107 @@ impl Reading {
     pub(super) fn new(
         readers: Option<Arc<dyn Readers>>,
         fence: &Arc<dyn Fence>,
+        commits: &Arc<Commits>,
+        handing_over: &Arc<AtomicBool>,
         limits: &Limits,
     ) -> Option<Self> {
+        let readers = readers.filter(|_| limits.readers > 0)?;
         Some(Self {
-            readers: readers.filter(|_| limits.readers > 0)?,
             fence: Arc::clone(fence),
-            idle: Arc::default(),
-            places: Arc::new(Semaphore::new(limits.readers.min(Semaphore::MAX_PERMITS))),
+            place: Arc::new(Place { readers, commits: Arc::clone(commits), idle: Mutex::default() }),
+            permits: Arc::new(Semaphore::new(limits.readers.min(Semaphore::MAX_PERMITS))),
             waiting: AtomicUsize::new(0),
             limit: limits.queue,
+            handing_over: Arc::clone(handing_over),
         })
     }
 
-    /// Whether work is done here.
+    /// Whether work is done here. While the node hands over it is not: the successor may be acknowledging writes already,
+    /// and only the writer knows when that is over.
     pub(super) fn takes(&self, work: &Work) -> bool {
-        self.readers.read(work).is_some()
+        !self.is_handing_over() && self.place.readers.only_reads(work)
+    }
+
+    fn is_handing_over(&self) -> bool {
+        self.handing_over.load(Ordering::Acquire)
     }
 
     /// Closes the connections that nobody uses.
     pub(super) fn forget(&self) {
-        self.idle.connections().readers.clear();
+        self.place.idle().readers.clear();
     }
 
     /// Runs work that this [`takes`](Self::takes).
     pub(super) async fn read(&self, work: Work, deadline: Instant) -> Result<Reply, Refusal> {
         let _waiting = Waiting::new(&self.waiting, self.limit)?;
-        let place = tokio::time::timeout_at(deadline.into(), Arc::clone(&self.places).acquire_owned()).await;
-        let Ok(Ok(place)) = place else { return Err(Refusal::TooLate) };
-        let (readers, fence, idle) =
-            (Arc::clone(&self.readers), Arc::clone(&self.fence), Arc::clone(&self.idle));
+        let permits = Arc::clone(&self.permits);
+        let permit = tokio::time::timeout_at(deadline.into(), permits.acquire_owned()).await;
+        let Some(permit) = permit.ok().and_then(Result::ok).filter(|_| Instant::now() < deadline) else {
+            return Err(Refusal::TooLate);
+        };
+        let stamp = self.fence.writable().filter(|_| !self.is_handing_over());
+        let stamp = stamp.ok_or_else(|| self.not_primary())?;
+        let (place, fence) = (Arc::clone(&self.place), Arc::clone(&self.fence));
         let read = tokio::task::spawn_blocking(move || {
-            let _place = place;
-            let statement = readers.read(&work).ok_or_else(|| unproven("not a read", ""))?;
-            read(&*readers, &*fence, &idle, statement)
+            let _permit = permit;
+            place.read(&*fence, stamp, &work)
         });
-        read.await.unwrap_or_else(|_| Err(unproven("the read was cut short", "")))
+        let result = read.await.unwrap_or_else(|_| Err(unproven("the read was cut short", "")));
+        if result.as_ref().is_err_and(is_doubtful) {
+            self.fence.confirm().await;
+        }
+        // Whoever asks can ask the next primary: nothing was changed.
+        if self.fence.holds(stamp) { result } else { Err(self.not_primary()) }
+    }
+
+    fn not_primary(&self) -> Refusal {
+        Refusal::NotPrimary { hint: self.fence.hint() }
     }
 }
 
-/// Blocks. A connection on which anything failed is not used again.
-fn read(
-    readers: &dyn Readers,
-    fence: &dyn Fence,
-    idle: &Idle,
-    statement: &Statement,
-) -> Result<Reply, Refusal> {
-    let not_primary = || Refusal::NotPrimary { hint: fence.hint() };
-    let stamp = fence.writable().ok_or_else(not_primary)?;
-    let idle_one = idle.under(stamp).readers.pop();
-    let mut reader = idle_one.map_or_else(|| readers.open(), Ok)?;
-    let rows = reader.rows(statement);
-    // After the rows: what they hold is not beyond it, but for a commit that SQLite shows while LiteFS is still taking it.
-    let position = fence.position().map_err(|error| unproven("the position cannot be read: ", error));
-    if !fence.holds(stamp) {
-        // Whoever asks can ask the next primary: nothing was changed.
-        return Err(not_primary());
+/// Whether it may have failed because this node is not the primary any more, which SQLite can meet before anybody has said so.
+fn is_doubtful(refusal: &Refusal) -> bool {
+    match refusal {
+        Refusal::Database(error) => {
+            error.is_litefs_rejection() || error.message.contains("unable to open database file")
+        }
+        Refusal::Unproven { .. } => true,
+        _ => false,
     }
-    let reply = Reply { answer: Answer::Rows(rows?), position: Some(position?), effects: Effects::default() };
-    idle.under(stamp).readers.push(reader);
-    Ok(reply)
+}
+
+impl Place {
+    /// Blocks. A connection on which anything failed is not used again.
+    fn read(&self, fence: &dyn Fence, stamp: RoleStamp, work: &Work) -> Result<Reply, Refusal> {
+        let mut reader = self.take(stamp).map_or_else(|| self.readers.open(), Ok)?;
+        let answer = reader.run(work)?;
+        // What was read is then not beyond the position, but for commits of this node that pass by the writer.
+        self.commits.wait(COMMIT);
+        let position = fence.position();
+        let position = position.map_err(|error| unproven("the position cannot be read: ", error))?;
+        self.put(fence, stamp, reader);
+        Ok(Reply { answer, position: Some(position), effects: Effects::default() })
+    }
+
+    fn take(&self, stamp: RoleStamp) -> Option<Box<dyn Reader>> {
+        let mut idle = self.idle();
+        if idle.since.replace(stamp) != Some(stamp) {
+            idle.readers.clear();
+        }
+        idle.readers.pop()
+    }
+
+    /// Asked for the role with the lock held, so that [`forget`](Reading::forget) comes before or after.
+    fn put(&self, fence: &dyn Fence, stamp: RoleStamp, reader: Box<dyn Reader>) {
+        let mut idle = self.idle();
+        if idle.since == Some(stamp) && fence.holds(stamp) {
+            idle.readers.push(reader);
+        }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().expect("no code panics while it holds the idle readers")
+    }
 }
 
 /// One of those who may wait or read.

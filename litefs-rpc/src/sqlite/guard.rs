@@ -91,6 +91,8 @@ mod tests {
             "PRAGMA writable_schema = ON",
             "VACUUM INTO '/tmp/x'",
             "PRAGMA journal_mode = delete",
+            "EXPLAIN PRAGMA writable_schema = ON",
+            "EXPLAIN QUERY PLAN PRAGMA query_only = OFF",
             "CREATE TEMP TABLE t(x)",
             "COMMIT",
             "SELECT 1; SELECT 2",

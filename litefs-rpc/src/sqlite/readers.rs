@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use diesel::connection::{LoadConnection, SimpleConnection};
+use diesel::connection::{Connection, LoadConnection, SimpleConnection};
 use diesel::sqlite::SqliteConnection;
 
 use super::executor::{denied, other};
 use super::guard::{Place, refused_from_afar};
 use super::query::BoundQuery;
+use super::ready::begins_with_change;
 use super::rows;
-use super::sql::{Verb, statements};
+use super::sql::{SqlStatement, Verb, statements};
 use crate::executor::{Reader, Readers};
-use crate::wire::{Refusal, RowSet, Statement, Work};
+use crate::wire::{Answer, Refusal, Statement, Work};
 
 /// Opens a connection for reads; called for each of them, on several threads. Blocks.
 pub type OpenReader = Arc<dyn Fn() -> diesel::ConnectionResult<SqliteConnection> + Send + Sync>;
@@ -22,12 +23,17 @@ pub(super) struct SqliteReaders {
 }
 
 impl Readers for SqliteReaders {
-    fn read<'a>(&self, work: &'a Work) -> Option<&'a Statement> {
-        let Work::Query(statement) = work else { return None };
-        match statements(&statement.sql).as_slice() {
-            [one] if one.verb() == Verb::Read => Some(statement),
-            _ => None,
+    fn only_reads(&self, work: &Work) -> bool {
+        let (sql, most) = match work {
+            Work::Query(statement) | Work::Execute(statement) => (&statement.sql, 1),
+            Work::Script(sql) => (sql, usize::MAX),
+            Work::Insert(_) | Work::Batch { .. } => return false,
+        };
+        if begins_with_change(sql) {
+            return false;
         }
+        let all = statements(sql);
+        (1..=most).contains(&all.len()) && all.iter().all(is_read)
     }
 
     fn open(&self) -> Result<Box<dyn Reader>, Refusal> {
@@ -38,18 +44,42 @@ impl Readers for SqliteReaders {
     }
 }
 
+/// What PRAGMAs say, as functions too, is a matter of the connection and of the request's settings.
+fn is_read(statement: &SqlStatement<'_>) -> bool {
+    statement.verb() == Verb::Read && !statement.asks_a_pragma()
+}
+
 struct SqliteReader {
     connection: SqliteConnection,
     max_rows: usize,
 }
 
 impl Reader for SqliteReader {
-    fn rows(&mut self, statement: &Statement) -> Result<RowSet, Refusal> {
-        if let Some(why) = refused_from_afar(&statement.sql, Place::Alone) {
+    fn run(&mut self, work: &Work) -> Result<Answer, Refusal> {
+        let place = if matches!(work, Work::Script(_)) { Place::Script } else { Place::Alone };
+        if let Some(why) = work.texts().find_map(|sql| refused_from_afar(sql, place)) {
             return Err(denied(why));
         }
-        let query = BoundQuery::new(&statement.sql, &statement.params, statement.cacheable);
-        let rows = self.connection.load(query).map_err(super::from_diesel)?;
-        rows::collect(rows, self.max_rows)
+        match work {
+            Work::Query(statement) => {
+                let rows = self.connection.load(bound(statement)).map_err(super::from_diesel)?;
+                Ok(Answer::Rows(rows::collect(rows, self.max_rows)?))
+            }
+            Work::Execute(statement) => {
+                self.connection.execute_returning_count(&bound(statement)).map_err(super::from_diesel)?;
+                Ok(Answer::Count(0))
+            }
+            Work::Script(sql) => {
+                self.connection.batch_execute(sql).map_err(super::from_diesel)?;
+                Ok(Answer::Done)
+            }
+            Work::Insert(_) | Work::Batch { .. } => {
+                Err(denied("work that writes, on a connection for reads".into()))
+            }
+        }
     }
+}
+
+fn bound(statement: &Statement) -> BoundQuery<'_> {
+    BoundQuery::new(&statement.sql, &statement.params, statement.cacheable)
 }

@@ -307,10 +307,14 @@ fn may_insert(work: &Work) -> bool {
 
 /// Whether `total_changes()` counts what the statement does.
 pub(super) fn changes_rows(sql: &str) -> bool {
-    // By far the most common beginnings need no look at the rest.
+    begins_with_change(sql)
+        || statements(sql).first().is_some_and(|statement| statement.verb() == Verb::Change)
+}
+
+/// By far the most common beginnings of what changes rows, which need no look at the rest.
+pub(super) fn begins_with_change(sql: &str) -> bool {
     let begins = |verb: &str| sql.get(..verb.len()).is_some_and(|start| start.eq_ignore_ascii_case(verb));
     ["INSERT ", "UPDATE ", "DELETE "].iter().any(|verb| begins(verb))
-        || statements(sql).first().is_some_and(|statement| statement.verb() == Verb::Change)
 }
 
 /// What `last_insert_rowid()`, `changes()` and `total_changes()` say on a connection, in this order.

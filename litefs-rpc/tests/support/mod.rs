@@ -4,7 +4,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -28,12 +28,19 @@ pub(crate) struct FakeFence {
     pub role: watch::Sender<RoleState>,
     pub txid: AtomicU64,
     pub hint: Mutex<Option<PrimaryHint>>,
+    /// Nobody knows yet that it is not the primary any more.
+    pub demoted_when_asked: AtomicBool,
 }
 
 impl FakeFence {
     pub(crate) fn primary() -> Arc<Self> {
         let role = watch::Sender::new(RoleState { role: Role::Primary, epoch: 1, began: None });
-        Arc::new(Self { role, txid: AtomicU64::new(1), hint: Mutex::default() })
+        Arc::new(Self {
+            role,
+            txid: AtomicU64::new(1),
+            hint: Mutex::default(),
+            demoted_when_asked: AtomicBool::new(false),
+        })
     }
 
     pub(crate) fn demote(&self) {
@@ -87,7 +94,11 @@ impl Fence for FakeFence {
     }
 
     fn confirm(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {})
+        Box::pin(async {
+            if self.demoted_when_asked.load(Ordering::SeqCst) {
+                self.demote();
+            }
+        })
     }
 }
 

@@ -12,6 +12,8 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 pub(super) use self::standing::unproven;
+use super::ServerConfig;
+use super::commits::Commits;
 use super::fence::Fence;
 use super::followers::Followers;
 use super::handover::{Successors, not_handed_over};
@@ -71,6 +73,7 @@ pub(super) struct Writer<E> {
     runtime: Handle,
     successors: Arc<Successors>,
     followers: Arc<Followers>,
+    commits: Arc<Commits>,
     /// How long writes take on average, a group counting as one.
     pace: Duration,
 }
@@ -82,16 +85,28 @@ impl<E: Executor> Writer<E> {
     /// To be made on the runtime on which the fence lives.
     pub(super) fn new(
         executor: E,
+        config: &ServerConfig,
         fence: Arc<dyn Fence>,
         sessions: Arc<Sessions>,
-        limits: Limits,
-        prove_commits: bool,
         successors: Arc<Successors>,
         followers: Arc<Followers>,
+        commits: Arc<Commits>,
     ) -> Self {
+        let (limits, prove_commits) = (config.limits.clone(), config.prove_commits);
         let pace = queue::UNKNOWN_PACE;
         let runtime = Handle::current();
-        Self { executor, fence, sessions, limits, prove_commits, runtime, successors, followers, pace }
+        Self {
+            executor,
+            fence,
+            sessions,
+            limits,
+            prove_commits,
+            runtime,
+            successors,
+            followers,
+            commits,
+            pace,
+        }
     }
 
     /// Waits for what lives on the fence's runtime. Blocks.
@@ -101,6 +116,7 @@ impl<E: Executor> Writer<E> {
 
     fn writes_at_pace(&mut self, write: Write, queue: &Queue) {
         let started = Instant::now();
+        let _committing = self.commits.begin();
         self.writes(write, queue);
         self.pace = (self.pace * (PACE_WEIGHT - 1) + started.elapsed()) / PACE_WEIGHT;
     }
@@ -159,6 +175,7 @@ impl<E: Executor> Writer<E> {
 
     fn settle(&mut self, id: RequestId, deadline: Instant) -> Result<Settled, Refusal> {
         let ticket = self.admit(deadline)?;
+        let _committing = self.commits.begin();
         match self.executor.settle(id) {
             Ok((outcome, wrote)) => {
                 let position = self.prove_position(ticket, wrote)?;

@@ -129,6 +129,7 @@ impl<E: Executor> Writer<E> {
             let refusal = Refusal::SessionLost { reason: Ended::Demoted.to_string() };
             return (Err(refusal), Some(Ended::Demoted));
         }
+        let _committing = self.commits.begin();
         match self.executor.commit(keep) {
             Ok(done) => (self.prove(*ticket, done), Some(Ended::Finished)),
             Err(refusal) if self.was_demoted(&refusal, *ticket) => {

@@ -95,7 +95,7 @@ impl<'a> SqlStatement<'a> {
     /// How it begins.
     #[must_use]
     pub fn verb(&self) -> Verb {
-        let first = self.tokens[0];
+        let first = self.tokens[self.explained()];
         if first.kind != TokenKind::Word {
             return Verb::Unknown;
         }
@@ -156,6 +156,12 @@ impl<'a> SqlStatement<'a> {
             .unwrap_or(Verb::Unknown)
     }
 
+    /// How many words before a PRAGMA explain it. Many take effect when they are prepared, explained or not.
+    fn explained(&self) -> usize {
+        let words = if self.word(1, "QUERY") && self.word(2, "PLAN") { 3 } else { 1 };
+        if self.word(0, "EXPLAIN") && self.word(words, "PRAGMA") { words } else { 0 }
+    }
+
     fn word(&self, index: usize, word: &str) -> bool {
         self.tokens.get(index).is_some_and(|t| t.is(word))
     }
@@ -166,7 +172,7 @@ impl<'a> SqlStatement<'a> {
         if self.verb() != Verb::Pragma {
             return None;
         }
-        let mut rest = self.tokens[1..].iter().copied();
+        let mut rest = self.tokens[self.explained() + 1..].iter().copied();
         let mut name = rest.next()?;
         let mut next = rest.next();
         if next.is_some_and(|t| t.text == ".") {
@@ -229,6 +235,14 @@ impl<'a> SqlStatement<'a> {
         self.tokens.iter().any(|token| named(token.kind) && unquoted(token.text).eq_ignore_ascii_case(name))
     }
 
+    /// Whether one of SQLite's table-valued functions for PRAGMAs is mentioned, <https://www.sqlite.org/pragma.html#pragfunc>.
+    #[must_use]
+    pub fn asks_a_pragma(&self) -> bool {
+        let named = |kind| matches!(kind, TokenKind::Word | TokenKind::Quoted);
+        let starts = |text: &str| text.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("pragma_"));
+        self.tokens.iter().any(|token| named(token.kind) && starts(unquoted(token.text)))
+    }
+
     /// The name of the savepoint in SAVEPOINT, RELEASE or ROLLBACK TO.
     #[must_use]
     pub fn savepoint_name(&self) -> Option<&'a str> {
@@ -288,6 +302,10 @@ mod tests {
             ("select 1", Verb::Read),
             ("VALUES (1)", Verb::Read),
             ("EXPLAIN DELETE FROM t", Verb::Read),
+            ("EXPLAIN PRAGMA foreign_keys = ON", Verb::Pragma),
+            ("EXPLAIN QUERY PLAN PRAGMA foreign_keys = ON", Verb::Pragma),
+            ("EXPLAIN QUERY PLAN SELECT 1", Verb::Read),
+            ("EXPLAIN", Verb::Read),
             ("/* c */ INSERT INTO t VALUES (1)", Verb::Change),
             ("WITH a AS (DELETE) SELECT 1", Verb::Read),
             ("WITH a AS (SELECT 1), b(x) AS (VALUES(2)) INSERT INTO t SELECT * FROM a", Verb::Change),
@@ -313,6 +331,7 @@ mod tests {
         assert_eq!(pragma("PRAGMA foreign_keys"), Some(("foreign_keys", None)));
         assert_eq!(pragma("PRAGMA main.journal_mode = 'delete'"), Some(("journal_mode", Some("delete"))));
         assert_eq!(pragma("pragma cache_size(-2000)"), Some(("cache_size", Some("-2000"))));
+        assert_eq!(pragma("EXPLAIN PRAGMA query_only = OFF"), Some(("query_only", Some("OFF"))));
         assert_eq!(pragma("SELECT 1"), None);
     }
 
@@ -325,6 +344,14 @@ mod tests {
         assert_eq!(created("DROP TABLE a"), None);
         assert!(statements("INSERT INTO [A] VALUES (1)")[0].mentions("a"));
         assert!(!statements("INSERT INTO ab VALUES ('x')")[0].mentions("a"));
+    }
+
+    #[test]
+    fn pragmas_in_the_shape_of_tables_are_found() {
+        let asks = |sql| statements(sql)[0].asks_a_pragma();
+        assert!(asks("SELECT * FROM pragma_foreign_keys"));
+        assert!(asks("SELECT 1 FROM t, \"PRAGMA_table_info\"('t')"));
+        assert!(!asks("SELECT pragma, 'x pragma_' FROM pragmas"));
     }
 
     #[test]
