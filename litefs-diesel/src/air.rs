@@ -189,7 +189,8 @@ async fn follow_one(
         let known = Txid::new(air.target.load(Ordering::Relaxed));
         // Taken before the primary is asked: whatever it acknowledged of this, it has then.
         let former = auditor.ledger.of_former();
-        let known = if former.is_empty() { known } else { Txid::new(0) };
+        // The primary answers once there is news of its position; that this file has come into its history is news as well.
+        let known = if former.is_empty() && air.is_shared() { known } else { Txid::new(0) };
         let pause = match ask(forwarding, follower, known).await {
             Ok(followed) => {
                 air.target.store(followed.position.txid.get(), Ordering::Relaxed);

@@ -2,10 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
-use litefs_diesel::core::{Position, Role};
-use litefs_diesel::{Consistency, Failure, LiteFsConnection, WhenBehind};
-use litefs_tests::{Bed, wait_until};
+use diesel::sqlite::SqliteConnection;
+use litefs_diesel::core::{Position, Role, RoleKind};
+use litefs_diesel::{Consistency, Failure, LiteFs, LiteFsConnection, WhenBehind};
+use litefs_testkit::{Cluster, Node};
+use litefs_tests::{Bed, DATABASE, PATIENCE, wait_until};
 
 diesel::table! { notes { id -> Integer, text -> Text, } }
 
@@ -119,6 +122,41 @@ fn r5_at_the_limit_a_read_fails() {
     let (_bed, mut conn) = stalled(WhenBehind::Fail);
     let error = notes::table.count().get_result::<i64>(&mut conn).unwrap_err();
     assert_eq!(Failure::of(&error), Some(Failure::Behind), "{error}");
+}
+
+#[test]
+fn a_node_that_has_caught_up_with_an_idle_primary_reads_at_once() {
+    let cluster = Cluster::builder().nodes(["a", "b"]).database(DATABASE).start().unwrap();
+    let (a, b) = (cluster.node("a"), cluster.node("b"));
+    let mut plain = SqliteConnection::establish(&a.database_url(DATABASE)).unwrap();
+    plain.batch_execute(SCHEMA).unwrap();
+    cluster.wait_for_sync(PATIENCE).unwrap();
+    // The primary's process does not know of the position at which this leaves the replica.
+    b.stall_replication().unwrap();
+    plain.batch_execute("INSERT INTO notes (text) VALUES ('before')").unwrap();
+    let start = |node: &Node| {
+        LiteFs::builder(&node.database_url(DATABASE))
+            .listen("127.0.0.1:0".parse().unwrap())
+            .tracker(|tracker| tracker.http_url(&node.http_url()).node(node.name()))
+            .read_timeout(Duration::from_millis(800))
+            .when_behind(WhenBehind::Fail)
+            .start()
+            .unwrap()
+    };
+    let (on_a, on_b) = (start(a), start(b));
+    wait_until("the roles", || on_a.role() == Role::Primary && on_b.role().kind() == RoleKind::Replica);
+    wait_until("the server", || on_a.rpc_address().is_some());
+    on_b.tracker().learn_address(&"a".parse().unwrap(), &on_a.rpc_address().unwrap().to_string());
+    write(&mut on_a.establish().unwrap(), "after");
+    on_b.require(on_a.token().unwrap());
+    let mut reader = on_b.establish().unwrap();
+    reader.set_consistency(Consistency::Eventual);
+    // Reads that are held back show that the primary has told how far it is; the second one, a second later, that it has told
+    // of all that was written.
+    wait_until("the primary's answers", || count(&mut reader) == 0 && on_b.held_reads().0 > 1);
+    b.resume_replication().unwrap();
+    reader.set_consistency(Consistency::ReadYourWrites);
+    assert_eq!(count(&mut reader), 2);
 }
 
 #[test]
