@@ -13,6 +13,15 @@ pub fn from_diesel(error: Error) -> Refusal {
     Refusal::Database(DatabaseError { kind, message })
 }
 
+/// An error that is not one of SQLite's own, with this message.
+pub(super) fn other(message: String) -> Refusal {
+    Refusal::Database(DatabaseError { kind: DatabaseErrorKind::Other, message })
+}
+
+pub(super) fn denied(what: String) -> Refusal {
+    Refusal::Denied { what }
+}
+
 /// The same Diesel error that the statement would have given on the primary.
 #[must_use]
 pub fn to_diesel(error: DatabaseError) -> Error {

@@ -6,15 +6,14 @@ use diesel::connection::SimpleConnection;
 use diesel::sqlite::SqliteConnection;
 
 use super::checkpoint::Checkpointer;
+use super::error::{denied, other};
 use super::guard::{Place, refused_from_afar};
 use super::outcomes::{DEFAULT_RETENTION, Outcomes};
 use super::readers::{OpenReader, SqliteReaders};
 use super::ready::Ready;
 use super::sql::{SqlStatement, Verb, statements};
 use crate::executor::{Apart, Done, Executor, Readers, Wrote};
-use crate::wire::{
-    Answer, BeginMode, DatabaseError, DatabaseErrorKind, Outcome, Refusal, Request, RequestId, Settings, Work,
-};
+use crate::wire::{Answer, BeginMode, Outcome, Refusal, Request, RequestId, Settings, Work};
 
 /// Opens the connection that forwarded statements run on. Called again after a script has touched the connection's
 /// own state. Blocks.
@@ -177,14 +176,6 @@ fn leaves_a_trace(statement: &SqlStatement<'_>) -> bool {
 
 fn is_rejection(refusal: &Refusal) -> bool {
     matches!(refusal, Refusal::Database(error) if error.is_litefs_rejection())
-}
-
-pub(super) fn other(message: String) -> Refusal {
-    Refusal::Database(DatabaseError { kind: DatabaseErrorKind::Other, message })
-}
-
-pub(super) fn denied(what: String) -> Refusal {
-    Refusal::Denied { what }
 }
 
 impl Executor for SqliteExecutor {

@@ -2,7 +2,8 @@
 
 use diesel::connection::SimpleConnection;
 
-use super::executor::{SqliteExecutor, other};
+use super::error::other;
+use super::executor::SqliteExecutor;
 use super::outcomes::{Kept, Outcomes};
 use super::ready::{Ready, changes_rows, has_several};
 use super::sql::{SqlStatement, Verb, statements};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use diesel::connection::{Connection, LoadConnection, SimpleConnection};
 use diesel::sqlite::SqliteConnection;
 
-use super::executor::{denied, other};
+use super::error::{denied, other};
 use super::guard::{Place, refused_from_afar};
 use super::query::BoundQuery;
 use super::ready::begins_with_change;

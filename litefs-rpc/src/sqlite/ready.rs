@@ -4,7 +4,7 @@ use diesel::connection::{Connection, LoadConnection, SimpleConnection};
 use diesel::result::QueryResult;
 use diesel::sqlite::SqliteConnection;
 
-use super::executor::denied;
+use super::error::denied;
 use super::outcomes::{Kept, Outcomes};
 use super::query::BoundQuery;
 use super::rows;
