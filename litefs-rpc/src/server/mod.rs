@@ -107,9 +107,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds `address` and serves, on a thread of its own, one for the executor, and some for reads
-    /// ([`Limits::readers`]). What it asks of the fence runs on the
-    /// current tokio runtime.
+    /// Binds `address` and serves, on a thread of its own, one for the executor, and some for reads ([`Limits::readers`]).
+    /// What it asks of the fence runs on the current tokio runtime.
     ///
     /// # Errors
     /// See [`ServeError`].

@@ -16,9 +16,9 @@ use crate::executor::{Reader, Readers};
 use crate::limits::Limits;
 use crate::wire::{Effects, Refusal, Reply, Work};
 
-/// How long a commit under way is waited for. It takes milliseconds; a write that takes longer waits for a lock, and has not
-/// committed anything yet.
-const COMMIT: Duration = Duration::from_millis(500);
+/// How long a write under way is waited for. Its commit takes milliseconds; a write that takes longer waits for a lock, or is a
+/// long script, and mostly has not committed anything yet.
+const COMMIT: Duration = Duration::from_secs(1);
 
 /// The connections for reads, and who waits for them.
 pub(super) struct Reading {
