@@ -222,6 +222,24 @@ impl Control {
         self.set(Command::DropNextCommit(true))
     }
 
+    /// From now on, or no longer, reads and writes fail to begin with SQLITE_PROTOCOL, as they do after SQLite has
+    /// tried for ten seconds while LiteFS holds its locks; here they fail at once. What is open goes on.
+    ///
+    /// # Errors
+    /// See [`Control`].
+    pub fn refuse_locks(&self, refuse: bool) -> Result<(), Error> {
+        self.set(Command::RefuseLocks(refuse))
+    }
+
+    /// The next COMMIT on this primary returns success although LiteFS does not take it, and the node goes on as if
+    /// it had: the moment between a lost lease and its consequences, prolonged.
+    ///
+    /// # Errors
+    /// See [`Control`].
+    pub fn forget_next_commit(&self) -> Result<(), Error> {
+        self.set(Command::ForgetNextCommit(true))
+    }
+
     /// Stops the LiteFS process without closing anything (SIGSTOP): links fall silent, `/info` and `/events` hang,
     /// replicas keep their `.primary` and only `.lag` grows. Unlike on FUSE, the node's own files still answer.
     ///

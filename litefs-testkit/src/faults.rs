@@ -59,6 +59,8 @@ pub(crate) struct Settings {
     pub(crate) commit_delay: Duration,
     pub(crate) sync: bool,
     pub(crate) drop_next_commit: bool,
+    pub(crate) forget_next_commit: bool,
+    pub(crate) refuse_locks: bool,
     pub(crate) frozen: bool,
     pub(crate) events: EventStreamFault,
     pub(crate) event_format: EventFormat,
@@ -101,5 +103,10 @@ impl Faults {
     /// Takes the request to drop the next commit, if there is one.
     pub(crate) fn take_dropped_commit(&self) -> bool {
         std::mem::take(&mut locked(&self.settings).drop_next_commit)
+    }
+
+    /// Takes the request to forget the next commit, if there is one.
+    pub(crate) fn take_forgotten_commit(&self) -> bool {
+        std::mem::take(&mut locked(&self.settings).forget_next_commit)
     }
 }

@@ -37,6 +37,9 @@ impl Database {
     fn capture_frames(&self, slow_disk: impl FnOnce()) -> io::Result<Capture> {
         let Some((wal, cursor)) = self.wal_and_cursor() else { return Ok(Capture::Done) };
         let Some(found) = wal::committed(&wal, cursor)? else { return Ok(Capture::Done) };
+        if self.context.faults.take_forgotten_commit() {
+            return Ok(Capture::Done);
+        }
         // Readers go on meanwhile: only the write lock is held.
         slow_disk();
         let mut state = locked(&self.state);

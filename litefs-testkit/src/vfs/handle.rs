@@ -246,6 +246,9 @@ impl MainFile {
         let unlock = matches!(mode, ShmLockMode::UnlockShared | ShmLockMode::UnlockExclusive);
         if !unlock {
             alive(&self.database, vars::SQLITE_IOERR_SHMLOCK)?;
+            if self.database.context.faults.with(|settings| settings.refuse_locks) {
+                return Err(vars::SQLITE_PROTOCOL);
+            }
         }
         if matches!(mode, ShmLockMode::UnlockExclusive) && offset == WRITE_SLOT {
             self.end_write();
