@@ -46,7 +46,7 @@ pub trait Executor: Send + 'static {
     ///
     /// # Errors
     /// [`Apart`], as for [`join`](Self::join).
-    fn close_group(&mut self) -> Result<(), Apart> {
+    fn close_group(&mut self) -> Result<Wrote, Apart> {
         Err(Apart)
     }
 
@@ -92,8 +92,8 @@ pub trait Executor: Send + 'static {
 
 /// Opens connections for forwarded reads, beside the one that writes.
 pub trait Readers: Send + Sync + 'static {
-    /// Whether work only reads what is committed, for certain, and asks for nothing that belongs to the writer's connection.
-    /// Called for each request before it is queued, so it should be quick.
+    /// Whether work only reads what is committed, as far as its text tells, and asks for nothing that belongs to the writer's
+    /// connection. Called for each request before it is queued, so it should be quick.
     fn only_reads(&self, work: &Work) -> bool;
 
     /// Opens a connection. Blocks.
@@ -105,11 +105,12 @@ pub trait Readers: Send + Sync + 'static {
 
 /// A connection that reads what is committed. One thread at a time has it.
 pub trait Reader: Send {
-    /// Runs work that [only reads](Readers::only_reads). Blocks.
+    /// Runs work that [only reads](Readers::only_reads). `None`: it failed and may have tried to write, so it is to be
+    /// run where writes run; nothing of it is applied. Blocks.
     ///
     /// # Errors
     /// [`Refusal::Database`], [`Refusal::Denied`], [`Refusal::TooLarge`].
-    fn run(&mut self, work: &Work) -> Result<Answer, Refusal>;
+    fn run(&mut self, work: &Work) -> Result<Option<Answer>, Refusal>;
 }
 
 /// Work that was run.
@@ -119,8 +120,8 @@ pub struct Done {
     pub answer: Answer,
     /// What SQLite's session functions say now.
     pub effects: Effects,
-    /// Whether there must be a commit to show for it: `false` for work that provably changed nothing, such as an
-    /// UPDATE that matched no row, for which LiteFS makes no transaction.
+    /// Whether SQLite has committed pages for it, so that LiteFS must show a transaction. Within an open transaction:
+    /// whether it may have changed anything.
     pub wrote: Wrote,
 }
 
@@ -132,15 +133,14 @@ impl Done {
     }
 }
 
-/// Whether work left something to commit.
+/// Whether work has written pages of the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wrote {
-    /// Rows were changed: the position must advance.
-    Rows,
-    /// Nothing was changed: the position stays.
+    /// It has: the position must advance.
+    Pages,
+    /// It has not: the position stays. So it is with an UPDATE that matches no row, or that sets rows to what they
+    /// were.
     Nothing,
-    /// Cannot be told from outside, as for `CREATE TABLE IF NOT EXISTS`.
-    Perhaps,
 }
 
 /// Requests cannot share a transaction after all: one of them has ended it (`OR ROLLBACK`), or it could not be committed.

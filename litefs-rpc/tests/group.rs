@@ -7,7 +7,7 @@
 
 use diesel::connection::{Connection, SimpleConnection};
 use diesel::sqlite::SqliteConnection;
-use litefs_rpc::sqlite::SqliteExecutor;
+use litefs_rpc::sqlite::{Opened, SqliteExecutor};
 use litefs_rpc::wire::{
     Answer, Delivery, Refusal, Repeated, Request, RequestId, Settings, Statement, Value, Work,
 };
@@ -50,10 +50,10 @@ impl Side {
         let opened = path.clone();
         // Nobody pulls the plug here.
         let open = Box::new(move || {
-            let mut conn = SqliteConnection::establish(&opened)?;
-            conn.batch_execute("PRAGMA synchronous = OFF")
-                .map_err(diesel::result::ConnectionError::CouldntSetupConfiguration)?;
-            Ok(conn)
+            let mut opened = Opened::establish(&opened)?;
+            let quick = opened.connection.batch_execute("PRAGMA synchronous = OFF");
+            quick.map_err(diesel::result::ConnectionError::CouldntSetupConfiguration)?;
+            Ok(opened)
         });
         Self { _dir: dir, path, executor: SqliteExecutor::new(open, 4_000) }
     }
@@ -87,7 +87,7 @@ impl Side {
             return None;
         }
         let joined: Result<Vec<_>, Apart> = group.iter().map(|request| self.executor.join(request)).collect();
-        let closed = joined.and_then(|done| self.executor.close_group().map(|()| done));
+        let closed = joined.and_then(|done| self.executor.close_group().map(|_| done));
         if closed.is_err() {
             self.executor.rollback();
         }
@@ -108,7 +108,7 @@ impl Side {
             let mut reader = SqliteExecutor::new(
                 {
                     let path = self.path.clone();
-                    Box::new(move || SqliteConnection::establish(&path))
+                    Box::new(move || Opened::establish(&path))
                 },
                 1 << 20,
             );

@@ -7,7 +7,7 @@
 
 use diesel::connection::{Connection, SimpleConnection};
 use diesel::sqlite::SqliteConnection;
-use litefs_rpc::sqlite::SqliteExecutor;
+use litefs_rpc::sqlite::{Opened, SqliteExecutor};
 use litefs_rpc::wire::{
     Answer, BeginMode, Delivery, Refusal, Repeated, Request, RequestId, Settings, Statement, Value, Work,
 };
@@ -195,11 +195,11 @@ impl Side {
 fn open(path: &str) -> litefs_rpc::sqlite::Open {
     let path = path.to_owned();
     Box::new(move || {
-        let mut conn = SqliteConnection::establish(&path)?;
+        let mut opened = Opened::establish(&path)?;
         // Nobody pulls the plug here.
-        conn.batch_execute("PRAGMA synchronous = OFF")
-            .map_err(diesel::result::ConnectionError::CouldntSetupConfiguration)?;
-        Ok(conn)
+        let quick = opened.connection.batch_execute("PRAGMA synchronous = OFF");
+        quick.map_err(diesel::result::ConnectionError::CouldntSetupConfiguration)?;
+        Ok(opened)
     })
 }
 

@@ -16,7 +16,7 @@ use libsqlite3_sys as _;
 use litefs_core::Txid;
 use litefs_rpc::client::{CallError, Client};
 use litefs_rpc::server::{Fence, Server, ServerConfig};
-use litefs_rpc::sqlite::SqliteExecutor;
+use litefs_rpc::sqlite::{Opened, SqliteExecutor};
 use litefs_rpc::wire::{
     Answer, BeginMode, Follower, Outcome, Refusal, Reply, Request, RequestId, RowSet, Settings, Statement,
     Value, Work,
@@ -53,19 +53,21 @@ impl Bed {
             .unwrap();
         let (file, opened) = (path.clone(), Arc::new(AtomicUsize::new(0)));
         let count = Arc::clone(&opened);
-        let open_writer = Box::new(move || SqliteConnection::establish(&file));
+        let open_writer = Box::new(move || Opened::establish(&file));
         let open_reader = Arc::new(move || {
             count.fetch_add(1, Ordering::SeqCst);
-            let mut conn = SqliteConnection::establish(&path)?;
+            let mut opened = Opened::establish(&path)?;
             // The first to open a WAL makes its index, alone.
-            conn.batch_execute("PRAGMA busy_timeout = 5000").unwrap();
-            on_open().map(|()| conn)
+            opened.connection.batch_execute("PRAGMA busy_timeout = 5000").unwrap();
+            on_open().map(|()| opened)
         });
         let executor = SqliteExecutor::new(open_writer, 1_000).reading_beside(open_reader);
         let fence = FakeFence::primary();
         let executor = wrap(executor, &fence);
         let fenced: Arc<dyn Fence> = fence.clone();
         let mut config = ServerConfig::new("app.db");
+        // The position is made up here.
+        config.prove_commits = false;
         configure(&mut config.limits);
         let server = Server::start("127.0.0.1:0".parse().unwrap(), config, fenced, executor).await.unwrap();
         Self { _dir: dir, fence, server, opened }
@@ -408,6 +410,6 @@ async fn a_read_is_never_beyond_the_position_it_comes_with() {
 
 #[test]
 fn an_executor_has_readers_only_where_it_is_told_how_to_open_them() {
-    let executor = SqliteExecutor::new(Box::new(|| SqliteConnection::establish(":memory:")), 1_000);
+    let executor = SqliteExecutor::new(Box::new(|| Opened::establish(":memory:")), 1_000);
     assert!(executor.readers().is_none());
 }

@@ -33,6 +33,8 @@ pub(crate) struct Class {
     pub(crate) single: bool,
     /// SQLite could not prepare it here; the class is a guess that must not outlive the moment.
     pub(crate) guessed: bool,
+    /// It calls a function that the application has registered, which may write.
+    pub(crate) calls_application: bool,
 }
 
 impl Class {
@@ -50,6 +52,7 @@ impl Class {
             split: false,
             single: true,
             guessed: false,
+            calls_application: false,
         }
     }
 
@@ -77,13 +80,23 @@ impl Class {
             split: self.split || other.split || (access == Access::Write && writes_locally),
             single: self.single && other.single,
             guessed: self.guessed || other.guessed,
+            calls_application: self.calls_application || other.calls_application,
         }
+    }
+
+    /// It reads as far as SQLite can tell, but what it calls may write.
+    pub(crate) fn may_write(&self) -> bool {
+        self.access == Access::Read && self.calls_application
     }
 
     /// It reads the database and that is all there is to it.
     #[inline]
     pub(crate) fn is_plain_read(&self) -> bool {
-        self.access == Access::Read && !self.asks_session && !self.refused && self.single
+        self.access == Access::Read
+            && !self.asks_session
+            && !self.refused
+            && self.single
+            && !self.calls_application
     }
 }
 
@@ -96,6 +109,8 @@ pub(super) struct Program {
     pub(super) writes_main: bool,
     pub(super) touches_other: bool,
     pub(super) writes_other: bool,
+    /// It calls a function of the application.
+    pub(super) calls_application: bool,
 }
 
 /// The functions whose answer depends on the connection's last write.
@@ -144,8 +159,9 @@ fn of_program(program: Program) -> Class {
     if program.writes_other {
         return Class { writes_locally: true, ..Class::new(Access::Local) };
     }
-    let only_other = program.touches_other && !program.reads_main;
-    Class::new(if only_other { Access::Local } else { Access::Read })
+    let only_other = program.touches_other && !program.reads_main && !program.calls_application;
+    let access = if only_other { Access::Local } else { Access::Read };
+    Class { calls_application: program.calls_application, ..Class::new(access) }
 }
 
 /// The tables it names may not be replicated yet. In doubt it goes to the primary.
@@ -284,11 +300,15 @@ mod tests {
     use super::*;
     use litefs_rpc::sqlite::sql::statements;
 
-    const READS: Program =
-        Program { reads_main: true, writes_main: false, touches_other: false, writes_other: false };
+    const READS: Program = Program {
+        reads_main: true,
+        writes_main: false,
+        touches_other: false,
+        writes_other: false,
+        calls_application: false,
+    };
     const WRITES: Program = Program { reads_main: false, writes_main: true, ..READS };
-    const TEMP: Program =
-        Program { reads_main: false, writes_main: false, touches_other: true, writes_other: true };
+    const TEMP: Program = Program { reads_main: false, touches_other: true, writes_other: true, ..READS };
 
     fn of(sql: &str, program: Option<Program>) -> Class {
         classify(&statements(sql)[0], program)

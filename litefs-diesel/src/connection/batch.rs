@@ -97,9 +97,13 @@ impl LiteFsConnection {
         self.run_held_back(&shared)?;
         self.answer_batch(&shared, &mut statements)?;
         let statements: Arc<[Repeated]> = statements.into();
+        let mut writes = false;
         for _ in 0..TURNS {
             self.follow_role(&shared)?;
-            let class = self.class_of_batch(&statements)?;
+            let mut class = self.class_of_batch(&statements)?;
+            if writes {
+                class.access = Access::Write;
+            }
             self.check_query_only(class)?;
             let text =
                 || statements.iter().map(|statement| statement.sql.as_str()).collect::<Vec<_>>().join(";");
@@ -130,6 +134,7 @@ impl LiteFsConnection {
             };
             match here {
                 Err(error) if self.was_demoted(&shared, class, &error) => {}
+                Err(error) if self.was_a_write(&shared, &mut class, &error) => writes = true,
                 result => return self.raced(result),
             }
         }
@@ -196,7 +201,7 @@ impl LiteFsConnection {
 
     /// On this node's own file, with all that goes with a statement there.
     fn batch_on_file(&mut self, class: Class, statements: &[Repeated], rows: bool) -> QueryResult<Answer> {
-        let ticket = if class.access == Access::Write { self.autocommit_ticket() } else { None };
+        let ticket = self.autocommit_ticket(class);
         let result = if class.writes_locally {
             self.lifting_query_only(|conn| conn.batch_here(statements, rows))
         } else {
@@ -204,7 +209,7 @@ impl LiteFsConnection {
         };
         self.ran_here(class);
         let answer = result?;
-        self.prove(ticket, false)?;
+        self.prove(ticket)?;
         Ok(answer)
     }
 

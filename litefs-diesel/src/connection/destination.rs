@@ -20,6 +20,13 @@ pub(super) enum Phase {
     Lost,
 }
 
+impl Phase {
+    /// Whether the transaction is open on the local file.
+    pub(super) fn is_local(self) -> bool {
+        matches!(self, Phase::LocalReads | Phase::LocalWrites)
+    }
+}
+
 /// Where a statement runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Destination {

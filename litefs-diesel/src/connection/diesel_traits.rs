@@ -23,7 +23,7 @@ use super::capture::sql_of;
 use super::destination::Phase;
 use super::run::{Ready, TURNS, changed_again, rows};
 use super::transaction_calls::is_locked;
-use crate::access::Access;
+use crate::Failure;
 use crate::litefs::Shared;
 
 impl SimpleConnection for LiteFsConnection {
@@ -93,6 +93,13 @@ impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
 }
 
 impl LiteFsConnection {
+    /// Whether a transaction is open that Diesel does not know of, so that nobody is going to end it.
+    fn is_left_open(&mut self) -> bool {
+        let depth = AnsiTransactionManager::transaction_manager_status_mut(self).transaction_depth();
+        depth.is_ok_and(|depth| depth.is_none())
+            && (self.phase() != Phase::Autocommit || !self.native.is_autocommit())
+    }
+
     /// Loads what cannot go straight to the local file. A function of its own, so that what can does not pay for its frame.
     #[inline(never)]
     fn load_with_care<'conn, 'query, T>(
@@ -105,7 +112,7 @@ impl LiteFsConnection {
         Sqlite: QueryMetadata<T::SqlType>,
     {
         self.before_statement(&shared)?;
-        let class = self.class_of(&source)?;
+        let mut class = self.class_of(&source)?;
         if class.query_only {
             let rows = self.query_only_pragma(&sql_of(&source)?)?;
             return self.scratch.replay(rows);
@@ -121,10 +128,11 @@ impl LiteFsConnection {
                 Ready::Answered(statement) => match self.load_answered(class, &source, &statement) {
                     Ok(rows) => return self.scratch.replay(rows),
                     Err(error) if self.was_demoted(&shared, class, &error) => {}
+                    Err(error) if self.was_a_write(&shared, &mut class, &error) => {}
                     Err(error) => return self.raced(Err(error)),
                 },
                 Ready::Collected => {
-                    let ticket = self.autocommit_ticket();
+                    let ticket = self.autocommit_ticket(class);
                     let collected = self.local.load(&source).and_then(|rows| {
                         collect(rows, usize::MAX)
                             .map_err(|refusal| crate::error::called(refusal.into(), None))
@@ -133,10 +141,11 @@ impl LiteFsConnection {
                     match collected {
                         Ok(rows) => {
                             self.lost_race = false;
-                            self.prove(ticket, !rows.is_empty())?;
+                            self.prove(ticket)?;
                             return self.scratch.replay(rows);
                         }
                         Err(error) if self.was_demoted(&shared, class, &error) => {}
+                        Err(error) if self.was_a_write(&shared, &mut class, &error) => {}
                         Err(error) => return self.raced(Err(error)),
                     }
                 }
@@ -180,7 +189,7 @@ impl LiteFsConnection {
     where
         T: QueryFragment<Sqlite>,
     {
-        let ticket = if class.access == Access::Write { self.autocommit_ticket() } else { None };
+        let ticket = self.autocommit_ticket(class);
         let load = |conn: &mut Self| {
             let rows = conn.local.load(BoundQuery::new(&statement.sql, &statement.params, false))?;
             collect(rows, usize::MAX).map_err(|refusal| crate::error::called(refusal.into(), None))
@@ -190,7 +199,7 @@ impl LiteFsConnection {
         });
         self.ran_here(class);
         let rows = rows?;
-        self.prove(ticket, class.counts && !rows.is_empty())?;
+        self.prove(ticket)?;
         Ok(rows)
     }
 }
@@ -207,12 +216,18 @@ impl R2D2Connection for LiteFsConnection {
         if let Some(shared) = self.home.clone().filter(|shared| self.seen != Some(shared.tracker.stamp())) {
             self.check_mount(&shared)?;
         }
+        if self.is_left_open() {
+            return Err(Failure::TransactionLost.error(
+                "a transaction was left open on this connection: open another one (a pool does so by itself)",
+            ));
+        }
         self.local.ping()
     }
 
     fn is_broken(&mut self) -> bool {
         self.left_behind
             || self.phase() == Phase::Lost
+            || self.is_left_open()
             || AnsiTransactionManager::is_broken_transaction_manager(self)
     }
 }

@@ -33,6 +33,7 @@ use diesel::sqlite::SqliteConnection;
 use litefs_core::{RoleKind, RoleStamp};
 use litefs_rpc::client::Link;
 use litefs_rpc::sqlite::sql::{SqlStatement, statements};
+use litefs_rpc::sqlite::{Native, Opened};
 use litefs_rpc::wire::{Delivery, Effects, RowSet, Settings, Value};
 
 pub(crate) use self::batch::unexpected;
@@ -70,6 +71,8 @@ use crate::router::Route;
 /// ```
 pub struct LiteFsConnection {
     local: SqliteConnection,
+    /// What SQLite knows of `local`.
+    native: Native,
     /// `None`: not on LiteFS, everything is local.
     home: Option<Arc<Shared>>,
     /// The role as this connection last prepared itself for it.
@@ -106,8 +109,7 @@ pub struct LiteFsConnection {
 
 impl LiteFsConnection {
     pub(crate) fn of(home: Arc<Shared>) -> ConnectionResult<Self> {
-        let local = home.open()?;
-        let mut connection = Self::around(local, Some(home));
+        let mut connection = Self::around(home.open()?, Some(home));
         connection.gate_default_instrumentation();
         if let Some(shared) = connection.home.clone() {
             connection.follow_role(&shared).map_err(ConnectionError::CouldntSetupConfiguration)?;
@@ -118,17 +120,18 @@ impl LiteFsConnection {
     fn for_url(url: &str) -> ConnectionResult<Self> {
         match Shared::for_url(url)? {
             Some(home) => Self::of(home),
-            None => Ok(Self::around(SqliteConnection::establish(url)?, None)),
+            None => Ok(Self::around(Opened::establish(url)?, None)),
         }
     }
 
-    fn around(local: SqliteConnection, home: Option<Arc<Shared>>) -> Self {
+    fn around(Opened { connection: local, native }: Opened, home: Option<Arc<Shared>>) -> Self {
         let options = home.as_ref().map(|home| &home.options);
         let consistency = options.map_or_else(Consistency::default, |options| options.consistency);
         let delivery = options.map_or_else(Delivery::default, |options| options.delivery);
         let device = home.as_deref().and_then(remount::device);
         Self {
             local,
+            native,
             home,
             seen: None,
             query_only: false,
@@ -237,6 +240,10 @@ impl LiteFsConnection {
     /// Prepares the local connection for the role as it is now: on a node that is not the primary it must not write,
     /// not even by mistake, because LiteFS would let it seem to succeed until COMMIT.
     fn follow_role(&mut self, shared: &Shared) -> QueryResult<()> {
+        if self.phase().is_local() && self.native.is_autocommit() {
+            // An error of the statement before, or `OR ROLLBACK`: nothing may run outside of its transaction.
+            self.transaction.lose("SQLite has rolled it back, because of an error in it");
+        }
         if matches!(self.phase(), Phase::Autocommit | Phase::Pending) && self.is_writable(shared) {
             shared.await_handover();
         }

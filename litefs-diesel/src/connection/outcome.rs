@@ -6,12 +6,13 @@ use std::time::Instant;
 use diesel::connection::{Connection, InstrumentationEvent};
 use diesel::result::QueryResult;
 use litefs_core::Position;
-use litefs_rpc::Wrote;
 use litefs_rpc::client::{CallError, Fate, Forwarded, Link};
+use litefs_rpc::sqlite::Opened;
 use litefs_rpc::wire::{Delivery, Outcome, Refusal, Reply, RequestId};
 
 use super::LiteFsConnection;
 use super::forward::stopped;
+use super::proof::Ticket;
 use crate::Failure;
 use crate::error::{called, forwarded};
 use crate::litefs::Shared;
@@ -48,12 +49,12 @@ impl LiteFsConnection {
             Failure::OutcomeUnknown
                 .of_write(id, format!("what became of the write cannot be asked here: {error}"))
         };
-        let mut connection = shared.open().map_err(|error| unknown(&error))?;
+        let Opened { mut connection, native } = shared.open().map_err(|error| unknown(&error))?;
         connection.set_instrumentation(|_: InstrumentationEvent<'_>| {});
-        let ticket = self.commit_ticket().ok_or_else(|| unknown(&"this node is not the primary any more"))?;
-        let (outcome, wrote) =
-            litefs_rpc::sqlite::settle(&mut connection, id).map_err(|error| unknown(&error))?;
-        self.prove(Some(ticket), wrote != Wrote::Nothing).map_err(|error| unknown(&error))?;
+        let ticket = Ticket::draw(shared, &native, false);
+        let ticket = ticket.ok_or_else(|| unknown(&"this node is not the primary any more"))?;
+        let outcome = litefs_rpc::sqlite::settle(&mut connection, id).map_err(|error| unknown(&error))?;
+        self.prove_by(&ticket, shared, Some(&native)).map_err(|error| unknown(&error))?;
         Ok(outcome)
     }
 

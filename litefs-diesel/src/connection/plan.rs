@@ -1,5 +1,6 @@
 //! From a statement to its class and destination, and what has to be true before it runs.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -82,7 +83,10 @@ impl LiteFsConnection {
                 ..Effects::default()
             });
         }
-        classify_with(&mut self.local, statement)
+        let home = self.home.clone();
+        let none = HashSet::new();
+        let functions = home.as_ref().map_or(&none, |shared| shared.functions(&mut self.local));
+        classify_with(&mut self.local, functions, statement)
     }
 
     /// Whether a query can go straight to the local file: the short cut for what a replica does most. Everything that it

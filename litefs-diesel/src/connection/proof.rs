@@ -5,72 +5,121 @@
 //! commit of the old primary was lost that way, and each was seen by what is asked here. A commit that LiteFS takes just
 //! before it gives up the lease, and never ships, is not: only a drained handoff avoids that.
 
+use diesel::connection::SimpleConnection;
 use diesel::result::QueryResult;
 use litefs_core::{Position, PositionError, RoleKind, RoleStamp};
+use litefs_rpc::sqlite::Native;
 
 use super::LiteFsConnection;
 use super::acknowledgement::note_local;
 use super::destination::Phase;
 use super::forward::replicas_have;
 use crate::Failure;
+use crate::access::{Access, Class};
 use crate::durability::Durability;
+use crate::litefs::Shared;
 use crate::losses::Acknowledgement;
 
-/// The standing under which a write on the local file began.
+/// What was true before a commit on the local file.
 pub(super) struct Ticket {
     stamp: RoleStamp,
     generation: u64,
     before: Option<Position>,
+    pages: i32,
+    /// Pages of temporary or attached databases may be among those that are committed.
+    mixed: bool,
 }
 
-impl LiteFsConnection {
-    /// To be drawn before a statement that commits by itself.
-    pub(super) fn autocommit_ticket(&self) -> Option<Ticket> {
-        if self.phase() == Phase::Autocommit { self.commit_ticket() } else { None }
-    }
-
-    /// To be drawn before COMMIT. `None` where there is no LiteFS to lose anything.
-    pub(super) fn commit_ticket(&self) -> Option<Ticket> {
-        let shared = self.home.as_ref()?;
+impl Ticket {
+    /// To be drawn before the commit. `None` where there is no LiteFS to lose anything.
+    pub(super) fn draw(shared: &Shared, native: &Native, mixed: bool) -> Option<Self> {
         let (generation, stamp) = (shared.ledger.generation(), shared.tracker.stamp());
         let before = || shared.tracker.read_position().ok();
-        (stamp.kind() == RoleKind::Primary).then(|| Ticket { stamp, generation, before: before() })
+        let pages = native.pages_written();
+        let ticket = || Self { stamp, generation, before: before(), pages, mixed };
+        (stamp.kind() == RoleKind::Primary).then(ticket)
     }
 
-    /// After SQLite's word: the position can be read and this node is still the primary it was. `changed`: the position
-    /// should have advanced. It does not where rows were set to what they were, so then LiteFS is asked again.
-    pub(super) fn prove(&mut self, ticket: Option<Ticket>, changed: bool) -> QueryResult<()> {
-        let (Some(ticket), Some(shared)) = (ticket, self.home.as_ref()) else { return Ok(()) };
-        shared.committed_here();
-        if !shared.options.prove_commits {
-            return Ok(());
-        }
+    /// After SQLite's word: LiteFS's position has advanced if SQLite wrote pages, and this node is still the primary
+    /// it was. Answers the position, if it has advanced.
+    fn confirm(&self, shared: &Shared, native: &Native) -> QueryResult<Option<Position>> {
         let unproven = |why: &dyn std::fmt::Display| {
             Err(Failure::OutcomeUnknown
                 .error(format!("SQLite has committed, but LiteFS may not have: {why}")))
         };
-        let mut reached = None;
-        match shared.tracker.read_position() {
+        let wrote = native.pages_written() != self.pages;
+        let reached = match shared.tracker.read_position() {
             // There never was one: nothing has been committed to this database yet, this included.
             Err(PositionError::Absent(_) | PositionError::NoDatabase(_))
-                if !changed && ticket.before.is_none() => {}
-            Err(error) => return unproven(&error),
-            Ok(position) if changed && ticket.before == Some(position) => {
-                let tracker = shared.tracker.clone();
-                shared.io.wait(async move { tracker.confirm().await });
+                if !wrote && self.before.is_none() =>
+            {
+                None
             }
-            Ok(position) => reached = Some(position).filter(|position| ticket.before != Some(*position)),
-        }
-        if shared.tracker.stamp() != ticket.stamp {
+            Err(error) => return unproven(&error),
+            Ok(position) => Some(position).filter(|position| self.before != Some(*position)),
+        };
+        if shared.tracker.stamp() != self.stamp {
             return unproven(&"the role changed during the commit");
         }
-        if let Some(position) = reached {
-            note_local(shared, position, ticket.generation);
-            self.acknowledgement = Some(Acknowledgement { position, request: None });
+        if wrote && reached.is_none() && !self.mixed {
+            return unproven(&"its position is the same as before");
         }
-        match (shared.options.durability, reached) {
-            (Durability::Replicas(replicas), Some(position)) => replicas_have(shared, position, replicas),
+        Ok(reached.filter(|_| wrote))
+    }
+}
+
+impl LiteFsConnection {
+    /// To be drawn before a statement that may commit by itself.
+    pub(super) fn autocommit_ticket(&self, class: Class) -> Option<Ticket> {
+        let writes = class.access == Access::Write || class.may_write();
+        if writes && self.phase() == Phase::Autocommit {
+            self.commit_ticket(class.writes_locally)
+        } else {
+            None
+        }
+    }
+
+    /// To be drawn before COMMIT.
+    pub(super) fn commit_ticket(&self, mixed: bool) -> Option<Ticket> {
+        Ticket::draw(self.home.as_ref()?, &self.native, mixed)
+    }
+
+    /// After SQLite has committed on this connection: the commit is LiteFS's too, and those have it that must.
+    pub(super) fn prove(&mut self, ticket: Option<Ticket>) -> QueryResult<()> {
+        let (Some(ticket), Some(shared)) = (ticket, self.home.clone()) else { return Ok(()) };
+        if !self.native.is_autocommit() {
+            return Err(self.roll_back_unknown());
+        }
+        self.prove_by(&ticket, &shared, None)
+    }
+
+    /// The same for a commit on another connection.
+    pub(super) fn prove_by(
+        &mut self,
+        ticket: &Ticket,
+        shared: &Shared,
+        other: Option<&Native>,
+    ) -> QueryResult<()> {
+        shared.committed_here();
+        if !shared.options.prove_commits {
+            return Ok(());
+        }
+        let Some(position) = ticket.confirm(shared, other.unwrap_or(&self.native))? else { return Ok(()) };
+        note_local(shared, position, ticket.generation);
+        self.acknowledgement = Some(Acknowledgement { position, request: None });
+        match shared.options.durability {
+            Durability::Replicas(replicas) => replicas_have(shared, position, replicas),
             _ => Ok(()),
         }
+    }
+
+    /// SQLite is inside a transaction that this connection knows nothing of, so what was to be committed is not.
+    fn roll_back_unknown(&mut self) -> diesel::result::Error {
+        let _silent = self.silence.keep();
+        let _ = self.local.batch_execute("ROLLBACK");
+        Failure::TransactionLost.error(
+            "SQLite was inside a transaction that this connection had not opened; it is rolled back, with all that ran in \
+             it",
+        )
     }
 }

@@ -76,7 +76,8 @@ impl LiteFsConnection {
         if class.asks_session && (self.last_forwarded.is_some() || self.forwarded_changes > 0) {
             return Ok(Ready::Answered(self.capture(class, query)?));
         }
-        Ok(if class.access == Access::Write { Ready::Collected } else { Ready::Local })
+        let collected = class.access == Access::Write || class.may_write();
+        Ok(if collected { Ready::Collected } else { Ready::Local })
     }
 
     /// The query as text and values, with its questions about the last write answered.
@@ -199,9 +200,6 @@ impl LiteFsConnection {
             self.classes.clear();
             self.transaction.note_local_write();
         }
-        if class.access == Access::Write {
-            self.transaction.note_database_write();
-        }
         if class.sets_session {
             self.settings = None;
         }
@@ -229,6 +227,18 @@ impl LiteFsConnection {
         !self.is_writable(shared)
     }
 
+    /// Whether a statement that failed here should be run on the primary as a write: it read as far as SQLite can tell,
+    /// but called a function of the application that may have tried to write. Nothing of it was applied.
+    pub(super) fn was_a_write(&self, shared: &Shared, class: &mut Class, error: &Error) -> bool {
+        let in_sql = matches!(error, Error::DatabaseError(..)) && Failure::of(error).is_none();
+        let may_move = self.forced != Some(Route::Local) && !self.is_writable(shared);
+        let was = class.may_write() && in_sql && may_move;
+        if was {
+            class.access = Access::Write;
+        }
+        was
+    }
+
     pub(super) fn execute<T>(&mut self, query: &T) -> QueryResult<usize>
     where
         T: QueryFragment<Sqlite> + QueryId,
@@ -240,7 +250,7 @@ impl LiteFsConnection {
         if self.is_migrated_already(&shared, query)? {
             return Ok(1);
         }
-        let class = self.class_of(query)?;
+        let mut class = self.class_of(query)?;
         // A PRAGMA that concerns the transaction on the primary goes there too, as one in a script does.
         if class.control || class.query_only || (class.sets_session && self.phase() == Phase::Remote) {
             return self.run_script(&shared, &sql_of(query)?).map(|()| 0);
@@ -264,6 +274,7 @@ impl LiteFsConnection {
             };
             match here {
                 Err(error) if self.was_demoted(&shared, class, &error) => {}
+                Err(error) if self.was_a_write(&shared, &mut class, &error) => {}
                 result => {
                     let count = self.raced(result)?;
                     self.after_change(&shared)?;
@@ -278,15 +289,15 @@ impl LiteFsConnection {
     where
         T: QueryFragment<Sqlite> + QueryId,
     {
-        let ticket = if class.access == Access::Write { self.autocommit_ticket() } else { None };
+        let ticket = self.autocommit_ticket(class);
         let result = if class.writes_locally {
             self.lifting_query_only(|conn| conn.local.execute_returning_count(query))
         } else {
             self.local.execute_returning_count(query)
         };
         self.ran_here(class);
-        if let Ok(count) = result {
-            self.prove(ticket, class.counts && count > 0)?;
+        if result.is_ok() {
+            self.prove(ticket)?;
         }
         let last = self.last_forwarded.map(|last| usize::try_from(last.changes).unwrap_or(0));
         result.map(|count| last.unwrap_or(count))

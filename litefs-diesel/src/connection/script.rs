@@ -36,7 +36,9 @@ impl LiteFsConnection {
             ScriptPlan::Refused(reason) => Err(Failure::Denied.error(reason)),
             ScriptPlan::Local { writes_locally, sets_session, reads } => {
                 let access = if reads { Access::Read } else { Access::Local };
-                let class = Class { access, writes_locally, sets_session, ..Class::NOTHING };
+                let calls_application = classes.iter().any(|class| class.calls_application);
+                let class =
+                    Class { access, writes_locally, sets_session, calls_application, ..Class::NOTHING };
                 self.script(shared, class, sql, &[])
             }
             ScriptPlan::Write { session, split } => {
@@ -83,7 +85,7 @@ impl LiteFsConnection {
     fn script(
         &mut self,
         shared: &Arc<Shared>,
-        class: Class,
+        mut class: Class,
         sql: &str,
         session: &[String],
     ) -> QueryResult<()> {
@@ -103,6 +105,7 @@ impl LiteFsConnection {
                     let result = self.script_here(class, sql);
                     match result {
                         Err(error) if self.was_demoted(shared, class, &error) => self.follow_role(shared)?,
+                        Err(error) if self.was_a_write(shared, &mut class, &error) => {}
                         result => return self.raced(result),
                     }
                 }
@@ -126,7 +129,7 @@ impl LiteFsConnection {
             // SQLite ignores it inside a transaction; the local connection does not know that it is in one.
             return self.heard(sql, |_| Ok(()));
         }
-        let ticket = if class.access == Access::Write { self.autocommit_ticket() } else { None };
+        let ticket = self.autocommit_ticket(class);
         let result = if class.writes_locally {
             self.lifting_query_only(|conn| conn.local.batch_execute(sql))
         } else {
@@ -134,7 +137,7 @@ impl LiteFsConnection {
         };
         self.ran_here(class);
         if result.is_ok() {
-            self.prove(ticket, true)?;
+            self.prove(ticket)?;
         }
         if class.sets_session && self.phase() == Phase::Remote {
             let shared = self.home.clone();

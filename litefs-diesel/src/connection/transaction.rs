@@ -95,7 +95,12 @@ impl LiteFsConnection {
     }
 
     fn control_here(&mut self, control: &Control, sql: &str) -> QueryResult<()> {
-        let ticket = if self.transaction.commits_writes(control) { self.commit_ticket() } else { None };
+        let commits = *control == Control::Commit || self.transaction.ends_by(control);
+        let ticket = if commits && self.native.is_writing() {
+            self.commit_ticket(self.transaction.wrote_here)
+        } else {
+            None
+        };
         let result = self.local.batch_execute(sql);
         let demoted = self.transaction.phase() == Phase::LocalWrites
             && result.as_ref().err().is_some_and(crate::demotion::is_rejection);
@@ -109,7 +114,7 @@ impl LiteFsConnection {
         }
         result?;
         self.transaction.note(control)?;
-        self.prove(ticket, true).inspect_err(|_| {
+        self.prove(ticket).inspect_err(|_| {
             // It is over, one way or the other.
             self.manager = diesel::connection::AnsiTransactionManager::default();
         })
@@ -153,7 +158,13 @@ impl LiteFsConnection {
         if !writable {
             sql.push_str("SELECT 1 FROM sqlite_schema;");
         }
-        self.local.batch_execute(&sql)?;
+        if let Err(error) = self.local.batch_execute(&sql) {
+            // BEGIN has succeeded if the snapshot has not.
+            if !self.native.is_autocommit() {
+                let _ = self.local.batch_execute("ROLLBACK");
+            }
+            return Err(error);
+        }
         let seen = if writable { None } else { Some(self.snapshot_position(shared)?) };
         self.transaction.stage = Stage::Local { seen };
         Ok(())

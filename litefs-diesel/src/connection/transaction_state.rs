@@ -19,8 +19,6 @@ pub(super) struct Transaction {
     pub(super) implicit: bool,
     /// Temporary or attached tables were changed in it: it cannot leave this node any more.
     pub(super) wrote_here: bool,
-    /// The database was changed in it, on this node's own file.
-    pub(super) wrote_database: bool,
     /// The database was changed in it, on the primary.
     pub(super) wrote_there: bool,
 }
@@ -54,21 +52,12 @@ impl Transaction {
         self.wrote_here = self.phase() != Phase::Autocommit;
     }
 
-    pub(super) fn note_database_write(&mut self) {
-        self.wrote_database = self.phase() == Phase::LocalWrites;
-    }
-
     /// Whether `control` releases the savepoint that began the transaction.
     pub(super) fn ends_by(&self, control: &Control) -> bool {
         match control {
             Control::Release(name) => self.implicit && self.position_of(name).is_ok_and(|at| at == 0),
             _ => false,
         }
-    }
-
-    /// Whether `control` is where SQLite commits what this node wrote.
-    pub(super) fn commits_writes(&self, control: &Control) -> bool {
-        self.wrote_database && (*control == Control::Commit || self.ends_by(control))
     }
 
     /// Keeps the list of savepoints as SQLite has it.

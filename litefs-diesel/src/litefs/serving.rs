@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use diesel::connection::{Connection, InstrumentationEvent, SimpleConnection, get_default_instrumentation};
 use diesel::result::{ConnectionError, ConnectionResult};
-use diesel::sqlite::SqliteConnection;
 use litefs_core::{Role, Tracker};
 use litefs_rpc::server::{ServeError, Server, ServerConfig};
-use litefs_rpc::sqlite::{Checkpointer, SqliteExecutor};
+use litefs_rpc::sqlite::{Checkpointer, Opened, SqliteExecutor};
 
 use crate::options::ConnectionHook;
 
@@ -19,24 +18,21 @@ use crate::options::ConnectionHook;
 const BUSY_TIMEOUT: u32 = 5_000;
 
 /// `checkpointed`: checkpoints are run by a thread of this process.
-pub(super) fn open(
-    url: &str,
-    hook: Option<&ConnectionHook>,
-    checkpointed: bool,
-) -> ConnectionResult<SqliteConnection> {
-    let mut connection = SqliteConnection::establish(url)?;
+pub(super) fn open(url: &str, hook: Option<&ConnectionHook>, checkpointed: bool) -> ConnectionResult<Opened> {
+    let mut opened = Opened::establish(url)?;
+    let connection = &mut opened.connection;
     // The default instrumentation is the user's: it hears the hook, which is the user's too, and not us.
     connection.set_instrumentation(|_: InstrumentationEvent<'_>| {});
     let prepared = connection.batch_execute(&format!("PRAGMA busy_timeout = {BUSY_TIMEOUT}"));
     let prepared = prepared.and_then(|()| {
         // Before the hook, which has the last word.
-        if checkpointed { Checkpointer::take_over(&mut connection) } else { Ok(()) }
+        if checkpointed { Checkpointer::take_over(connection) } else { Ok(()) }
     });
     connection.set_instrumentation(get_default_instrumentation());
     prepared
-        .and_then(|()| hook.map_or(Ok(()), |hook| hook(&mut connection)))
+        .and_then(|()| hook.map_or(Ok(()), |hook| hook(connection)))
         .map_err(ConnectionError::CouldntSetupConfiguration)?;
-    Ok(connection)
+    Ok(opened)
 }
 
 /// Everything that starting the server needs, apart from the handle.
@@ -56,9 +52,9 @@ impl ServerStarter {
         let opening = || {
             let (url, hook) = (self.database_url.clone(), self.hook.clone());
             move || {
-                let mut connection = open(&url, hook.as_ref(), true)?;
-                connection.set_instrumentation(|_: InstrumentationEvent<'_>| {});
-                Ok(connection)
+                let mut opened = open(&url, hook.as_ref(), true)?;
+                opened.connection.set_instrumentation(|_: InstrumentationEvent<'_>| {});
+                Ok(opened)
             }
         };
         let checkpointer = Arc::new(Checkpointer::start(Box::new(opening())).map_err(ServeError::Thread)?);

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -7,7 +8,7 @@ use diesel::sqlite::SqliteConnection;
 use litefs_core::{Config, Mount, MountError, NodeName, Role, RoleKind, Tracker, Txid};
 use litefs_rpc::client::{Client, ClientConfig, Forwarder};
 use litefs_rpc::server::{Server, ServerConfig};
-use litefs_rpc::sqlite::Checkpointer;
+use litefs_rpc::sqlite::{Checkpointer, Opened, application_functions};
 
 use super::serving::{ServerStarter, open, serve_when_litefs_appears};
 use super::{LiteFs, StartError};
@@ -35,6 +36,7 @@ pub(crate) struct Shared {
     pub(crate) started: Instant,
     server: Arc<Mutex<Option<Arc<Server>>>>,
     checkpointer: Arc<OnceLock<Arc<Checkpointer>>>,
+    functions: OnceLock<HashSet<String>>,
     /// Dropped last: the others' tasks run on it.
     pub(crate) io: IoThread,
 }
@@ -59,6 +61,7 @@ impl Shared {
             started: Instant::now(),
             server: Arc::default(),
             checkpointer: Arc::default(),
+            functions: OnceLock::new(),
             io,
         }
     }
@@ -99,8 +102,13 @@ impl Shared {
         self.server().is_some()
     }
 
+    /// The functions that the hook registers, as seen on one of the handle's connections.
+    pub(crate) fn functions(&self, connection: &mut SqliteConnection) -> &HashSet<String> {
+        self.functions.get_or_init(|| application_functions(connection))
+    }
+
     /// Opens a SQLite connection to the database and runs the hook on it. Blocks.
-    pub(crate) fn open(&self) -> ConnectionResult<SqliteConnection> {
+    pub(crate) fn open(&self) -> ConnectionResult<Opened> {
         self.await_first_replication()?;
         let checkpointed = self.checkpointer.get().is_some();
         open(self.options.config.database_url(), self.options.hook.as_ref(), checkpointed)

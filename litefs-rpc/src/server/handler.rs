@@ -95,9 +95,13 @@ async fn answered<T>(response: oneshot::Receiver<Result<T, Refusal>>) -> Result<
 impl Forward for Handler {
     async fn write(self, context: Context, request: Request) -> Result<Reply, Refusal> {
         self.admit(Some(&request.work))?;
-        if let Some(reading) = self.node.reading.as_ref().filter(|reading| reading.takes(&request.work)) {
-            return reading.read(request.work, context.deadline).await;
+        let request = Arc::new(request);
+        if let Some(reading) = self.node.reading.as_ref().filter(|reading| reading.takes(&request.work))
+            && let Some(reply) = reading.read(&request, context.deadline).await?
+        {
+            return Ok(reply);
         }
+        let request = Arc::unwrap_or_clone(request);
         let (respond, response) = oneshot::channel();
         self.node.queue.push(Job::Write(Write { request, deadline: context.deadline, respond }))?;
         answered(response).await

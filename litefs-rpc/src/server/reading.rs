@@ -14,7 +14,7 @@ use super::fence::Fence;
 use super::writer::unproven;
 use crate::executor::{Reader, Readers};
 use crate::limits::Limits;
-use crate::wire::{Effects, Refusal, Reply, Work};
+use crate::wire::{Effects, Refusal, Reply, Request, Work};
 
 /// How long a write under way is waited for. Its commit takes milliseconds; a write that takes longer waits for a lock, or is a
 /// long script, and mostly has not committed anything yet.
@@ -80,8 +80,12 @@ impl Reading {
         self.place.idle().readers.clear();
     }
 
-    /// Runs work that this [`takes`](Self::takes).
-    pub(super) async fn read(&self, work: Work, deadline: Instant) -> Result<Reply, Refusal> {
+    /// Runs work that this [`takes`](Self::takes). `None`: it is the writer's after all.
+    pub(super) async fn read(
+        &self,
+        request: &Arc<Request>,
+        deadline: Instant,
+    ) -> Result<Option<Reply>, Refusal> {
         let _waiting = Waiting::new(&self.waiting, self.limit)?;
         let permits = Arc::clone(&self.permits);
         let permit = tokio::time::timeout_at(deadline.into(), permits.acquire_owned()).await;
@@ -91,9 +95,10 @@ impl Reading {
         let stamp = self.fence.writable().filter(|_| !self.is_handing_over());
         let stamp = stamp.ok_or_else(|| self.not_primary())?;
         let (place, fence) = (Arc::clone(&self.place), Arc::clone(&self.fence));
+        let request = Arc::clone(request);
         let read = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            place.read(&*fence, stamp, &work)
+            place.read(&*fence, stamp, &request.work)
         });
         let result = read.await.unwrap_or_else(|_| Err(unproven("the read was cut short", "")));
         if result.as_ref().is_err_and(is_doubtful) {
@@ -121,15 +126,15 @@ fn is_doubtful(refusal: &Refusal) -> bool {
 
 impl Place {
     /// Blocks. A connection on which anything failed is not used again.
-    fn read(&self, fence: &dyn Fence, stamp: RoleStamp, work: &Work) -> Result<Reply, Refusal> {
+    fn read(&self, fence: &dyn Fence, stamp: RoleStamp, work: &Work) -> Result<Option<Reply>, Refusal> {
         let mut reader = self.take(stamp).map_or_else(|| self.readers.open(), Ok)?;
-        let answer = reader.run(work)?;
+        let Some(answer) = reader.run(work)? else { return Ok(None) };
         // What was read is then not beyond the position, but for commits of this node that pass by the writer.
         self.commits.wait(COMMIT);
         let position = fence.position();
         let position = position.map_err(|error| unproven("the position cannot be read: ", error))?;
         self.put(fence, stamp, reader);
-        Ok(Reply { answer, position: Some(position), effects: Effects::default() })
+        Ok(Some(Reply { answer, position: Some(position), effects: Effects::default() }))
     }
 
     fn take(&self, stamp: RoleStamp) -> Option<Box<dyn Reader>> {

@@ -71,7 +71,7 @@ fn run(mut open: Open, woken: &Receiver<()>) {
     while woken.recv().is_ok() {
         let checkpointed = match connection.take() {
             Some(connection) => Ok(connection),
-            None => open().map_err(|error| error.to_string()),
+            None => open().map(|opened| opened.connection).map_err(|error| error.to_string()),
         };
         let checkpointed = checkpointed.and_then(|mut connection| {
             let done = connection.batch_execute("PRAGMA wal_checkpoint(PASSIVE)");
@@ -88,17 +88,17 @@ fn run(mut open: Open, woken: &Receiver<()>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use diesel::connection::Connection;
+    use crate::sqlite::Opened;
     use std::path::Path;
     use std::time::{Duration, Instant};
 
     const PAGE: usize = 4_096;
 
-    fn open(path: &Path) -> SqliteConnection {
-        let mut connection = SqliteConnection::establish(path.to_str().unwrap()).unwrap();
-        connection.batch_execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF").unwrap();
-        Checkpointer::take_over(&mut connection).unwrap();
-        connection
+    fn open(path: &Path) -> Opened {
+        let mut opened = Opened::establish(path.to_str().unwrap()).unwrap();
+        opened.connection.batch_execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF").unwrap();
+        Checkpointer::take_over(&mut opened.connection).unwrap();
+        opened
     }
 
     fn pages(path: &Path) -> usize {
@@ -109,7 +109,7 @@ mod tests {
     fn pages_reach_the_database_without_a_commit_that_waits_for_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("db");
-        let mut connection = open(&path);
+        let mut connection = open(&path).connection;
         connection.batch_execute("CREATE TABLE t (x BLOB)").unwrap();
         let opened = path.clone();
         let checkpointer = Checkpointer::start(Box::new(move || Ok(open(&opened)))).unwrap();
@@ -129,7 +129,7 @@ mod tests {
     fn a_checkpoint_that_fails_is_no_end() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("db");
-        let mut connection = open(&path);
+        let mut connection = open(&path).connection;
         connection.batch_execute("CREATE TABLE t (x BLOB); INSERT INTO t VALUES (zeroblob(100000))").unwrap();
         let (opened, mut fails) = (path.clone(), true);
         let checkpointer = Checkpointer::start(Box::new(move || {

@@ -3,11 +3,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
-use diesel::sqlite::SqliteConnection;
 
 use super::checkpoint::Checkpointer;
 use super::error::{denied, other};
 use super::guard::{Place, refused_from_afar};
+use super::native::Opened;
 use super::outcomes::{DEFAULT_RETENTION, Outcomes};
 use super::readers::{OpenReader, SqliteReaders};
 use super::ready::Ready;
@@ -17,7 +17,7 @@ use crate::wire::{Answer, BeginMode, Outcome, Refusal, Request, RequestId, Setti
 
 /// Opens the connection that forwarded statements run on. Called again after a script has touched the connection's
 /// own state. Blocks.
-pub type Open = Box<dyn FnMut() -> diesel::ConnectionResult<SqliteConnection> + Send>;
+pub type Open = Box<dyn FnMut() -> diesel::ConnectionResult<Opened> + Send>;
 
 /// Runs forwarded work on one [`SqliteConnection`].
 pub struct SqliteExecutor {
@@ -33,6 +33,8 @@ pub struct SqliteExecutor {
     checkpointer: Option<Arc<Checkpointer>>,
     /// `total_changes()` of the connection when the checkpointer was last told.
     told: i64,
+    /// The pages written by connections that were closed in the middle of a request.
+    pages_of_closed: i64,
 }
 
 /// How many are kept. Only an application that builds its statements at run time has more; then it starts anew.
@@ -54,6 +56,7 @@ impl SqliteExecutor {
             readers: None,
             checkpointer: None,
             told: 0,
+            pages_of_closed: 0,
         }
     }
 
@@ -88,8 +91,8 @@ impl SqliteExecutor {
         let ready = match self.connection.take() {
             Some(ready) => ready,
             None => {
-                let connection = (self.open)().map_err(|error| other(error.to_string()))?;
-                Ready::new(connection).map_err(super::from_diesel)?
+                let opened = (self.open)().map_err(|error| other(error.to_string()))?;
+                Ready::new(opened).map_err(super::from_diesel)?
             }
         };
         let ready = self.connection.insert(ready);
@@ -113,6 +116,16 @@ impl SqliteExecutor {
             self.allowed.insert(statement.sql.clone());
         }
         Ok(())
+    }
+
+    /// To be given to [`wrote_since`](Self::wrote_since). A connection that is not open yet has written nothing.
+    fn pages_written(&self) -> i64 {
+        let open = self.connection.as_ref().map_or(0, |ready| ready.native.pages_written());
+        self.pages_of_closed + i64::from(open)
+    }
+
+    fn wrote_since(&self, pages: i64) -> Wrote {
+        if self.pages_written() == pages { Wrote::Nothing } else { Wrote::Pages }
     }
 
     fn current(&mut self) -> Result<&mut Ready, Refusal> {
@@ -142,6 +155,7 @@ impl SqliteExecutor {
                 let result = if several { ready.failed(result) } else { ready.with_a_part(result, before) };
                 let failed = result.as_ref().map_or(true, Done::failed);
                 if failed || all.iter().any(leaves_a_trace) {
+                    self.pages_of_closed += i64::from(ready.native.pages_written());
                     self.connection = None;
                 }
                 result
@@ -180,7 +194,8 @@ fn is_rejection(refusal: &Refusal) -> bool {
 
 impl Executor for SqliteExecutor {
     fn write(&mut self, request: &Request) -> Result<Done, Refusal> {
-        let result = self.once(request);
+        let before = self.pages_written();
+        let result = self.once(request).map(|done| Done { wrote: self.wrote_since(before), ..done });
         if let Err(refusal) = &result
             && let Some(ready) = &mut self.connection
             && (is_rejection(refusal) || ready.forget_changes().is_err())
@@ -206,19 +221,21 @@ impl Executor for SqliteExecutor {
         self.run_in_group(request)
     }
 
-    fn close_group(&mut self) -> Result<(), Apart> {
+    fn close_group(&mut self) -> Result<Wrote, Apart> {
+        let before = self.pages_written();
         self.commit_group()?;
         self.tell_checkpointer();
-        Ok(())
+        Ok(self.wrote_since(before))
     }
 
     fn settle(&mut self, id: RequestId) -> Result<(Outcome, Wrote), Refusal> {
         self.ready(&Settings::default())?;
+        let before = self.pages_written();
         let Self { connection, outcomes, .. } = self;
         let ready = connection.as_mut().ok_or_else(|| other("no connection".into()))?;
-        let settled = outcomes.settle(&mut ready.connection, id).map_err(super::from_diesel)?;
+        let outcome = outcomes.settle(&mut ready.connection, id).map_err(super::from_diesel)?;
         ready.total_changes = ready.read_total_changes()?;
-        Ok(settled)
+        Ok((outcome, self.wrote_since(before)))
     }
 
     fn begin(&mut self, settings: &Settings, mode: BeginMode) -> Result<(), Refusal> {
@@ -273,10 +290,11 @@ impl Executor for SqliteExecutor {
     }
 
     fn in_transaction(&mut self) -> bool {
-        self.connection.as_mut().is_some_and(Ready::is_in_transaction)
+        self.connection.as_ref().is_some_and(Ready::is_in_transaction)
     }
 
     fn commit(&mut self, keep: Option<RequestId>) -> Result<Done, Refusal> {
+        let pages = self.pages_written();
         let Self { connection, outcomes, .. } = self;
         let ready = connection.as_mut().ok_or_else(|| other("no transaction is active".into()))?;
         let before = ready.at_begin;
@@ -292,8 +310,9 @@ impl Executor for SqliteExecutor {
             // Fails only where SQLite has rolled back already.
             let _ = ready.connection.batch_execute("ROLLBACK TO litefs_outcome; RELEASE litefs_outcome");
         }
-        let wrote = if keep.is_some() { Wrote::Rows } else { done.wrote };
-        if committed.is_ok() && ready.traced {
+        let traced = ready.traced;
+        let wrote = self.wrote_since(pages);
+        if committed.is_ok() && traced {
             self.connection = None;
         }
         if committed.is_ok() && wrote != Wrote::Nothing {

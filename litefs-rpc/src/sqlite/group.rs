@@ -68,7 +68,7 @@ impl SqliteExecutor {
         let ready = connection.as_mut().ok_or(Apart)?;
         // Somebody was faster, or the disk is full: each finds out by itself.
         ready.keep(outcomes, request.id, &done).map_err(|_| Apart)?;
-        Ok(Ok(Done { wrote: Wrote::Rows, ..done }))
+        Ok(Ok(done))
     }
 
     fn remember_solitary(&mut self, work: &Work) {

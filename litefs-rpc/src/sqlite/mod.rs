@@ -3,6 +3,7 @@
 mod checkpoint;
 mod error;
 mod executor;
+mod functions;
 mod group;
 mod guard;
 mod merge;
@@ -18,6 +19,7 @@ pub mod sql;
 pub use checkpoint::Checkpointer;
 pub use error::{from_diesel, to_diesel};
 pub use executor::{Open, SqliteExecutor};
+pub use functions::{MAKES_A_TRIGGER, application_functions};
 pub use guard::refused_under_litefs;
 pub use native::{Native, Opened};
 pub use outcomes::{DEFAULT_RETENTION, OUTCOMES_TABLE, is_applied, settle};

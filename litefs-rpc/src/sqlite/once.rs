@@ -39,19 +39,21 @@ impl SqliteExecutor {
         let Self { connection, outcomes, .. } = self;
         let ready = connection.as_mut().ok_or_else(|| other("no connection".into()))?;
         ready.mark_rowid(&request.work)?;
-        ready.connection.batch_execute("BEGIN IMMEDIATE").map_err(super::from_diesel)?;
+        // What only reads, as far as its text tells, may call a function that writes.
+        let begin = if only_reads(&request.work) { "BEGIN" } else { "BEGIN IMMEDIATE" };
+        ready.connection.batch_execute(begin).map_err(super::from_diesel)?;
         let result = ready.part_or_all(&request.work, max_rows);
         if matches!(result, Err(Refusal::Database(_))) && has_several(&request.work) {
             return Ok(None);
         }
         let committed = result.and_then(|done| {
             // What has changed nothing may as well run again.
-            let keep = done.wrote != Wrote::Nothing;
+            let keep = done.wrote != Wrote::Nothing && ready.native.is_writing();
             if keep {
                 ready.keep(outcomes, request.id, &done)?;
             }
             ready.connection.batch_execute("COMMIT").map_err(super::from_diesel)?;
-            Ok(Done { wrote: if keep { Wrote::Rows } else { Wrote::Nothing }, ..done })
+            Ok(done)
         });
         if committed.is_err() {
             // Fails only where SQLite has rolled back already.
@@ -77,8 +79,7 @@ impl SqliteExecutor {
         let done = ready.failed(done)?;
         let kept = Kept::Applied(done.answer.clone(), done.effects);
         ready.note(|connection| Outcomes::update(connection, request.id, &kept).map(|()| Some(1)))?;
-        // The records alone are a commit.
-        Ok(Done { wrote: Wrote::Rows, ..done })
+        Ok(done)
     }
 
     /// What was kept of a write, as its answer.
@@ -124,7 +125,7 @@ impl Once {
         let fits = |s: &SqlStatement<'_>| {
             matches!(s.verb(), Verb::Read | Verb::Change | Verb::Schema | Verb::Unknown)
         };
-        let repeats = |s: &SqlStatement<'_>| matches!(s.verb(), Verb::Pragma | Verb::Vacuum | Verb::Read);
+        let repeats = |s: &SqlStatement<'_>| matches!(s.verb(), Verb::Pragma | Verb::Vacuum);
         if all.iter().all(repeats) {
             Once::Repeatable
         } else if all.iter().all(fits) {
@@ -133,4 +134,9 @@ impl Once {
             Once::Marked
         }
     }
+}
+
+fn only_reads(work: &Work) -> bool {
+    let reads = |sql: &str| statements(sql).iter().all(|statement| statement.verb() == Verb::Read);
+    matches!(work, Work::Execute(statement) | Work::Query(statement) if reads(&statement.sql))
 }

@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 
 use super::query::BoundQuery;
 use super::rows;
-use crate::executor::Wrote;
 use crate::wire::{Answer, Effects, Outcome, RequestId, Value};
 
 /// The table: `id` is the write's, `at` the primary's clock in milliseconds since 1970, `outcome` this module's encoding.
@@ -148,12 +147,12 @@ impl Outcomes {
         &mut self,
         connection: &mut SqliteConnection,
         id: RequestId,
-    ) -> QueryResult<(Outcome, Wrote)> {
+    ) -> QueryResult<Outcome> {
         if self.keep(connection, id, &Kept::GivenUp)?.is_some() {
-            return Ok((Outcome::NotApplied, Wrote::Rows));
+            return Ok(Outcome::NotApplied);
         }
         let kept = Self::find(connection, id)?;
-        Ok((kept.map_or(Outcome::NotApplied, Kept::outcome), Wrote::Nothing))
+        Ok(kept.map_or(Outcome::NotApplied, Kept::outcome))
     }
 
     fn prune(&mut self, connection: &mut SqliteConnection, now: Duration) -> QueryResult<i64> {
@@ -182,7 +181,7 @@ pub fn is_applied(connection: &mut SqliteConnection, id: RequestId) -> QueryResu
 ///
 /// # Errors
 /// What SQLite says.
-pub fn settle(connection: &mut SqliteConnection, id: RequestId) -> QueryResult<(Outcome, Wrote)> {
+pub fn settle(connection: &mut SqliteConnection, id: RequestId) -> QueryResult<Outcome> {
     Outcomes::new(DEFAULT_RETENTION).settle(connection, id)
 }
 

@@ -6,7 +6,9 @@ use diesel::connection::{Connection, LoadConnection, SimpleConnection};
 use diesel::sqlite::SqliteConnection;
 
 use super::error::{denied, other};
+use super::functions::{MAKES_A_TRIGGER, application_functions};
 use super::guard::{Place, refused_from_afar};
+use super::native::Opened;
 use super::query::BoundQuery;
 use super::ready::begins_with_change;
 use super::rows;
@@ -15,7 +17,7 @@ use crate::executor::{Reader, Readers};
 use crate::wire::{Answer, Refusal, Statement, Work};
 
 /// Opens a connection for reads; called for each of them, on several threads. Blocks.
-pub type OpenReader = Arc<dyn Fn() -> diesel::ConnectionResult<SqliteConnection> + Send + Sync>;
+pub type OpenReader = Arc<dyn Fn() -> diesel::ConnectionResult<Opened> + Send + Sync>;
 
 pub(super) struct SqliteReaders {
     pub(super) open: OpenReader,
@@ -37,25 +39,38 @@ impl Readers for SqliteReaders {
     }
 
     fn open(&self) -> Result<Box<dyn Reader>, Refusal> {
-        let mut connection = (self.open)().map_err(|error| other(error.to_string()))?;
+        let opened = (self.open)().map_err(|error| other(error.to_string()))?;
+        let mut connection = opened.connection;
         // What is taken for a read cannot write, whatever it is.
         connection.batch_execute("PRAGMA query_only = ON").map_err(super::from_diesel)?;
-        Ok(Box::new(SqliteReader { connection, max_rows: self.max_rows }))
+        let may_write = !application_functions(&mut connection).is_empty();
+        Ok(Box::new(SqliteReader { connection, max_rows: self.max_rows, may_write }))
     }
 }
 
 /// What PRAGMAs say, as functions too, is a matter of the connection and of the request's settings.
 fn is_read(statement: &SqlStatement<'_>) -> bool {
-    statement.verb() == Verb::Read && !statement.asks_a_pragma()
+    statement.verb() == Verb::Read && !statement.asks_a_pragma() && !statement.calls(MAKES_A_TRIGGER)
 }
 
 struct SqliteReader {
     connection: SqliteConnection,
     max_rows: usize,
+    /// The application has functions of its own, which may write.
+    may_write: bool,
 }
 
 impl Reader for SqliteReader {
-    fn run(&mut self, work: &Work) -> Result<Answer, Refusal> {
+    fn run(&mut self, work: &Work) -> Result<Option<Answer>, Refusal> {
+        match self.read(work) {
+            Err(Refusal::Database(_)) if self.may_write => Ok(None),
+            read => read.map(Some),
+        }
+    }
+}
+
+impl SqliteReader {
+    fn read(&mut self, work: &Work) -> Result<Answer, Refusal> {
         let place = if matches!(work, Work::Script(_)) { Place::Script } else { Place::Alone };
         if let Some(why) = work.texts().find_map(|sql| refused_from_afar(sql, place)) {
             return Err(denied(why));

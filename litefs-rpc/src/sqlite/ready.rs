@@ -5,6 +5,7 @@ use diesel::result::QueryResult;
 use diesel::sqlite::SqliteConnection;
 
 use super::error::denied;
+use super::native::{Native, Opened};
 use super::outcomes::{Kept, Outcomes};
 use super::query::BoundQuery;
 use super::rows;
@@ -15,6 +16,7 @@ use crate::wire::{Answer, Effects, Refusal, Repeated, RequestId, RowSet, Setting
 /// A connection and what is known of its state.
 pub(super) struct Ready {
     pub(super) connection: SqliteConnection,
+    pub(super) native: Native,
     pub(super) settings: Settings,
     /// `total_changes()` after the last work.
     pub(super) total_changes: i64,
@@ -29,10 +31,11 @@ pub(super) struct Ready {
 }
 
 impl Ready {
-    pub(super) fn new(mut connection: SqliteConnection) -> QueryResult<Self> {
+    pub(super) fn new(Opened { mut connection, native }: Opened) -> QueryResult<Self> {
         let settings = read_settings(&mut connection)?;
         Ok(Self {
             connection,
+            native,
             settings,
             total_changes: 0,
             at_begin: None,
@@ -77,15 +80,8 @@ impl Ready {
         Ok(())
     }
 
-    pub(super) fn is_in_transaction(&mut self) -> bool {
-        // SQLite refuses BEGIN inside a transaction; where it accepts it there was none.
-        match self.connection.batch_execute("BEGIN") {
-            Ok(()) => {
-                let _ = self.connection.batch_execute("ROLLBACK");
-                false
-            }
-            Err(_) => true,
-        }
+    pub(super) fn is_in_transaction(&self) -> bool {
+        !self.native.is_autocommit()
     }
 
     /// Keeps what the open transaction comes to.
@@ -270,11 +266,7 @@ impl Ready {
             session_functions(&mut self.connection).map_err(super::from_diesel)?;
         self.instead = self.instead.filter(|(said, _)| *said == [changes, total]);
         let changes = self.instead.map_or(changes, |(_, changes)| changes);
-        let wrote = match before {
-            None => Wrote::Perhaps,
-            Some(before) if total == before => Wrote::Nothing,
-            Some(_) => Wrote::Rows,
-        };
+        let wrote = if before == Some(total) { Wrote::Nothing } else { Wrote::Pages };
         let marked = std::mem::take(&mut self.marked);
         let inserted = if marked { last_insert_rowid != NO_ROWID } else { changes > 0 };
         let effects =

@@ -120,7 +120,7 @@ impl FakeExecutor {
     fn done(&mut self, work: &Work) -> Result<Done, Refusal> {
         let sql = work.texts().next().unwrap_or_default().to_owned();
         let answer = (self.run)(&sql)?;
-        Ok(Done { answer, effects: Effects::default(), wrote: Wrote::Rows })
+        Ok(Done { answer, effects: Effects::default(), wrote: Wrote::Pages })
     }
 }
 
@@ -142,11 +142,11 @@ impl Executor for FakeExecutor {
         if sql.contains("apart") { Err(Apart) } else { Ok(self.done(&request.work)) }
     }
 
-    fn close_group(&mut self) -> Result<(), Apart> {
+    fn close_group(&mut self) -> Result<Wrote, Apart> {
         self.open = false;
         self.fence.commit();
         let _ = self.groups.send(std::mem::take(&mut self.group));
-        Ok(())
+        Ok(Wrote::Pages)
     }
 
     fn write(&mut self, request: &Request) -> Result<Done, Refusal> {
@@ -167,7 +167,7 @@ impl Executor for FakeExecutor {
             Ok(done) => (Outcome::Applied(done.answer.clone(), done.effects), Wrote::Nothing),
             Err(_) => {
                 self.fence.commit();
-                (Outcome::NotApplied, Wrote::Rows)
+                (Outcome::NotApplied, Wrote::Pages)
             }
         })
     }
@@ -190,7 +190,7 @@ impl Executor for FakeExecutor {
         self.fence.commit();
         let done = Done { answer: Answer::Done, effects: Effects::default(), wrote: Wrote::Nothing };
         self.kept.extend(keep.map(|id| (id, Ok(done))));
-        Ok(Done { answer: Answer::Done, effects: Effects::default(), wrote: Wrote::Rows })
+        Ok(Done { answer: Answer::Done, effects: Effects::default(), wrote: Wrote::Pages })
     }
 
     fn rollback(&mut self) {

@@ -68,7 +68,7 @@ impl<E: Executor> Writer<E> {
             joined = self.join(next, &mut group);
         }
         match joined.and_then(|()| self.close_group(&group)) {
-            Ok(()) => self.answer(group),
+            Ok(wrote) => self.answer(group, wrote),
             Err(Apart) => self.break_up(group),
         }
     }
@@ -98,18 +98,12 @@ impl<E: Executor> Writer<E> {
         joined
     }
 
-    fn close_group(&mut self, group: &Group) -> Result<(), Apart> {
+    fn close_group(&mut self, group: &Group) -> Result<Wrote, Apart> {
         if self.fence.holds(group.ticket.stamp) { self.executor.close_group() } else { Err(Apart) }
     }
 
     /// One proof for all: what is committed together is replicated together.
-    fn answer(&mut self, group: Group) {
-        let results = group.members.iter().filter_map(|member| member.result.as_ref()?.as_ref().ok());
-        let wrote = results.map(|done| done.wrote).fold(Wrote::Nothing, |all, one| match (all, one) {
-            (Wrote::Rows, _) | (_, Wrote::Rows) => Wrote::Rows,
-            (Wrote::Perhaps, _) | (_, Wrote::Perhaps) => Wrote::Perhaps,
-            _ => Wrote::Nothing,
-        });
+    fn answer(&mut self, group: Group, wrote: Wrote) {
         let position = self.prove_position(group.ticket, wrote);
         for Member { write, result } in group.members {
             let reply =

@@ -47,13 +47,14 @@ impl<E: Executor> Writer<E> {
         if !self.prove_commits {
             return Ok(position);
         }
-        if wrote == Wrote::Rows && ticket.before == Some(position) {
-            // Rows that were set to what they were leave SQLite nothing to commit. LiteFS drops a commit only when it
-            // loses the lease, so a node that still has it has dropped none.
-            self.confirm();
-        }
         if !self.fence.holds(ticket.stamp) {
             return Err(unproven("the role changed during the commit", ""));
+        }
+        if wrote == Wrote::Pages && ticket.before == Some(position) {
+            return Err(unproven(
+                "SQLite has committed, but LiteFS's position is the same as before: ",
+                position,
+            ));
         }
         self.followers.note(position);
         Ok(position)
