@@ -213,17 +213,14 @@ pub(crate) enum Control {
 impl Control {
     pub(crate) fn of(statement: &SqlStatement<'_>) -> Option<Self> {
         let name = || statement.savepoint_name().unwrap_or_default().to_owned();
-        let first = statement.sql.split_ascii_whitespace().next().unwrap_or_default().to_ascii_uppercase();
         Some(match statement.verb() {
             Verb::Begin if !statement.begins_with_lock() => Control::Begin(None),
-            Verb::Begin if statement.sql.to_ascii_uppercase().contains("EXCLUSIVE") => {
-                Control::Begin(Some(BeginMode::Exclusive))
-            }
+            Verb::Begin if statement.is_word(1, "EXCLUSIVE") => Control::Begin(Some(BeginMode::Exclusive)),
             Verb::Begin => Control::Begin(Some(BeginMode::Immediate)),
             Verb::Commit => Control::Commit,
             Verb::Rollback => Control::Rollback,
-            Verb::Savepoint if first == "SAVEPOINT" => Control::Savepoint(name()),
-            Verb::Savepoint if first == "RELEASE" => Control::Release(name()),
+            Verb::Savepoint if statement.is_word(0, "SAVEPOINT") => Control::Savepoint(name()),
+            Verb::Savepoint if statement.is_word(0, "RELEASE") => Control::Release(name()),
             Verb::Savepoint => Control::RollbackTo(name()),
             _ => return None,
         })

@@ -152,7 +152,7 @@ impl LiteFsConnection {
             sql.push_str("BEGIN;");
         }
         for name in &self.transaction.savepoints {
-            sql.push_str(&format!("SAVEPOINT {name};"));
+            sql.push_str(&format!("SAVEPOINT \"{name}\";"));
         }
         let writable = self.is_writable(shared);
         if !writable {

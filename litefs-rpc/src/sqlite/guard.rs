@@ -8,7 +8,10 @@ use super::sql::{Pragma, SqlStatement, Verb, statements};
 /// an exclusive lock is refused by LiteFS half-way, and a new page size makes the database unusable.
 #[must_use]
 pub fn refused_under_litefs(statement: &SqlStatement<'_>) -> Option<String> {
-    let Pragma { name, value } = statement.pragma()?;
+    let Pragma { schema, name, value } = statement.pragma()?;
+    if schema.is_some_and(|schema| schema.eq_ignore_ascii_case("temp")) {
+        return None;
+    }
     let name = name.to_ascii_lowercase();
     let value = value?.to_ascii_lowercase();
     match name.as_str() {
@@ -96,6 +99,9 @@ mod tests {
             "CREATE TEMP TABLE t(x)",
             "COMMIT",
             "SELECT 1; SELECT 2",
+            "\u{feff}ATTACH 'x' AS y",
+            "\u{feff}PRAGMA writable_schema = ON",
+            "SELECT $a(;); SELECT 2",
         ] {
             assert!(refused_from_afar(sql, Place::Alone).is_some(), "{sql}");
         }
@@ -112,6 +118,9 @@ mod tests {
         assert!(refused("PRAGMA main.journal_mode = 'truncate'"));
         assert!(refused("PRAGMA locking_mode(EXCLUSIVE)"));
         assert!(refused("PRAGMA page_size = 8192"));
+        assert!(refused("PRAGMA locking_mode(exclusive /**/)"));
+        assert!(refused("PRAGMA journal_mode = /* to */ [off] /* now */"));
+        assert!(!refused("PRAGMA temp.journal_mode = MEMORY"));
         assert!(!refused("PRAGMA journal_mode"));
         assert!(!refused("PRAGMA journal_mode = WAL"));
         assert!(!refused("PRAGMA page_size"));

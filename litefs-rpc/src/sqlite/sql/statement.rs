@@ -1,5 +1,39 @@
 use super::token::{Token, TokenKind, tokens};
 
+/// The verbs of statements that change rows.
+const CHANGES: [&str; 4] = ["INSERT", "UPDATE", "DELETE", "REPLACE"];
+
+/// The words that may stand before the name of what a statement creates, changes or maintains.
+const BEFORE_NAMES: [&str; 27] = [
+    "CREATE",
+    "TEMP",
+    "TEMPORARY",
+    "UNIQUE",
+    "VIRTUAL",
+    "TABLE",
+    "VIEW",
+    "INDEX",
+    "TRIGGER",
+    "IF",
+    "NOT",
+    "EXISTS",
+    "DROP",
+    "ALTER",
+    "REINDEX",
+    "ANALYZE",
+    "INSERT",
+    "REPLACE",
+    "INTO",
+    "UPDATE",
+    "DELETE",
+    "FROM",
+    "OR",
+    "ROLLBACK",
+    "ABORT",
+    "FAIL",
+    "IGNORE",
+];
+
 /// How a statement begins, as far as the rest of this library must tell statements apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
@@ -36,9 +70,12 @@ pub enum Verb {
 /// A PRAGMA's parts, <https://www.sqlite.org/pragma.html>.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pragma<'a> {
+    /// The schema before the name, without quotes.
+    pub schema: Option<&'a str>,
     /// The name, without a schema before it.
     pub name: &'a str,
-    /// The argument, without quotes: `PRAGMA name = value` or `PRAGMA name(value)`.
+    /// The argument, without quotes, a plus sign or comments around it: `PRAGMA name = value` or
+    /// `PRAGMA name(value)`.
     pub value: Option<&'a str>,
 }
 
@@ -103,7 +140,7 @@ impl<'a> SqlStatement<'a> {
             "SELECT" | "VALUES" | "EXPLAIN" => Verb::Read,
             "WITH" => self.verb_behind_with(),
             "INSERT" | "UPDATE" | "DELETE" | "REPLACE" => Verb::Change,
-            "CREATE" if self.word(1, "TEMP") || self.word(1, "TEMPORARY") => Verb::TempSchema,
+            "CREATE" if self.is_word(1, "TEMP") || self.is_word(1, "TEMPORARY") => Verb::TempSchema,
             "CREATE" | "DROP" | "ALTER" | "REINDEX" | "ANALYZE" => Verb::Schema,
             "VACUUM" if self.tokens.iter().any(|t| t.is("INTO")) => Verb::VacuumInto,
             "VACUUM" => Verb::Vacuum,
@@ -122,11 +159,10 @@ impl<'a> SqlStatement<'a> {
     /// Whether it inserts rows itself: INSERT or REPLACE, also behind WITH.
     #[must_use]
     pub fn inserts(&self) -> bool {
-        let verbs = ["INSERT", "REPLACE", "UPDATE", "DELETE"];
         self.verb() == Verb::Change
             && self
                 .outer_words()
-                .find(|t| verbs.iter().any(|v| t.is(v)))
+                .find(|t| CHANGES.iter().any(|verb| t.is(verb)))
                 .is_some_and(|t| t.is("INSERT") || t.is("REPLACE"))
     }
 
@@ -148,7 +184,7 @@ impl<'a> SqlStatement<'a> {
         self.outer_words()
             .find_map(|word| {
                 let is = |verbs: &[&str]| verbs.iter().any(|verb| word.is(verb));
-                if is(&["INSERT", "UPDATE", "DELETE", "REPLACE"]) {
+                if is(&CHANGES) {
                     return Some(Verb::Change);
                 }
                 is(&["SELECT", "VALUES"]).then_some(Verb::Read)
@@ -158,11 +194,13 @@ impl<'a> SqlStatement<'a> {
 
     /// How many words before a PRAGMA explain it. Many take effect when they are prepared, explained or not.
     fn explained(&self) -> usize {
-        let words = if self.word(1, "QUERY") && self.word(2, "PLAN") { 3 } else { 1 };
-        if self.word(0, "EXPLAIN") && self.word(words, "PRAGMA") { words } else { 0 }
+        let words = if self.is_word(1, "QUERY") && self.is_word(2, "PLAN") { 3 } else { 1 };
+        if self.is_word(0, "EXPLAIN") && self.is_word(words, "PRAGMA") { words } else { 0 }
     }
 
-    fn word(&self, index: usize, word: &str) -> bool {
+    /// Whether its token at `index` is this bare word, in any case.
+    #[must_use]
+    pub fn is_word(&self, index: usize, word: &str) -> bool {
         self.tokens.get(index).is_some_and(|t| t.is(word))
     }
 
@@ -172,31 +210,66 @@ impl<'a> SqlStatement<'a> {
         if self.verb() != Verb::Pragma {
             return None;
         }
-        let mut rest = self.tokens[self.explained() + 1..].iter().copied();
-        let mut name = rest.next()?;
-        let mut next = rest.next();
-        if next.is_some_and(|t| t.text == ".") {
-            name = rest.next()?;
-            next = rest.next();
-        }
-        let value = next.and_then(|_| rest.next()).map(|first| self.argument(first));
-        Some(Pragma { name: unquoted(name.text), value })
+        let parts = &self.tokens[self.explained() + 1..];
+        let (schema, [name, argument @ ..]) = qualified(parts) else { return None };
+        Some(Pragma { schema, name: unquoted(name.text), value: self.argument(argument) })
     }
 
-    /// From the argument's first token to the end; a sign and its number are two tokens.
-    fn argument(&self, first: Token<'a>) -> &'a str {
-        let offset = first.start - self.tokens[0].start;
-        unquoted(self.sql[offset..].trim_end_matches(')').trim())
+    /// The argument behind `=` or `(`. A minus sign and its number are two tokens.
+    fn argument(&self, tokens: &[Token<'a>]) -> Option<&'a str> {
+        let (_, value) = tokens.split_first()?;
+        let first = value.iter().find(|token| token.text != "+")?;
+        let last = if first.text == "-" { value.get(1)? } else { first };
+        let offset = self.tokens[0].start;
+        Some(unquoted(&self.sql[first.start - offset..last.end() - offset]))
+    }
+
+    /// The schema that the statement names: of the PRAGMA, of what VACUUM copies or rebuilds, or of
+    /// the object that it creates, changes or maintains. Without quotes.
+    #[must_use]
+    pub fn schema(&self) -> Option<&'a str> {
+        match self.verb() {
+            Verb::Pragma => self.pragma()?.schema,
+            Verb::Vacuum | Verb::VacuumInto => {
+                let schema = self.tokens.get(1).filter(|token| token.is_name() && !token.is("INTO"));
+                schema.map(|token| unquoted(token.text))
+            }
+            Verb::Change | Verb::Schema | Verb::TempSchema => qualified(self.object()).0,
+            _ => None,
+        }
+    }
+
+    /// The name of the object that the statement creates, changes or maintains, without schema and
+    /// quotes.
+    #[must_use]
+    pub fn object_name(&self) -> Option<&'a str> {
+        qualified(self.object()).1.first().map(|name| unquoted(name.text))
+    }
+
+    /// The tokens from that object's name on, with its schema.
+    fn object(&self) -> &[Token<'a>] {
+        let verb = self.outer_words().find(|word| CHANGES.iter().any(|verb| word.is(verb)));
+        let verb = verb.and_then(|verb| self.tokens.iter().position(|token| token.start == verb.start));
+        let rest = &self.tokens[verb.unwrap_or(0)..];
+        // `temp.name`: the schema looks like one of the words.
+        let is_schema = |at: usize| rest.get(at + 1).is_some_and(|next| next.text == ".");
+        let is_name = |at: &usize| is_schema(*at) || !BEFORE_NAMES.iter().any(|word| rest[*at].is(word));
+        (0..rest.len()).find(is_name).map_or(&[], |at| &rest[at..])
+    }
+
+    /// The schema that ATTACH gives to a database, without quotes.
+    #[must_use]
+    pub fn attached_name(&self) -> Option<&'a str> {
+        let at = self.tokens.iter().rposition(|token| token.is("AS"))?;
+        let name = self.tokens.get(at + 1).filter(|_| self.verb() == Verb::Attach);
+        name.map(|name| unquoted(name.text))
     }
 
     /// Whether the function `name` is called anywhere in the statement.
     #[must_use]
     pub fn calls(&self, name: &str) -> bool {
         self.tokens.windows(2).any(|pair| {
-            let named = match pair[0].kind {
-                TokenKind::Word | TokenKind::Quoted => unquoted(pair[0].text).eq_ignore_ascii_case(name),
-                _ => false,
-            };
+            let named = pair[0].is_name() && unquoted(pair[0].text).eq_ignore_ascii_case(name);
             named && pair[1].kind == TokenKind::Open
         })
     }
@@ -204,55 +277,40 @@ impl<'a> SqlStatement<'a> {
     /// The name of the table, view or whatever else CREATE makes, without quotes.
     #[must_use]
     pub fn created_name(&self) -> Option<&'a str> {
-        let filler = [
-            "CREATE",
-            "TEMP",
-            "TEMPORARY",
-            "UNIQUE",
-            "VIRTUAL",
-            "TABLE",
-            "VIEW",
-            "INDEX",
-            "TRIGGER",
-            "IF",
-            "NOT",
-            "EXISTS",
-        ];
-        // `temp.name`: the schema looks like one of the words.
-        let filler = |token: &&Token<'_>| token.text == "." || filler.iter().any(|word| token.is(word));
-        let mut rest = self.tokens.iter().skip_while(filler);
-        let mut name = rest.next()?;
-        if rest.next().is_some_and(|token| token.text == ".") {
-            name = rest.next()?;
-        }
-        self.word(0, "CREATE").then(|| unquoted(name.text))
+        self.object_name().filter(|_| self.is_word(0, "CREATE"))
     }
 
     /// Whether a word or quoted name of the statement is `name`.
     #[must_use]
     pub fn mentions(&self, name: &str) -> bool {
-        let named = |kind| matches!(kind, TokenKind::Word | TokenKind::Quoted);
-        self.tokens.iter().any(|token| named(token.kind) && unquoted(token.text).eq_ignore_ascii_case(name))
+        self.tokens.iter().any(|token| token.is_name() && unquoted(token.text).eq_ignore_ascii_case(name))
     }
 
     /// Whether one of SQLite's table-valued functions for PRAGMAs is mentioned, <https://www.sqlite.org/pragma.html#pragfunc>.
     #[must_use]
     pub fn asks_a_pragma(&self) -> bool {
-        let named = |kind| matches!(kind, TokenKind::Word | TokenKind::Quoted);
         let starts = |text: &str| text.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("pragma_"));
-        self.tokens.iter().any(|token| named(token.kind) && starts(unquoted(token.text)))
+        self.tokens.iter().any(|token| token.is_name() && starts(unquoted(token.text)))
     }
 
-    /// The name of the savepoint in SAVEPOINT, RELEASE or ROLLBACK TO.
+    /// The name of the savepoint in SAVEPOINT, RELEASE or ROLLBACK TO, without quotes.
     #[must_use]
     pub fn savepoint_name(&self) -> Option<&'a str> {
-        (self.verb() == Verb::Savepoint).then(|| self.tokens.last().map(|t| t.text)).flatten()
+        (self.verb() == Verb::Savepoint).then(|| self.tokens.last().map(|t| unquoted(t.text))).flatten()
     }
 
     /// Whether `BEGIN` asks for the lock at once: IMMEDIATE or EXCLUSIVE.
     #[must_use]
     pub fn begins_with_lock(&self) -> bool {
-        self.verb() == Verb::Begin && (self.word(1, "IMMEDIATE") || self.word(1, "EXCLUSIVE"))
+        self.verb() == Verb::Begin && (self.is_word(1, "IMMEDIATE") || self.is_word(1, "EXCLUSIVE"))
+    }
+}
+
+/// A name's schema, without quotes, and the tokens from the name on.
+fn qualified<'a, 't>(tokens: &'t [Token<'a>]) -> (Option<&'a str>, &'t [Token<'a>]) {
+    match tokens {
+        [schema, dot, rest @ ..] if dot.text == "." => (Some(unquoted(schema.text)), rest),
+        _ => (None, tokens),
     }
 }
 
@@ -269,97 +327,4 @@ pub(in crate::sqlite) fn unquoted(text: &str) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn verb(sql: &str) -> Verb {
-        statements(sql)[0].verb()
-    }
-
-    fn split(sql: &str) -> Vec<&str> {
-        statements(sql).iter().map(|s| s.sql).collect()
-    }
-
-    #[test]
-    fn statements_end_at_semicolons_outside_strings_and_comments() {
-        assert_eq!(
-            split("SELECT ';'; -- x;\n INSERT INTO t VALUES(1) ; ;"),
-            ["SELECT ';'", "INSERT INTO t VALUES(1)"]
-        );
-        assert_eq!(split(" ; -- nothing\n"), Vec::<&str>::new());
-    }
-
-    #[test]
-    fn a_trigger_is_one_statement() {
-        let trigger = "CREATE TEMP TRIGGER a AFTER INSERT ON t BEGIN \
-                       UPDATE t SET x = CASE WHEN 1 THEN 2 END; DELETE FROM u; END";
-        assert_eq!(split(&format!("{trigger}; SELECT 1")), [trigger, "SELECT 1"]);
-    }
-
-    #[test]
-    fn verbs() {
-        for (sql, expected) in [
-            ("select 1", Verb::Read),
-            ("VALUES (1)", Verb::Read),
-            ("EXPLAIN DELETE FROM t", Verb::Read),
-            ("EXPLAIN PRAGMA foreign_keys = ON", Verb::Pragma),
-            ("EXPLAIN QUERY PLAN PRAGMA foreign_keys = ON", Verb::Pragma),
-            ("EXPLAIN QUERY PLAN SELECT 1", Verb::Read),
-            ("EXPLAIN", Verb::Read),
-            ("/* c */ INSERT INTO t VALUES (1)", Verb::Change),
-            ("WITH a AS (DELETE) SELECT 1", Verb::Read),
-            ("WITH a AS (SELECT 1), b(x) AS (VALUES(2)) INSERT INTO t SELECT * FROM a", Verb::Change),
-            ("REPLACE INTO t VALUES (1)", Verb::Change),
-            ("CREATE TABLE t(x)", Verb::Schema),
-            ("create temporary table t(x)", Verb::TempSchema),
-            ("VACUUM", Verb::Vacuum),
-            ("VACUUM INTO 'x'", Verb::VacuumInto),
-            ("ROLLBACK", Verb::Rollback),
-            ("ROLLBACK TO SAVEPOINT a", Verb::Savepoint),
-            ("END TRANSACTION", Verb::Commit),
-            ("ATTACH 'x' AS y", Verb::Attach),
-            ("(SELECT 1)", Verb::Unknown),
-            ("nonsense", Verb::Unknown),
-        ] {
-            assert_eq!(verb(sql), expected, "{sql}");
-        }
-    }
-
-    #[test]
-    fn pragmas_are_taken_apart() {
-        let pragma = |sql| statements(sql)[0].pragma().map(|p| (p.name, p.value));
-        assert_eq!(pragma("PRAGMA foreign_keys"), Some(("foreign_keys", None)));
-        assert_eq!(pragma("PRAGMA main.journal_mode = 'delete'"), Some(("journal_mode", Some("delete"))));
-        assert_eq!(pragma("pragma cache_size(-2000)"), Some(("cache_size", Some("-2000"))));
-        assert_eq!(pragma("EXPLAIN PRAGMA query_only = OFF"), Some(("query_only", Some("OFF"))));
-        assert_eq!(pragma("SELECT 1"), None);
-    }
-
-    #[test]
-    fn created_names_are_found_and_mentions_of_them() {
-        let created = |sql| statements(sql)[0].created_name();
-        assert_eq!(created("CREATE TEMP TABLE IF NOT EXISTS a (x)"), Some("a"));
-        assert_eq!(created("create temporary view temp.\"b c\" as select 1"), Some("b c"));
-        assert_eq!(created("CREATE TABLE main.a (x)"), Some("a"));
-        assert_eq!(created("DROP TABLE a"), None);
-        assert!(statements("INSERT INTO [A] VALUES (1)")[0].mentions("a"));
-        assert!(!statements("INSERT INTO ab VALUES ('x')")[0].mentions("a"));
-    }
-
-    #[test]
-    fn pragmas_in_the_shape_of_tables_are_found() {
-        let asks = |sql| statements(sql)[0].asks_a_pragma();
-        assert!(asks("SELECT * FROM pragma_foreign_keys"));
-        assert!(asks("SELECT 1 FROM t, \"PRAGMA_table_info\"('t')"));
-        assert!(!asks("SELECT pragma, 'x pragma_' FROM pragmas"));
-    }
-
-    #[test]
-    fn function_calls_are_found_however_they_are_quoted() {
-        let calls = |sql| statements(sql)[0].calls("load_extension");
-        assert!(calls("SELECT load_extension('x')"));
-        assert!(calls("SELECT \"LOAD_EXTENSION\" ('x')"));
-        assert!(!calls("SELECT 'load_extension'"));
-        assert!(!calls("SELECT load_extension FROM t"));
-    }
-}
+mod tests;

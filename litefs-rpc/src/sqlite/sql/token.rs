@@ -1,3 +1,5 @@
+//! SQLite's tokenizer: `sqlite3GetToken` in <https://sqlite.org/src/file/src/tokenize.c>.
+
 /// What a run of characters is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenKind {
@@ -5,13 +7,15 @@ pub enum TokenKind {
     Word,
     /// A quoted identifier or string: `'..'`, `".."`, `` `..` ``, `[..]`.
     Quoted,
+    /// A parameter: `?`, `?1`, `:name`, `@name`, `$name::part(suffix)`.
+    Parameter,
     /// A semicolon.
     Semicolon,
     /// An opening parenthesis.
     Open,
     /// A closing parenthesis.
     Close,
-    /// Anything else: operators, numbers, parameters.
+    /// Anything else: numbers, blobs, and operators, each character of these on its own.
     Other,
 }
 
@@ -38,30 +42,51 @@ impl Token<'_> {
     pub fn is(&self, word: &str) -> bool {
         self.kind == TokenKind::Word && self.text.eq_ignore_ascii_case(word)
     }
+
+    /// Whether it can name something: a bare word or a quoted one.
+    pub(super) fn is_name(&self) -> bool {
+        matches!(self.kind, TokenKind::Word | TokenKind::Quoted)
+    }
 }
 
 /// The tokens of SQL text, without white space and comments. Total: any text has tokens, an unterminated string
-/// reaches to the end.
+/// reaches to the end. The text ends at a NUL, as it does for SQLite.
 pub fn tokens(sql: &str) -> impl Iterator<Item = Token<'_>> {
+    let sql = sql.split('\0').next().unwrap_or_default();
     let mut at = 0;
     std::iter::from_fn(move || {
         at = skip_blank(sql.as_bytes(), at);
-        let (kind, end) = token_at(sql, at)?;
+        let (kind, end) = token_at(sql.as_bytes(), at)?;
         let token = Token { kind, text: &sql[at..end], start: at };
         at = end;
         Some(token)
     })
 }
 
+/// U+FEFF, white space where a token can begin.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 fn skip_blank(sql: &[u8], mut at: usize) -> usize {
     loop {
-        match sql.get(at..) {
-            Some([c, ..]) if c.is_ascii_whitespace() || *c == 0x0b => at += 1,
-            Some([b'-', b'-', ..]) => at = past(sql, at, b"\n"),
-            Some([b'/', b'*', ..]) => at = past(sql, at + 2, b"*/"),
+        let rest = sql.get(at..).unwrap_or_default();
+        at += match rest {
+            // A vertical tab is white space behind other white space only.
+            [first, ..] if is_blank(*first) && *first != 0x0b => run(rest, is_blank),
+            [b'-', b'-', ..] => run(rest, |c| c != b'\n'),
+            [b'/', b'*', _, ..] => past(rest, 2, b"*/"),
+            _ if rest.starts_with(BYTE_ORDER_MARK) => BYTE_ORDER_MARK.len(),
             _ => return at,
-        }
+        };
     }
+}
+
+fn is_blank(c: u8) -> bool {
+    matches!(c, b'\t'..=b'\r' | b' ')
+}
+
+/// How many bytes at the beginning of `sql` pass `test`.
+fn run(sql: &[u8], test: impl Fn(u8) -> bool) -> usize {
+    sql.iter().position(|c| !test(*c)).unwrap_or(sql.len())
 }
 
 /// The byte behind the next `needle`, or the end.
@@ -70,24 +95,28 @@ fn past(sql: &[u8], from: usize, needle: &[u8]) -> usize {
     rest.windows(needle.len()).position(|w| w == needle).map_or(sql.len(), |i| from + i + needle.len())
 }
 
-fn token_at(sql: &str, at: usize) -> Option<(TokenKind, usize)> {
-    let bytes = sql.as_bytes();
-    let first = *bytes.get(at)?;
-    Some(match first {
-        b';' => (TokenKind::Semicolon, at + 1),
-        b'(' => (TokenKind::Open, at + 1),
-        b')' => (TokenKind::Close, at + 1),
-        b'\'' | b'"' | b'`' => (TokenKind::Quoted, quoted_end(bytes, at, first)),
-        b'[' => (TokenKind::Quoted, past(bytes, at, b"]")),
-        c if is_word(c) && !c.is_ascii_digit() => (TokenKind::Word, word_end(bytes, at)),
-        c if is_word(c) => (TokenKind::Other, word_end(bytes, at)),
-        _ => (TokenKind::Other, at + 1),
-    })
+fn token_at(sql: &[u8], at: usize) -> Option<(TokenKind, usize)> {
+    let rest = sql.get(at..)?;
+    let (kind, length) = match rest {
+        [] => return None,
+        [b';', ..] => (TokenKind::Semicolon, 1),
+        [b'(', ..] => (TokenKind::Open, 1),
+        [b')', ..] => (TokenKind::Close, 1),
+        [quote @ (b'\'' | b'"' | b'`'), ..] => (TokenKind::Quoted, quoted(rest, *quote)),
+        [b'[', ..] => (TokenKind::Quoted, past(rest, 1, b"]")),
+        [b'?', ..] => (TokenKind::Parameter, 1 + run(&rest[1..], |c| c.is_ascii_digit())),
+        [b'$' | b'@' | b':' | b'#', ..] => (TokenKind::Parameter, parameter(rest)),
+        [b'0'..=b'9', ..] | [b'.', b'0'..=b'9', ..] => (TokenKind::Other, number(rest)),
+        [b'x' | b'X', b'\'', ..] => (TokenKind::Other, past(rest, 2, b"'")),
+        [c, ..] if is_word(*c) => (TokenKind::Word, run(rest, is_word)),
+        _ => (TokenKind::Other, 1),
+    };
+    Some((kind, at + length))
 }
 
 /// A doubled quote stands for the quote itself.
-fn quoted_end(sql: &[u8], at: usize, quote: u8) -> usize {
-    let mut end = past(sql, at + 1, &[quote]);
+fn quoted(sql: &[u8], quote: u8) -> usize {
+    let mut end = past(sql, 1, &[quote]);
     while sql.get(end) == Some(&quote) {
         end = past(sql, end + 1, &[quote]);
     }
@@ -99,45 +128,46 @@ fn is_word(c: u8) -> bool {
     c.is_ascii_alphanumeric() || c == b'_' || c == b'$' || c >= 0x80
 }
 
-fn word_end(sql: &[u8], at: usize) -> usize {
-    sql[at..].iter().position(|c| !is_word(*c)).map_or(sql.len(), |i| at + i)
+/// A name with `::` anywhere and a suffix in parentheses, which holds anything but white space,
+/// semicolons too.
+fn parameter(sql: &[u8]) -> usize {
+    let (mut end, mut named) = (1, false);
+    loop {
+        end += match &sql[end..] {
+            [c, ..] if is_word(*c) => {
+                named = true;
+                1
+            }
+            [b':', b':', ..] => 2,
+            [b'(', suffix @ ..] if named => return end + 1 + parameter_suffix(suffix),
+            _ => return end,
+        };
+    }
+}
+
+/// With the parenthesis that closes it. Without one SQLite takes it for one wrong token, which ends
+/// at white space.
+fn parameter_suffix(sql: &[u8]) -> usize {
+    let length = run(sql, |c| c != b')' && !is_blank(c));
+    length + usize::from(sql.get(length) == Some(&b')'))
+}
+
+/// Also what no number is, such as `1st`: SQLite takes it for one wrong token.
+fn number(sql: &[u8]) -> usize {
+    let digits = |at: usize| at + run(&sql[at..], |c| c.is_ascii_digit() || c == b'_');
+    let is_hex = matches!(sql, [b'0', b'x' | b'X', digit, ..] if digit.is_ascii_hexdigit());
+    let mut end = 0;
+    if !is_hex {
+        end = digits(0);
+        if sql.get(end) == Some(&b'.') {
+            end = digits(end + 1);
+        }
+        if let [b'e' | b'E', b'+' | b'-', b'0'..=b'9', ..] = &sql[end..] {
+            end = digits(end + 2);
+        }
+    }
+    end + run(&sql[end..], is_word)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn texts(sql: &str) -> Vec<&str> {
-        tokens(sql).map(|t| t.text).collect()
-    }
-
-    #[test]
-    fn quotes_comments_and_words_are_told_apart() {
-        assert_eq!(
-            texts("SELECT 'a;''b' -- c;\n, \"x\"\"y\" /* ; */ ;"),
-            ["SELECT", "'a;''b'", ",", "\"x\"\"y\"", ";"]
-        );
-        assert_eq!(texts("a[b;c]`d;e`x'00'"), ["a", "[b;c]", "`d;e`", "x", "'00'"]);
-        assert_eq!(texts("größe=?1"), ["größe", "=", "?", "1"]);
-    }
-
-    #[test]
-    fn unterminated_text_reaches_to_the_end() {
-        assert_eq!(texts("SELECT 'abc"), ["SELECT", "'abc"]);
-        assert_eq!(texts("SELECT /* abc"), ["SELECT"]);
-        assert_eq!(texts("SELECT [abc"), ["SELECT", "[abc"]);
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_has_tokens_that_cover_it_in_order(sql in "\\PC*") {
-            let mut at = 0;
-            for token in tokens(&sql) {
-                prop_assert!(token.start >= at && !token.text.is_empty());
-                prop_assert_eq!(&sql[token.start..token.end()], token.text);
-                at = token.end();
-            }
-        }
-    }
-}
+mod tests;

@@ -148,3 +148,15 @@ fn another_connection_knows_what_was_applied() {
     assert_eq!(applied(other), ["003", "002", "001"]);
     assert!(other.run_pending_migrations(steps()).unwrap().is_empty());
 }
+
+#[test]
+fn files_that_begin_with_a_byte_order_mark() {
+    let conn = &mut *fresh();
+    let mut marked = steps();
+    marked.0[0].1 = "\u{feff}-- A note.\nCREATE TABLE notes (id INTEGER PRIMARY KEY);\n";
+    marked.0[1].1 = "\u{feff}ALTER TABLE notes ADD COLUMN text TEXT;\u{feff}";
+    marked.0[2].1 = "\u{feff}CREATE INDEX by_text ON notes (text)";
+    conn.run_pending_migrations(marked).unwrap();
+    assert_eq!(applied(conn), ["003", "002", "001"]);
+    assert_eq!(sql::<BigInt>("SELECT count(text) FROM notes").get_result::<i64>(conn), Ok(0));
+}

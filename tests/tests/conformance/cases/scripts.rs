@@ -147,3 +147,42 @@ fn with_parameters_write_null() {
     conn.batch_execute("INSERT INTO t VALUES (?), (:x)").unwrap();
     assert_eq!(sql::<BigInt>("SELECT count(*) FROM t WHERE x IS NULL").get_result::<i64>(conn), Ok(2));
 }
+
+/// Some editors write it at the beginning of a file; SQLite reads it as white space.
+#[test]
+fn that_begin_with_a_byte_order_mark() {
+    let conn = &mut *fresh_with(TABLE);
+    conn.batch_execute("\u{feff}INSERT INTO t VALUES (1)").unwrap();
+    conn.batch_execute(
+        "\u{feff}-- first\n\u{feff}INSERT INTO t VALUES (2);\u{feff}DELETE FROM t WHERE x = 1;",
+    )
+    .unwrap();
+    conn.batch_execute("\u{feff}").unwrap();
+    conn.batch_execute("\u{feff}BEGIN; INSERT INTO t VALUES (3); COMMIT;\u{feff}").unwrap();
+    assert_eq!(sql_query("\u{feff}INSERT INTO t VALUES (4)").execute(conn), Ok(1));
+    assert_eq!(xs(conn), [2, 3, 4]);
+    assert_eq!(sql::<Integer>("\u{feff}SELECT x FROM t WHERE x = 2").get_result::<i32>(conn), Ok(2));
+    conn.batch_execute("\u{feff}PRAGMA user_version = 6").unwrap();
+    assert_eq!(sql::<Integer>("PRAGMA user_version").get_result::<i32>(conn), Ok(6));
+}
+
+#[test]
+fn with_semicolons_inside_parameters() {
+    let conn = &mut *fresh_with(TABLE);
+    conn.batch_execute("INSERT INTO t VALUES ($a(;)); INSERT INTO t VALUES (@b::c(';)), (5)").unwrap();
+    assert_eq!(sql::<BigInt>("SELECT count(*) FROM t WHERE x IS NULL").get_result::<i64>(conn), Ok(2));
+}
+
+#[test]
+fn with_comments_inside_pragmas_and_transaction_control() {
+    let conn = &mut *fresh_with(TABLE);
+    conn.batch_execute("PRAGMA user_version(/* to */ 8 /* now */)").unwrap();
+    assert_eq!(sql::<Integer>("PRAGMA user_version").get_result::<i32>(conn), Ok(8));
+    conn.batch_execute("PRAGMA query_only = /* yes */ ON /* for now */").unwrap();
+    assert_eq!(sql::<Integer>("PRAGMA query_only").get_result::<i32>(conn), Ok(1));
+    conn.batch_execute("PRAGMA query_only(/**/OFF/**/)").unwrap();
+    conn.batch_execute("SAVEPOINT/**/a").unwrap();
+    sql_query("INSERT INTO t VALUES (1)").execute(conn).unwrap();
+    conn.batch_execute("RELEASE/* EXCLUSIVE */a").unwrap();
+    assert_eq!(xs(conn), [1]);
+}
