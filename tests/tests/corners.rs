@@ -139,6 +139,21 @@ fn an_attached_database_is_this_connections_own() {
 }
 
 #[test]
+fn a_script_does_not_copy_from_its_temporary_table_on_a_replica() {
+    let bed = bed();
+    let mut conn = bed.conn("b");
+    let script = "CREATE TEMP TABLE mine (x); INSERT INTO mine VALUES ('x'); INSERT INTO notes (text) SELECT x FROM mine";
+    let error = denied(conn.batch_execute(script));
+    assert!(error.contains("temporary"), "{error}");
+    conn.batch_execute(
+        "CREATE TEMP TABLE mine (x); INSERT INTO mine SELECT text FROM notes; DROP TABLE mine",
+    )
+    .unwrap();
+    bed.conn("a").batch_execute(script).unwrap();
+    assert_eq!(texts(&mut bed.plain("a")).len(), 1);
+}
+
+#[test]
 fn a_database_is_serialized_with_what_this_process_wrote() {
     let bed = bed();
     bed.cluster.node("b").set_replication_delay(std::time::Duration::from_millis(50)).unwrap();

@@ -29,6 +29,11 @@ pub(crate) struct Class {
     /// It changes the database by what is in a temporary or attached one, or both at once: it runs where both are, or
     /// nowhere.
     pub(crate) split: bool,
+    /// It is a VACUUM that stays here: of an attached database, or INTO a file. No transaction may
+    /// be open.
+    pub(crate) vacuums: bool,
+    /// It copies the database into a file of this node: VACUUM INTO.
+    pub(crate) copies: bool,
     /// There is nothing to run, or more than one statement.
     pub(crate) single: bool,
     /// SQLite could not prepare it here; the class is a guess that must not outlive the moment.
@@ -50,11 +55,16 @@ impl Class {
             query_only: false,
             refused: false,
             split: false,
+            vacuums: false,
+            copies: false,
             single: true,
             guessed: false,
             calls_application: false,
         }
     }
+
+    /// It writes to a temporary or attached database, and to nothing else.
+    const LOCAL_WRITE: Self = Self { writes_locally: true, ..Self::new(Access::Local) };
 
     /// SQL text without a statement, or with several: SQLite prepares the first and ignores the rest.
     pub(crate) const NOTHING: Self = Self { single: false, ..Self::new(Access::Local) };
@@ -78,6 +88,8 @@ impl Class {
             query_only: self.query_only || other.query_only,
             refused: self.refused || other.refused,
             split: self.split || other.split || (access == Access::Write && writes_locally),
+            vacuums: self.vacuums || other.vacuums,
+            copies: self.copies || other.copies,
             single: self.single && other.single,
             guessed: self.guessed || other.guessed,
             calls_application: self.calls_application || other.calls_application,
@@ -126,21 +138,24 @@ pub(super) fn classify(statement: &SqlStatement<'_>, program: Option<Program>) -
         (Verb::Begin | Verb::Commit | Verb::Rollback | Verb::Savepoint, _) => {
             Class { control: true, ..Class::new(Access::Local) }
         }
-        (Verb::Attach | Verb::Detach, _) => Class { writes_locally: true, ..Class::new(Access::Local) },
-        (Verb::Vacuum, _) => Class::new(Access::Write),
-        (Verb::VacuumInto, _) => Class::new(Access::Local),
+        (Verb::Attach | Verb::Detach, _) => Class::LOCAL_WRITE,
+        (Verb::Vacuum, _) if !is_elsewhere(statement.schema()) => Class::new(Access::Write),
+        (Verb::Vacuum | Verb::VacuumInto, _) => {
+            let copies = !is_elsewhere(statement.schema());
+            Class { vacuums: true, copies, ..Class::LOCAL_WRITE }
+        }
         // ALTER TABLE and DROP TABLE also look through the temporary schema for what refers to the table.
         (Verb::Schema, Some(Program { writes_main: true, .. })) => Class::new(Access::Write),
         // `IF (NOT) EXISTS` on an attached database that has it, or not, already.
         (Verb::Schema, Some(Program { touches_other: true, reads_main: false, writes_main: false, .. })) => {
-            Class { writes_locally: true, ..Class::new(Access::Local) }
+            Class::LOCAL_WRITE
         }
         // `IF (NOT) EXISTS` may be a no-op on this file and none on the primary's.
         (Verb::Schema, Some(Program { writes_main: false, writes_other: false, .. })) => {
             Class::new(Access::Write)
         }
         (_, Some(program)) => of_program(program),
-        (verb, None) => of_verb(verb),
+        (verb, None) => of_verb(verb, statement.schema()),
     };
     class.counts = verb == Verb::Change;
     class.inserts = statement.inserts();
@@ -157,7 +172,7 @@ fn of_program(program: Program) -> Class {
         return Class { writes_locally, split, ..Class::new(Access::Write) };
     }
     if program.writes_other {
-        return Class { writes_locally: true, ..Class::new(Access::Local) };
+        return Class::LOCAL_WRITE;
     }
     let only_other = program.touches_other && !program.reads_main && !program.calls_application;
     let access = if only_other { Access::Local } else { Access::Read };
@@ -165,16 +180,31 @@ fn of_program(program: Program) -> Class {
 }
 
 /// The tables it names may not be replicated yet. In doubt it goes to the primary.
-fn of_verb(verb: Verb) -> Class {
+fn of_verb(verb: Verb, schema: Option<&str>) -> Class {
     match verb {
         Verb::Read => Class::new(Access::Read),
-        Verb::TempSchema => Class { writes_locally: true, ..Class::new(Access::Local) },
+        Verb::TempSchema => Class::LOCAL_WRITE,
+        Verb::Change | Verb::Schema if is_elsewhere(schema) => Class::LOCAL_WRITE,
         _ => Class::new(Access::Write),
     }
 }
 
+/// Whether a schema is that of a temporary or attached database.
+fn is_elsewhere(schema: Option<&str>) -> bool {
+    schema.is_some_and(|schema| !schema.eq_ignore_ascii_case("main"))
+}
+
 /// PRAGMAs are told by name: SQLite runs some of them while it prepares them, so it cannot be asked.
 fn of_pragma(pragma: &Pragma<'_>) -> Class {
+    match of_pragma_of_main(pragma) {
+        // The schema before those that set the session means nothing to SQLite.
+        class if class.sets_session || !is_elsewhere(pragma.schema) => class,
+        class if class.access == Access::Write => Class::LOCAL_WRITE,
+        _ => Class::new(Access::Local),
+    }
+}
+
+fn of_pragma_of_main(pragma: &Pragma<'_>) -> Class {
     let name = pragma.name.to_ascii_lowercase();
     match (name.as_str(), pragma.value) {
         ("user_version" | "application_id" | "schema_version" | "auto_vacuum" | "encoding", Some(_))
@@ -332,6 +362,11 @@ mod tests {
             ("DROP TABLE IF EXISTS other.t", Some(Program { writes_other: false, ..TEMP }), Access::Local),
             ("VACUUM", None, Access::Write),
             ("VACUUM INTO 'copy'", None, Access::Local),
+            ("VACUUM main", None, Access::Write),
+            ("VACUUM other", None, Access::Local),
+            ("INSERT INTO other.not_here_yet VALUES (1)", None, Access::Local),
+            ("INSERT INTO not_here_yet SELECT * FROM other.t", None, Access::Write),
+            ("DROP TABLE main.not_here_yet", None, Access::Write),
             ("ATTACH 'x' AS y", None, Access::Local),
         ] {
             assert_eq!(of(sql, program).access, access, "{sql}");
@@ -345,8 +380,21 @@ mod tests {
         assert_eq!(of("PRAGMA user_version", None).access, Access::Read);
         assert_eq!(of("PRAGMA busy_timeout = 3", None).access, Access::Local);
         assert!(of("PRAGMA foreign_keys = ON", None).sets_session);
+        assert!(of("PRAGMA other.foreign_keys = ON", None).sets_session);
+        assert_eq!(of("PRAGMA other.user_version = 3", None), Class::LOCAL_WRITE);
+        assert_eq!(of("PRAGMA temp.user_version", None), Class::new(Access::Local));
+        assert_eq!(of("PRAGMA \"main\".user_version = 3", None).access, Access::Write);
         assert!(!of("PRAGMA foreign_keys", None).sets_session);
         assert!(of("PRAGMA journal_mode = DELETE", None).refused);
+    }
+
+    #[test]
+    fn a_vacuum_says_what_it_copies() {
+        let flags = |sql| (of(sql, None).vacuums, of(sql, None).copies);
+        assert_eq!(flags("VACUUM"), (false, false));
+        assert_eq!(flags("VACUUM other"), (true, false));
+        assert_eq!(flags("VACUUM other INTO 'copy'"), (true, false));
+        assert_eq!(flags("VACUUM main INTO 'copy'"), (true, true));
     }
 
     #[test]

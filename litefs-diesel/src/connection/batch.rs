@@ -15,7 +15,7 @@ use litefs_rpc::wire::{Answer, Repeated, RowSet, Work};
 
 use super::LiteFsConnection;
 use super::destination::{Destination, Phase};
-use super::run::{TURNS, changed_again, refusal, split};
+use super::run::{TURNS, changed_again, no_place_for, refusal};
 use super::transaction_calls::is_locked;
 use crate::access::{Access, Class};
 use crate::litefs::Shared;
@@ -124,7 +124,7 @@ impl LiteFsConnection {
                     _ => self.batch_on_file(class, &statements, rows),
                 },
                 Destination::Reject(reason) => return Err(crate::Failure::Rejected.error(reason)),
-                Destination::Split => return Err(split()),
+                Destination::Split => return Err(no_place_for(class)),
                 Destination::Lost => return Err(self.transaction.lost()),
                 Destination::Demoted => return Err(self.demoted()),
                 elsewhere => match self.batch_elsewhere(&shared, class, &elsewhere, &statements, rows)? {

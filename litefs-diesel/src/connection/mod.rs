@@ -197,6 +197,10 @@ impl LiteFsConnection {
 
     /// Runs `work` with every statement on the primary, reads too, whatever the router says.
     ///
+    /// Statements about temporary and attached databases run here all the same. VACUUM INTO writes
+    /// its file on this node: it first waits, at most `read_timeout`, until this node has all that
+    /// the primary has.
+    ///
     /// # Errors
     /// Those of `work`.
     pub fn on_primary<T, E>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {

@@ -38,6 +38,11 @@ fn give_air(shared: &Shared) {
     shared.air.note(applied == Some(true), shared.started);
 }
 
+fn is_behind(shared: &Shared) -> diesel::result::Error {
+    let waited = shared.options.read_timeout;
+    Failure::Behind.error(format!("this node has not caught up with what must be seen within {waited:?}"))
+}
+
 impl LiteFsConnection {
     /// The class of a query. For one with a static id this is one lookup; its text is not built.
     pub(super) fn class_of<T>(&mut self, query: &T) -> QueryResult<Class>
@@ -238,11 +243,7 @@ impl LiteFsConnection {
         match shared.options.when_behind {
             WhenBehind::ReadPrimary => Ok(Route::Primary),
             WhenBehind::ReadStale => Ok(Route::Local),
-            WhenBehind::Fail => {
-                let waited = shared.options.read_timeout;
-                Err(Failure::Behind
-                    .error(format!("this node has not caught up with what must be seen within {waited:?}")))
-            }
+            WhenBehind::Fail => Err(is_behind(shared)),
         }
     }
 
@@ -318,6 +319,17 @@ impl LiteFsConnection {
         Ok(Some(all.iter().enumerate().map(text).collect()))
     }
 
+    /// Waits for what the statement must find in the local file. A forced route to this node waits
+    /// for nothing; VACUUM INTO with a forced route to the primary waits for all that the primary
+    /// has.
+    fn catch_up_for(&mut self, shared: &Arc<Shared>, class: Class) -> QueryResult<Route> {
+        match self.forced {
+            Some(Route::Local) => Ok(Route::Local),
+            Some(Route::Primary) if class.copies => self.catch_up(shared, None),
+            _ => self.before_local_read(shared),
+        }
+    }
+
     /// Before a statement that reads the local file: takes the snapshot of a pending transaction, or waits.
     pub(super) fn prepare_local(&mut self, shared: &Arc<Shared>, class: Class) -> QueryResult<Route> {
         let phase = self.phase();
@@ -328,10 +340,11 @@ impl LiteFsConnection {
         // The snapshot is for all that the transaction does, whatever begins it; and what fills a temporary table may
         // read the database.
         if begins || (phase == Phase::Autocommit && (reads || class.writes_locally)) {
-            // Somebody who insists on the local file gets it as it is.
-            let forced_local = self.forced == Some(Route::Local);
-            if !forced_local && self.before_local_read(shared)? == Route::Primary && reads {
-                return Ok(Route::Primary);
+            match self.catch_up_for(shared, class)? {
+                Route::Primary if reads => return Ok(Route::Primary),
+                // A copy must not lack what it is taken to have.
+                Route::Primary if class.copies => return Err(is_behind(shared)),
+                _ => {}
             }
         }
         if begins {

@@ -55,7 +55,7 @@ impl LiteFsConnection {
             }
             Destination::Local => self.ready_here(shared, class, query),
             Destination::Reject(reason) => Err(Failure::Rejected.error(reason)),
-            Destination::Split => Err(split()),
+            Destination::Split => Err(no_place_for(class)),
             Destination::Lost => Err(self.transaction.lost()),
             Destination::Demoted => Err(self.demoted()),
             elsewhere => Ok(Ready::Elsewhere(elsewhere)),
@@ -196,7 +196,7 @@ impl LiteFsConnection {
 
     /// After a statement that ran on the local file.
     pub(super) fn ran_here(&mut self, class: Class) {
-        if class.writes_locally {
+        if class.writes_locally && !class.vacuums {
             self.classes.clear();
             self.transaction.note_local_write();
         }
@@ -337,6 +337,17 @@ pub(super) fn changed_again() -> Error {
 pub(super) fn refusal(sql: &str) -> Error {
     let reason = statements(sql).iter().find_map(litefs_rpc::sqlite::refused_under_litefs);
     Failure::Denied.error(reason.unwrap_or_else(|| "refused under LiteFS".into()))
+}
+
+/// Why a statement that stays here cannot run while the transaction is open on the primary, or
+/// needs both.
+pub(super) fn no_place_for(class: Class) -> Error {
+    if !class.vacuums {
+        return split();
+    }
+    // As SQLite says it of a transaction that is open here.
+    let message = "cannot VACUUM from within a transaction".to_owned();
+    Error::DatabaseError(DatabaseErrorKind::Unknown, Box::new(message))
 }
 
 pub(super) fn split() -> Error {

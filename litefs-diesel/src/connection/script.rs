@@ -9,7 +9,7 @@ use litefs_rpc::wire::Work;
 
 use super::LiteFsConnection;
 use super::destination::{Destination, Phase};
-use super::run::{TURNS, changed_again, refusal, split};
+use super::run::{TURNS, changed_again, no_place_for, refusal};
 use crate::Failure;
 use crate::access::{Access, Class, Control, ScriptPlan, plan_script};
 use crate::litefs::Shared;
@@ -21,7 +21,7 @@ impl LiteFsConnection {
         self.follow_role(shared)?;
         let all = statements(sql);
         let mut classes: Vec<_> = all.iter().map(|statement| self.classify_statement(statement)).collect();
-        know_temporary_tables(&all, &mut classes);
+        reclassify_by_what_is_made(&all, &mut classes);
         if let Some(refused) = all.iter().zip(&classes).find(|(_, class)| class.refused) {
             return Err(refusal(refused.0.sql));
         }
@@ -36,9 +36,11 @@ impl LiteFsConnection {
             ScriptPlan::Refused(reason) => Err(Failure::Denied.error(reason)),
             ScriptPlan::Local { writes_locally, sets_session, reads } => {
                 let access = if reads { Access::Read } else { Access::Local };
-                let calls_application = classes.iter().any(|class| class.calls_application);
-                let class =
-                    Class { access, writes_locally, sets_session, calls_application, ..Class::NOTHING };
+                let any = |test: fn(&Class) -> bool| classes.iter().any(test);
+                let calls_application = any(|class| class.calls_application);
+                let (vacuums, copies) = (any(|class| class.vacuums), any(|class| class.copies));
+                let class = Class { access, writes_locally, sets_session, ..Class::NOTHING };
+                let class = Class { calls_application, vacuums, copies, ..class };
                 self.script(shared, class, sql, &[])
             }
             ScriptPlan::Write { session, split } => {
@@ -110,7 +112,7 @@ impl LiteFsConnection {
                     }
                 }
                 Destination::Reject(reason) => return Err(Failure::Rejected.error(reason)),
-                Destination::Split => return Err(split()),
+                Destination::Split => return Err(no_place_for(class)),
                 Destination::Lost => return Err(self.transaction.lost()),
                 Destination::Demoted => return Err(self.demoted()),
                 elsewhere => {
@@ -192,13 +194,26 @@ fn sets_foreign_keys(sql: &str) -> bool {
     pragma.is_some_and(|pragma| pragma.name.eq_ignore_ascii_case("foreign_keys") && pragma.value.is_some())
 }
 
-/// SQLite cannot say what a statement does to a temporary table that the script has yet to make.
-fn know_temporary_tables(all: &[SqlStatement<'_>], classes: &mut [Class]) {
-    let mut names = Vec::new();
+/// SQLite cannot say what a statement does to what the script has yet to make or to attach.
+fn reclassify_by_what_is_made(all: &[SqlStatement<'_>], classes: &mut [Class]) {
+    // Temporary tables hide others of their name; what is attached is looked at last.
+    let (mut temporary, mut attached) = (Vec::new(), Vec::new());
     for (statement, class) in all.iter().zip(classes) {
+        let is_of = |names: &[&str]| {
+            statement
+                .object_name()
+                .is_some_and(|name| names.iter().any(|made| made.eq_ignore_ascii_case(name)))
+        };
         match statement.verb() {
-            Verb::TempSchema => names.extend(statement.created_name()),
-            Verb::Change if names.iter().any(|name| statement.mentions(name)) => {
+            Verb::TempSchema => temporary.extend(statement.created_name()),
+            Verb::Attach => attached.extend(statement.attached_name()),
+            Verb::Schema if statement.created_name().is_some() => {
+                attached.extend(statement.created_name().filter(|_| class.writes_locally));
+            }
+            Verb::Change | Verb::Schema
+                if statement.schema().is_none()
+                    && (is_of(&temporary) || (class.guessed && is_of(&attached))) =>
+            {
                 class.access = Access::Local;
                 class.writes_locally = true;
             }

@@ -38,6 +38,10 @@ fn fresh_with(script: &str) -> Fresh<Here> {
 
 #[path = "cases/aggregates.rs"]
 mod aggregates;
+#[path = "cases/attached.rs"]
+mod attached;
+#[path = "cases/backups.rs"]
+mod backups;
 #[path = "cases/bulk.rs"]
 mod bulk;
 #[path = "cases/connections.rs"]

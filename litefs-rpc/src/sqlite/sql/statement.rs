@@ -280,12 +280,6 @@ impl<'a> SqlStatement<'a> {
         self.object_name().filter(|_| self.is_word(0, "CREATE"))
     }
 
-    /// Whether a word or quoted name of the statement is `name`.
-    #[must_use]
-    pub fn mentions(&self, name: &str) -> bool {
-        self.tokens.iter().any(|token| token.is_name() && unquoted(token.text).eq_ignore_ascii_case(name))
-    }
-
     /// Whether one of SQLite's table-valued functions for PRAGMAs is mentioned, <https://www.sqlite.org/pragma.html#pragfunc>.
     #[must_use]
     pub fn asks_a_pragma(&self) -> bool {
