@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use diesel::connection::{
-    Connection, InstrumentationEvent, LoadConnection, SimpleConnection, StrQueryHelper,
-};
+use diesel::connection::{Connection, LoadConnection, SimpleConnection, StrQueryHelper};
 use diesel::deserialize::FromSqlRow;
 use diesel::query_builder::QueryFragment;
 use diesel::result::{Error, QueryResult};
@@ -185,12 +183,10 @@ impl LiteFsConnection {
         rows: bool,
     ) -> QueryResult<Option<Answer>> {
         let text = statements[0].sql.clone();
-        let text = StrQueryHelper::new(&text);
-        self.local.instrumentation().on_connection_event(InstrumentationEvent::start_query(&text));
         let work = Work::Batch { statements: Arc::clone(statements), rows };
-        let result = self.carry(shared, Access::Write, destination, work);
-        let event = InstrumentationEvent::finish_query(&text, result.as_ref().err());
-        self.local.instrumentation().on_connection_event(event);
+        let result = self.reporting_text(&StrQueryHelper::new(&text), |conn| {
+            conn.carry(shared, Access::Write, destination, work)
+        });
         self.remember_violation(class, result.as_ref().err());
         let reply = result?;
         if let Some(reply) = &reply {

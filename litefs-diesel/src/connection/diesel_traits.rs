@@ -21,6 +21,7 @@ use litefs_rpc::wire::{RowSet, Work};
 use super::LiteFsConnection;
 use super::capture::sql_of;
 use super::destination::Phase;
+use super::instrumentation::users;
 use super::run::{Ready, TURNS, changed_again, rows};
 use super::transaction_calls::is_locked;
 use crate::Failure;
@@ -60,7 +61,7 @@ impl Connection for LiteFsConnection {
     }
 
     fn instrumentation(&mut self) -> &mut dyn Instrumentation {
-        self.local.instrumentation()
+        users(self.local.instrumentation())
     }
 
     fn set_instrumentation(&mut self, instrumentation: impl Instrumentation) {
@@ -69,6 +70,7 @@ impl Connection for LiteFsConnection {
 
     fn set_prepared_statement_cache_size(&mut self, size: CacheSize) {
         self.local.set_prepared_statement_cache_size(size);
+        self.reported_cache.set_size(size);
     }
 }
 
@@ -187,14 +189,14 @@ impl LiteFsConnection {
         statement: &litefs_rpc::wire::Statement,
     ) -> QueryResult<RowSet>
     where
-        T: QueryFragment<Sqlite>,
+        T: QueryFragment<Sqlite> + QueryId,
     {
         let ticket = self.autocommit_ticket(class);
         let load = |conn: &mut Self| {
             let rows = conn.local.load(BoundQuery::new(&statement.sql, &statement.params, false))?;
             collect(rows, usize::MAX).map_err(|refusal| crate::error::called(refusal.into(), None))
         };
-        let rows = self.in_place_of(source, |conn| {
+        let rows = self.in_place_of(class, source, |conn| {
             if class.writes_locally { conn.lifting_query_only(load) } else { load(conn) }
         });
         self.ran_here(class);

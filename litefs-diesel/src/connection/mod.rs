@@ -38,7 +38,7 @@ use litefs_rpc::wire::{Delivery, Effects, RowSet, Settings, Value};
 
 pub(crate) use self::batch::unexpected;
 use self::destination::Phase;
-use self::instrumentation::Silence;
+use self::instrumentation::{ReportedCache, Silence};
 use self::migrations::Migrations;
 use self::scratch::Scratch;
 use self::transaction_state::Transaction;
@@ -88,6 +88,7 @@ pub struct LiteFsConnection {
     /// The transaction failed only because somebody else wrote or the primary changed: run again, it may succeed.
     lost_race: bool,
     silence: Silence,
+    reported_cache: ReportedCache,
     /// The link used last and the role it was used in.
     link: Option<(RoleStamp, Arc<Link>)>,
     /// The session PRAGMAs that forwarded writes follow; `None` after one was set.
@@ -143,6 +144,7 @@ impl LiteFsConnection {
             migrations: Migrations::default(),
             lost_race: false,
             silence: Silence::default(),
+            reported_cache: ReportedCache::default(),
             link: None,
             settings: None,
             last_forwarded: None,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use diesel::connection::{Connection, InstrumentationEvent};
+use diesel::connection::Connection;
 use diesel::query_builder::{QueryFragment, QueryId};
 use diesel::result::{DatabaseErrorKind, Error, QueryResult};
 use diesel::sqlite::Sqlite;
@@ -112,40 +112,34 @@ impl LiteFsConnection {
         work: fn(Statement) -> Work,
     ) -> QueryResult<Option<Reply>>
     where
-        T: QueryFragment<Sqlite>,
+        T: QueryFragment<Sqlite> + QueryId,
     {
-        let debug = diesel::debug_query::<Sqlite, _>(query);
-        self.local.instrumentation().on_connection_event(InstrumentationEvent::start_query(&debug));
-        let result = self.capture(class, query).and_then(|statement| {
-            let reply = self.carry(shared, class.access, destination, work(statement))?;
+        let result = self.reporting(class, query, |conn| {
+            let statement = conn.capture(class, query)?;
+            let reply = conn.carry(shared, class.access, destination, work(statement))?;
             if let Some(reply) = &reply {
-                self.remember(class.counts, class.inserts, reply.effects);
+                conn.remember(class.counts, class.inserts, reply.effects);
             }
             Ok(reply)
         });
         self.remember_violation(class, result.as_ref().err());
-        let event = InstrumentationEvent::finish_query(&debug, result.as_ref().err());
-        self.local.instrumentation().on_connection_event(event);
         result
     }
 
     /// The user hears of the query as it was written, whatever runs in its place.
     pub(super) fn in_place_of<T, R>(
         &mut self,
+        class: Class,
         query: &T,
         run: impl FnOnce(&mut Self) -> QueryResult<R>,
     ) -> QueryResult<R>
     where
-        T: QueryFragment<Sqlite>,
+        T: QueryFragment<Sqlite> + QueryId,
     {
-        let debug = diesel::debug_query::<Sqlite, _>(query);
-        self.local.instrumentation().on_connection_event(InstrumentationEvent::start_query(&debug));
-        let silent = self.silence.keep();
-        let result = run(self);
-        drop(silent);
-        let event = InstrumentationEvent::finish_query(&debug, result.as_ref().err());
-        self.local.instrumentation().on_connection_event(event);
-        result
+        self.reporting(class, query, |conn| {
+            let _silent = conn.silence.keep();
+            run(conn)
+        })
     }
 
     pub(super) fn carry(
@@ -268,7 +262,7 @@ impl LiteFsConnection {
                 }
                 Ready::Answered(statement) => {
                     let answered = BoundQuery::new(&statement.sql, &statement.params, false);
-                    self.in_place_of(query, |conn| conn.execute_here(class, &answered))
+                    self.in_place_of(class, query, |conn| conn.execute_here(class, &answered))
                 }
                 Ready::Local | Ready::Collected => self.execute_here(class, query),
             };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use diesel::connection::{Connection, InstrumentationEvent, SimpleConnection, StrQueryHelper};
+use diesel::connection::{SimpleConnection, StrQueryHelper};
 use diesel::result::QueryResult;
 use litefs_rpc::sqlite::sql::{SqlStatement, Verb, statements};
 use litefs_rpc::wire::Work;
@@ -76,12 +76,7 @@ impl LiteFsConnection {
     }
 
     fn heard(&mut self, sql: &str, run: impl FnOnce(&mut Self) -> QueryResult<()>) -> QueryResult<()> {
-        let text = StrQueryHelper::new(sql);
-        self.local.instrumentation().on_connection_event(InstrumentationEvent::start_query(&text));
-        let result = run(self);
-        let event = InstrumentationEvent::finish_query(&text, result.as_ref().err());
-        self.local.instrumentation().on_connection_event(event);
-        result
+        self.reporting_text(&StrQueryHelper::new(sql), run)
     }
 
     fn script(

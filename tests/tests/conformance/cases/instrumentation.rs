@@ -229,3 +229,99 @@ fn a_new_connection_hears_nothing_by_itself() {
     drop(conn);
     assert_eq!(heard.take(), Vec::<String>::new());
 }
+
+#[test]
+fn the_users_instrumentation_can_be_downcast() {
+    let conn = &mut *fresh_with(FULL_BLOG);
+    Heard::on(conn);
+    sql_query("DELETE FROM posts").execute(conn).unwrap();
+    let heard = conn.instrumentation().downcast_mut::<Heard>().expect("the type that was set");
+    assert_eq!(heard.take(), once("DELETE FROM posts -- binds: []"));
+    // Boxes are unpacked.
+    let boxed: Box<dyn Instrumentation> = Box::new(Heard::default());
+    conn.set_instrumentation(boxed);
+    assert!(conn.instrumentation().is::<Heard>());
+    let event = InstrumentationEvent::begin_transaction(std::num::NonZeroU32::MIN);
+    conn.instrumentation().on_connection_event(event);
+    assert_eq!(conn.instrumentation().downcast_ref::<Heard>().unwrap().take(), ["begin 1"]);
+}
+
+/// The events of a query, with those of the cache of prepared statements.
+#[derive(Clone, Default)]
+struct Cached(Arc<Mutex<Vec<String>>>);
+
+impl Instrumentation for Cached {
+    fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
+        let line = match event {
+            InstrumentationEvent::StartQuery { .. } => "start".to_owned(),
+            InstrumentationEvent::CacheQuery { sql, .. } => format!("cache {sql}"),
+            InstrumentationEvent::FinishQuery { error: None, .. } => "finish".to_owned(),
+            InstrumentationEvent::FinishQuery { error: Some(_), .. } => "fail".to_owned(),
+            other => format!("{other:?}"),
+        };
+        self.0.lock().unwrap().push(line);
+    }
+}
+
+/// The events of what `run` does.
+fn events_of(conn: &mut Conn, run: impl FnOnce(&mut Conn)) -> Vec<String> {
+    let cached = Cached::default();
+    conn.set_instrumentation(cached.clone());
+    run(conn);
+    std::mem::take(&mut *cached.0.lock().unwrap())
+}
+
+#[test]
+fn a_statement_is_reported_as_cached_once() {
+    let conn = &mut *fresh_with(FULL_BLOG);
+    let delete = |conn: &mut Conn| {
+        diesel::delete(posts::table.find(1)).execute(conn).unwrap();
+    };
+    let cache = "cache DELETE FROM `posts` WHERE (`posts`.`id` = ?)";
+    assert_eq!(events_of(conn, delete), ["start", cache, "finish"]);
+    assert_eq!(events_of(conn, delete), ["start", "finish"]);
+    let insert = |conn: &mut Conn| {
+        diesel::insert_into(users::table).values(users::name.eq("New")).execute(conn).ok();
+    };
+    let cache = "cache INSERT INTO `users` (`name`) VALUES (?)";
+    assert_eq!(events_of(conn, insert), ["start", cache, "finish"]);
+    assert_eq!(events_of(conn, insert), ["start", "fail"]);
+    let returning = |conn: &mut Conn| {
+        let insert = diesel::insert_into(users::table).values(users::age.eq(1)).returning(users::id);
+        insert.get_result::<i32>(conn).unwrap_err();
+        let insert = diesel::insert_into(users::table).values(users::name.eq("Last")).returning(users::id);
+        insert.get_result::<i32>(conn).unwrap();
+    };
+    let lines = events_of(conn, returning);
+    assert_eq!(lines[1], "cache INSERT INTO `users` (`age`) VALUES (?) RETURNING `id`");
+    assert_eq!(lines[4], "cache INSERT INTO `users` (`name`) VALUES (?) RETURNING `id`");
+    // What Diesel does not keep prepared is not cached.
+    let update = |conn: &mut Conn| {
+        diesel::update(users::table.find(1)).set(users::age.eq(5)).execute(conn).unwrap();
+    };
+    assert_eq!(events_of(conn, update), ["start", "finish"]);
+}
+
+#[test]
+fn a_statement_that_cannot_be_prepared_is_not_cached() {
+    diesel::table! { nowhere { id -> Integer, } }
+    let conn = &mut *fresh_with(FULL_BLOG);
+    for _ in 0..2 {
+        let delete = |conn: &mut Conn| {
+            diesel::delete(nowhere::table).execute(conn).unwrap_err();
+        };
+        assert_eq!(events_of(conn, delete), ["start", "cache DELETE FROM `nowhere`", "fail"]);
+    }
+}
+
+#[test]
+fn a_statement_cache_that_is_switched_off_reports_nothing() {
+    let conn = &mut *fresh_with(FULL_BLOG);
+    conn.set_prepared_statement_cache_size(diesel::connection::CacheSize::Disabled);
+    let delete = |conn: &mut Conn| {
+        diesel::delete(posts::table).execute(conn).unwrap();
+    };
+    assert_eq!(events_of(conn, delete), ["start", "finish"]);
+    conn.set_prepared_statement_cache_size(diesel::connection::CacheSize::Unbounded);
+    assert_eq!(events_of(conn, delete), ["start", "cache DELETE FROM `posts`", "finish"]);
+}
