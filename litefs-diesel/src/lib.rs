@@ -62,7 +62,7 @@ mod router;
 mod tracking_table;
 
 pub use access::Access;
-pub use batch_insert::{BatchInsertDsl, IntoStatements};
+pub use batch_insert::{BatchInsertDsl, IntoRows, IntoStatements, MappedRows, Rows, Upserts};
 pub use connection::LiteFsConnection;
 pub use consistency::{Consistency, UnknownName, WhenBehind};
 pub use durability::Durability;

@@ -45,7 +45,7 @@ impl Scratch {
 }
 
 pub(super) type BindCollector<'a> = <Sqlite as Backend>::BindCollector<'a>;
-type Binds = <BindCollector<'static> as MoveableBindCollector<Sqlite>>::BindData;
+pub(super) type Binds = <BindCollector<'static> as MoveableBindCollector<Sqlite>>::BindData;
 
 /// Placeholders in the text do not count: they may be repeated or stand in a string.
 pub(super) fn count(binds: &Binds) -> usize {
