@@ -175,7 +175,7 @@ fn a_forwarded_commit_that_litefs_forgets_is_unknown() {
     let bed = bed(&["a", "b"]);
     let mut conn = bed.conn("b");
     drop_a_commit_unseen(&bed);
-    let write = conn.with_delivery(Delivery::AtMostOnce, |conn| insert_one(conn));
+    let write = conn.with_delivery(Delivery::AtMostOnce, insert_one);
     assert_unknown(write);
     drop_a_commit_unseen(&bed);
     let transaction = conn.with_delivery(Delivery::AtMostOnce, |conn| conn.transaction(insert_one));
