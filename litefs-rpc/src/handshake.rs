@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
 use crate::secret::Secret;
-use crate::wire::{OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION};
+use crate::wire::ProtocolVersion;
 
 /// Marks the protocol: whatever else connects is told apart at the first bytes.
 const MAGIC: [u8; 8] = *b"litefsrs";
@@ -90,7 +90,7 @@ enum Welcome {
 
 /// What both sides agreed on; the proofs cover it.
 struct Terms {
-    version: u16,
+    version: ProtocolVersion,
     database: String,
     client_nonce: [u8; 32],
     server_nonce: [u8; 32],
@@ -102,13 +102,13 @@ impl Terms {
     }
 
     fn prove(&self, secret: Option<&Secret>, side: &[u8]) -> Proof {
-        let version = self.version.to_be_bytes();
+        let version = self.version.number().to_be_bytes();
         Proof(secret.map(|secret| secret.prove(&self.parts(side, &version))))
     }
 
     /// Without a secret here nothing is asked of the other side.
     fn accepts(&self, secret: Option<&Secret>, side: &[u8], proof: &Proof) -> bool {
-        let version = self.version.to_be_bytes();
+        let version = self.version.number().to_be_bytes();
         match (secret, proof.0) {
             (None, _) => true,
             (Some(_), None) => false,
@@ -124,7 +124,11 @@ const SERVER: &[u8] = b"server";
 ///
 /// # Errors
 /// Any [`HandshakeError`]: the server's refusal or this side's. There is no time limit here; the caller sets one.
-pub async fn greet<S>(stream: S, database: &str, secret: Option<&Secret>) -> Result<(S, u16), HandshakeError>
+pub async fn greet<S>(
+    stream: S,
+    database: &str,
+    secret: Option<&Secret>,
+) -> Result<(S, ProtocolVersion), HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -132,14 +136,17 @@ where
     let client_nonce = nonce();
     let hello = Hello {
         magic: MAGIC,
-        min_version: OLDEST_PROTOCOL_VERSION,
-        max_version: PROTOCOL_VERSION,
+        min_version: ProtocolVersion::OLDEST.number(),
+        max_version: ProtocolVersion::NEWEST.number(),
         database: database.into(),
         nonce: client_nonce,
     };
     send(&mut frames, &hello).await?;
     let (version, server_nonce) = match receive(&mut frames).await? {
-        Challenge::Go { version, nonce } => (version, nonce),
+        Challenge::Go { version, nonce } => {
+            let spoken = ProtocolVersion::from_number(version);
+            (spoken.ok_or_else(|| version_skew(version, version))?, nonce)
+        }
         Challenge::Refused(error) => return Err(error),
     };
     let terms = Terms { version, database: database.into(), client_nonce, server_nonce };
@@ -159,7 +166,7 @@ pub async fn receive_client<S>(
     stream: S,
     database: &str,
     secret: Option<&Secret>,
-) -> Result<(S, u16), HandshakeError>
+) -> Result<(S, ProtocolVersion), HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -173,7 +180,8 @@ where
         }
     };
     let server_nonce = nonce();
-    send(&mut frames, &Challenge::Go { version, nonce: server_nonce }).await?;
+    let version_number = version.number();
+    send(&mut frames, &Challenge::Go { version: version_number, nonce: server_nonce }).await?;
     let terms = Terms { version, database: database.into(), client_nonce: hello.nonce, server_nonce };
     let proof: Proof = receive(&mut frames).await?;
     if !terms.accepts(secret, CLIENT, &proof) {
@@ -195,23 +203,21 @@ where
 }
 
 /// The highest version that both know, or why there is none. Pure.
-fn check(hello: &Hello, database: &str) -> Result<u16, HandshakeError> {
+fn check(hello: &Hello, database: &str) -> Result<ProtocolVersion, HandshakeError> {
     if hello.magic != MAGIC {
         return Err(HandshakeError::Broken("these are not the first bytes of a litefs-rpc client".into()));
     }
-    let version = hello.max_version.min(PROTOCOL_VERSION);
-    if version < hello.min_version.max(OLDEST_PROTOCOL_VERSION) {
-        return Err(HandshakeError::VersionSkew {
-            ours_min: OLDEST_PROTOCOL_VERSION,
-            ours_max: PROTOCOL_VERSION,
-            theirs_min: hello.min_version,
-            theirs_max: hello.max_version,
-        });
-    }
+    let version = ProtocolVersion::common(hello.min_version, hello.max_version)
+        .ok_or_else(|| version_skew(hello.min_version, hello.max_version))?;
     if hello.database != database {
         return Err(HandshakeError::WrongDatabase { asked: hello.database.clone(), served: database.into() });
     }
     Ok(version)
+}
+
+fn version_skew(theirs_min: u16, theirs_max: u16) -> HandshakeError {
+    let (ours_min, ours_max) = (ProtocolVersion::OLDEST.number(), ProtocolVersion::NEWEST.number());
+    HandshakeError::VersionSkew { ours_min, ours_max, theirs_min, theirs_max }
 }
 
 type Frames<S> = Framed<S, LengthDelimitedCodec>;
@@ -274,6 +280,8 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
+    const V1: ProtocolVersion = ProtocolVersion::V1;
+
     fn secret(text: &str) -> Secret {
         Secret::new(text).unwrap()
     }
@@ -281,7 +289,7 @@ mod tests {
     async fn shake(
         client: (&str, Option<Secret>),
         server: (&str, Option<Secret>),
-    ) -> (Result<u16, HandshakeError>, Result<u16, HandshakeError>) {
+    ) -> (Result<ProtocolVersion, HandshakeError>, Result<ProtocolVersion, HandshakeError>) {
         let (a, b) = duplex(8_192);
         let (left, right) = tokio::join!(
             greet(a, client.0, client.1.as_ref()),
@@ -293,8 +301,8 @@ mod tests {
     #[tokio::test]
     async fn nodes_with_the_same_secret_agree() {
         let key = || Some(secret("0123456789abcdef"));
-        assert_eq!(shake(("app.db", key()), ("app.db", key())).await, (Ok(1), Ok(1)));
-        assert_eq!(shake(("app.db", None), ("app.db", None)).await, (Ok(1), Ok(1)));
+        assert_eq!(shake(("app.db", key()), ("app.db", key())).await, (Ok(V1), Ok(V1)));
+        assert_eq!(shake(("app.db", None), ("app.db", None)).await, (Ok(V1), Ok(V1)));
     }
 
     #[tokio::test]
@@ -343,18 +351,45 @@ mod tests {
         assert_eq!(server.await.unwrap(), Err(HandshakeError::Unauthenticated));
     }
 
-    #[test]
-    fn s1_a_version_from_the_future_or_the_past_is_skew() {
-        let hello = |min_version, max_version| Hello {
-            magic: MAGIC,
-            min_version,
-            max_version,
-            database: "app.db".into(),
-            nonce: [0; 32],
-        };
-        assert_eq!(check(&hello(1, 9), "app.db"), Ok(PROTOCOL_VERSION));
-        assert!(matches!(check(&hello(8, 9), "app.db"), Err(HandshakeError::VersionSkew { .. })));
-        assert!(matches!(check(&hello(0, 0), "app.db"), Err(HandshakeError::VersionSkew { .. })));
+    fn hello(min_version: u16, max_version: u16) -> Hello {
+        Hello { magic: MAGIC, min_version, max_version, database: "app.db".into(), nonce: [0; 32] }
+    }
+
+    #[tokio::test]
+    async fn s1_a_client_of_other_versions_is_told_of_the_skew() {
+        for (oldest, newest) in [(8, 9), (0, 0)] {
+            let (mut client, server) = duplex(8_192);
+            let server = tokio::spawn(async move {
+                receive_client(server, "app.db", None).await.map(|(_, version)| version)
+            });
+            write_frame(&mut client, &options().serialize(&hello(oldest, newest)).unwrap()).await;
+            let answer: Challenge = options().deserialize(&frame(&mut client).await).unwrap();
+            let skew = version_skew(oldest, newest);
+            assert!(matches!(answer, Challenge::Refused(error) if error == skew));
+            assert_eq!(server.await.unwrap(), Err(skew));
+        }
+    }
+
+    #[tokio::test]
+    async fn s1_a_newer_client_is_answered_in_the_common_version() {
+        let (mut client, server) = duplex(8_192);
+        let server = tokio::spawn(async move { receive_client(server, "app.db", None).await });
+        write_frame(&mut client, &options().serialize(&hello(1, 9)).unwrap()).await;
+        let answer: Challenge = options().deserialize(&frame(&mut client).await).unwrap();
+        assert!(matches!(answer, Challenge::Go { version: 1, .. }));
+        drop(client);
+        assert!(server.await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn s1_a_server_that_answers_in_an_unknown_version_is_refused() {
+        let (client, mut server) = duplex(8_192);
+        let client = tokio::spawn(async move { greet(client, "app.db", None).await.map(|_| ()) });
+        let _hello = frame(&mut server).await;
+        let answer = Challenge::Go { version: 9, nonce: [7; 32] };
+        write_frame(&mut server, &options().serialize(&answer).unwrap()).await;
+        drop(server);
+        assert_eq!(client.await.unwrap(), Err(version_skew(9, 9)));
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! From a stream to tarpc's transport: length-delimited frames of bincode, both bounded.
+//! From a stream to tarpc's transport, encoded as the protocol version says.
 
 use bincode::Options;
 use serde::{Serialize, de::DeserializeOwned};
@@ -7,13 +7,18 @@ use tarpc::tokio_serde::formats::Bincode;
 use tarpc::tokio_util::codec::LengthDelimitedCodec;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::wire::ProtocolVersion;
+
 /// Variable-length integers, no trailing bytes, nothing larger than the frame.
 pub(crate) fn options(limit: usize) -> impl Options + Clone + Send + Sync + 'static {
     bincode::DefaultOptions::new().with_limit(limit as u64)
 }
 
+/// The transport that a connection speaks after the handshake has settled on `version`. No frame is
+/// larger than `max_frame` bytes.
 pub(crate) fn framed<S, Item, SinkItem>(
     stream: S,
+    version: ProtocolVersion,
     max_frame: usize,
 ) -> Transport<S, Item, SinkItem, Bincode<Item, SinkItem, impl Options + Clone + Send + Sync + 'static>>
 where
@@ -21,6 +26,8 @@ where
     Item: DeserializeOwned,
     SinkItem: Serialize,
 {
+    // A later version adds its codec here.
+    let ProtocolVersion::V1 = version;
     let frames = LengthDelimitedCodec::builder().max_frame_length(max_frame).new_framed(stream);
     serde_transport::new(frames, Bincode::from(options(max_frame)))
 }

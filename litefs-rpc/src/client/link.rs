@@ -14,7 +14,9 @@ use super::lane::{Blocking, Lane, Lanes};
 use crate::limits::Limits;
 use crate::service::{ForwardClient, ForwardRequest, ForwardResponse};
 use crate::transport;
-use crate::wire::{Begin, Followed, Follower, Refusal, Reply, Request, RequestId, SessionId, Settled, Work};
+use crate::wire::{
+    Begin, Followed, Follower, ProtocolVersion, Refusal, Reply, Request, RequestId, SessionId, Settled, Work,
+};
 
 /// One open connection to a server. All threads of the process share it; requests are told apart by tarpc's ids.
 ///
@@ -37,6 +39,9 @@ impl Drop for ClosesLanes {
 }
 
 /// The client of a transport, and what has to be polled for it to work.
+/// A stream on which the handshake is done, and the version that it has settled on.
+pub(super) type Greeted = (TcpStream, ProtocolVersion);
+
 fn speak<T>(transport: T, limits: &Limits) -> (ForwardClient, impl Future<Output = ()> + Send + use<T>)
 where
     T: tarpc::Transport<ClientMessage<ForwardRequest>, Response<ForwardResponse>> + Send + 'static,
@@ -58,11 +63,11 @@ impl Link {
     /// Spawns the connection's task on the current runtime.
     pub(super) fn open(
         address: String,
-        stream: TcpStream,
+        (stream, version): Greeted,
         limits: &Limits,
         round_trips: Arc<AtomicU64>,
     ) -> Self {
-        let (rpc, dispatch) = speak(transport::framed(stream, limits.frame), limits);
+        let (rpc, dispatch) = speak(transport::framed(stream, version, limits.frame), limits);
         let closed = CancellationToken::new();
         let lanes = Arc::new(Lanes::default());
         let link = Self { address, rpc, closed: closed.clone(), round_trips, lanes: Arc::clone(&lanes) };
@@ -79,9 +84,10 @@ impl Link {
     }
 
     /// Takes another connection to the same server for a lane, with the handshake done.
-    pub(super) fn add_lane(&self, stream: TcpStream, limits: &Limits) -> std::io::Result<()> {
+    pub(super) fn add_lane(&self, (stream, version): Greeted, limits: &Limits) -> std::io::Result<()> {
         self.lanes.add(stream, |stream| {
-            let (rpc, dispatch) = speak(Blocking::new(transport::framed(stream, limits.frame)), limits);
+            let (rpc, dispatch) =
+                speak(Blocking::new(transport::framed(stream, version, limits.frame)), limits);
             let link = Self {
                 address: self.address.clone(),
                 rpc,

@@ -21,6 +21,7 @@ pub use forward::{ForwardError, Forwarded, Forwarder};
 pub use lane::Lane;
 pub use link::Link;
 
+use self::link::Greeted;
 use crate::handshake::{self, HandshakeError};
 use crate::limits::Limits;
 use crate::secret::Secret;
@@ -192,7 +193,7 @@ impl Client {
         Ok(Arc::new(Link::open(address.into(), stream, &self.config.limits, counter)))
     }
 
-    async fn greet(&self, address: &str) -> Result<TcpStream, CallError> {
+    async fn greet(&self, address: &str) -> Result<Greeted, CallError> {
         let unreachable = |error: std::io::Error| CallError::Unreachable {
             address: address.into(),
             reason: error.to_string(),
@@ -202,8 +203,8 @@ impl Client {
         stream.set_nodelay(true).map_err(unreachable)?;
         let shaken = handshake::greet(stream, &self.config.database, self.config.secret.as_ref()).await;
         let (stream, version) = shaken.map_err(|error| self.refused(address, error))?;
-        tracing::debug!(address, version, "connected to the primary");
-        Ok(stream)
+        tracing::debug!(address, %version, "connected to the primary");
+        Ok((stream, version))
     }
 
     fn refused(&self, address: &str, error: HandshakeError) -> CallError {

@@ -20,6 +20,7 @@ use super::sessions::ConnectionId;
 use crate::handshake::{self, HandshakeError};
 use crate::service::Forward;
 use crate::transport;
+use crate::wire::ProtocolVersion;
 
 pub(super) struct Acceptor {
     pub(super) node: Arc<Node>,
@@ -121,24 +122,24 @@ struct Connection {
 impl Connection {
     async fn serve(self, stream: TcpStream, peer: IpAddr) {
         match self.handshake(stream).await {
-            Ok(stream) => self.requests(stream).await,
+            Ok((stream, version)) => self.requests(stream, version).await,
             Err(error) => tracing::warn!(%peer, %error, "refused a connection"),
         }
     }
 
-    async fn handshake(&self, stream: TcpStream) -> Result<TcpStream, HandshakeError> {
+    async fn handshake(&self, stream: TcpStream) -> Result<(TcpStream, ProtocolVersion), HandshakeError> {
         let config = &self.node.config;
         let shaken = handshake::receive_client(stream, &config.database, config.secret.as_ref());
         match tokio::time::timeout(config.limits.handshake, shaken).await {
-            Ok(result) => result.map(|(stream, _version)| stream),
+            Ok(result) => result,
             Err(_) => {
                 Err(HandshakeError::Broken(format!("it took longer than {:?}", config.limits.handshake)))
             }
         }
     }
 
-    async fn requests(&self, stream: TcpStream) {
-        let transport = transport::framed(stream, self.node.config.limits.frame);
+    async fn requests(&self, stream: TcpStream, version: ProtocolVersion) {
+        let transport = transport::framed(stream, version, self.node.config.limits.frame);
         let channel =
             BaseChannel::with_defaults(transport).max_concurrent_requests(self.node.config.limits.queue);
         let responses = channel.execute(self.handler.clone().serve());
