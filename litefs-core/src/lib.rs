@@ -59,7 +59,7 @@ mod sync;
 mod tracker;
 
 pub use claim::{Claim, InfoAnswer, Observation, Owner};
-pub use config::{Config, ConfigBuilder, ConfigError, Detectors, TableName, TableNameError};
+pub use config::{Config, ConfigBuilder, ConfigError, DatabaseUrl, Detectors, TableName, TableNameError};
 pub use detect::{Detector, Event, EventError, Info, InfoError, Sink, parse_event, parse_info};
 pub use evidence::Ticket;
 pub use mount::{

@@ -12,29 +12,19 @@ static HANDLES: Mutex<Option<HashMap<PathBuf, Weak<Shared>>>> = Mutex::new(None)
 pub(crate) fn enter(database: &Path, shared: &Arc<Shared>) -> bool {
     with(|handles| {
         handles.retain(|_, known| known.strong_count() > 0);
-        let key = canonical(database);
-        if handles.contains_key(&key) {
+        if handles.contains_key(database) {
             return false;
         }
-        handles.insert(key, Arc::downgrade(shared));
+        handles.insert(database.to_owned(), Arc::downgrade(shared));
         true
     })
 }
 
-/// The handle for a database.
+/// The handle for a database, whose path is that of a [`DatabaseUrl`](litefs_core::DatabaseUrl): without links.
 pub(crate) fn find(database: &Path) -> Option<Arc<Shared>> {
-    with(|handles| handles.get(&canonical(database)).and_then(Weak::upgrade))
+    with(|handles| handles.get(database).and_then(Weak::upgrade))
 }
 
 fn with<T>(look: impl FnOnce(&mut HashMap<PathBuf, Weak<Shared>>) -> T) -> T {
     look(HANDLES.lock().expect("no code panics while it holds the handles").get_or_insert_default())
-}
-
-/// The database itself may not exist yet; its directory does.
-fn canonical(database: &Path) -> PathBuf {
-    let parent = database.parent().and_then(|parent| parent.canonicalize().ok());
-    match (parent, database.file_name()) {
-        (Some(parent), Some(name)) => parent.join(name),
-        _ => database.to_owned(),
-    }
 }

@@ -32,6 +32,7 @@ type Moment = (RoleStamp, Option<Position>);
 /// if it says something else; replicated with everything else.
 #[derive(Debug)]
 pub(crate) struct TrackingTable {
+    database: std::path::PathBuf,
     database_url: String,
     name: String,
     wal: bool,
@@ -46,6 +47,7 @@ pub(crate) struct TrackingTable {
 impl TrackingTable {
     pub(crate) fn new(options: &Options) -> Self {
         Self {
+            database: options.config.database().to_owned(),
             database_url: options.config.database_url().to_owned(),
             name: options.config.tracking_table().as_str().to_owned(),
             wal: options.wal,
@@ -137,8 +139,7 @@ impl TrackingTable {
     }
 
     fn open_existing(&self) -> Option<SqliteConnection> {
-        let config = litefs_core::Config::builder(&self.database_url).build().ok()?;
-        config.database().is_file().then(|| self.open().ok()).flatten()
+        self.database.is_file().then(|| self.open().ok()).flatten()
     }
 
     fn select(&self, connection: &mut SqliteConnection) -> QueryResult<Option<Entry>> {

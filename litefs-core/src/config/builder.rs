@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::env::{self, Name, Vars};
-use super::{Config, ConfigError, Detectors, TableName, database};
+use super::{Config, ConfigError, DatabaseUrl, Detectors, TableName, url};
 
 const DURATION: &str = "a whole number of milliseconds, at least 1 and at most one day";
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
@@ -146,7 +146,7 @@ impl ConfigBuilder {
     pub fn build(self) -> Result<Config, ConfigError> {
         let vars = &self.vars;
         let duration = |name, set, default_ms| duration(vars, name, set, default_ms);
-        let (database_url, database) = database_of(self.database)?;
+        let url = database_of(self.database)?;
         let reconnect_min = duration(env::RECONNECT_MIN, self.reconnect_min, 50)?;
         let reconnect_max = duration(env::RECONNECT_MAX, self.reconnect_max, 2_000)?;
         if reconnect_max < reconnect_min {
@@ -155,8 +155,8 @@ impl ConfigBuilder {
             return Err(refuse(vars, env::RECONNECT_MAX, value, "no less than `reconnect_min`", by_builder));
         }
         Ok(Config {
-            database_url,
-            database,
+            database_url: url.clone().writable().to_string(),
+            url,
             http_url: text(vars, env::HTTP_URL, self.http_url, HTTP_URL, http_url)?
                 .unwrap_or_else(|| "http://localhost:20202".to_owned()),
             node: text(vars, env::NODE, self.node, NODE, |s| s.parse().ok())?,
@@ -206,18 +206,13 @@ fn text<T>(
     }
 }
 
-fn database_of(given: Option<String>) -> Result<(String, std::path::PathBuf), ConfigError> {
-    let refuse = |value: &str, allowed| ConfigError {
-        option: "database",
-        variable: None,
-        value: value.to_owned(),
-        allowed,
-    };
-    let url = given.ok_or_else(|| refuse("?", "a path that is valid UTF-8"))?;
-    match database::path_of(&url) {
-        Ok(path) => Ok((url, path)),
-        Err(allowed) => Err(refuse(&url, allowed)),
-    }
+fn database_of(given: Option<String>) -> Result<DatabaseUrl, ConfigError> {
+    let refuse = |value: &str, allowed| ConfigError::new("database", None, value, allowed);
+    let given = given.ok_or_else(|| refuse("?", "a path that is valid UTF-8"))?;
+    let url = DatabaseUrl::parse(&given)?;
+    url::name_of(url.path()).ok_or_else(|| refuse(&given, "a file name that is valid UTF-8"))?;
+    url.check_replicable()?;
+    Ok(url)
 }
 
 fn duration(vars: &Vars, name: Name, set: Option<Duration>, default: u64) -> Result<Duration, ConfigError> {

@@ -1,18 +1,20 @@
 //! What can be set, and its defaults.
 
 mod builder;
-mod database;
 mod env;
 mod error;
 mod keywords;
+mod resolve;
 mod table_name;
+mod url;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 pub use builder::ConfigBuilder;
 pub use error::ConfigError;
 pub use table_name::{TableName, TableNameError};
+pub use url::DatabaseUrl;
 
 use crate::NodeName;
 
@@ -48,8 +50,8 @@ impl Default for Detectors {
 /// A validated configuration. Made by [`Config::builder`]; every option is described on its [`ConfigBuilder`] method.
 #[derive(Debug, Clone)]
 pub struct Config {
+    url: DatabaseUrl,
     database_url: String,
-    database: PathBuf,
     http_url: String,
     node: Option<NodeName>,
     rpc_port: u16,
@@ -66,15 +68,21 @@ pub struct Config {
 }
 
 impl Config {
-    /// Starts a configuration for one database: a path, or a SQLite `file:` URI.
+    /// Starts a configuration for one database: a path, or a `sqlite://` or `file:` URL ([`DatabaseUrl`]).
     ///
-    /// The mount is the directory the database lies in.
+    /// The mount is the directory that the file lies in; symbolic links are followed.
     #[must_use]
     pub fn builder(database: impl AsRef<Path>) -> ConfigBuilder {
         ConfigBuilder::new(database.as_ref())
     }
 
-    /// The database as it was given, a URI included: what to hand to SQLite.
+    /// The database and how SQLite opens it, as it was given.
+    #[must_use]
+    pub const fn url(&self) -> &DatabaseUrl {
+        &self.url
+    }
+
+    /// What to hand to SQLite for a connection that writes, whatever `mode` was given.
     #[must_use]
     pub fn database_url(&self) -> &str {
         &self.database_url
@@ -83,20 +91,19 @@ impl Config {
     /// The absolute path of the database file.
     #[must_use]
     pub fn database(&self) -> &Path {
-        &self.database
+        self.url.path()
     }
 
     /// The directory the database lies in.
     #[must_use]
     pub fn mount(&self) -> &Path {
-        self.database.parent().expect("an absolute file path has a parent")
+        self.database().parent().expect("an absolute file path has a parent")
     }
 
     /// The database's file name: what LiteFS calls the database in its events.
     #[must_use]
     pub fn database_name(&self) -> &str {
-        let name = self.database.file_name().expect("the database path ends in a file name");
-        name.to_str().expect("the database path was made from text")
+        url::name_of(self.database()).expect("a configuration has a database with a name")
     }
 
     /// See [`ConfigBuilder::http_url`]. Without a trailing slash.

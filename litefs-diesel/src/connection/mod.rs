@@ -31,7 +31,7 @@ use std::sync::Arc;
 use diesel::connection::{AnsiTransactionManager, Connection, SimpleConnection, get_default_instrumentation};
 use diesel::result::{ConnectionError, ConnectionResult, DatabaseErrorKind, Error, QueryResult};
 use diesel::sqlite::SqliteConnection;
-use litefs_core::{RoleKind, RoleStamp};
+use litefs_core::{DatabaseUrl, RoleKind, RoleStamp};
 use litefs_rpc::client::Link;
 use litefs_rpc::sqlite::sql::{SqlStatement, statements};
 use litefs_rpc::sqlite::{Native, Opened};
@@ -59,8 +59,11 @@ use crate::router::Route;
 ///
 /// On LiteFS a connection starts with `PRAGMA busy_timeout = 5000`; set another as you like.
 ///
-/// [`Connection::establish`] finds the [`LiteFs`](crate::LiteFs) handle that this process has started for the file. On
-/// a LiteFS mount without a handle it starts one from the environment; it never falls back to plain SQLite there.
+/// [`Connection::establish`] finds the [`LiteFs`](crate::LiteFs) handle that this process has started for the file, by
+/// whatever URL. On a LiteFS mount without a handle it starts one from the environment; it never falls back to plain
+/// SQLite there. The URL's parameters hold for the connection, what it leaves open is as for the handle: with `mode=ro`
+/// writes fail as SQLite fails them and nothing is forwarded. `immutable`, `nolock`, `cache=shared` and a `vfs` that is
+/// not the handle's are refused with [`ConnectionError::InvalidConnectionUrl`].
 ///
 /// ```
 /// use diesel::prelude::*;
@@ -80,6 +83,8 @@ pub struct LiteFsConnection {
     /// The role as this connection last prepared itself for it.
     seen: Option<RoleStamp>,
     query_only: bool,
+    /// The URL said `mode=ro`: SQLite refuses writes, wherever this node is.
+    read_only: bool,
     /// The user's own `PRAGMA query_only`.
     users_query_only: bool,
     scratch: Scratch,
@@ -111,8 +116,10 @@ pub struct LiteFsConnection {
 }
 
 impl LiteFsConnection {
-    pub(crate) fn of(home: Arc<Shared>) -> ConnectionResult<Self> {
-        let mut connection = Self::around(home.open()?, Some(home));
+    /// `url`: the handle's, or one within it.
+    pub(crate) fn of(home: Arc<Shared>, url: &DatabaseUrl) -> ConnectionResult<Self> {
+        let mut connection = Self::around(home.open(&url.to_string())?, Some(home));
+        connection.read_only = url.is_read_only();
         connection.gate_default_instrumentation();
         if let Some(shared) = connection.home.clone() {
             connection.follow_role(&shared).map_err(ConnectionError::CouldntSetupConfiguration)?;
@@ -121,10 +128,13 @@ impl LiteFsConnection {
     }
 
     fn for_url(url: &str) -> ConnectionResult<Self> {
-        match Shared::for_url(url)? {
-            Some(home) => Self::of(home),
-            None => Ok(Self::around(Opened::establish(url)?, None)),
-        }
+        let plain = || Ok(Self::around(Opened::establish(url)?, None));
+        // In memory, temporary, or refused by SQLite: never on LiteFS.
+        let Ok(parsed) = DatabaseUrl::parse(url) else { return plain() };
+        let Some(home) = Shared::for_url(&parsed)? else { return plain() };
+        let within = parsed.within(home.options.config.url());
+        let within = within.map_err(|error| ConnectionError::InvalidConnectionUrl(error.to_string()))?;
+        Self::of(home, &within)
     }
 
     fn around(Opened { connection: local, native }: Opened, home: Option<Arc<Shared>>) -> Self {
@@ -138,6 +148,7 @@ impl LiteFsConnection {
             home,
             seen: None,
             query_only: false,
+            read_only: false,
             users_query_only: false,
             scratch: Scratch::default(),
             classes: ClassCache::default(),
@@ -296,8 +307,7 @@ impl LiteFsConnection {
     /// A forwarded write must not get around the user's `PRAGMA query_only`.
     fn check_query_only(&self, class: Class) -> QueryResult<()> {
         if self.users_query_only && class.access == Access::Write {
-            let message = "attempt to write a readonly database".to_string();
-            return Err(Error::DatabaseError(DatabaseErrorKind::Unknown, Box::new(message)));
+            return Err(read_only());
         }
         Ok(())
     }
@@ -310,6 +320,12 @@ impl LiteFsConnection {
         self.set_query_only(on)?;
         result
     }
+}
+
+/// What SQLite says of a write over a connection that only reads.
+fn read_only() -> Error {
+    let message = "attempt to write a readonly database".to_string();
+    Error::DatabaseError(DatabaseErrorKind::Unknown, Box::new(message))
 }
 
 impl Drop for LiteFsConnection {

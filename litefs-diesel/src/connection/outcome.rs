@@ -49,7 +49,8 @@ impl LiteFsConnection {
             Failure::OutcomeUnknown
                 .of_write(id, format!("what became of the write cannot be asked here: {error}"))
         };
-        let Opened { mut connection, native } = shared.open().map_err(|error| unknown(&error))?;
+        let opened = shared.open(shared.options.config.database_url());
+        let Opened { mut connection, native } = opened.map_err(|error| unknown(&error))?;
         connection.set_instrumentation(|_: InstrumentationEvent<'_>| {});
         let ticket = Ticket::draw(shared, &native, false);
         let ticket = ticket.ok_or_else(|| unknown(&"this node is not the primary any more"))?;

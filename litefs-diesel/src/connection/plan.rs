@@ -123,6 +123,10 @@ impl LiteFsConnection {
     ) -> Destination {
         let role = shared.tracker.stamp().kind();
         let writable = matches!(role, RoleKind::Primary | RoleKind::Standalone);
+        if self.read_only && class.access == Access::Write && phase != Phase::Lost {
+            // To be refused by SQLite.
+            return Destination::Local;
+        }
         destination(class, writable, phase, || match &self.forced {
             Some(route) => route.clone(),
             None => {
@@ -143,6 +147,7 @@ impl LiteFsConnection {
             && !class.split
             && self.phase() == Phase::Autocommit
             && self.forced != Some(Route::Local)
+            && !self.read_only
             && shared.serves()
     }
 

@@ -212,6 +212,7 @@ impl LiteFsConnection {
         let candidate = class.access == Access::Write
             && self.phase() == Phase::Autocommit
             && self.forced != Some(Route::Local)
+            && !self.read_only
             && crate::demotion::is_rejection(error);
         if !candidate {
             return false;

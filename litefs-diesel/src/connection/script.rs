@@ -43,6 +43,8 @@ impl LiteFsConnection {
                 let class = Class { calls_application, vacuums, copies, ..class };
                 self.script(shared, class, sql, &[])
             }
+            // Run here up to its first write, it could leave a transaction open.
+            ScriptPlan::Write { .. } if self.read_only && all.len() > 1 => Err(super::read_only()),
             ScriptPlan::Write { session, split } => {
                 let any = |test: fn(&Class) -> bool| classes.iter().any(test);
                 let (counts, inserts) = (any(|class| class.counts), any(|class| class.inserts));

@@ -35,6 +35,11 @@ impl LiteFsConnection {
     }
 
     fn steered(&mut self, shared: &Arc<Shared>, control: &Control, sql: &str) -> QueryResult<()> {
+        let (control, sql) = match control {
+            // SQLite takes no write lock either where it only reads.
+            Control::Begin(Some(_)) if self.read_only => (&Control::Begin(None), "BEGIN"),
+            control => (control, sql),
+        };
         let ends = self.transaction.ends_by(control);
         if ends || *control == Control::Commit {
             // From here on a failure is of the commit.

@@ -55,7 +55,7 @@ pub struct LiteFs {
 
 impl LiteFs {
     /// Starts with default options and those of the environment (`LITEFS_*`, see [`LiteFsBuilder`]). `database` is a
-    /// path or a SQLite `file:` URI; LiteFS's mount is the directory it lies in. Where there is no LiteFS everything
+    /// path, or a `sqlite://` or `file:` URL ([`DatabaseUrl`](litefs_core::DatabaseUrl)); LiteFS's mount is the directory it lies in. Where there is no LiteFS everything
     /// runs locally.
     ///
     /// Blocks until this node's role is known, at most about 1 s.
@@ -103,7 +103,7 @@ impl LiteFs {
     /// # Errors
     /// What SQLite says when it cannot open the file, or what the connection hook says.
     pub fn establish(&self) -> ConnectionResult<LiteFsConnection> {
-        LiteFsConnection::of(Arc::clone(&self.shared))
+        LiteFsConnection::of(Arc::clone(&self.shared), self.shared.options.config.url())
     }
 
     fn into_shared(self) -> Arc<Shared> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use diesel::result::{ConnectionError, ConnectionResult};
 use diesel::sqlite::SqliteConnection;
-use litefs_core::{Config, Mount, MountError, NodeName, Role, RoleKind, Tracker, Txid};
+use litefs_core::{DatabaseUrl, Mount, MountError, NodeName, Role, RoleKind, Tracker, Txid};
 use litefs_rpc::client::{Client, ClientConfig, Forwarder};
 use litefs_rpc::server::{Server, ServerConfig};
 use litefs_rpc::sqlite::{Checkpointer, Opened, application_functions};
@@ -68,24 +68,19 @@ impl Shared {
 
     /// The handle for a database URL: the one this process started, a new one from the environment where LiteFS is,
     /// none where it is not.
-    pub(crate) fn for_url(url: &str) -> ConnectionResult<Option<Arc<Self>>> {
-        let bad = |error: StartError| ConnectionError::BadConnection(error.to_string());
-        // In-memory and temporary databases never are on LiteFS, nor is what is not a path.
-        if url.is_empty() || url.contains(":memory:") || url.contains("mode=memory") {
-            return Ok(None);
-        }
-        let Ok(config) = Config::builder(url).build() else { return Ok(None) };
-        if let Some(shared) = registry::find(config.database()) {
+    pub(crate) fn for_url(url: &DatabaseUrl) -> ConnectionResult<Option<Arc<Self>>> {
+        if let Some(shared) = registry::find(url.path()) {
             return Ok(Some(shared));
         }
-        if !is_litefs(&Mount::new(config.database())) {
+        if !is_litefs(&Mount::new(url.path())) {
             return Ok(None);
         }
-        match LiteFs::start(url) {
+        match LiteFs::start(&url.to_string()) {
             Ok(litefs) => Ok(Some(litefs.into_shared())),
             // Another thread was faster.
             Err(StartError::AlreadyStarted(path)) => Ok(registry::find(&path)),
-            Err(error) => Err(bad(error)),
+            Err(StartError::Config(error)) => Err(ConnectionError::InvalidConnectionUrl(error.to_string())),
+            Err(error) => Err(ConnectionError::BadConnection(error.to_string())),
         }
     }
 
@@ -107,11 +102,11 @@ impl Shared {
         self.functions.get_or_init(|| application_functions(connection))
     }
 
-    /// Opens a SQLite connection to the database and runs the hook on it. Blocks.
-    pub(crate) fn open(&self) -> ConnectionResult<Opened> {
+    /// Opens a SQLite connection to `url`, the database's or one within it, and runs the hook on it. Blocks.
+    pub(crate) fn open(&self, url: &str) -> ConnectionResult<Opened> {
         self.await_first_replication()?;
         let checkpointed = self.checkpointer.get().is_some();
-        open(self.options.config.database_url(), self.options.hook.as_ref(), checkpointed)
+        open(url, self.options.hook.as_ref(), checkpointed)
     }
 
     /// After each commit of this process on the local file.
