@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// Hexadecimal digits of one half of a position.
 const DIGITS: usize = 16;
 
+const FORMAT: &str = "; a position is written as 0000000000000006/c8d7f2c43a9c38cb (TXID/checksum), each half in 16 \
+                      lower-case hexadecimal digits";
+
 /// Why a text is not a [`Txid`], a [`Checksum`] or a [`Position`].
 ///
 /// A position token comes from outside (a cookie, a header, a file), so parsing is strict: upper-case digits, signs,
@@ -16,7 +19,7 @@ const DIGITS: usize = 16;
 #[non_exhaustive]
 pub enum ParsePositionError {
     /// The text is shorter or longer than the format allows.
-    #[error("expected {expected} characters, found {found}")]
+    #[error("expected {expected} characters, found {found}{FORMAT}")]
     Length {
         /// Length of the format, in bytes.
         expected: usize,
@@ -24,13 +27,13 @@ pub enum ParsePositionError {
         found: usize,
     },
     /// The byte at this index is not one of `0-9a-f`.
-    #[error("byte {at} is not a lower-case hexadecimal digit")]
+    #[error("not a lower-case hexadecimal digit: byte {at}{FORMAT}")]
     Digit {
         /// Zero-based index into the half being parsed.
         at: usize,
     },
     /// TXID and checksum are not separated by `/`.
-    #[error("TXID and checksum must be separated by '/'")]
+    #[error("no '/' after the TXID{FORMAT}")]
     Separator,
 }
 
@@ -175,6 +178,22 @@ mod tests {
         ];
         for text in bad {
             assert!(text.parse::<Position>().is_err(), "{text:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn what_is_no_position_is_told_the_format() {
+        let format = "; a position is written as 0000000000000006/c8d7f2c43a9c38cb (TXID/checksum), each half \
+                      in 16 lower-case hexadecimal digits";
+        let position = |text: &str| text.parse::<Position>().unwrap_err();
+        let errors = [
+            (position("6/c8d7f2c43a9c38cb"), "expected 33 characters, found 18"),
+            (position("0000000000000006-c8d7f2c43a9c38cb"), "no '/' after the TXID"),
+            (position("0000000000000006/C8d7f2c43a9c38cb"), "not a lower-case hexadecimal digit: byte 0"),
+            ("7".parse::<Txid>().unwrap_err(), "expected 16 characters, found 1"),
+        ];
+        for (error, what) in errors {
+            assert_eq!(error.to_string(), format!("{what}{format}"));
         }
     }
 

@@ -1,4 +1,4 @@
-//! Database URLs: every spelling that Diesel accepts leads to the handle, and no parameter is dropped.
+//! Database URLs: every spelling that Diesel accepts leads to the handle, and no parameter is lost.
 
 use std::path::Path;
 
