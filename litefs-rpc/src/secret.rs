@@ -14,7 +14,10 @@ pub const MIN_SECRET_BYTES: usize = 16;
 /// The secret is too short to protect anything.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the shared secret has {0} bytes; use at least {MIN_SECRET_BYTES} random ones")]
-pub struct SecretTooShort(usize);
+pub struct SecretTooShort(
+    /// How many bytes it has.
+    pub usize,
+);
 
 impl Secret {
     /// Takes the secret's bytes.

@@ -54,17 +54,7 @@ impl LiteFsBuilder {
     pub(crate) fn build(self) -> Result<Options, StartError> {
         let vars = Vars(&self.vars);
         let config = self.tracker.from_vars(self.vars.clone()).build()?;
-        let secret = self.secret.or_else(|| vars.get("LITEFS_RPC_SECRET").map(|s| s.as_bytes().to_vec()));
-        let secret = secret.map(Secret::new).transpose().map_err(|error| {
-            // The value itself must not appear in an error.
-            refused(
-                "secret",
-                Some("LITEFS_RPC_SECRET"),
-                "(not shown)",
-                &error.to_string(),
-                "at least 16 bytes",
-            )
-        })?;
+        let secret = secret(self.secret, &vars)?;
         let ip = if secret.is_some() { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
         let default_listen = SocketAddr::new(IpAddr::V4(ip), config.rpc_port());
         let seconds = Duration::from_secs;
@@ -157,4 +147,14 @@ impl LiteFsBuilder {
             config,
         })
     }
+}
+
+/// The builder's secret, else the variable's.
+fn secret(set: Option<Vec<u8>>, vars: &Vars<'_>) -> Result<Option<Secret>, StartError> {
+    let variable = set.is_none().then_some("LITEFS_RPC_SECRET");
+    let secret = set.or_else(|| vars.get("LITEFS_RPC_SECRET").map(|secret| secret.as_bytes().to_vec()));
+    // The value itself must not appear in an error.
+    secret.map(Secret::new).transpose().map_err(|error| {
+        refused("secret", variable, &format!("({} bytes)", error.0), "", "at least 16 random bytes")
+    })
 }

@@ -93,3 +93,18 @@ fn c3_bad_values_are_refused_by_name() {
     assert!(error(new().advertise("no-port")).contains("advertise"));
     assert!(!error(new().secret("hush")).contains("hush"));
 }
+
+#[test]
+fn a_short_secret_is_said_once_and_not_shown() {
+    let new = || LiteFsBuilder::new("/litefs/app.db");
+    let error = |builder: LiteFsBuilder| builder.build().err().expect("refused").to_string();
+    assert_eq!(
+        error(new().secret("hush")),
+        "option `secret`: \"(4 bytes)\" is not allowed, expected at least 16 random bytes"
+    );
+    assert_eq!(
+        error(new().from_vars(vars(&[("LITEFS_RPC_SECRET", "short")]))),
+        "option `secret` (environment variable LITEFS_RPC_SECRET): \"(5 bytes)\" is not allowed, expected at least 16 \
+         random bytes"
+    );
+}
