@@ -85,7 +85,7 @@ async fn m6_without_a_primary_the_wait_is_the_primary_timeout_or_what_is_left_of
         let (forwarder, doubted) = forwarder(Standing::Nowhere);
         let start = Instant::now();
         let error = forward(&forwarder, within).await.unwrap_err();
-        assert!(matches!(error, ForwardError::NoPrimary { .. }), "{error}");
+        assert_eq!(error, ForwardError::NoPrimary { waited });
         assert_eq!(start.elapsed(), waited);
         assert!(doubted.lock().unwrap().is_empty(), "there was nobody to doubt");
     }
@@ -122,4 +122,18 @@ async fn a_new_primary_is_tried_at_once_however_long_the_pause_for_the_old_one_i
     assert!(error.to_string().contains('b'), "{error}");
     let tries = doubted.lock().unwrap();
     assert_eq!(tries.iter().filter(|at| **at == changed).count(), 1, "{tries:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_says_how_long_was_waited_in_all() {
+    let (forwarder, _) = forwarder(nowhere("a"));
+    let waiting = {
+        let forwarder = Arc::clone(&forwarder);
+        tokio::spawn(async move { forward(&forwarder, Duration::from_secs(5)).await })
+    };
+    tokio::time::sleep(3_000 * MS).await;
+    forwarder.directory().standing.send_replace(Standing::Nowhere);
+    let error = waiting.await.unwrap().unwrap_err();
+    assert_eq!(error, ForwardError::NoPrimary { waited: 3_000 * MS });
+    assert_eq!(error.to_string(), "no primary is known: waited 3.0s in all for one");
 }

@@ -239,3 +239,26 @@ fn f4_an_outcome_is_settled_and_a_late_arrival_is_refused() {
     }
     assert_eq!(texts(&mut bed.conn("b")), ["applied"]);
 }
+
+/// The last number of an error message that ends with "waited 1.2s in all", in seconds.
+fn waited(message: &str) -> f64 {
+    let text = message.split("waited ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+    match text.strip_suffix("ms") {
+        Some(millis) => millis.parse::<f64>().unwrap() / 1_000.0,
+        None => text.strip_suffix('s').unwrap().parse().unwrap(),
+    }
+}
+
+#[test]
+fn a_timeout_says_how_long_was_waited_in_all() {
+    let (bed, _proxy) = bed(Duration::from_millis(400));
+    let mut lock = bed.plain("a");
+    lock.batch_execute("BEGIN IMMEDIATE").unwrap();
+    let mut conn = bed.conn("b");
+    let write = insert(&mut conn, "x").unwrap_err().to_string();
+    let begin = conn.immediate_transaction(|conn| insert(conn, "x")).unwrap_err().to_string();
+    for message in [write, begin] {
+        assert!(message.contains("did not answer: waited "), "{message}");
+        assert!((0.4..3.0).contains(&waited(&message)), "{message}");
+    }
+}

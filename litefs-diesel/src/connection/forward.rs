@@ -142,7 +142,8 @@ impl LiteFsConnection {
     fn send(&mut self, shared: &Arc<Shared>, request: Request) -> QueryResult<Option<(Reply, Place)>> {
         let id = request.id;
         let mut doubt = None;
-        let deadline = Instant::now() + shared.options.forward_timeout;
+        let started = Instant::now();
+        let deadline = started + shared.options.forward_timeout;
         match self.try_at_once(shared, request.clone(), deadline) {
             Some(Ok(reply)) => return Ok(Some(reply)),
             Some(Err(error)) if self.is_settled_by_asking(&error) => doubt = Some(error),
@@ -170,7 +171,7 @@ impl LiteFsConnection {
                     }
                     settled => return Ok(settled?.map(|reply| (reply, Place::Here))),
                 },
-                Err(error) => return Err(forwarded(error, Some(id))),
+                Err(error) => return Err(forwarded(error.in_all(started.elapsed()), Some(id))),
             }
         }
     }

@@ -65,7 +65,8 @@ impl LiteFsConnection {
         shared: &Arc<Shared>,
         id: RequestId,
     ) -> QueryResult<(Outcome, Option<Position>)> {
-        let deadline = Instant::now() + shared.options.forward_timeout;
+        let started = Instant::now();
+        let deadline = started + shared.options.forward_timeout;
         loop {
             let forwarder = Arc::clone(&shared.forwarder);
             let asked = shared.io.wait(async move {
@@ -81,7 +82,7 @@ impl LiteFsConnection {
                     Err(_) if Instant::now() < deadline && self.has_moved_on(shared) => {}
                     settled => return settled.map(|outcome| (outcome, shared.tracker.read_position().ok())),
                 },
-                Err(error) => return Err(forwarded(error, None)),
+                Err(error) => return Err(forwarded(error.in_all(started.elapsed()), None)),
             }
         }
     }

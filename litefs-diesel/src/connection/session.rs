@@ -73,7 +73,8 @@ impl LiteFsConnection {
         begin: Begin,
     ) -> QueryResult<Option<(Session, Option<First>)>> {
         let (request, generation) = (begin.id, shared.ledger.generation());
-        let deadline = Instant::now() + shared.options.forward_timeout;
+        let started = Instant::now();
+        let deadline = started + shared.options.forward_timeout;
         if let Some(mut path) = self.path(shared) {
             let first = begin.clone();
             match path.wait(deadline, |link| async move { link.begin(first, deadline).await }) {
@@ -94,7 +95,7 @@ impl LiteFsConnection {
             };
             forwarder.ask_primary(deadline.into(), open).await
         });
-        match sent.ok_or_else(stopped)? {
+        match sent.ok_or_else(stopped)?.map_err(|error| error.in_all(started.elapsed())) {
             Ok(Forwarded::There(opened)) => Ok(Some(opened)),
             Ok(Forwarded::Here | Forwarded::Unsettled) => Ok(None),
             Err(ForwardError::Call(error)) if error.fate() == Fate::Unknown => {

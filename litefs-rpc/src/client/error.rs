@@ -46,11 +46,11 @@ pub enum CallError {
         reason: String,
     },
     /// No answer came in time.
-    #[error("{address} did not answer within {after:?}")]
+    #[error("{address} did not answer: waited {after:.1?} in all")]
     Deadline {
         /// Which server.
         address: String,
-        /// How long was waited.
+        /// How long was waited, earlier tries included.
         after: Duration,
     },
     /// The message could not be encoded, for example because it is larger than a frame.

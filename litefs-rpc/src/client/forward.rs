@@ -29,14 +29,26 @@ pub enum Forwarded<T> {
 #[non_exhaustive]
 pub enum ForwardError {
     /// No primary was known for as long as the caller was willing to wait. Nothing was sent.
-    #[error("no primary is known, and none appeared within {waited:?}")]
+    #[error("no primary is known: waited {waited:.1?} in all for one")]
     NoPrimary {
-        /// How long was waited.
+        /// How long was waited, tries included.
         waited: Duration,
     },
     /// The last attempt's error; its [`fate`](CallError::fate) says what became of the work.
     #[error(transparent)]
     Call(#[from] CallError),
+}
+
+impl ForwardError {
+    /// The same, of a caller that has waited for so long in all.
+    #[must_use]
+    pub fn in_all(mut self, whole: Duration) -> Self {
+        if let Self::NoPrimary { waited } | Self::Call(CallError::Deadline { after: waited, .. }) = &mut self
+        {
+            *waited = whole;
+        }
+        self
+    }
 }
 
 /// Brings work to the primary, wherever it is, within a deadline.
@@ -126,6 +138,21 @@ impl<D: Directory> Forwarder<D> {
     /// `repeat`: a try whose answer is lost may be made again; the second argument of `call` says that it is. `doubt`: the
     /// last error that left the outcome open, which stands until somebody settles it.
     async fn run<T, Call>(
+        &self,
+        deadline: Instant,
+        repeat: bool,
+        doubt: Option<CallError>,
+        call: impl Fn(Arc<Link>, bool) -> Call,
+    ) -> Result<Forwarded<T>, ForwardError>
+    where
+        Call: Future<Output = Result<T, CallError>>,
+    {
+        let started = Instant::now();
+        let result = self.try_until(deadline, repeat, doubt, call).await;
+        result.map_err(|error| error.in_all(started.elapsed()))
+    }
+
+    async fn try_until<T, Call>(
         &self,
         deadline: Instant,
         repeat: bool,
