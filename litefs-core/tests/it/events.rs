@@ -40,6 +40,17 @@ async fn d10_malformed_json_is_skipped_and_the_stream_goes_on() {
 }
 
 #[tokio::test]
+async fn many_malformed_events_are_one_warning() {
+    let (warnings, _guard) = crate::warnings::count();
+    let (litefs, tracker) = primary().await;
+    let before = warnings.so_far();
+    litefs.send("{nonsense\n".repeat(5_000));
+    litefs.primary_change(r#"{"isPrimary":false,"hostname":"node-a"}"#);
+    becomes(&tracker, replica("node-a")).await;
+    assert_eq!(warnings.so_far() - before, 1);
+}
+
+#[tokio::test]
 async fn d11_chunks_may_end_anywhere() {
     let (litefs, tracker) = primary().await;
     let event = "{\"type\":\"primaryChange\",\"data\":{\"isPrimary\":false,\"hostname\":\"nœud-é\"}}\n";

@@ -8,3 +8,4 @@ mod fake;
 mod litefs;
 mod position;
 mod trouble;
+mod warnings;

@@ -3,6 +3,9 @@
 mod connection;
 mod lines;
 mod parse;
+mod skipped;
+
+use std::sync::Mutex;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -12,9 +15,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
 use super::{Detector, Sink};
+use crate::sync::lock;
 use crate::{Config, Observation};
 use connection::{Connection, StreamError};
 pub use parse::{Event, EventError, parse_event};
+use skipped::Skipped;
 
 /// Follows the event stream: authoritative while connected, silent while nothing happens.
 ///
@@ -24,6 +29,7 @@ pub use parse::{Event, EventError, parse_event};
 pub(crate) struct EventsDetector {
     client: Client,
     url: String,
+    skipped: Mutex<Skipped>,
 }
 
 impl EventsDetector {
@@ -31,7 +37,7 @@ impl EventsDetector {
     pub(crate) const NAME: &str = "events";
 
     pub(crate) fn new(client: Client, config: &Config) -> Self {
-        Self { client, url: format!("{}/events", config.http_url()) }
+        Self { client, url: format!("{}/events", config.http_url()), skipped: Mutex::default() }
     }
 
     /// Connects again and again.
@@ -60,7 +66,7 @@ impl EventsDetector {
         };
         loop {
             match timeout(sink.config().quiet_after(), connection.next()).await {
-                Ok(Ok(message)) => take_in(sink, &message),
+                Ok(Ok(message)) => self.take_in(sink, &message),
                 Ok(Err(error)) => return error,
                 Err(_quiet) if confirmed(sink).await => {}
                 // What the old connection said stands until the new one has spoken or failed: an idle cluster must not lose
@@ -81,7 +87,7 @@ impl EventsDetector {
             Ok::<_, StreamError>((connection, first))
         });
         let (connection, first) = opened.await.map_err(|_| StreamError::Timeout)??;
-        take_in(sink, &first);
+        self.take_in(sink, &first);
         sink.working();
         let shared = sink.shared();
         // What happened while nobody listened is not told again.
@@ -89,26 +95,31 @@ impl EventsDetector {
         shared.info.request();
         Ok(connection)
     }
+
+    /// Reports what a message says. One that makes no sense is skipped: the next may.
+    fn take_in(&self, sink: &Sink, message: &[u8]) {
+        match parse_event(message) {
+            Ok(Some(Event::Role(claim))) => sink.report(Observation::Stream(claim)),
+            Ok(Some(Event::Transaction { database, position })) => {
+                sink.report(Observation::Transaction { database, position });
+            }
+            Ok(None) => {}
+            Err(error) => self.skip(message, &error),
+        }
+    }
+
+    fn skip(&self, message: &[u8], error: &EventError) {
+        if let Some(skipped) = lock(&self.skipped).add(Instant::now()) {
+            let start = &message[..message.len().min(200)];
+            let message = String::from_utf8_lossy(start);
+            tracing::warn!(%error, %message, skipped, "malformed events skipped since the last warning");
+        }
+    }
 }
 
 /// Whether `/info` answers and does not contradict what the silent stream said last.
 async fn confirmed(sink: &Sink) -> bool {
     sink.shared().info.confirm().await && sink.shared().stream_stands()
-}
-
-/// Reports what a message says. One that makes no sense is logged and skipped: the next may.
-fn take_in(sink: &Sink, message: &[u8]) {
-    match parse_event(message) {
-        Ok(Some(Event::Role(claim))) => sink.report(Observation::Stream(claim)),
-        Ok(Some(Event::Transaction { database, position })) => {
-            sink.report(Observation::Transaction { database, position });
-        }
-        Ok(None) => {}
-        Err(error) => {
-            let start = &message[..message.len().min(200)];
-            tracing::warn!(%error, message = %String::from_utf8_lossy(start), "event skipped");
-        }
-    }
 }
 
 impl Detector for EventsDetector {
