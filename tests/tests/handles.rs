@@ -233,3 +233,41 @@ fn checkpoints_are_left_to_a_thread_unless_the_application_has_them_otherwise() 
     });
     assert_eq!(pages(&mut bed.conn("a")), 77);
 }
+
+/// Says to a test that it runs in a process of its own.
+const CHILD: &str = "TEST_IN_A_PROCESS_OF_ITS_OWN";
+
+/// Runs a test of this program in a process with one more variable, which is not UTF-8. Returns what it printed.
+fn run_with_garbled(test: &str, variable: &str) -> (bool, String) {
+    use std::os::unix::ffi::OsStrExt;
+    let garbled = std::ffi::OsStr::from_bytes(b"garbled-\xff");
+    let program = std::env::current_exe().unwrap();
+    let mut command = std::process::Command::new(program);
+    command.args([test, "--exact", "--nocapture"]).env(CHILD, "1").env(variable, garbled);
+    let output = command.output().unwrap();
+    (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn a_variable_that_is_not_utf8_does_not_make_start_panic() {
+    const NAME: &str = "a_variable_that_is_not_utf8_does_not_make_start_panic";
+    if std::env::var_os(CHILD).is_some() {
+        let dir = tempfile::tempdir().unwrap();
+        let started = LiteFs::start(dir.path().join(DATABASE).to_str().unwrap());
+        println!("started: {:?}", started.map(drop).map_err(|error| error.to_string()));
+        return;
+    }
+    for (variable, expected) in [
+        ("SOME_OTHER", "started: Ok(())"),
+        ("LITEFS_OTHER", "started: Ok(())"),
+        ("LITEFS_NODE", "(environment variable LITEFS_NODE)"),
+        ("LITEFS_SERVE", "(environment variable LITEFS_SERVE)"),
+        ("LITEFS_RPC_ADVERTISE", "(environment variable LITEFS_RPC_ADVERTISE)"),
+        ("LITEFS_PRIMARY_TIMEOUT_MS", "(environment variable LITEFS_PRIMARY_TIMEOUT_MS)"),
+        ("LITEFS_RPC_SECRET", "(environment variable LITEFS_RPC_SECRET)"),
+    ] {
+        let (success, said) = run_with_garbled(NAME, variable);
+        assert!(success && said.contains(expected), "{variable}: {said}");
+        assert!(variable != "LITEFS_RPC_SECRET" || !said.contains("garbled"), "{said}");
+    }
+}

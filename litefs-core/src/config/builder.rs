@@ -185,7 +185,7 @@ fn refuse(
     allowed: &'static str,
     by_builder: bool,
 ) -> ConfigError {
-    let from_env = !by_builder && vars.get(name).is_some();
+    let from_env = !by_builder && vars.has(name);
     let variable = from_env.then_some(name.variable);
     ConfigError { option: name.option, variable, value: value.to_string(), allowed }
 }
@@ -199,7 +199,8 @@ fn text<T>(
     parse: impl FnOnce(&str) -> Option<T>,
 ) -> Result<Option<T>, ConfigError> {
     let by_builder = set.is_some();
-    let Some(text) = set.or_else(|| vars.get(name)) else { return Ok(None) };
+    let variable = if by_builder { None } else { vars.get(name)? };
+    let Some(text) = set.or_else(|| variable.map(str::to_owned)) else { return Ok(None) };
     match parse(&text) {
         Some(value) => Ok(Some(value)),
         None => Err(refuse(vars, name, text, allowed, by_builder)),

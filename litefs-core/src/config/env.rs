@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 
+use super::ConfigError;
+
 /// One option's name in both worlds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Name {
@@ -28,15 +30,32 @@ pub(super) const REQUIRE: Name = name("require_litefs", "LITEFS_REQUIRE");
 pub(super) const DETECTORS: Name = name("detectors", "LITEFS_DETECTORS");
 pub(super) const TRACKING_TABLE: Name = name("tracking_table", "LITEFS_TRACKING_TABLE");
 
-/// The variables that concern us. An empty variable counts as not set, as shells and compose files write it.
+const NAMES: [Name; 13] = [
+    HTTP_URL,
+    NODE,
+    RPC_PORT,
+    POLL_INTERVAL,
+    DEBOUNCE,
+    QUIET_AFTER,
+    POSITION_POLL,
+    HTTP_TIMEOUT,
+    RECONNECT_MIN,
+    RECONNECT_MAX,
+    REQUIRE,
+    DETECTORS,
+    TRACKING_TABLE,
+];
+
+/// The variables of these options and no others, which may be secret. An empty variable counts as not set,
+/// as shells and compose files write it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Vars(HashMap<String, OsString>);
+pub(super) struct Vars(HashMap<&'static str, OsString>);
 
 impl Vars {
     pub(super) fn collect<K: Into<OsString>, V: Into<OsString>>(
         vars: impl IntoIterator<Item = (K, V)>,
     ) -> Self {
-        let ours = |key: OsString| key.into_string().ok().filter(|key| key.starts_with("LITEFS_"));
+        let ours = |key: OsString| NAMES.iter().map(|name| name.variable).find(|name| key == *name);
         let pairs = vars.into_iter().map(|(key, value)| (key.into(), value.into()));
         Self(
             pairs
@@ -46,8 +65,16 @@ impl Vars {
         )
     }
 
-    /// The variable's text. What is not UTF-8 is given lossily: no option accepts it, so its error shows it.
-    pub(super) fn get(&self, name: Name) -> Option<String> {
-        self.0.get(name.variable).map(|value| value.to_string_lossy().into_owned())
+    pub(super) fn has(&self, name: Name) -> bool {
+        self.0.contains_key(name.variable)
+    }
+
+    /// The variable's text.
+    pub(super) fn get(&self, name: Name) -> Result<Option<&str>, ConfigError> {
+        let Some(value) = self.0.get(name.variable) else { return Ok(None) };
+        value.to_str().map(Some).ok_or_else(|| {
+            let shown = value.to_string_lossy();
+            ConfigError::new(name.option, Some(name.variable), shown, ConfigError::UTF8)
+        })
     }
 }

@@ -18,6 +18,9 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
+    /// What is [`allowed`](Self::allowed) where a variable is not even text.
+    pub const UTF8: &'static str = "text that is valid UTF-8";
+
     /// For crates that add options of their own: the same error for all.
     #[must_use]
     pub fn new(

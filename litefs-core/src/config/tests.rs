@@ -172,3 +172,28 @@ fn d18_each_detector_can_be_switched_off_but_not_all() {
     assert_eq!(refused(builder().from_vars([("LITEFS_DETECTORS", ",")])).option, "detectors");
     assert_eq!(refused(builder().from_vars([("LITEFS_DETECTORS", "events,row2")])).option, "detectors");
 }
+
+/// Not UTF-8.
+fn garbled() -> std::ffi::OsString {
+    std::os::unix::ffi::OsStringExt::from_vec(b"node-\xff".to_vec())
+}
+
+#[test]
+fn c3_a_variable_that_is_not_utf8_is_refused_by_its_name() {
+    for (name, _) in ALL_VARS {
+        let error = refused(Config::builder("/litefs/app.db").from_vars([(name, garbled())]));
+        assert_eq!(error.variable, Some(name));
+        assert_eq!(error.allowed, "text that is valid UTF-8");
+    }
+    let set = Config::builder("/litefs/app.db").node("set").from_vars([("LITEFS_NODE", garbled())]);
+    assert!(set.build().is_ok(), "the builder's value needs no variable");
+    let foreign = [("PATH".into(), garbled()), ("LITEFS_OTHER".into(), garbled()), (garbled(), garbled())];
+    assert!(Config::builder("/litefs/app.db").from_vars::<std::ffi::OsString, _>(foreign).build().is_ok());
+}
+
+#[test]
+fn s8_a_builder_with_the_environment_does_not_show_the_secret() {
+    let vars = [("LITEFS_RPC_SECRET", "correct horse battery"), ("LITEFS_NODE", "node-a")];
+    let shown = format!("{:?}", Config::builder("/litefs/app.db").from_vars(vars));
+    assert!(!shown.contains("horse") && shown.contains("node-a"), "{shown}");
+}

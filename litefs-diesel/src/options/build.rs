@@ -102,9 +102,7 @@ impl LiteFsBuilder {
             listen: vars
                 .or("listen", "LITEFS_RPC_LISTEN", self.listen, "an address such as 0.0.0.0:20203")?
                 .unwrap_or(default_listen),
-            advertise: advertise(
-                self.advertise.or_else(|| vars.get("LITEFS_RPC_ADVERTISE").map(str::to_owned)),
-            )?,
+            advertise: advertise(&vars, self.advertise)?,
             serve: vars.flag("serve", "LITEFS_SERVE", self.serve)?.unwrap_or(true),
             secret,
             allow_insecure: vars
@@ -151,8 +149,12 @@ impl LiteFsBuilder {
 
 /// The builder's secret, else the variable's.
 fn secret(set: Option<Vec<u8>>, vars: &Vars<'_>) -> Result<Option<Secret>, StartError> {
-    let variable = set.is_none().then_some("LITEFS_RPC_SECRET");
-    let secret = set.or_else(|| vars.get("LITEFS_RPC_SECRET").map(|secret| secret.as_bytes().to_vec()));
+    const VARIABLE: &str = "LITEFS_RPC_SECRET";
+    let variable = set.is_none().then_some(VARIABLE);
+    let secret = match set {
+        Some(set) => Some(set),
+        None => vars.get("secret", VARIABLE)?.map(|secret| secret.as_bytes().to_vec()),
+    };
     // The value itself must not appear in an error.
     secret.map(Secret::new).transpose().map_err(|error| {
         refused("secret", variable, &format!("({} bytes)", error.0), "", "at least 16 random bytes")

@@ -3,6 +3,7 @@ mod build;
 mod tests;
 mod vars;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,7 +33,7 @@ pub(crate) type ConnectionHook = Arc<dyn Fn(&mut SqliteConnection) -> QueryResul
 #[must_use]
 pub struct LiteFsBuilder {
     tracker: ConfigBuilder,
-    vars: Vec<(String, String)>,
+    vars: Vec<(String, OsString)>,
     listen: Option<SocketAddr>,
     advertise: Option<String>,
     serve: Option<bool>,
@@ -89,15 +90,19 @@ impl LiteFsBuilder {
 
     /// Takes options that are not set here from the process's environment.
     pub fn from_env(self) -> Self {
-        self.from_vars(std::env::vars())
+        self.from_vars(std::env::vars_os())
     }
 
     /// Like [`from_env`](Self::from_env), with the variables given. Variables that are empty or not ours are ignored.
-    pub fn from_vars(mut self, vars: impl IntoIterator<Item = (String, String)>) -> Self {
-        self.vars = vars
-            .into_iter()
-            .filter(|(name, value)| name.starts_with("LITEFS_") && !value.is_empty())
-            .collect();
+    pub fn from_vars<K, V>(mut self, vars: impl IntoIterator<Item = (K, V)>) -> Self
+    where
+        K: Into<OsString>,
+        V: Into<OsString>,
+    {
+        let ours = |name: OsString| name.into_string().ok().filter(|name| name.starts_with("LITEFS_"));
+        let all = vars.into_iter().map(|(name, value)| (name.into(), value.into()));
+        let set = all.filter(|(_, value): &(OsString, OsString)| !value.is_empty());
+        self.vars = set.filter_map(|(name, value)| Some((ours(name)?, value))).collect();
         self
     }
 

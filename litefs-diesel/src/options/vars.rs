@@ -1,5 +1,6 @@
 //! Options from the environment.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use litefs_core::ConfigError;
@@ -7,11 +8,21 @@ use litefs_core::ConfigError;
 use crate::litefs::StartError;
 
 /// The environment, as far as it is ours.
-pub(super) struct Vars<'a>(pub(super) &'a [(String, String)]);
+pub(super) struct Vars<'a>(pub(super) &'a [(String, OsString)]);
 
 impl Vars<'_> {
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    /// The variable's text. An error does not show what it holds, which may be secret.
+    pub(super) fn get(
+        &self,
+        option: &'static str,
+        variable: &'static str,
+    ) -> Result<Option<&str>, StartError> {
+        let value = self.0.iter().find(|(known, _)| known == variable).map(|(_, value)| value.to_str());
+        match value {
+            None => Ok(None),
+            Some(Some(text)) => Ok(Some(text)),
+            Some(None) => Err(refused(option, Some(variable), "(not shown)", "", ConfigError::UTF8)),
+        }
     }
 
     /// The builder's value, else the variable's.
@@ -22,14 +33,11 @@ impl Vars<'_> {
         set: Option<T>,
         allowed: &'static str,
     ) -> Result<Option<T>, StartError> {
-        match (set, self.get(variable)) {
-            (Some(set), _) => Ok(Some(set)),
-            (None, None) => Ok(None),
-            (None, Some(text)) => match text.parse() {
-                Ok(value) => Ok(Some(value)),
-                Err(_) => Err(refused(option, Some(variable), text, "", allowed)),
-            },
+        if set.is_some() {
+            return Ok(set);
         }
+        let Some(text) = self.get(option, variable)? else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| refused(option, Some(variable), text, "", allowed))
     }
 
     pub(super) fn flag(
@@ -38,12 +46,14 @@ impl Vars<'_> {
         variable: &'static str,
         set: Option<bool>,
     ) -> Result<Option<bool>, StartError> {
-        match (set, self.get(variable)) {
-            (Some(set), _) => Ok(Some(set)),
-            (None, None) => Ok(None),
-            (None, Some("1" | "true")) => Ok(Some(true)),
-            (None, Some("0" | "false")) => Ok(Some(false)),
-            (None, Some(other)) => Err(refused(option, Some(variable), other, "", "1, 0, true or false")),
+        if set.is_some() {
+            return Ok(set);
+        }
+        match self.get(option, variable)? {
+            None => Ok(None),
+            Some("1" | "true") => Ok(Some(true)),
+            Some("0" | "false") => Ok(Some(false)),
+            Some(other) => Err(refused(option, Some(variable), other, "", "1, 0, true or false")),
         }
     }
 
@@ -71,7 +81,8 @@ impl Vars<'_> {
 }
 
 /// An address that other nodes can connect to.
-pub(super) fn advertise(address: Option<String>) -> Result<Option<String>, StartError> {
+pub(super) fn advertise(vars: &Vars<'_>, set: Option<String>) -> Result<Option<String>, StartError> {
+    let address = vars.or::<String>("advertise", "LITEFS_RPC_ADVERTISE", set, "text")?;
     let good = |address: &str| match address.rsplit_once(':') {
         Some((host, port)) => !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0),
         None => false,
