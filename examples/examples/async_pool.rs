@@ -1,18 +1,17 @@
-//! An asynchronous application on a replica: `diesel_async` with a deadpool pool.
+//! An asynchronous application on a replica: `diesel_async` with a deadpool pool, and one of bb8.
 //!
 //! `SyncConnectionWrapper` runs our connection on tokio's threads for blocking work, so a task that waits for the primary
-//! holds up no other. The pool opens its connections by path and finds the handle that was started for it. What
-//! `diesel_async` has no call for is reached with `spawn_blocking`.
+//! holds up no other. The pools are made from the handle (litefs-diesel's feature `async`). What `diesel_async` has no
+//! call for is reached with `spawn_blocking`.
 //!
 //! `cargo run -p litefs-examples --example async_pool`
 
 use diesel::prelude::*;
-use diesel_async::pooled_connection::AsyncDieselConnectionManager;
+use diesel_async::pooled_connection::bb8;
 use diesel_async::pooled_connection::deadpool::Pool;
-use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use diesel_async::{AsyncConnection, RunQueryDsl};
 use libsqlite3_sys as _;
-use litefs_diesel::{LiteFs, LiteFsConnection};
+use litefs_diesel::{AsyncLiteFsConnection, LiteFs};
 use litefs_testkit::{Cluster, Node};
 
 diesel::table! {
@@ -27,7 +26,7 @@ diesel::table! {
 
 type Problem = Box<dyn std::error::Error + Send + Sync>;
 // This was `SyncConnectionWrapper<SqliteConnection>`.
-type Conn = SyncConnectionWrapper<LiteFsConnection>;
+type Conn = AsyncLiteFsConnection;
 
 const DATABASE: &str = "app.db";
 const TRANSFERS: i32 = 40;
@@ -43,16 +42,15 @@ fn main() -> Result<(), Problem> {
     let cluster = Cluster::builder().nodes(["primary", "replica"]).database(DATABASE).start()?;
     let _primary = start(cluster.node("primary"))?;
     let replica = start(cluster.node("replica"))?;
-    let manager = AsyncDieselConnectionManager::<Conn>::new(cluster.node("replica").database_url(DATABASE));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let balances = runtime.block_on(application(manager))?;
+    let balances = runtime.block_on(application(&replica))?;
     assert_eq!(balances, [100 - TRANSFERS, TRANSFERS]);
     println!("{}: {TRANSFERS} transfers in {} round trips", replica.role(), replica.round_trips());
     Ok(())
 }
 
-async fn application(manager: AsyncDieselConnectionManager<Conn>) -> Result<Vec<i32>, Problem> {
-    let pool = Pool::builder(manager).max_size(4).build()?;
+async fn application(litefs: &LiteFs) -> Result<Vec<i32>, Problem> {
+    let pool = Pool::builder(litefs.async_connection_manager()).max_size(4).build()?;
     let mut conn = pool.get().await?;
     diesel::sql_query("CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER NOT NULL)")
         .execute(&mut conn)
@@ -70,6 +68,8 @@ async fn application(manager: AsyncDieselConnectionManager<Conn>) -> Result<Vec<
     for transfer in transfers {
         transfer.await??;
     }
+    // The other pool is made the same way.
+    let pool = bb8::Pool::<Conn>::builder().max_size(4).build(litefs.async_connection_manager()).await?;
     let mut conn = pool.get().await?;
     Ok(accounts::table.select(accounts::balance).order(accounts::id).load(&mut conn).await?)
 }

@@ -38,10 +38,13 @@
 //!
 //! * Where a statement runs is decided by SQLite's own planner ([`Access`]) and a [`Router`].
 //! * What can go wrong between the nodes is told apart by what to do about it: [`Failure`].
+//! * Asynchronous applications make their pools of `diesel_async` from the handle: feature `async`.
 //! * Several processes of one node: all but one say [`serve(false)`](LiteFsBuilder::serve).
 
 mod access;
 mod air;
+#[cfg(feature = "async")]
+mod asynchronous;
 mod audit;
 mod batch_insert;
 mod connection;
@@ -62,6 +65,8 @@ mod router;
 mod tracking_table;
 
 pub use access::Access;
+#[cfg(feature = "async")]
+pub use asynchronous::AsyncLiteFsConnection;
 pub use batch_insert::{BatchInsertDsl, IntoRows, IntoStatements, MappedRows, Rows, Upserts};
 pub use connection::LiteFsConnection;
 pub use consistency::{Consistency, UnknownName, WhenBehind};

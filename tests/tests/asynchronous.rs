@@ -6,7 +6,7 @@ use diesel::prelude::*;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8, deadpool};
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
-use litefs_diesel::{Failure, LiteFsConnection};
+use litefs_diesel::{AsyncLiteFsConnection, Failure, LiteFsConnection};
 use litefs_tests::{Bed, DATABASE};
 
 diesel::table! { notes { id -> Integer, text -> Text, score -> Nullable<Double>, data -> Nullable<Binary>, } }
@@ -99,6 +99,72 @@ fn deadpool_and_bb8_pools_find_the_handle_by_path() {
         assert_eq!(texts(&mut pool.get().await.unwrap()).await.unwrap(), ["deadpool", "bb8"]);
     });
     assert!(bed.litefs("b").round_trips() >= 2, "they wrote through the handle");
+}
+
+#[test]
+fn deadpool_and_bb8_pools_are_made_from_a_handle() {
+    let mut bed = bed();
+    bed.stop("b");
+    let handle = bed.builder("b").start().unwrap();
+    run(async {
+        let managers = (handle.async_connection_manager(), handle.async_connection_manager());
+        let trips = handle.round_trips();
+        let one = deadpool::Pool::builder(managers.0).max_size(4).build().unwrap();
+        let two = bb8::Pool::builder().max_size(4).build(managers.1).await.unwrap();
+        for round in 0..3 {
+            let text = format!("deadpool {round}");
+            insert(&mut one.get().await.unwrap(), &text).await.unwrap();
+            insert(&mut two.get().await.unwrap(), &format!("bb8 {round}")).await.unwrap();
+        }
+        assert_eq!(handle.round_trips(), trips + 6, "they wrote through the handle");
+        // The pools keep it alive, and the last of them ends it, here on the runtime.
+        drop(handle);
+        assert!(matches!(bed.builder("b").start(), Err(litefs_diesel::StartError::AlreadyStarted(_))));
+        assert_eq!(texts(&mut one.get().await.unwrap()).await.unwrap().len(), 6);
+        assert_eq!(texts(&mut two.get().await.unwrap()).await.unwrap().len(), 6);
+    });
+    drop(bed.builder("b").start().unwrap());
+}
+
+/// What opens a connection and checks it may wait, and then the runtime's thread does not.
+#[test]
+fn a_pool_of_a_handle_opens_connections_beside_the_runtime() {
+    let opened = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let hook = std::sync::Arc::clone(&opened);
+    let bed = Bed::configured(&["a"], move |_, builder| {
+        let hook = std::sync::Arc::clone(&hook);
+        builder.on_connection(move |_| {
+            hook.lock().unwrap().push(std::thread::current().id());
+            Ok(())
+        })
+    });
+    run(async {
+        opened.lock().unwrap().clear();
+        let manager = bed.litefs("a").async_connection_manager();
+        let pool = deadpool::Pool::builder(manager).max_size(1).build().unwrap();
+        drop(pool.get().await.unwrap());
+        let _: AsyncLiteFsConnection = bed.litefs("a").establish_async().await.unwrap();
+        let opened = opened.lock().unwrap();
+        assert_eq!(opened.len(), 2);
+        assert!(!opened.contains(&std::thread::current().id()));
+    });
+}
+
+#[test]
+fn a_pool_of_a_handle_replaces_a_connection_that_is_broken() {
+    let bed = bed();
+    run(async {
+        let manager = bed.litefs("b").async_connection_manager();
+        let pool = deadpool::Pool::builder(manager).max_size(1).build().unwrap();
+        let mut conn = pool.get().await.unwrap();
+        // Diesel has not begun it, so diesel_async does not see it; our own check does.
+        conn.batch_execute("BEGIN").await.unwrap();
+        insert(&mut conn, "never").await.unwrap();
+        drop(conn);
+        let mut conn = pool.get().await.unwrap();
+        insert(&mut conn, "one").await.unwrap();
+        assert_eq!(texts(&mut conn).await.unwrap(), ["one"]);
+    });
 }
 
 #[test]
