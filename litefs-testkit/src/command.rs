@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::faults::{EventFormat, EventStreamFault, Faults, InfoFault};
+use crate::faults::{DiskFault, EventFormat, EventStreamFault, Faults, InfoFault};
 use crate::position::Position;
 use crate::wire::Peer;
 
@@ -59,6 +59,9 @@ pub(crate) enum Command {
     Events(EventStreamFault),
     EventFormat(EventFormat),
     Info(InfoFault),
+    Disk(DiskFault),
+    CachedReads(bool),
+    LoseMount,
     TakeRefusal,
 }
 
@@ -75,6 +78,7 @@ pub(crate) fn execute(faults: &Faults, engine: &Arc<Engine>, command: Command) -
     let mut refusal = 0;
     match command {
         Command::TakeRefusal => refusal = engine.context.take_refusal(),
+        Command::LoseMount => engine.lose_mount(),
         Command::BecomePrimary { .. } | Command::Drain | Command::Follow { .. } => {
             take_role(engine, command)?
         }
@@ -113,8 +117,11 @@ fn set_fault(faults: &Faults, engine: &Arc<Engine>, command: Command) {
         Command::Events(fault) => settings.events = fault,
         Command::EventFormat(format) => settings.event_format = format,
         Command::Info(fault) => settings.info = fault,
+        Command::Disk(fault) => settings.disk = fault,
+        Command::CachedReads(cached) => settings.cached_reads = cached,
         Command::Status
         | Command::TakeRefusal
+        | Command::LoseMount
         | Command::BecomePrimary { .. }
         | Command::Drain
         | Command::Follow { .. } => {}

@@ -81,6 +81,7 @@ pub(crate) struct Context {
     gate: Mutex<Gate>,
     heard: Mutex<Option<Instant>>,
     dead: AtomicBool,
+    unmounted: AtomicBool,
     refusal: AtomicI32,
     funeral: Funeral,
 }
@@ -93,6 +94,16 @@ impl std::fmt::Debug for Funeral {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Funeral")
     }
+}
+
+/// Where a mount's directory is while the mount is lost.
+fn lost(dir: &Path) -> PathBuf {
+    dir.with_added_extension("lost")
+}
+
+/// Brings a lost mount's directory back.
+pub(crate) fn remount(dir: &Path) -> std::io::Result<()> {
+    if lost(dir).exists() { std::fs::rename(lost(dir), dir) } else { Ok(()) }
 }
 
 impl Context {
@@ -108,6 +119,7 @@ impl Context {
             gate: Mutex::default(),
             heard: Mutex::default(),
             dead: AtomicBool::new(false),
+            unmounted: AtomicBool::new(false),
             refusal: AtomicI32::new(0),
             funeral: Funeral::default(),
         }
@@ -138,7 +150,9 @@ impl Context {
         if self.is_dead() || *standing == new {
             return;
         }
-        if let Err(error) = self.files.set_primary(new.primary_name()) {
+        if self.is_served()
+            && let Err(error) = self.files.set_primary(new.primary_name())
+        {
             tracing::error!(%error, node = self.identity.name, "cannot write .primary");
         }
         *standing = new;
@@ -220,7 +234,7 @@ impl Context {
     /// Brings `.lag` up to date.
     pub(crate) fn write_lag(&self) {
         let lag = self.lag();
-        if !self.is_dead()
+        if self.is_served()
             && let Err(error) = self.files.set_lag(lag)
         {
             tracing::error!(%error, node = self.identity.name, "cannot write .lag");
@@ -229,6 +243,22 @@ impl Context {
 
     pub(crate) fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Acquire)
+    }
+
+    /// Whether files of the mount answer.
+    pub(crate) fn is_served(&self) -> bool {
+        !self.is_dead() && !self.unmounted.load(Ordering::Acquire)
+    }
+
+    /// The mount dies alone.
+    pub(crate) fn unmount<'a>(&self, databases: impl Iterator<Item = &'a str>) {
+        let _standing = locked(&self.standing);
+        self.unmounted.store(true, Ordering::Release);
+        locked(&self.gate).writable = false;
+        self.files.remove_all(databases);
+        if let Err(error) = std::fs::rename(self.dir(), lost(self.dir())) {
+            tracing::error!(%error, node = self.identity.name, "cannot take the mount away");
+        }
     }
 
     /// Sets what runs once when the node dies.

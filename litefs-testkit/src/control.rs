@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::command::{Answer, Command, NodeStatus};
 use crate::error::Error;
-use crate::faults::{EventFormat, EventStreamFault, InfoFault};
+use crate::faults::{DiskFault, EventFormat, EventStreamFault, InfoFault};
 use crate::host::Host;
 use crate::position::Position;
 use crate::remote::{post, wait_for};
@@ -288,6 +288,32 @@ impl Control {
     /// See [`Control`].
     pub fn set_info_fault(&self, fault: InfoFault) -> Result<(), Error> {
         self.set(Command::Info(fault))
+    }
+
+    /// How writes through the VFS fail from now on. Reads go on.
+    ///
+    /// # Errors
+    /// See [`Control`].
+    pub fn set_disk_fault(&self, fault: DiskFault) -> Result<(), Error> {
+        self.set(Command::Disk(fault))
+    }
+
+    /// The mount dies while the LiteFS process lives on and says what it said before: the directory is gone and all I/O
+    /// through the VFS fails, also for connections that are open. Kill and restart the node to bring it back.
+    ///
+    /// # Errors
+    /// See [`Control`].
+    pub fn lose_mount(&self) -> Result<(), Error> {
+        self.set(Command::LoseMount)
+    }
+
+    /// Lets connections that are open when the mount dies go on reading what they read before, as SQLite does from its
+    /// caches on FUSE. Default false: their reads fail.
+    ///
+    /// # Errors
+    /// See [`Control`].
+    pub fn set_cached_reads(&self, cached: bool) -> Result<(), Error> {
+        self.set(Command::CachedReads(cached))
     }
 
     /// The extended SQLite code with which the node last refused something since the last call, 0 for none: 778

@@ -211,6 +211,13 @@ impl Engine {
         self.context.signal.bump();
     }
 
+    /// The mount dies, this process does not.
+    pub(crate) fn lose_mount(&self) {
+        let databases = self.databases();
+        self.context.unmount(databases.iter().map(|database| database.name.as_str()));
+        self.context.signal.bump();
+    }
+
     /// What a controlling test wants to know.
     pub(crate) fn status(&self) -> NodeStatus {
         let settings = self.context.faults.now();

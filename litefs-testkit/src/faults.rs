@@ -48,6 +48,19 @@ pub enum InfoFault {
     Hang,
 }
 
+/// How writes through the VFS fail, as on a disk that is full or broken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskFault {
+    /// They do not.
+    #[default]
+    None,
+    /// `SQLITE_FULL`, SQLite's own code for `ENOSPC`.
+    Full,
+    /// `SQLITE_IOERR_WRITE`: LiteFS answers every failure of its disk, a full one too, with `EIO`.
+    Io,
+}
+
 /// All settings; see the setters of [`Control`](crate::Control) for what each does.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Settings {
@@ -65,6 +78,8 @@ pub(crate) struct Settings {
     pub(crate) events: EventStreamFault,
     pub(crate) event_format: EventFormat,
     pub(crate) info: InfoFault,
+    pub(crate) disk: DiskFault,
+    pub(crate) cached_reads: bool,
 }
 
 /// The settings, shared by a node's incarnations, and the signal that they (and all else on the node) changed.

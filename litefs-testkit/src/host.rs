@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::command::{Answer, Command, execute};
-use crate::context::{Context, Identity};
+use crate::context::{Context, Identity, remount};
 use crate::engine::{CORRUPT_MARKER, Engine};
 use crate::error::Error;
 use crate::faults::Faults;
@@ -83,6 +83,7 @@ impl Host {
         if !engine.context.is_dead() {
             return Err(Error::Running(self.identity.name.clone()));
         }
+        remount(&self.identity.dir).map_err(Error::io("mount"))?;
         *engine =
             launch(&self.identity, &self.http_addr, &self.replication_addr, &self.faults, &self.signal)?;
         Ok(())

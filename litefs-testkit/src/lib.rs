@@ -96,7 +96,7 @@ pub use cluster::{Cluster, ClusterBuilder};
 pub use command::NodeStatus;
 pub use control::{Control, RemoteNode};
 pub use error::Error;
-pub use faults::{EventFormat, EventStreamFault, InfoFault};
+pub use faults::{DiskFault, EventFormat, EventStreamFault, InfoFault};
 pub use node::{Node, NodeBuilder, database_url};
 pub use position::{ParsePositionError, Position};
 pub use vfs::VFS_NAME;

@@ -72,7 +72,7 @@ impl Target {
         let suffix =
             ["-wal", "-journal"].into_iter().find(|suffix| file.ends_with(suffix)).unwrap_or_default();
         let database = file.strip_suffix(suffix).unwrap_or(file).to_owned();
-        let alive = !engine.context.is_dead() && is_database_name(&database);
+        let alive = engine.context.is_served() && is_database_name(&database);
         if alive { Ok(Self { engine, database, suffix }) } else { Err(failure) }
     }
 

@@ -14,6 +14,7 @@ use sqlite_plugin::vars;
 use sqlite_plugin::vfs::{VfsHandle, VfsResult};
 
 use crate::database::{Capture, Database};
+use crate::faults::DiskFault;
 use crate::locks::{Owner, WRITE_SLOT};
 use crate::sync::locked;
 use crate::wal::is_commit_header;
@@ -75,7 +76,21 @@ pub(super) fn end_journal(database: &Database, failure: i32) -> VfsResult<()> {
 }
 
 fn alive(database: &Database, failure: i32) -> VfsResult<()> {
-    if database.context.is_dead() { Err(failure) } else { Ok(()) }
+    if database.context.is_served() { Ok(()) } else { Err(failure) }
+}
+
+/// The same for what a reader needs, which SQLite may have cached, mapped or locked already.
+fn readable(database: &Database, failure: i32) -> VfsResult<()> {
+    let cached = || database.context.faults.with(|settings| settings.cached_reads);
+    if database.context.is_served() || cached() { Ok(()) } else { Err(failure) }
+}
+
+fn disk(database: &Database) -> VfsResult<()> {
+    match database.context.faults.with(|settings| settings.disk) {
+        DiskFault::None => Ok(()),
+        DiskFault::Full => Err(vars::SQLITE_FULL),
+        DiskFault::Io => Err(vars::SQLITE_IOERR_WRITE),
+    }
 }
 
 /// Reads until `data` is full or the file ends.
@@ -113,7 +128,7 @@ impl Handle {
         match (self, self.file()) {
             (Self::Temporary(bytes), _) => Ok(bytes.len()),
             (_, Some((database, file))) => {
-                alive(database, vars::SQLITE_IOERR_FSTAT)?;
+                readable(database, vars::SQLITE_IOERR_FSTAT)?;
                 file.metadata().map(|meta| meta.len() as usize).map_err(|_| vars::SQLITE_IOERR_FSTAT)
             }
             (_, None) => Err(vars::SQLITE_IOERR_FSTAT),
@@ -128,7 +143,7 @@ impl Handle {
             return Ok(count);
         }
         let (database, file) = self.file().ok_or(vars::SQLITE_IOERR_READ)?;
-        alive(database, vars::SQLITE_IOERR_READ)?;
+        readable(database, vars::SQLITE_IOERR_READ)?;
         read_at(file, offset, data).map_err(|_| vars::SQLITE_IOERR_READ)
     }
 
@@ -141,6 +156,7 @@ impl Handle {
         }
         let (database, file) = self.file().ok_or(vars::SQLITE_IOERR_WRITE)?;
         alive(database, vars::SQLITE_IOERR_WRITE)?;
+        disk(database)?;
         if !self.may_write(database, offset, data) {
             return Err(database.context.refuse(vars::SQLITE_IOERR_WRITE));
         }
@@ -213,7 +229,7 @@ impl MainFile {
 
     pub(super) fn unlock(&self, level: LockLevel) -> VfsResult<()> {
         let wrote = locked(&self.database.locks).level(self.owner) >= LockLevel::Reserved;
-        if wrote && !self.database.context.is_dead() && !self.database.is_wal() {
+        if wrote && self.database.context.is_served() && !self.database.is_wal() {
             // Journals in memory, or none, end without a trace; SQLite ignores errors here.
             let _ = end_journal(&self.database, vars::SQLITE_IOERR_UNLOCK);
         }
@@ -231,7 +247,7 @@ impl MainFile {
         size: usize,
         extend: bool,
     ) -> VfsResult<Option<NonNull<u8>>> {
-        alive(&self.database, vars::SQLITE_IOERR_SHMMAP)?;
+        readable(&self.database, vars::SQLITE_IOERR_SHMMAP)?;
         if size != REGION_SIZE {
             return Err(vars::SQLITE_IOERR_SHMMAP);
         }
@@ -244,11 +260,13 @@ impl MainFile {
 
     pub(super) fn lock_index(&self, offset: usize, count: usize, mode: ShmLockMode) -> VfsResult<()> {
         let unlock = matches!(mode, ShmLockMode::UnlockShared | ShmLockMode::UnlockExclusive);
-        if !unlock {
-            alive(&self.database, vars::SQLITE_IOERR_SHMLOCK)?;
-            if self.database.context.faults.with(|settings| settings.refuse_locks) {
-                return Err(vars::SQLITE_PROTOCOL);
-            }
+        if !unlock && self.database.context.faults.with(|settings| settings.refuse_locks) {
+            return Err(vars::SQLITE_PROTOCOL);
+        }
+        match mode {
+            _ if unlock => {}
+            ShmLockMode::LockShared => readable(&self.database, vars::SQLITE_IOERR_SHMLOCK)?,
+            _ => alive(&self.database, self.unlockable())?,
         }
         if matches!(mode, ShmLockMode::UnlockExclusive) && offset == WRITE_SLOT {
             self.end_write();
@@ -257,10 +275,18 @@ impl MainFile {
         if got { Ok(()) } else { Err(vars::SQLITE_BUSY) }
     }
 
+    /// SQLite on FUSE takes every failure to lock the index for a lock of another process.
+    fn unlockable(&self) -> i32 {
+        let cached = self.database.context.faults.with(|settings| settings.cached_reads);
+        if cached { vars::SQLITE_BUSY } else { vars::SQLITE_IOERR_SHMLOCK }
+    }
+
     /// The release of the write lock is the commit. SQLite ignores errors of it: a node that cannot commit dies.
     fn end_write(&self) {
         let held = locked(&self.database.locks).wal_writer() == Some(self.owner);
-        if held && !self.database.context.is_dead() && self.database.capture_wal(self.owner) == Capture::Fatal
+        if held
+            && self.database.context.is_served()
+            && self.database.capture_wal(self.owner) == Capture::Fatal
         {
             self.database.context.die();
         }
