@@ -87,7 +87,8 @@ impl fmt::Display for RoleKind {
 pub struct RoleState {
     /// The role now.
     pub role: Role,
-    /// One more at each change of `role`, a change of the primary's name included; starts at 0.
+    /// One more at each change of `role`, a change of the primary's name included, and whenever the mount comes or
+    /// goes without one; starts at 0.
     pub epoch: u64,
     /// Where the database was when this node became the primary, read before anybody could hear of it: what the primary has
     /// from then on is its own. `None` in every other role, and where it could not be read.

@@ -1,4 +1,4 @@
-//! Asking `/info`, together.
+//! Asking `/info`, or looking at the mount, together.
 
 use std::sync::Mutex;
 
@@ -21,7 +21,7 @@ struct Finished {
     answered: bool,
 }
 
-/// Where questions for `/info` are left and answers picked up.
+/// Where questions for `/info` or the mount are left and answers picked up.
 #[derive(Debug)]
 pub(crate) struct InfoDesk {
     enabled: bool,

@@ -23,7 +23,8 @@ pub use start::StartError;
 pub use status::{DetectorState, DetectorStatus, Status};
 
 use crate::{
-    Config, Detector, Mount, NodeName, Observation, Position, PositionError, Role, RoleStamp, RoleState, Txid,
+    Config, Detector, Mount, NodeName, Observation, Position, PositionError, Presence, Role, RoleStamp,
+    RoleState, Txid,
 };
 
 /// Why waiting ended without what was waited for.
@@ -196,15 +197,24 @@ impl Tracker {
         self.shared.report(self.shared.ticket(), observation);
     }
 
-    /// Asks `/info` now and returns when the answer, or its absence, has been merged. Calls that overlap share one
-    /// request. Takes at most twice [`http_timeout`](crate::ConfigBuilder::http_timeout); returns at once where the `info`
-    /// detector is off.
+    /// Looks at the mount and asks `/info` now, and returns when what they say, or their silence, has been merged. Calls
+    /// that overlap share one look and one request. Takes at most twice
+    /// [`http_timeout`](crate::ConfigBuilder::http_timeout). Where the `info` detector is off, only the mount is looked at.
     pub async fn confirm(&self) {
+        // A mount whose LiteFS hangs does not answer either.
+        let look = tokio::time::timeout(2 * self.config().http_timeout(), self.shared.looks.confirm());
         tokio::select! {
             biased;
             () = self.shared.stop.cancelled() => {}
-            _ = self.shared.info.confirm() => {}
+            _ = async { tokio::join!(self.shared.info.confirm(), look) } => {}
         }
+    }
+
+    /// Whether LiteFS serves the mount, as far as that is known: within
+    /// [`poll_interval`](crate::ConfigBuilder::poll_interval), and at once after [`confirm`](Self::confirm).
+    #[must_use]
+    pub fn presence(&self) -> Presence {
+        *self.shared.presence.borrow()
     }
 
     /// Remembers where a node takes forwarded writes: `host:port`.

@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) presence: watch::Sender<Presence>,
     pub(crate) positions: Positions,
     pub(crate) info: InfoDesk,
+    /// Who wants the mount looked at.
+    pub(crate) looks: InfoDesk,
     pub(crate) addresses: Addresses,
     pub(crate) detectors: Mutex<BTreeMap<&'static str, DetectorState>>,
     pub(crate) stop: CancellationToken,
@@ -55,6 +57,7 @@ impl Shared {
             presence: watch::Sender::new(evidence.presence()),
             positions: Positions::new(),
             info: InfoDesk::new(config.detectors().info),
+            looks: InfoDesk::new(true),
             addresses: Addresses::default(),
             detectors: Mutex::default(),
             stop: CancellationToken::new(),
@@ -117,24 +120,36 @@ impl Shared {
         if state.stopped {
             return result;
         }
-        self.note_presence(state.evidence.presence());
+        let remounted = self.note_presence(state.evidence.presence());
+        let epoch = self.role.borrow().epoch;
         let role = merge(&state.evidence);
         if let Some(role) = state.debounce.offer(role, Instant::now()) {
             self.publish(role);
-        } else if state.debounce.due().is_some() {
+        }
+        if remounted && self.role.borrow().epoch == epoch {
+            self.renew();
+        }
+        if state.debounce.due().is_some() {
             self.held.notify_one();
         }
         result
     }
 
-    fn note_presence(&self, presence: Presence) {
-        let changed = self.presence.send_if_modified(|known| std::mem::replace(known, presence) != presence);
+    /// Whether the mount is lost now and was not, or the other way round.
+    fn note_presence(&self, presence: Presence) -> bool {
+        let mut before = presence;
+        self.presence.send_if_modified(|known| {
+            before = std::mem::replace(known, presence);
+            before != presence
+        });
+        let changed = before != presence;
         if changed {
             self.positions.mount_changed();
         }
         if changed && presence != Presence::NeverSeen {
             mount::remember(self.mount.dir());
         }
+        changed && [before, presence].contains(&Presence::Lost)
     }
 
     /// When the debounce has something to publish.
@@ -161,6 +176,14 @@ impl Shared {
             tracing::info!(from = %state.role, to = %role, mount = %self.mount.dir().display(), "role changed");
             *state = RoleState { role, epoch: state.epoch + 1, began };
             // Inside, so that nobody reads the new role and then the old stamp.
+            self.stamp.store(state.stamp().pack(), Ordering::SeqCst);
+        });
+    }
+
+    /// Publishes the same role anew: what was prepared for the mount as it was has to be looked at again.
+    fn renew(&self) {
+        self.role.send_modify(|state| {
+            state.epoch += 1;
             self.stamp.store(state.stamp().pack(), Ordering::SeqCst);
         });
     }

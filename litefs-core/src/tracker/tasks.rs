@@ -42,16 +42,21 @@ pub(super) fn spawn_detector(detector: Box<dyn Detector>, sink: Sink) {
 
 /// Looks at the mount directory once.
 pub(super) async fn look_at_mount(shared: &Arc<Shared>) {
+    let number = shared.looks.begin();
     let mount = shared.mount.clone();
     // A file of a hung LiteFS can block for good: never on a thread of the runtime.
     let probe = tokio::task::spawn_blocking(move || mount.probe()).await;
     shared.look(probe.unwrap_or(Probe::Unclear));
+    shared.looks.finish(number, true);
 }
 
 /// Notices that LiteFS appears at, or vanishes from, the mount, whichever detectors are on.
 async fn watch_mount(shared: Arc<Shared>) {
     loop {
-        tokio::time::sleep(shared.config.poll_interval()).await;
+        tokio::select! {
+            () = tokio::time::sleep(shared.config.poll_interval()) => {}
+            () = shared.looks.asked() => {}
+        }
         look_at_mount(&shared).await;
     }
 }
@@ -144,6 +149,19 @@ mod tests {
         assert_eq!((role(&shared), shared.role.borrow().epoch), (Role::Unknown, epoch));
         hear(&shared, replica("b"));
         assert_eq!(role(&shared).primary(), Some(&"b".parse().unwrap()), "another one is, at once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_mount_that_comes_or_goes_without_a_role_is_a_new_epoch() {
+        let shared = tracker();
+        hear(&shared, Claim::NoPrimary);
+        let epoch = shared.role.borrow().epoch;
+        shared.look(Probe::Dead);
+        assert_eq!((role(&shared), shared.stamp().epoch()), (Role::Unknown, epoch + 1));
+        shared.look(Probe::Dead);
+        assert_eq!(shared.stamp().epoch(), epoch + 1, "once");
+        shared.look(Probe::Marker);
+        assert_eq!((role(&shared), shared.stamp().epoch()), (Role::Unknown, epoch + 2));
     }
 
     #[tokio::test(start_paused = true)]
