@@ -2,7 +2,8 @@ use std::fmt;
 
 use diesel::result::{DatabaseErrorInformation, DatabaseErrorKind, Error as DieselError};
 use litefs_rpc::client::{CallError, Fate, ForwardError};
-use litefs_rpc::wire::{Refusal, RequestId};
+use litefs_rpc::diagnosis::Symptom;
+use litefs_rpc::wire::{DatabaseError, Refusal, RequestId};
 
 /// What went wrong between this node and the primary, told apart by what the caller may do about it.
 ///
@@ -63,11 +64,19 @@ pub enum Failure {
     /// LiteFS was mounted again since the connection was opened, whose file belongs to the mount before. Nothing was
     /// applied. Open another connection; a pool does so by itself.
     Remounted,
+    /// LiteFS does not serve this node's mount any more: what SQLite would read there is old. Nothing was applied. Retry
+    /// once LiteFS is mounted again.
+    MountLost,
+    /// The disk of the node that ran the statement is full. Nothing was applied. A retry succeeds once there is room.
+    DiskFull,
+    /// SQLite could not read or write the database on the node that ran the statement, although that node's mount is
+    /// served and its role has not changed: its disk may be full or broken. Nothing was applied.
+    Io,
     /// The primary did something that the protocol does not allow.
     Protocol,
 }
 
-const CODES: [(Failure, &str); 18] = [
+const CODES: [(Failure, &str); 21] = [
     (Failure::NoPrimary, "litefs: no primary"),
     (Failure::Unreachable, "litefs: unreachable"),
     (Failure::Incompatible, "litefs: incompatible"),
@@ -85,6 +94,9 @@ const CODES: [(Failure, &str); 18] = [
     (Failure::Behind, "litefs: behind"),
     (Failure::SchemaSkew, "litefs: schema skew"),
     (Failure::Remounted, "litefs: remounted"),
+    (Failure::MountLost, "litefs: mount lost"),
+    (Failure::DiskFull, "litefs: disk full"),
+    (Failure::Io, "litefs: i/o error"),
     (Failure::Protocol, "litefs: protocol"),
 ];
 
@@ -101,8 +113,20 @@ impl Failure {
     /// ([`SchemaSkew`](Self::SchemaSkew)), what was applied is not applied again.
     #[must_use]
     pub fn may_retry(self) -> bool {
-        use Failure::{Behind, Busy, NoPrimary, SchemaSkew, SnapshotMoved, TransactionLost, Unreachable};
-        matches!(self, NoPrimary | Unreachable | Busy | SnapshotMoved | TransactionLost | Behind | SchemaSkew)
+        use Failure::{
+            Behind, Busy, MountLost, NoPrimary, SchemaSkew, SnapshotMoved, TransactionLost, Unreachable,
+        };
+        matches!(
+            self,
+            NoPrimary
+                | Unreachable
+                | Busy
+                | SnapshotMoved
+                | TransactionLost
+                | Behind
+                | SchemaSkew
+                | MountLost
+        )
     }
 
     /// What became of the work that failed.
@@ -141,9 +165,13 @@ impl Failure {
             | Failure::Remounted
             | Failure::TransactionLost => DatabaseErrorKind::ClosedConnection,
             Failure::Rejected => DatabaseErrorKind::ReadOnlyTransaction,
-            Failure::Denied | Failure::Behind | Failure::SchemaSkew | Failure::Protocol => {
-                DatabaseErrorKind::Unknown
-            }
+            Failure::Denied
+            | Failure::Behind
+            | Failure::SchemaSkew
+            | Failure::MountLost
+            | Failure::DiskFull
+            | Failure::Io
+            | Failure::Protocol => DatabaseErrorKind::Unknown,
             Failure::NoPrimary
             | Failure::Unreachable
             | Failure::Incompatible
@@ -212,6 +240,48 @@ pub(crate) fn forwarded(error: ForwardError, id: Option<RequestId>) -> DieselErr
     }
 }
 
+/// An error of the primary's SQLite as the caller of Diesel sees it.
+fn of_primary(error: DatabaseError) -> DieselError {
+    match Symptom::of(&error.message) {
+        Symptom::Locked | Symptom::LockRefused => locked(error),
+        _ => litefs_rpc::sqlite::to_diesel(error),
+    }
+}
+
+/// SQLite's words for a lock that another connection holds.
+pub(crate) fn locked(message: impl fmt::Display) -> DieselError {
+    Failure::Busy.error(format!("{message}: another connection to the file holds it; nothing was applied"))
+}
+
+/// The mount of this node is gone.
+pub(crate) fn mount_lost() -> DieselError {
+    Failure::MountLost.error(
+        "LiteFS does not serve this node's mount any more, and what SQLite would read there is old: retry once it is \
+         mounted again",
+    )
+}
+
+/// The function that SQLite misses.
+pub(crate) fn missing_function(error: &DieselError) -> Option<&str> {
+    match error {
+        DieselError::DatabaseError(_, information) => {
+            information.message().strip_prefix("no such function: ")
+        }
+        _ => None,
+    }
+}
+
+/// A function that this node has is missing on the primary.
+pub(crate) fn missing_on_primary(function: &str, primary: &str) -> DieselError {
+    DieselError::DatabaseError(
+        DatabaseErrorKind::Unknown,
+        Box::new(format!(
+            "no such function: {function} on the primary, node {primary}, which runs the statement: register it in \
+         LiteFsBuilder::on_connection, on every node"
+        )),
+    )
+}
+
 /// A failed call as the caller of Diesel sees it.
 pub(crate) fn called(error: CallError, id: Option<RequestId>) -> DieselError {
     let failure = match &error {
@@ -219,7 +289,7 @@ pub(crate) fn called(error: CallError, id: Option<RequestId>) -> DieselError {
         CallError::Handshake { .. } => Failure::Incompatible,
         CallError::Encoding(_) => Failure::TooLarge,
         CallError::Refused(refusal) => match refusal {
-            Refusal::Database(error) => return litefs_rpc::sqlite::to_diesel(error.clone()),
+            Refusal::Database(error) => return of_primary(error.clone()),
             Refusal::NotPrimary { .. } => Failure::NoPrimary,
             Refusal::Overloaded { .. } | Refusal::TooLate | Refusal::ShuttingDown => Failure::Busy,
             Refusal::Denied { .. } => Failure::Denied,
@@ -230,6 +300,8 @@ pub(crate) fn called(error: CallError, id: Option<RequestId>) -> DieselError {
             Refusal::GivenUp => Failure::GivenUp,
             Refusal::NotHandedOver { .. } => Failure::NotHandedOver,
             Refusal::NotReplicated { .. } => Failure::NotReplicated,
+            Refusal::DiskFull { .. } => Failure::DiskFull,
+            Refusal::Io { .. } => Failure::Io,
         },
         _ => Failure::OutcomeUnknown,
     };
@@ -266,7 +338,7 @@ mod tests {
 
     #[test]
     fn m7_a_database_error_keeps_its_kind_and_message() {
-        use litefs_rpc::wire::{DatabaseError, DatabaseErrorKind as Wire};
+        use litefs_rpc::wire::DatabaseErrorKind as Wire;
         let refusal =
             Refusal::Database(DatabaseError { kind: Wire::UniqueViolation, message: "taken".into() });
         match called(refusal.into(), None) {

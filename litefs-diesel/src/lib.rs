@@ -49,7 +49,6 @@ mod audit;
 mod batch_insert;
 mod connection;
 mod consistency;
-mod demotion;
 mod durability;
 mod error;
 mod io_thread;

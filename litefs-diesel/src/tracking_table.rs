@@ -8,7 +8,8 @@ use diesel::connection::{Connection, LoadConnection, SimpleConnection};
 use diesel::result::QueryResult;
 use diesel::row::Row as _;
 use diesel::sqlite::SqliteConnection;
-use litefs_core::{NodeName, Observation, Position, Role, RoleStamp, Tracker};
+use litefs_core::{NodeName, Position, Role, RoleStamp, Tracker};
+use litefs_rpc::diagnosis::Symptom;
 use litefs_rpc::sqlite::{BoundQuery, value};
 use litefs_rpc::wire::Value;
 use tokio::sync::Notify;
@@ -213,8 +214,9 @@ async fn claim_until_written(
         match claimed {
             Ok(Ok(())) => return,
             Ok(Err(error)) => {
-                if litefs_rpc::wire::is_litefs_rejection(&error) {
-                    tracker.observe(Observation::RowWriteRejected);
+                if Symptom::of(&error).is_suspicious() {
+                    // LiteFS rejects the write of a node that is not the primary, but a full disk fails alike.
+                    tracker.confirm().await;
                 }
                 tracing::debug!(%error, "cannot write the tracking table yet");
             }

@@ -83,6 +83,10 @@ pub trait Executor: Send + 'static {
     /// Rolls back whatever is open. Afterwards the executor is as new.
     fn rollback(&mut self);
 
+    /// Lets go of what is open, where nothing is under way: the file may be on another mount now. Default: there is nothing
+    /// that would be old.
+    fn reopen(&mut self) {}
+
     /// Where reads run that need not wait for writes. Asked once, at the start. Default: there is no such place, and reads
     /// take their turn among the writes.
     fn readers(&self) -> Option<Arc<dyn Readers>> {

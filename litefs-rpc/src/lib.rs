@@ -14,6 +14,7 @@
 #![deny(clippy::missing_errors_doc)]
 
 pub mod client;
+pub mod diagnosis;
 mod executor;
 pub mod handshake;
 mod limits;

@@ -298,7 +298,7 @@ async fn where_a_read_fails_the_role_is_asked_for_before_that_is_the_answer() {
         Bed::start(|_| {}, || Err(ConnectionError::BadConnection("unable to open database file".into())))
             .await;
     let failed = bed.ask(&client(), "SELECT x FROM t", soon()).await;
-    assert!(matches!(failed, Err(CallError::Refused(Refusal::Database(_)))), "{failed:?}");
+    assert!(matches!(failed, Err(CallError::Refused(Refusal::Io { .. }))), "{failed:?}");
     // As when LiteFS dies: SQLite meets it first, and the role is known once somebody asks.
     bed.fence.demoted_when_asked.store(true, Ordering::SeqCst);
     let failed = bed.ask(&client(), "SELECT x FROM t", soon()).await;

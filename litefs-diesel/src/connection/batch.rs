@@ -130,11 +130,11 @@ impl LiteFsConnection {
                     None => continue,
                 },
             };
-            match here {
-                Err(error) if self.was_demoted(&shared, class, &error) => {}
-                Err(error) if self.was_a_write(&shared, &mut class, &error) => writes = true,
-                result => return self.raced(result),
+            let was = class.access;
+            if let Some(answer) = self.conclude(&shared, &mut class, here)? {
+                return Ok(answer);
             }
+            writes |= class.access != was;
         }
         Err(changed_again())
     }
@@ -184,9 +184,8 @@ impl LiteFsConnection {
     ) -> QueryResult<Option<Answer>> {
         let text = statements[0].sql.clone();
         let work = Work::Batch { statements: Arc::clone(statements), rows };
-        let result = self.reporting_text(&StrQueryHelper::new(&text), |conn| {
-            conn.carry(shared, Access::Write, destination, work)
-        });
+        let result = self
+            .reporting_text(&StrQueryHelper::new(&text), |conn| conn.carry(shared, class, destination, work));
         self.remember_violation(class, result.as_ref().err());
         let reply = result?;
         if let Some(reply) = &reply {

@@ -20,7 +20,9 @@ use litefs_rpc::wire::{RowSet, Work};
 
 use super::LiteFsConnection;
 use super::capture::sql_of;
+use super::cursor::Cursor;
 use super::destination::Phase;
+use super::failure::explained;
 use super::instrumentation::users;
 use super::run::{Ready, TURNS, changed_again, rows};
 use super::transaction_calls::is_locked;
@@ -75,7 +77,7 @@ impl Connection for LiteFsConnection {
 }
 
 impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
-    type Cursor<'conn, 'query> = <SqliteConnection as LoadConnection>::Cursor<'conn, 'query>;
+    type Cursor<'conn, 'query> = Cursor<'conn, 'query>;
     type Row<'conn, 'query> = <SqliteConnection as LoadConnection>::Row<'conn, 'query>;
 
     fn load<'conn, 'query, T>(&'conn mut self, source: T) -> QueryResult<Self::Cursor<'conn, 'query>>
@@ -84,13 +86,36 @@ impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
         Sqlite: QueryMetadata<T::SqlType>,
     {
         match self.clustered() {
-            Some((shared, stamp)) if self.goes_straight::<T>(shared, stamp) => self.local.load(source),
+            Some((shared, stamp)) if self.goes_straight::<T>(shared, stamp) => {
+                read(&mut self.local, self.home.as_deref(), source)
+            }
             Some((shared, _)) => {
                 let shared = Arc::clone(shared);
                 self.load_with_care(shared, source)
             }
-            None => self.local.load(source).inspect_err(|e| self.lost_race |= is_locked(e)),
+            None => {
+                let rows = self.local.load(source).inspect_err(|e| self.lost_race |= is_locked(e))?;
+                Ok(Cursor::new(rows, None))
+            }
         }
+    }
+}
+
+/// Reads a file on LiteFS.
+#[inline]
+fn read<'conn, 'query, T>(
+    local: &'conn mut SqliteConnection,
+    shared: Option<&'conn Shared>,
+    source: T,
+) -> QueryResult<Cursor<'conn, 'query>>
+where
+    T: Query + QueryFragment<Sqlite> + QueryId + 'query,
+    Sqlite: QueryMetadata<T::SqlType>,
+{
+    match (local.load(source), shared) {
+        (Ok(rows), shared) => Ok(Cursor::new(rows, shared)),
+        (Err(error), Some(shared)) => Err(explained(shared, error)),
+        (Err(error), None) => Err(error),
     }
 }
 
@@ -102,13 +127,17 @@ impl LiteFsConnection {
             && (self.phase() != Phase::Autocommit || !self.native.is_autocommit())
     }
 
+    fn replay<'conn, 'query>(&'conn mut self, rows: RowSet) -> QueryResult<Cursor<'conn, 'query>> {
+        Ok(Cursor::new(self.scratch.replay(rows)?, None))
+    }
+
     /// Loads what cannot go straight to the local file. A function of its own, so that what can does not pay for its frame.
     #[inline(never)]
     fn load_with_care<'conn, 'query, T>(
         &'conn mut self,
         shared: Arc<Shared>,
         source: T,
-    ) -> QueryResult<<SqliteConnection as LoadConnection>::Cursor<'conn, 'query>>
+    ) -> QueryResult<Cursor<'conn, 'query>>
     where
         T: Query + QueryFragment<Sqlite> + QueryId + 'query,
         Sqlite: QueryMetadata<T::SqlType>,
@@ -117,22 +146,22 @@ impl LiteFsConnection {
         let mut class = self.class_of(&source)?;
         if class.query_only {
             let rows = self.query_only_pragma(&sql_of(&source)?)?;
-            return self.scratch.replay(rows);
+            return self.replay(rows);
         }
         if class.control {
             self.script_or_migration(&shared, &sql_of(&source)?)?;
-            return self.scratch.replay(RowSet::default());
+            return self.replay(RowSet::default());
         }
         for _ in 0..TURNS {
             match self.ready(&shared, class, &source)? {
                 Ready::Local if class.writes_locally => return self.load_here(class, source),
-                Ready::Local => return self.local.load(source),
-                Ready::Answered(statement) => match self.load_answered(class, &source, &statement) {
-                    Ok(rows) => return self.scratch.replay(rows),
-                    Err(error) if self.was_demoted(&shared, class, &error) => {}
-                    Err(error) if self.was_a_write(&shared, &mut class, &error) => {}
-                    Err(error) => return self.raced(Err(error)),
-                },
+                Ready::Local => return read(&mut self.local, self.home.as_deref(), source),
+                Ready::Answered(statement) => {
+                    let answered = self.load_answered(class, &source, &statement);
+                    if let Some(rows) = self.conclude(&shared, &mut class, answered)? {
+                        return self.replay(rows);
+                    }
+                }
                 Ready::Collected => {
                     let ticket = self.autocommit_ticket(class);
                     let collected = self.local.load(&source).and_then(|rows| {
@@ -140,22 +169,16 @@ impl LiteFsConnection {
                             .map_err(|refusal| crate::error::called(refusal.into(), None))
                     });
                     self.ran_here(class);
-                    match collected {
-                        Ok(rows) => {
-                            self.lost_race = false;
-                            self.prove(ticket)?;
-                            return self.scratch.replay(rows);
-                        }
-                        Err(error) if self.was_demoted(&shared, class, &error) => {}
-                        Err(error) if self.was_a_write(&shared, &mut class, &error) => {}
-                        Err(error) => return self.raced(Err(error)),
+                    if let Some(rows) = self.conclude(&shared, &mut class, collected)? {
+                        self.prove(ticket)?;
+                        return self.replay(rows);
                     }
                 }
                 Ready::Elsewhere(destination) => {
                     if let Some(reply) =
                         self.run_elsewhere(&shared, class, &destination, &source, Work::Query)?
                     {
-                        return self.scratch.replay(rows(reply)?);
+                        return self.replay(rows(reply)?);
                     }
                 }
             }
@@ -169,7 +192,7 @@ impl LiteFsConnection {
         &'conn mut self,
         class: crate::access::Class,
         source: T,
-    ) -> QueryResult<<SqliteConnection as LoadConnection>::Cursor<'conn, 'query>>
+    ) -> QueryResult<Cursor<'conn, 'query>>
     where
         T: Query + QueryFragment<Sqlite> + QueryId + 'query,
         Sqlite: QueryMetadata<T::SqlType>,
@@ -179,7 +202,7 @@ impl LiteFsConnection {
             collect(rows, usize::MAX).map_err(|refusal| crate::error::called(refusal.into(), None))
         });
         self.ran_here(class);
-        self.scratch.replay(rows?)
+        self.replay(rows?)
     }
 
     fn load_answered<T>(

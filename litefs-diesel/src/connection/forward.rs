@@ -10,6 +10,7 @@ use litefs_rpc::wire::{Answer, Delivery, Refusal, Reply, Request, RequestId, Wor
 use tracing::field::Empty;
 
 use super::LiteFsConnection;
+use super::run::Writes;
 use crate::Failure;
 use crate::consistency::Mark;
 use crate::durability::Durability;
@@ -73,19 +74,20 @@ impl LiteFsConnection {
     pub(super) fn forward(
         &mut self,
         shared: &Arc<Shared>,
-        access: &'static str,
+        writes: Writes,
         work: Work,
     ) -> QueryResult<Option<Reply>> {
         let settings = self.settings()?;
         let request = Request { id: RequestId::new(), delivery: self.delivery, again: false, settings, work };
         shared.options.limits.check(&request.work).map_err(|refusal| called(refusal.into(), None))?;
         // What stays on this node is no trip.
+        let access = if writes == Writes::No { "read" } else { "write" };
         let trip = (!self.has_the_writer(shared)).then(|| Trip::start(shared, access));
         let generation = shared.ledger.generation();
         let id = (request.delivery == Delivery::ExactlyOnce).then_some(request.id);
         let result = self.send(shared, request);
         let result = result.and_then(|reply| match reply {
-            Some((reply, at)) => self.taken(shared, reply, at, (id, generation)).map(Some),
+            Some((reply, at)) => self.taken(shared, writes, reply, at, (id, generation)).map(Some),
             None => Ok(None),
         });
         if let Some(trip) = trip {
@@ -102,6 +104,7 @@ impl LiteFsConnection {
     fn taken(
         &mut self,
         shared: &Arc<Shared>,
+        writes: Writes,
         reply: Reply,
         at: Place,
         (id, generation): (Option<RequestId>, u64),
@@ -111,7 +114,9 @@ impl LiteFsConnection {
             self.mark(shared, &reply);
         }
         self.note_acknowledged(shared, changed, id, generation);
-        self.await_replicas(shared, reply.position)?;
+        // What has written nothing leaves nothing to be lost.
+        let written = reply.position.filter(|_| writes.may_have_written(reply.effects));
+        self.await_replicas(shared, written)?;
         match reply.answer {
             Answer::Failed(error) => Err(litefs_rpc::sqlite::to_diesel(error)),
             Answer::NotKept => Err(Failure::RowsLost.error(

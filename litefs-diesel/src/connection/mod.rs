@@ -3,8 +3,10 @@
 mod acknowledgement;
 mod batch;
 mod capture;
+mod cursor;
 mod destination;
 mod diesel_traits;
+mod failure;
 mod forward;
 mod instrumentation;
 mod migrations;
@@ -31,7 +33,7 @@ use std::sync::Arc;
 use diesel::connection::{AnsiTransactionManager, Connection, SimpleConnection, get_default_instrumentation};
 use diesel::result::{ConnectionError, ConnectionResult, DatabaseErrorKind, Error, QueryResult};
 use diesel::sqlite::SqliteConnection;
-use litefs_core::{DatabaseUrl, RoleKind, RoleStamp};
+use litefs_core::{DatabaseUrl, Position, RoleKind, RoleStamp};
 use litefs_rpc::client::Link;
 use litefs_rpc::sqlite::sql::{SqlStatement, statements};
 use litefs_rpc::sqlite::{Native, Opened};
@@ -39,6 +41,7 @@ use litefs_rpc::wire::{Delivery, Effects, RowSet, Settings, Value};
 
 pub(crate) use self::batch::unexpected;
 use self::destination::Phase;
+pub(crate) use self::failure::explained;
 use self::instrumentation::{ReportedCache, Silence};
 use self::migrations::Migrations;
 pub(crate) use self::recorder::{Followed, Recorder};
@@ -108,6 +111,8 @@ pub struct LiteFsConnection {
     delivery: Delivery,
     own_marks: Marks,
     acknowledgement: Option<Acknowledgement>,
+    /// Where the database was before the last commit on this node's own file.
+    committing_from: Option<Position>,
     forced: Option<Route>,
     /// What the file was opened on.
     device: Option<u64>,
@@ -166,6 +171,7 @@ impl LiteFsConnection {
             delivery,
             own_marks: Marks::default(),
             acknowledgement: None,
+            committing_from: None,
             forced: None,
             device,
             left_behind: false,
@@ -271,7 +277,8 @@ impl LiteFsConnection {
             self.check_mount(shared)?;
             let writable = matches!(stamp.kind(), RoleKind::Primary | RoleKind::Standalone);
             self.set_query_only(!writable)?;
-            self.seen = Some(stamp);
+            // Without a mount nothing is prepared: each statement looks again.
+            self.seen = remount::is_served(shared).then_some(stamp);
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use litefs_rpc::wire::{Effects, Settings};
 use super::LiteFsConnection;
 use super::capture::sql_of;
 use super::destination::{Destination, Phase, destination};
+use super::failure::explained;
 use super::session_functions::{Answers, answered};
 use crate::Failure;
 use crate::access::{Access, Class, classify_with};
@@ -342,6 +343,9 @@ impl LiteFsConnection {
         let concerns_transaction =
             class.access != Access::Local || class.writes_locally || class.sets_session;
         let begins = phase == Phase::Pending && concerns_transaction;
+        if self.seen.is_none() && (class.access != Access::Local || class.writes_locally) {
+            return Err(self.without_mount());
+        }
         // The snapshot is for all that the transaction does, whatever begins it; and what fills a temporary table may
         // read the database.
         if begins || (phase == Phase::Autocommit && (reads || class.writes_locally)) {
@@ -353,7 +357,7 @@ impl LiteFsConnection {
             }
         }
         if begins {
-            self.begin_local(shared)?;
+            self.begin_local(shared).map_err(|error| explained(shared, error))?;
         }
         Ok(Route::Local)
     }

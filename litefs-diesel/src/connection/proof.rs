@@ -70,7 +70,8 @@ impl Ticket {
 
 impl LiteFsConnection {
     /// To be drawn before a statement that may commit by itself.
-    pub(super) fn autocommit_ticket(&self, class: Class) -> Option<Ticket> {
+    pub(super) fn autocommit_ticket(&mut self, class: Class) -> Option<Ticket> {
+        self.committing_from = None;
         let writes = class.access == Access::Write || class.may_write();
         if writes && self.phase() == Phase::Autocommit {
             self.commit_ticket(class.writes_locally)
@@ -80,8 +81,10 @@ impl LiteFsConnection {
     }
 
     /// To be drawn before COMMIT.
-    pub(super) fn commit_ticket(&self, mixed: bool) -> Option<Ticket> {
-        Ticket::draw(self.home.as_ref()?, &self.native, mixed)
+    pub(super) fn commit_ticket(&mut self, mixed: bool) -> Option<Ticket> {
+        let ticket = Ticket::draw(self.home.as_ref()?, &self.native, mixed);
+        self.committing_from = ticket.as_ref().and_then(|ticket| ticket.before);
+        ticket
     }
 
     /// After SQLite has committed on this connection: the commit is LiteFS's too, and those have it that must.

@@ -4,9 +4,11 @@
 //! or mapped, without an error, while `-pos` already comes from the next mount. Each mount is a device of its own, whose
 //! number the kernel does not give away while one of its files is open (`fs/super.c`, `get_anon_bdev`).
 
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 
 use diesel::result::QueryResult;
+use litefs_core::Presence;
 
 use super::LiteFsConnection;
 use crate::Failure;
@@ -15,6 +17,17 @@ use crate::litefs::Shared;
 /// The device that a path leads to; `None` where it leads nowhere just now.
 pub(super) fn device(shared: &Shared) -> Option<u64> {
     std::fs::metadata(shared.options.config.database()).ok().map(|file| file.dev())
+}
+
+/// Whether LiteFS serves the mount. A dead one says so itself, before the tracker has looked.
+pub(super) fn is_served(shared: &Shared) -> bool {
+    let answers = || {
+        !matches!(
+            std::fs::metadata(shared.options.config.database()),
+            Err(error) if matches!(error.kind(), ErrorKind::NotConnected | ErrorKind::ConnectionAborted)
+        )
+    };
+    shared.tracker.presence() != Presence::Lost && answers()
 }
 
 impl LiteFsConnection {

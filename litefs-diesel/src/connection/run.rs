@@ -6,8 +6,8 @@ use diesel::connection::Connection;
 use diesel::query_builder::{QueryFragment, QueryId};
 use diesel::result::{DatabaseErrorKind, Error, QueryResult};
 use diesel::sqlite::Sqlite;
-use litefs_rpc::sqlite::BoundQuery;
 use litefs_rpc::sqlite::sql::statements;
+use litefs_rpc::sqlite::{BoundQuery, application_functions};
 use litefs_rpc::wire::{Answer, Effects, Repeated, Reply, RowSet, Statement, Work};
 
 use super::LiteFsConnection;
@@ -17,8 +17,10 @@ use super::session_functions::answered;
 use super::transaction_calls::is_locked;
 use crate::Failure;
 use crate::access::{Access, Class};
+use crate::error::{missing_function, missing_on_primary};
 use crate::litefs::Shared;
 use crate::router::Route;
+use crate::tracking_table::name_or_host;
 
 /// How often the role may change under one statement before that is an error of its own. Each turn has followed one
 /// change, with nothing applied.
@@ -116,7 +118,7 @@ impl LiteFsConnection {
     {
         let result = self.reporting(class, query, |conn| {
             let statement = conn.capture(class, query)?;
-            let reply = conn.carry(shared, class.access, destination, work(statement))?;
+            let reply = conn.carry(shared, class, destination, work(statement))?;
             if let Some(reply) = &reply {
                 conn.remember(class.counts, class.inserts, reply.effects);
             }
@@ -145,15 +147,39 @@ impl LiteFsConnection {
     pub(super) fn carry(
         &mut self,
         shared: &Arc<Shared>,
-        access: Access,
+        class: Class,
         destination: &Destination,
         work: Work,
     ) -> QueryResult<Option<Reply>> {
-        match destination {
+        let single = matches!(work, Work::Execute(_) | Work::Query(_) | Work::Insert(_));
+        let writes = Writes::of(class, single);
+        let result = match destination {
             Destination::Session => self.in_session(shared, work).map(Some),
             Destination::Move => self.move_to_primary(shared, work),
-            _ => self.forward(shared, if access == Access::Read { "read" } else { "write" }, work),
+            _ => self.forward(shared, writes, work),
+        };
+        if let Ok(Some(reply)) = &result
+            && self.phase() == Phase::Remote
+        {
+            self.transaction.may_have_written |= writes.may_have_written(reply.effects);
         }
+        result.map_err(|error| self.missing_there(shared, error))
+    }
+
+    /// "no such function" is a riddle where this node has the function.
+    fn missing_there(&mut self, shared: &Shared, error: Error) -> Error {
+        let Some(function) = missing_function(&error) else { return error };
+        let _silent = self.silence.keep();
+        if !application_functions(&mut self.local).contains(&function.to_ascii_lowercase()) {
+            return error;
+        }
+        missing_on_primary(function, &self.primary_name(shared))
+    }
+
+    /// The node that ran what went to the primary.
+    fn primary_name(&self, shared: &Shared) -> String {
+        let role = shared.tracker.role();
+        role.primary().map_or_else(|| name_or_host(&shared.tracker).to_string(), ToString::to_string)
     }
 
     /// What the session functions say after a forwarded statement. The connection it ran on is shared: of its
@@ -206,22 +232,6 @@ impl LiteFsConnection {
         }
     }
 
-    /// Whether an autocommit write that failed here should be run on the primary: LiteFS rejected it because this
-    /// node is not the primary any more. Nothing of it was applied.
-    pub(super) fn was_demoted(&mut self, shared: &Arc<Shared>, class: Class, error: &Error) -> bool {
-        let candidate = class.access == Access::Write
-            && self.phase() == Phase::Autocommit
-            && self.forced != Some(Route::Local)
-            && !self.read_only
-            && crate::demotion::is_rejection(error);
-        if !candidate {
-            return false;
-        }
-        let tracker = shared.tracker.clone();
-        shared.io.wait(async move { tracker.confirm().await });
-        !self.is_writable(shared)
-    }
-
     /// Whether a statement that failed here should be run on the primary as a write: it read as far as SQLite can tell,
     /// but called a function of the application that may have tried to write. Nothing of it was applied.
     pub(super) fn was_a_write(&self, shared: &Shared, class: &mut Class, error: &Error) -> bool {
@@ -267,14 +277,9 @@ impl LiteFsConnection {
                 }
                 Ready::Local | Ready::Collected => self.execute_here(class, query),
             };
-            match here {
-                Err(error) if self.was_demoted(&shared, class, &error) => {}
-                Err(error) if self.was_a_write(&shared, &mut class, &error) => {}
-                result => {
-                    let count = self.raced(result)?;
-                    self.after_change(&shared)?;
-                    return Ok(count);
-                }
+            if let Some(count) = self.conclude(&shared, &mut class, here)? {
+                self.after_change(&shared)?;
+                return Ok(count);
             }
         }
         Err(changed_again())
@@ -305,6 +310,32 @@ impl LiteFsConnection {
             _ => self.last_forwarded.map_or(0, |last| u64::try_from(last.changes).unwrap_or(0)),
         };
         usize::try_from(count).unwrap_or(usize::MAX)
+    }
+}
+
+/// Whether what went to the primary can have written something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writes {
+    /// It reads.
+    No,
+    /// It has if `total_changes()` has grown.
+    Counted,
+    /// It may have, whatever `total_changes()` says, as a change of the schema does.
+    Perhaps,
+}
+
+impl Writes {
+    /// `single`: it is one statement.
+    fn of(class: Class, single: bool) -> Self {
+        match class.access {
+            Access::Write if single && class.counts => Self::Counted,
+            Access::Write => Self::Perhaps,
+            _ => Self::No,
+        }
+    }
+
+    pub(super) fn may_have_written(self, effects: Effects) -> bool {
+        self == Self::Perhaps || effects.total_changes > 0
     }
 }
 

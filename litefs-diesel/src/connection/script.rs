@@ -102,10 +102,9 @@ impl LiteFsConnection {
             match destination {
                 Destination::Local => {
                     let result = self.script_here(class, sql);
-                    match result {
-                        Err(error) if self.was_demoted(shared, class, &error) => self.follow_role(shared)?,
-                        Err(error) if self.was_a_write(shared, &mut class, &error) => {}
-                        result => return self.raced(result),
+                    match self.conclude(shared, &mut class, result)? {
+                        Some(()) => return Ok(()),
+                        None => self.follow_role(shared)?,
                     }
                 }
                 Destination::Reject(reason) => return Err(Failure::Rejected.error(reason)),
@@ -159,7 +158,7 @@ impl LiteFsConnection {
         self.heard(sql, |conn| {
             // Diesel refuses it before SQLite sees it.
             std::ffi::CString::new(sql)?;
-            let reply = conn.carry(shared, class.access, destination, Work::Script(sql.to_owned()))?;
+            let reply = conn.carry(shared, class, destination, Work::Script(sql.to_owned()))?;
             if let Some(reply) = &reply {
                 conn.remember(class.counts, class.inserts, reply.effects);
             }

@@ -156,7 +156,9 @@ impl LiteFsConnection {
                 let wrote = commit && self.transaction.wrote_there;
                 self.note_acknowledged(shared, reply.position.filter(|_| wrote), id, session.generation);
                 session.path.give_back();
-                self.await_replicas(shared, reply.position.filter(|_| commit)).map_err(|error| (error, None))
+                let written = commit && self.transaction.may_have_written;
+                let written = reply.position.filter(|_| written);
+                self.await_replicas(shared, written).map_err(|error| (error, None))
             }
             Err(error) => Err((error, open.then_some(session))),
         }

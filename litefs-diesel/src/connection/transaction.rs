@@ -8,7 +8,7 @@ use litefs_core::Position;
 use litefs_rpc::wire::{BeginMode, Reply, Work};
 
 use super::LiteFsConnection;
-use super::destination::Phase;
+use super::failure::explained;
 use super::path::Path;
 use super::session::{Opening, Session, Step};
 use super::steering::{Steering, steering};
@@ -49,7 +49,7 @@ impl LiteFsConnection {
             Steering::Pass => self.local.batch_execute(sql),
             Steering::BeginLazily => self.begun(control, Ok(Stage::Pending)),
             Steering::BeginHere => {
-                let begun = self.begin_here(sql);
+                let begun = self.begin_here(shared, sql);
                 self.begun(control, begun)
             }
             Steering::BeginThere(mode) => {
@@ -58,7 +58,7 @@ impl LiteFsConnection {
             }
             Steering::Nested => Err(sqlite_error("cannot start a transaction within a transaction")),
             Steering::Note => self.transaction.note(control),
-            Steering::Here => self.control_here(control, sql),
+            Steering::Here => self.control_here(shared, control, sql),
             Steering::There => {
                 self.in_session(shared, Work::Script(sql.to_owned()))?;
                 self.transaction.note(control)
@@ -83,8 +83,10 @@ impl LiteFsConnection {
         Ok(())
     }
 
-    fn begin_here(&mut self, sql: &str) -> QueryResult<Stage> {
-        self.local.batch_execute(sql).map(|()| Stage::Local { seen: None })
+    fn begin_here(&mut self, shared: &Shared, sql: &str) -> QueryResult<Stage> {
+        let begun = self.local.batch_execute(sql).map_err(|error| explained(shared, error));
+        self.transaction.role = self.seen;
+        begun.map(|()| Stage::Local { seen: None })
     }
 
     /// BEGIN IMMEDIATE: the lock is the primary's, so it is taken there at once.
@@ -94,30 +96,21 @@ impl LiteFsConnection {
             Some((session, _)) => Ok(Stage::Remote(session)),
             None => {
                 self.follow_role(shared)?;
-                self.begin_here(sql)
+                self.begin_here(shared, sql)
             }
         }
     }
 
-    fn control_here(&mut self, control: &Control, sql: &str) -> QueryResult<()> {
+    fn control_here(&mut self, shared: &Shared, control: &Control, sql: &str) -> QueryResult<()> {
         let commits = *control == Control::Commit || self.transaction.ends_by(control);
+        self.committing_from = None;
         let ticket = if commits && self.native.is_writing() {
             self.commit_ticket(self.transaction.wrote_here)
         } else {
             None
         };
         let result = self.local.batch_execute(sql);
-        let demoted = self.transaction.phase() == Phase::LocalWrites
-            && result.as_ref().err().is_some_and(crate::demotion::is_rejection);
-        if demoted {
-            // LiteFS rejected the COMMIT, and SQLite has rolled back.
-            self.lost_race = true;
-            self.transaction.end();
-            self.manager = diesel::connection::AnsiTransactionManager::default();
-            return Err(Failure::TransactionLost
-                .error("LiteFS rejected the commit: this node is not the primary any more"));
-        }
-        result?;
+        result.map_err(|error| self.control_failed(shared, error))?;
         self.transaction.note(control)?;
         self.prove(ticket).inspect_err(|_| {
             // It is over, one way or the other.
@@ -171,6 +164,7 @@ impl LiteFsConnection {
             return Err(error);
         }
         let seen = if writable { None } else { Some(self.snapshot_position(shared)?) };
+        self.transaction.role = self.seen;
         self.transaction.stage = Stage::Local { seen };
         Ok(())
     }
@@ -278,10 +272,15 @@ impl LiteFsConnection {
 
     /// The transaction was open on the file of a node that is not the primary any more.
     pub(super) fn demoted(&mut self) -> Error {
+        self.lose_local("this node is not the primary any more")
+    }
+
+    /// The transaction was open on this node's own file, and cannot go on.
+    pub(super) fn lose_local(&mut self, reason: &str) -> Error {
         let _silent = self.silence.keep();
         let _ = self.local.batch_execute("ROLLBACK");
         self.lost_race = true;
-        self.transaction.stage = Stage::Lost("this node is not the primary any more".into());
+        self.transaction.lose(reason);
         self.transaction.lost()
     }
 

@@ -2,6 +2,7 @@
 
 use diesel::connection::{AnsiTransactionManager, Connection, TransactionManager};
 use diesel::result::Error;
+use litefs_rpc::diagnosis::Symptom;
 
 use super::LiteFsConnection;
 use super::destination::Phase;
@@ -12,7 +13,8 @@ const OPTIMISTIC_TRIES: usize = 2;
 
 /// SQLITE_BUSY and SQLITE_BUSY_SNAPSHOT, <https://www.sqlite.org/rescode.html#busy_snapshot>; Diesel keeps the message only.
 pub(super) fn is_locked(error: &Error) -> bool {
-    matches!(error, Error::DatabaseError(_, information) if information.message() == "database is locked")
+    matches!(error, Error::DatabaseError(_, information)
+        if Symptom::of(information.message()) == Symptom::Locked)
 }
 
 impl LiteFsConnection {

@@ -1,7 +1,7 @@
 //! What is known of the connection's transaction; [`transaction`](super::transaction) moves it.
 
 use diesel::result::{Error, QueryResult};
-use litefs_core::Position;
+use litefs_core::{Position, RoleStamp};
 
 use super::destination::Phase;
 use super::session::Session;
@@ -13,6 +13,8 @@ use crate::access::Control;
 #[derive(Debug, Default)]
 pub(super) struct Transaction {
     pub(super) stage: Stage,
+    /// The role under which it was opened on this node's own file.
+    pub(super) role: Option<RoleStamp>,
     /// Open savepoints, outermost first.
     pub(super) savepoints: Vec<String>,
     /// Begun by a SAVEPOINT instead of BEGIN: ends with its RELEASE.
@@ -21,6 +23,8 @@ pub(super) struct Transaction {
     pub(super) wrote_here: bool,
     /// The database was changed in it, on the primary.
     pub(super) wrote_there: bool,
+    /// The same, or something that `total_changes()` does not count.
+    pub(super) may_have_written: bool,
 }
 
 #[derive(Debug, Default)]

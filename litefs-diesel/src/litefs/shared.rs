@@ -3,10 +3,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use diesel::result::{ConnectionError, ConnectionResult};
+use diesel::result::{ConnectionError, ConnectionResult, DatabaseErrorKind, Error as DieselError};
 use diesel::sqlite::SqliteConnection;
-use litefs_core::{DatabaseUrl, Mount, MountError, NodeName, Role, RoleKind, Tracker, Txid};
+use litefs_core::{DatabaseUrl, Mount, MountError, NodeName, Presence, Role, RoleKind, Tracker, Txid};
 use litefs_rpc::client::{Client, ClientConfig, Forwarder};
+use litefs_rpc::diagnosis::Symptom;
 use litefs_rpc::server::{Server, ServerConfig};
 use litefs_rpc::sqlite::{Checkpointer, Opened, application_functions};
 
@@ -14,7 +15,9 @@ use super::serving::{ServerStarter, open, serve_when_litefs_appears};
 use super::{LiteFs, StartError};
 use crate::air::{Air, follow};
 use crate::audit::Auditor;
+use crate::connection::explained;
 use crate::consistency::Watermark;
+use crate::error::mount_lost;
 use crate::io_thread::IoThread;
 use crate::losses::Ledger;
 use crate::options::Options;
@@ -104,9 +107,30 @@ impl Shared {
 
     /// Opens a SQLite connection to `url`, the database's or one within it, and runs the hook on it. Blocks.
     pub(crate) fn open(&self, url: &str) -> ConnectionResult<Opened> {
+        self.check_mounted()?;
         self.await_first_replication()?;
         let checkpointed = self.checkpointer.get().is_some();
-        open(url, self.options.hook.as_ref(), checkpointed)
+        open(url, self.options.hook.as_ref(), checkpointed).map_err(|error| self.explain(error))
+    }
+
+    fn check_mounted(&self) -> ConnectionResult<()> {
+        match self.tracker.presence() {
+            Presence::Lost => Err(ConnectionError::CouldntSetupConfiguration(mount_lost())),
+            _ => Ok(()),
+        }
+    }
+
+    /// A connection that cannot be opened is told as a statement that fails.
+    fn explain(&self, error: ConnectionError) -> ConnectionError {
+        let explain = |error| ConnectionError::CouldntSetupConfiguration(explained(self, error));
+        match error {
+            _ if self.tracker.stamp().kind() == RoleKind::Standalone => error,
+            ConnectionError::CouldntSetupConfiguration(error) => explain(error),
+            ConnectionError::BadConnection(message) if Symptom::of(&message) != Symptom::Statement => {
+                explain(DieselError::DatabaseError(DatabaseErrorKind::Unknown, Box::new(message)))
+            }
+            error => error,
+        }
     }
 
     /// After each commit of this process on the local file.
@@ -137,6 +161,9 @@ impl Shared {
             }
         });
         if missing() {
+            let tracker = self.tracker.clone();
+            self.io.wait(async move { tracker.confirm().await });
+            self.check_mounted()?;
             let message = format!(
                 "the database {} does not exist on this replica, and none was replicated within {timeout:?}: start a \
                  node that becomes the primary first",

@@ -1,5 +1,5 @@
 use futures::future::BoxFuture;
-use litefs_core::{Position, Role, RoleKind, RoleStamp, RoleState, Tracker};
+use litefs_core::{Position, Presence, Role, RoleKind, RoleStamp, RoleState, Tracker};
 use tokio::sync::watch;
 
 use crate::wire::PrimaryHint;
@@ -26,8 +26,17 @@ pub trait Fence: Send + Sync + 'static {
     /// # Errors
     /// Why it does not.
     fn promote(&self) -> BoxFuture<'_, Result<(), String>>;
-    /// Asks LiteFS anew whether this node is the primary; afterwards [`holds`](Self::holds) knows.
+    /// Looks at the mount and asks LiteFS anew whether this node is the primary; afterwards [`holds`](Self::holds) and
+    /// [`is_mounted`](Self::is_mounted) know.
     fn confirm(&self) -> BoxFuture<'_, ()>;
+    /// Whether LiteFS serves the mount, as far as that is known. Default: it does.
+    fn is_mounted(&self) -> bool {
+        true
+    }
+    /// This node's LiteFS host name, where it is known. Default: it is not.
+    fn node(&self) -> Option<String> {
+        None
+    }
 }
 
 impl Fence for Tracker {
@@ -67,5 +76,13 @@ impl Fence for Tracker {
 
     fn confirm(&self) -> BoxFuture<'_, ()> {
         Box::pin(Tracker::confirm(self))
+    }
+
+    fn is_mounted(&self) -> bool {
+        self.presence() != Presence::Lost
+    }
+
+    fn node(&self) -> Option<String> {
+        self.own_name().map(|name| name.to_string())
     }
 }

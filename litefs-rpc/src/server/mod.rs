@@ -10,6 +10,7 @@ mod local;
 mod queue;
 mod reading;
 mod sessions;
+mod verdict;
 mod writer;
 
 use std::net::SocketAddr;

@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::commits::Commits;
 use super::fence::Fence;
+use super::verdict::Verdict;
 use super::writer::unproven;
 use crate::executor::{Reader, Readers};
 use crate::limits::Limits;
@@ -105,7 +106,10 @@ impl Reading {
             self.fence.confirm().await;
         }
         // Whoever asks can ask the next primary: nothing was changed.
-        if self.fence.holds(stamp) { result } else { Err(self.not_primary()) }
+        if !self.fence.holds(stamp) {
+            return Err(self.not_primary());
+        }
+        result.map_err(|refusal| Verdict::of(refusal, &*self.fence, stamp).or(|| self.not_primary()))
     }
 
     fn not_primary(&self) -> Refusal {
@@ -115,13 +119,7 @@ impl Reading {
 
 /// Whether it may have failed because this node is not the primary any more, which SQLite can meet before anybody has said so.
 fn is_doubtful(refusal: &Refusal) -> bool {
-    match refusal {
-        Refusal::Database(error) => {
-            error.is_litefs_rejection() || error.message.contains("unable to open database file")
-        }
-        Refusal::Unproven { .. } => true,
-        _ => false,
-    }
+    matches!(refusal, Refusal::Unproven { .. }) || refusal.symptom().is_suspicious()
 }
 
 impl Place {

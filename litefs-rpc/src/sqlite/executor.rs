@@ -188,17 +188,13 @@ fn leaves_a_trace(statement: &SqlStatement<'_>) -> bool {
     !matches!(statement.verb(), Verb::Read | Verb::Change | Verb::Schema)
 }
 
-fn is_rejection(refusal: &Refusal) -> bool {
-    matches!(refusal, Refusal::Database(error) if error.is_litefs_rejection())
-}
-
 impl Executor for SqliteExecutor {
     fn write(&mut self, request: &Request) -> Result<Done, Refusal> {
         let before = self.pages_written();
         let result = self.once(request).map(|done| Done { wrote: self.wrote_since(before), ..done });
         if let Err(refusal) = &result
             && let Some(ready) = &mut self.connection
-            && (is_rejection(refusal) || ready.forget_changes().is_err())
+            && (refusal.symptom().is_suspicious() || ready.forget_changes().is_err())
         {
             // Perhaps the mount that its file is on is gone, and another is there.
             self.connection = None;
@@ -246,7 +242,7 @@ impl Executor for SqliteExecutor {
         let ready = self.ready(settings)?;
         if let Err(error) = ready.connection.batch_execute(begin) {
             let refusal = super::from_diesel(error);
-            if is_rejection(&refusal) {
+            if refusal.symptom().is_suspicious() {
                 self.connection = None;
             }
             return Err(refusal);
@@ -330,6 +326,10 @@ impl Executor for SqliteExecutor {
         {
             self.connection = Some(ready);
         }
+    }
+
+    fn reopen(&mut self) {
+        self.connection = None;
     }
 
     fn readers(&self) -> Option<Arc<dyn Readers>> {

@@ -115,8 +115,7 @@ impl Ready {
             Work::Query(_) => self.read_total_changes() == Ok(before),
             _ => true,
         };
-        let rejected = matches!(refusal, Refusal::Database(error) if error.is_litefs_rejection());
-        if rejected || !undone || !self.is_in_transaction() {
+        if refusal.symptom().is_suspicious() || !undone || !self.is_in_transaction() {
             return Err(Apart);
         }
         self.forget_changes().map_err(|_| Apart)?;

@@ -8,7 +8,7 @@ mod version;
 
 pub use reply::{
     Answer, DatabaseError, DatabaseErrorKind, Effects, Followed, Outcome, PrimaryHint, Refusal, Reply,
-    RowSet, Settled, is_litefs_rejection,
+    RowSet, Settled,
 };
 pub use request::{Begin, BeginMode, Delivery, Follower, Request, RequestId, SessionId, Settings, Work};
 pub use statement::{Repeated, Statement};

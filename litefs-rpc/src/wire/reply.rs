@@ -4,6 +4,7 @@ use litefs_core::Position;
 use serde::{Deserialize, Serialize};
 
 use super::Value;
+use crate::diagnosis::Symptom;
 
 /// The primary's answer to work that it ran.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -209,6 +210,35 @@ pub enum Refusal {
         /// Why.
         reason: String,
     },
+    /// The node's disk is full. The work was not applied, and succeeds once there is room.
+    #[error("{reason}: the disk of node {node} has no room for it")]
+    DiskFull {
+        /// The node's LiteFS host name.
+        node: String,
+        /// SQLite's message.
+        reason: String,
+    },
+    /// The node cannot use its database, although it is the primary and its mount is served. The work was not applied.
+    #[error(
+        "{reason}: node {node}, which is the primary, cannot use its file; its disk may be full or broken"
+    )]
+    Io {
+        /// The node's LiteFS host name.
+        node: String,
+        /// SQLite's message.
+        reason: String,
+    },
+}
+
+impl Refusal {
+    /// What SQLite's message may be about, where this is an error of SQLite.
+    #[must_use]
+    pub fn symptom(&self) -> Symptom {
+        match self {
+            Self::Database(error) => Symptom::of(&error.message),
+            _ => Symptom::Statement,
+        }
+    }
 }
 
 /// An error of the primary's SQLite, in the terms of `diesel::result::Error::DatabaseError`.
@@ -218,25 +248,6 @@ pub struct DatabaseError {
     pub kind: DatabaseErrorKind,
     /// SQLite's message.
     pub message: String,
-}
-
-impl DatabaseError {
-    /// Whether this is how SQLite reports that LiteFS rejected a write because the node is not the primary; see
-    /// [`is_litefs_rejection`].
-    #[must_use]
-    pub fn is_litefs_rejection(&self) -> bool {
-        is_litefs_rejection(&self.message)
-    }
-}
-
-/// Whether SQLite's message is one of those with which LiteFS rejects a write on a node that is not the primary:
-/// `SQLITE_IOERR_WRITE` at COMMIT in WAL, `SQLITE_READONLY` otherwise, and what `PRAGMA query_only` says before either.
-///
-/// Diesel passes the message on, not the code. Disk errors look the same, so this is a reason to look at the role
-/// again, not a proof.
-#[must_use]
-pub fn is_litefs_rejection(message: &str) -> bool {
-    message.contains("disk I/O error") || message.contains("attempt to write a readonly database")
 }
 
 impl fmt::Display for DatabaseError {

@@ -10,6 +10,7 @@ use super::standing::{Ticket, unproven};
 use super::{Write, Writer};
 use crate::executor::{Apart, Done, Executor, Wrote};
 use crate::server::queue::Queue;
+use crate::server::verdict::Verdict;
 use crate::wire::{Refusal, Reply, Settings};
 
 /// A group takes no more members after this long: the first of them waits for the last.
@@ -78,8 +79,10 @@ impl<E: Executor> Writer<E> {
         let Ok(ticket) = self.enter() else { return Ok(None) };
         match self.executor.open_group(&first.request.settings) {
             Ok(opened) => Ok(opened.then_some(ticket)),
-            Err(refusal) if self.was_demoted(&refusal, ticket) => Ok(None),
-            Err(refusal) => Err(refusal),
+            Err(refusal) => match self.judge(refusal, ticket) {
+                Verdict::Gone => Ok(None),
+                Verdict::Refused(refusal) => Err(refusal),
+            },
         }
     }
 
@@ -118,6 +121,8 @@ impl<E: Executor> Writer<E> {
     /// Nothing of the group is applied.
     fn break_up(&mut self, group: Group) {
         self.executor.rollback();
+        // On a mount that is gone each would wait for a lock, for ten seconds.
+        self.confirm();
         for member in group.members {
             self.alone(member.write);
         }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
+use litefs_core::RoleStamp;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -76,6 +77,8 @@ pub(super) struct Writer<E> {
     commits: Arc<Commits>,
     /// How long writes take on average, a group counting as one.
     pace: Duration,
+    /// The role under which the last work began.
+    entered: Option<RoleStamp>,
 }
 
 /// The weight of the last job in the average is one of this many.
@@ -106,6 +109,7 @@ impl<E: Executor> Writer<E> {
             followers,
             commits,
             pace,
+            entered: None,
         }
     }
 
@@ -164,12 +168,11 @@ impl<E: Executor> Writer<E> {
         let ticket = self.admit(deadline)?;
         match self.executor.write(request) {
             Ok(done) => self.prove(ticket, done),
-            Err(refusal) if self.was_demoted(&refusal, ticket) => Err(match request.work {
+            Err(refusal) => Err(self.judge(refusal, ticket).or(|| match request.work {
                 // Its first statements may have been committed before.
                 Work::Script(_) => unproven("the role changed while the script ran", ""),
-                _ => Refusal::NotPrimary { hint: self.fence.hint() },
-            }),
-            Err(refusal) => Err(refusal),
+                _ => self.not_primary(),
+            })),
         }
     }
 
@@ -181,19 +184,17 @@ impl<E: Executor> Writer<E> {
                 let position = self.prove_position(ticket, wrote)?;
                 Ok(Settled { outcome, position })
             }
-            Err(refusal) if self.was_demoted(&refusal, ticket) => {
-                Err(Refusal::NotPrimary { hint: self.fence.hint() })
-            }
-            Err(refusal) => Err(refusal),
+            Err(refusal) => Err(self.judge(refusal, ticket).or(|| self.not_primary())),
         }
     }
 
     fn hand_over(&mut self, to: Option<String>, deadline: Instant) -> Result<String, Refusal> {
-        self.admit(deadline)?;
+        let ticket = self.admit(deadline)?;
         let (successor, address) = self.successors.choose(to.as_deref())?;
         let _handing_over = self.successors.begin();
         // From here on nobody writes, forwarded or not.
-        self.executor.begin(&Settings::default(), BeginMode::Immediate)?;
+        let begun = self.executor.begin(&Settings::default(), BeginMode::Immediate);
+        begun.map_err(|refusal| self.judge(refusal, ticket).or(|| self.not_primary()))?;
         let position = self.fence.position().map_err(not_handed_over);
         let promoted = position.and_then(|position| {
             let (successors, fence) = (Arc::clone(&self.successors), Arc::clone(&self.fence));

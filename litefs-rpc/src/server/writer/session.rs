@@ -7,6 +7,7 @@ use super::standing::Ticket;
 use super::{First, Opened, Respond, Step, Writer};
 use crate::executor::Executor;
 use crate::server::sessions::Ended;
+use crate::server::verdict::Verdict;
 use crate::wire::{Answer, Begin, Delivery, Effects, Refusal, Reply, RequestId, SessionId, Work};
 
 impl<E: Executor> Writer<E> {
@@ -42,11 +43,12 @@ impl<E: Executor> Writer<E> {
 
     fn open(&mut self, begin: &Begin, deadline: Instant) -> Result<Ticket, Refusal> {
         let mut ticket = self.admit(deadline)?;
-        self.executor.begin(&begin.settings, begin.mode)?;
+        let begun = self.executor.begin(&begin.settings, begin.mode);
+        begun.map_err(|refusal| self.judge(refusal, ticket).or(|| self.not_primary()))?;
         let opened = self.check_snapshot(begin, &mut ticket).and_then(|()| self.savepoints(begin));
         if let Err(refusal) = opened {
             self.executor.rollback();
-            return Err(refusal);
+            return Err(self.judge(refusal, ticket).or(|| self.not_primary()));
         }
         Ok(ticket)
     }
@@ -58,7 +60,7 @@ impl<E: Executor> Writer<E> {
             (Some(expected), Some(actual)) if expected != actual => {
                 Err(Refusal::SnapshotMoved { expected, actual })
             }
-            (Some(_), None) => Err(Refusal::NotPrimary { hint: self.fence.hint() }),
+            (Some(_), None) => Err(self.not_primary()),
             _ => Ok(()),
         }
     }
@@ -104,12 +106,10 @@ impl<E: Executor> Writer<E> {
 
     fn step(&mut self, work: &Work, ticket: &Ticket) -> Result<Reply, Refusal> {
         if !self.fence.holds(ticket.stamp) {
-            return Err(Refusal::SessionLost { reason: Ended::Demoted.to_string() });
+            return Err(lost_to_demotion());
         }
-        let done = self.executor.step(work).map_err(|refusal| match self.was_demoted(&refusal, *ticket) {
-            true => Refusal::SessionLost { reason: Ended::Demoted.to_string() },
-            false => refusal,
-        })?;
+        let done = self.executor.step(work);
+        let done = done.map_err(|refusal| self.judge(refusal, *ticket).or(lost_to_demotion))?;
         Ok(Reply { answer: done.answer, position: None, effects: done.effects })
     }
 
@@ -126,18 +126,22 @@ impl<E: Executor> Writer<E> {
             return (Ok(reply), Some(Ended::Finished));
         }
         if !self.fence.holds(ticket.stamp) {
-            let refusal = Refusal::SessionLost { reason: Ended::Demoted.to_string() };
-            return (Err(refusal), Some(Ended::Demoted));
+            return (Err(lost_to_demotion()), Some(Ended::Demoted));
         }
         let _committing = self.commits.begin();
         match self.executor.commit(keep) {
             Ok(done) => (self.prove(*ticket, done), Some(Ended::Finished)),
-            Err(refusal) if self.was_demoted(&refusal, *ticket) => {
-                let lost = Refusal::SessionLost { reason: Ended::Demoted.to_string() };
-                (Err(lost), Some(Ended::Demoted))
-            }
-            Err(refusal) if self.executor.in_transaction() => (Err(refusal), None),
-            Err(refusal) => (Err(refusal), Some(Ended::RolledBackBySqlite)),
+            Err(refusal) => match self.judge(refusal, *ticket) {
+                Verdict::Gone => (Err(lost_to_demotion()), Some(Ended::Demoted)),
+                Verdict::Refused(refusal) => {
+                    let open = matches!(refusal, Refusal::Database(_)) && self.executor.in_transaction();
+                    (Err(refusal), (!open).then_some(Ended::RolledBackBySqlite))
+                }
+            },
         }
     }
+}
+
+fn lost_to_demotion() -> Refusal {
+    Refusal::SessionLost { reason: Ended::Demoted.to_string() }
 }

@@ -7,6 +7,7 @@ use litefs_core::{Position, RoleStamp};
 
 use super::Writer;
 use crate::executor::{Done, Executor, Wrote};
+use crate::server::verdict::Verdict;
 use crate::wire::{Refusal, Reply};
 
 /// The standing under which work was begun.
@@ -18,7 +19,7 @@ pub(super) struct Ticket {
 
 impl<E: Executor> Writer<E> {
     /// Work past its deadline is not started.
-    pub(super) fn admit(&self, deadline: Instant) -> Result<Ticket, Refusal> {
+    pub(super) fn admit(&mut self, deadline: Instant) -> Result<Ticket, Refusal> {
         if Instant::now() >= deadline {
             return Err(Refusal::TooLate);
         }
@@ -26,10 +27,12 @@ impl<E: Executor> Writer<E> {
     }
 
     /// Only a primary starts any work.
-    pub(super) fn enter(&self) -> Result<Ticket, Refusal> {
-        let Some(stamp) = self.fence.writable() else {
-            return Err(Refusal::NotPrimary { hint: self.fence.hint() });
-        };
+    pub(super) fn enter(&mut self) -> Result<Ticket, Refusal> {
+        let stamp = self.fence.writable().ok_or_else(|| self.not_primary())?;
+        if self.entered.replace(stamp).is_some_and(|before| before != stamp) {
+            // LiteFS does not come back from the dead without a change of the role.
+            self.executor.reopen();
+        }
         let before = self.fence.position().ok();
         Ok(Ticket { stamp, before })
     }
@@ -61,20 +64,29 @@ impl<E: Executor> Writer<E> {
     }
 
     /// Asks LiteFS anew. Blocks.
-    fn confirm(&self) {
+    pub(super) fn confirm(&self) {
         let fence = Arc::clone(&self.fence);
         self.wait(async move { fence.confirm().await });
     }
 
-    /// Whether work failed because LiteFS rejected its commit: this node is not the primary any more, which it may
-    /// learn here first. Nothing of the rejected transaction is applied.
-    pub(super) fn was_demoted(&self, refusal: &Refusal, ticket: Ticket) -> bool {
-        let Refusal::Database(error) = refusal else { return false };
-        if !error.is_litefs_rejection() {
-            return false;
+    /// Why work failed: this node may learn here first that it is not the primary any more or that its mount is gone.
+    pub(super) fn judge(&self, refusal: Refusal, ticket: Ticket) -> Verdict {
+        if refusal.symptom().is_suspicious() {
+            self.confirm();
         }
-        self.confirm();
-        !self.fence.holds(ticket.stamp)
+        match Verdict::of(refusal, &*self.fence, ticket.stamp) {
+            // SQLite has taken it back, LiteFS may have found it in the WAL.
+            Verdict::Refused(refusal @ (Refusal::DiskFull { .. } | Refusal::Io { .. }))
+                if self.fence.position().ok() != ticket.before =>
+            {
+                Verdict::Refused(unproven("the position moved although SQLite failed: ", refusal))
+            }
+            verdict => verdict,
+        }
+    }
+
+    pub(super) fn not_primary(&self) -> Refusal {
+        Refusal::NotPrimary { hint: self.fence.hint() }
     }
 }
 
