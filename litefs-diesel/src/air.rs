@@ -191,8 +191,15 @@ async fn follow_one(
         let former = auditor.ledger.of_former();
         // The primary answers once there is news of its position; that this file has come into its history is news as well.
         let known = if former.is_empty() && air.is_shared() { known } else { Txid::new(0) };
-        let pause = match ask(forwarding, follower, known).await {
-            Ok(followed) => {
+        let directory = forwarding.directory();
+        // Taken before the question: an address that is learned while it is asked is news.
+        let seen = directory.standing();
+        let asked = async {
+            let asked = ask(forwarding, &seen, follower, known).await;
+            asked.inspect_err(|_| air.forget())
+        };
+        let pause = match answer(directory, &seen, asked, connected(forwarding, &seen)).await {
+            Some(followed) => {
                 air.target.store(followed.position.txid.get(), Ordering::Relaxed);
                 // Once in its history, it stays there for as long as the primary does.
                 if followed.shared {
@@ -210,15 +217,7 @@ async fn follow_one(
                     false => IDLE,
                 }
             }
-            Err(error) => {
-                tracing::debug!(%error, "cannot follow the primary");
-                air.forget();
-                let directory = forwarding.directory();
-                let standing = directory.standing();
-                // Perhaps its address is not known yet.
-                directory.changed(&standing, tokio::time::Instant::now() + AFTER_FAILURE).await;
-                continue;
-            }
+            None => continue,
         };
         tokio::time::sleep(pause).await;
     }
@@ -230,8 +229,46 @@ async fn has_come(tracker: &Tracker, position: Position) -> bool {
     tracker.wait_for_txid(position.txid, deadline).await.is_ok()
 }
 
-async fn ask(forwarding: &Forwarding, follower: Follower, known: Txid) -> Result<Followed, CallError> {
-    let Standing::Elsewhere(primary) = forwarding.directory().standing() else {
+/// The answer to a question to the primary, which was at `seen` when `asked` was made. `None`: there is
+/// none, and now is the time to ask again: the primary is elsewhere or its address was learned, a
+/// connection to it was opened after none could be, or some time has passed.
+async fn answer<T>(
+    directory: &impl Directory,
+    seen: &Standing,
+    asked: impl Future<Output = Result<T, CallError>>,
+    connected: impl Future<Output = ()>,
+) -> Option<T> {
+    let until = |time: Duration| directory.changed(seen, tokio::time::Instant::now() + time);
+    let error = tokio::select! {
+        asked = asked => match asked {
+            Ok(answer) => return Some(answer),
+            Err(error) => error,
+        },
+        () = until(QUESTION) => return None,
+    };
+    tracing::debug!(%error, "cannot follow the primary");
+    tokio::select! {
+        () = until(AFTER_FAILURE) => {}
+        () = connected, if matches!(error, CallError::Unreachable { .. }) => {}
+    }
+    None
+}
+
+/// Returns once there is a connection to the primary, for example that of a forwarded write.
+async fn connected(forwarding: &Forwarding, seen: &Standing) {
+    match seen {
+        Standing::Elsewhere(primary) => forwarding.client().connected(&primary.address).await,
+        Standing::Here | Standing::Nowhere => std::future::pending().await,
+    }
+}
+
+async fn ask(
+    forwarding: &Forwarding,
+    seen: &Standing,
+    follower: Follower,
+    known: Txid,
+) -> Result<Followed, CallError> {
+    let Standing::Elsewhere(primary) = seen else {
         return Err(CallError::Refused(Refusal::NotPrimary { hint: None }));
     };
     let link = forwarding.client().connect(&primary.address).await?;
@@ -240,7 +277,76 @@ async fn ask(forwarding: &Forwarding, follower: Follower, known: Txid) -> Result
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+    use futures::future::{BoxFuture, pending, ready};
+    use litefs_rpc::wire::PrimaryHint;
+
     use super::*;
+
+    /// Says where the primary is, and wakes when that changes.
+    struct Told(watch::Sender<Standing>);
+
+    impl Directory for Told {
+        fn standing(&self) -> Standing {
+            self.0.borrow().clone()
+        }
+
+        fn changed<'a>(&'a self, seen: &'a Standing, deadline: tokio::time::Instant) -> BoxFuture<'a, ()> {
+            Box::pin(async move {
+                let mut told = self.0.subscribe();
+                let change = told.wait_for(|standing| standing != seen);
+                let _ = tokio::time::timeout_at(deadline, change).await;
+            })
+        }
+
+        fn suspect(&self) -> BoxFuture<'_, ()> {
+            Box::pin(ready(()))
+        }
+    }
+
+    fn at(address: &str) -> Standing {
+        Standing::Elsewhere(PrimaryHint { node: "a".into(), address: address.into() })
+    }
+
+    fn unreachable() -> Result<(), CallError> {
+        Err(CallError::Unreachable { address: "a:20203".into(), reason: "no such host".into() })
+    }
+
+    /// The address is learned before the question, while it is under way, or after it has failed.
+    #[tokio::test(start_paused = true)]
+    async fn an_address_learned_at_any_time_is_asked_at_once() {
+        let seen = at("a:20203");
+        let told = || Told(watch::Sender::new(at("a:20203")));
+        let directory = told();
+        directory.0.send_replace(at("here:1"));
+        assert_eq!(answer(&directory, &seen, ready(unreachable()), pending()).now_or_never(), Some(None));
+        let directory = told();
+        let mut asked = Box::pin(answer(&directory, &seen, pending::<Result<(), _>>(), pending()));
+        assert_eq!(asked.as_mut().now_or_never(), None);
+        directory.0.send_replace(at("here:1"));
+        assert_eq!(asked.now_or_never(), Some(None));
+        let directory = told();
+        let mut asked = Box::pin(answer(&directory, &seen, ready(unreachable()), pending()));
+        assert_eq!(asked.as_mut().now_or_never(), None);
+        directory.0.send_replace(at("here:1"));
+        assert_eq!(asked.now_or_never(), Some(None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_of_somebody_else_ends_the_pause() {
+        let (directory, seen) = (Told(watch::Sender::new(at("a:1"))), at("a:1"));
+        let (open, opened) = tokio::sync::oneshot::channel::<()>();
+        let mut asked = Box::pin(answer(&directory, &seen, ready(unreachable()), opened.map(drop)));
+        assert_eq!(asked.as_mut().now_or_never(), None);
+        open.send(()).unwrap();
+        assert_eq!(asked.now_or_never(), Some(None));
+        // One that stands already is no reason: it is what the refusal came over.
+        let refused = ready(Err::<(), _>(CallError::Refused(Refusal::NotPrimary { hint: None })));
+        assert_eq!(answer(&directory, &seen, refused, ready(())).now_or_never(), None);
+        let started = tokio::time::Instant::now();
+        assert_eq!(answer(&directory, &seen, ready(unreachable()), pending()).await, None);
+        assert_eq!(started.elapsed(), AFTER_FAILURE);
+    }
 
     #[test]
     fn a_pause_in_vain_is_the_last_for_a_while() {

@@ -20,19 +20,7 @@ impl Directory for Primaries {
     }
 
     fn changed<'a>(&'a self, seen: &'a Standing, deadline: Instant) -> BoxFuture<'a, ()> {
-        Box::pin(async move {
-            loop {
-                // Registered before the look, so that nothing learned in between is missed.
-                let learned = self.table.learned.notified();
-                if self.standing() != *seen || Instant::now() >= deadline {
-                    return;
-                }
-                tokio::select! {
-                    () = self.tracker.changed(seen, deadline) => return,
-                    () = learned => {}
-                }
-            }
-        })
+        self.tracker.changed(seen, deadline)
     }
 
     /// The address may be old: the row is read again before LiteFS is asked.

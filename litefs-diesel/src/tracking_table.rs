@@ -12,7 +12,6 @@ use litefs_core::{NodeName, Position, Role, RoleStamp, Tracker};
 use litefs_rpc::diagnosis::Symptom;
 use litefs_rpc::sqlite::{BoundQuery, value};
 use litefs_rpc::wire::Value;
-use tokio::sync::Notify;
 
 use crate::options::Options;
 use crate::reigns::{REIGNS, Reign, parse_reigns};
@@ -41,8 +40,6 @@ pub(crate) struct TrackingTable {
     last: Mutex<Option<(Moment, Option<Entry>)>>,
     /// How often SQLite was asked.
     queries: AtomicU64,
-    /// Wakes who waits for an address.
-    pub(crate) learned: Notify,
 }
 
 impl TrackingTable {
@@ -54,7 +51,6 @@ impl TrackingTable {
             wal: options.wal,
             last: Mutex::default(),
             queries: AtomicU64::new(0),
-            learned: Notify::new(),
         }
     }
 
@@ -163,7 +159,6 @@ impl TrackingTable {
             return false;
         }
         tracker.learn_address(primary, &entry.rpc_address);
-        self.learned.notify_waiters();
         true
     }
 }

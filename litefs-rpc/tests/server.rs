@@ -39,6 +39,19 @@ async fn a_write_is_answered_with_its_result_and_the_position_after_it() {
 }
 
 #[tokio::test]
+async fn waiting_for_a_connection_ends_when_one_is_opened() {
+    let bed = Bed::start(|_| {}, counting()).await;
+    let (client, address) = (client(), bed.address());
+    let mut waiting = Box::pin(client.connected(&address));
+    assert!(futures::poll!(&mut waiting).is_pending());
+    let link = client.connect(&address).await.unwrap();
+    waiting.await;
+    client.connected(&address).await;
+    link.close();
+    assert!(futures::poll!(Box::pin(client.connected(&address))).is_pending());
+}
+
+#[tokio::test]
 async fn quick_writes_one_after_the_other_are_all_answered() {
     let bed = Bed::start(|_| {}, counting()).await;
     let link = client().connect(&bed.address()).await.unwrap();

@@ -222,6 +222,12 @@ impl Tracker {
         self.shared.addresses.learn(node, rpc_address);
     }
 
+    /// Returns once an address was [learned](Self::learn_address) after this call, whether or not the
+    /// future was polled by then. Cancel safe.
+    pub fn address_learned(&self) -> impl Future<Output = ()> + Send + '_ {
+        self.shared.addresses.learned()
+    }
+
     /// Where a node takes forwarded writes: the learned address, or else its name with its own or the configured port.
     #[must_use]
     pub fn rpc_address(&self, node: &NodeName) -> String {

@@ -79,3 +79,20 @@ async fn t5_a_fresh_entry_is_served_without_sqlite_and_concurrent_refreshes_are_
     assert!(!table.refresh(&tracker, &primary).await);
     assert_eq!(table.queries.load(Ordering::Relaxed), 2);
 }
+
+#[tokio::test]
+async fn whoever_waits_for_the_primary_hears_of_its_address() {
+    use litefs_rpc::client::Directory as _;
+    let dir = tempfile::tempdir().unwrap();
+    let database = dir.path().join("app.db").to_str().unwrap().to_owned();
+    std::fs::write(dir.path().join(".primary"), "a\n").unwrap();
+    let options = crate::LiteFs::builder(&database).build().unwrap();
+    let tracker = Tracker::start(options.config.clone()).await.unwrap();
+    let seen = tracker.standing();
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    let mut changed = tracker.changed(&seen, deadline);
+    assert!(futures::poll!(&mut changed).is_pending());
+    tracker.learn_address(&"a".parse().unwrap(), "there:1");
+    changed.await;
+    assert_ne!(tracker.standing(), seen);
+}

@@ -40,10 +40,16 @@ impl Directory for Tracker {
     fn changed<'a>(&'a self, seen: &'a Standing, deadline: Instant) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             let mut roles = self.subscribe();
-            while self.standing() == *seen {
-                let change = tokio::time::timeout_at(deadline, roles.changed()).await;
-                if !matches!(change, Ok(Ok(()))) {
+            loop {
+                // Registered before the look, so that no address learned in between is missed.
+                let learned = self.address_learned();
+                if self.standing() != *seen {
                     return;
+                }
+                tokio::select! {
+                    changed = roles.changed() => if changed.is_err() { return },
+                    () = learned => {}
+                    () = tokio::time::sleep_until(deadline) => return,
                 }
             }
         })

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use rand::Rng;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub use directory::{Directory, Standing};
@@ -68,6 +69,8 @@ pub struct Client {
     current: RwLock<Option<Arc<Link>>>,
     /// Held while connecting: callers that need the same connection wait for one attempt instead of making many.
     connecting: tokio::sync::Mutex<()>,
+    /// Wakes at each new connection.
+    connected: Notify,
     failures: Mutex<HashMap<String, Failure>>,
     round_trips: Arc<AtomicU64>,
 }
@@ -88,6 +91,7 @@ impl Client {
             config,
             current: RwLock::default(),
             connecting: tokio::sync::Mutex::default(),
+            connected: Notify::new(),
             failures: Mutex::default(),
             round_trips: Arc::default(),
         }
@@ -139,12 +143,25 @@ impl Client {
                 self.failures().remove(address);
                 *self.current.write().expect("no code panics while it holds the current link") =
                     Some(Arc::clone(&link));
+                self.connected.notify_waiters();
                 Ok(link)
             }
             Err(error) => {
                 self.remember_failure(address, &error);
                 Err(error)
             }
+        }
+    }
+
+    /// Returns once a connection to `address` is open, whoever has opened it. Opens none. Cancel safe.
+    pub async fn connected(&self, address: &str) {
+        loop {
+            // Registered before the look, so that no connection made in between is missed.
+            let connected = self.connected.notified();
+            if self.live(address).is_some() {
+                return;
+            }
+            connected.await;
         }
     }
 
