@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::audit::Auditor;
 use crate::litefs::Forwarding;
-use crate::tracking_table::name_or_host;
+use crate::tracking_table::own_name;
 
 /// How long nothing is held back after a pause that was in vain: something else keeps LiteFS from applying.
 const AFTER_IN_VAIN: Duration = Duration::from_secs(1);
@@ -168,7 +168,7 @@ async fn look_here(tracker: &Tracker, auditor: &Auditor, began: Option<Position>
     loop {
         let former = auditor.ledger.of_former();
         if !former.is_empty() {
-            auditor.look(former, &name_or_host(tracker), began).await;
+            auditor.look(former, &own_name(tracker).await, began).await;
         }
         auditor.ledger.late().await;
     }

@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use diesel::connection::{Connection, SimpleConnection};
 use diesel::sqlite::SqliteConnection;
-use litefs_core::{NodeName, Position};
+use litefs_core::{NodeName, Position, Tracker};
 
 use crate::losses::{Acknowledged, Ledger, LostWrites, OnLostWrites, lost};
 use crate::reigns::Reign;
-use crate::tracking_table::TrackingTable;
+use crate::tracking_table::{TrackingTable, own_names};
 
 /// What it takes to look and to tell.
 #[derive(Clone)]
 pub(crate) struct Auditor {
     pub(crate) ledger: Arc<Ledger>,
+    pub(crate) tracker: Tracker,
     pub(crate) table: Arc<TrackingTable>,
     pub(crate) database_url: String,
     pub(crate) hear: Option<OnLostWrites>,
@@ -43,7 +44,7 @@ impl Auditor {
         if reigns.last() != Some(&reign) {
             reigns.push(reign);
         }
-        let lost = lost(former, &reigns, |id| {
+        let lost = lost(former, &reigns, &own_names(&self.tracker), |id| {
             file.as_mut().and_then(|file| litefs_rpc::sqlite::is_applied(file, id).ok())
         });
         self.ledger.settle(former, &lost, generation);

@@ -55,7 +55,8 @@ pub(crate) type OnLostWrites = Arc<dyn Fn(&LostWrites) + Send + Sync>;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Acknowledged {
-    pub(crate) primary: NodeName,
+    /// `None`: this node itself. LiteFS may not have told it its name yet.
+    pub(crate) primary: Option<NodeName>,
     pub(crate) position: Position,
     pub(crate) request: Option<RequestId>,
     /// Where the reign began in which it was acknowledged, where that is this node's own.
@@ -162,21 +163,23 @@ impl Ledger {
 }
 
 /// Which of `former` are not in a history that had these `reigns`, the last of them the one that lasts. `applied` looks a
-/// write up in that history.
+/// write up in that history. `own`: the names under which this node's reigns may be recorded, the best first.
 pub(crate) fn lost(
     former: &[(u64, Acknowledged)],
     reigns: &[Reign],
+    own: &[NodeName],
     mut applied: impl FnMut(RequestId) -> Option<bool>,
 ) -> Vec<(u64, LostWrite)> {
     let mut is_lost = |write: &Acknowledged| match write.request.and_then(&mut applied) {
         Some(applied) => !applied,
-        None => later(write, reigns).any(|reign| write.position.txid > reign.began.txid),
+        None => later(write, reigns, own).any(|reign| write.position.txid > reign.began.txid),
     };
     former
         .iter()
         .filter(|(_, write)| is_lost(write))
         .map(|(number, write)| {
-            let acknowledged_by = write.primary.to_string();
+            let acknowledged_by =
+                write.primary.as_ref().or(own.first()).map_or_else(String::new, NodeName::to_string);
             (*number, LostWrite { acknowledged_by, position: write.position, request: write.request })
         })
         .collect()
@@ -184,17 +187,23 @@ pub(crate) fn lost(
 
 /// The reigns after the one in which a write without a name was acknowledged. Each of them has of the ones before what lies
 /// up to its beginning. Where the write's own reign is unknown, only the last one is certain to come after it, if it is somebody else's.
-fn later<'a>(write: &Acknowledged, reigns: &'a [Reign]) -> impl Iterator<Item = &'a Reign> {
-    let own = write.reign.map(|began| Reign { node: write.primary.to_string(), began });
-    let known = own.as_ref().and_then(|own| reigns.iter().rposition(|reign| reign == own));
-    let last = reigns.len().saturating_sub(1);
+fn later<'a>(
+    write: &'a Acknowledged,
+    reigns: &'a [Reign],
+    own: &'a [NodeName],
+) -> impl Iterator<Item = &'a Reign> {
+    let names = write.primary.as_ref().map_or(own, std::slice::from_ref);
+    let is_its_node = |reign: &Reign| names.iter().any(|name| name.as_ref() == reign.node);
+    let is_its_own = |reign: &Reign| Some(reign.began) == write.reign && is_its_node(reign);
+    let known = reigns.iter().rposition(is_its_own);
+    let (last, began) = (reigns.len().saturating_sub(1), write.reign);
     reigns.iter().enumerate().filter_map(move |(index, reign)| {
-        let comes_later = match (known, &own) {
+        let comes_later = match (known, began) {
             (Some(known), _) => index > known,
             // Its row is lost, or was never written. Of the reigns before it each has written something, so they began
             // earlier.
-            (None, Some(own)) => index == last || reign.began.txid >= own.began.txid,
-            (None, None) => index == last && reign.node != write.primary.as_ref(),
+            (None, Some(began)) => index == last || reign.began.txid >= began.txid,
+            (None, None) => index == last && !is_its_node(reign),
         };
         comes_later.then_some(reign)
     })
@@ -210,7 +219,7 @@ mod tests {
     }
 
     fn write(primary: &str, txid: u64, request: Option<RequestId>) -> Acknowledged {
-        let primary = primary.parse().unwrap();
+        let primary = primary.parse().ok();
         Acknowledged { primary, position: at(txid), request, reign: None, generation: 0 }
     }
 
@@ -239,7 +248,7 @@ mod tests {
         ledger.next_generation();
         let former = ledger.of_former();
         assert_eq!(former.len(), 5);
-        let lost = lost(&former, &[reign("b", 5)], |id| (id != early).then_some(id == there));
+        let lost = lost(&former, &[reign("b", 5)], &[], |id| (id != early).then_some(id == there));
         assert_eq!(positions(&lost), [at(7), at(8)]);
         assert_eq!(lost[0].1.request, Some(gone));
         ledger.settle(&former, &lost, 1);
@@ -251,7 +260,7 @@ mod tests {
     #[test]
     fn f7_what_a_reign_has_lost_that_nobody_looked_at_is_lost_although_a_later_one_has_come_further() {
         let reigns = [reign("a", 1), reign("b", 5), reign("c", 20)];
-        let lost_of = |write: Acknowledged| lost(&[(0, write)], &reigns, |_| None).len();
+        let lost_of = |write: Acknowledged| lost(&[(0, write)], &reigns, &[], |_| None).len();
         assert_eq!(lost_of(local("a", 1, 5)), 0);
         assert_eq!(lost_of(local("a", 1, 6)), 1, "b went on from 5");
         assert_eq!(lost_of(local("b", 5, 20)), 0, "b's own");
@@ -260,6 +269,24 @@ mod tests {
         assert_eq!(lost_of(local("b", 3, 6)), 1, "a reign of b that is not in this history");
         assert_eq!(lost_of(local("d", 18, 20)), 0, "its row never came, but c has what it wrote");
         assert_eq!(lost_of(local("d", 18, 21)), 1);
+    }
+
+    /// A node that has just become the primary for the first time hears its name from LiteFS a moment later.
+    #[test]
+    fn f7_a_primarys_own_write_is_found_by_each_of_its_names() {
+        let own: Vec<NodeName> = ["b", "machine"].map(|name| name.parse().unwrap()).into();
+        let mine = |began, txid| Acknowledged { primary: None, ..local("b", began, txid) };
+        let lost_of = |write: Acknowledged, reigns: &[Reign]| lost(&[(0, write)], reigns, &own, |_| None);
+        for name in ["b", "machine"] {
+            let reigns = [reign("a", 1), reign(name, 5)];
+            assert_eq!(lost_of(mine(5, 6), &reigns), [], "{name}");
+            assert_eq!(lost_of(Acknowledged { reign: None, ..mine(5, 6) }, &reigns), [], "{name}");
+            let next = [reigns.as_slice(), &[reign("a", 7)]].concat();
+            assert_eq!(lost_of(mine(5, 7), &next), [], "{name}");
+            let gone = lost_of(mine(5, 8), &next);
+            assert_eq!((gone.len(), gone[0].1.acknowledged_by.as_str()), (1, "b"));
+        }
+        assert_eq!(lost_of(mine(5, 6), &[reign("a", 1), reign("c", 5)]).len(), 1, "another node's reign");
     }
 
     #[test]

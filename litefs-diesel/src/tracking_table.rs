@@ -207,7 +207,9 @@ async fn claim_until_written(
         let writer = Arc::clone(table);
         let claimed = tokio::task::spawn_blocking(move || writer.claim(&entry, began)).await;
         match claimed {
-            Ok(Ok(())) => return,
+            // What was written under the machine's name is written again under the one that LiteFS uses.
+            Ok(Ok(())) if tracker.own_name().is_some() || !tracker.config().detectors().info => return,
+            Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 if Symptom::of(&error).is_suspicious() {
                     // LiteFS rejects the write of a node that is not the primary, but a full disk fails alike.
@@ -223,7 +225,7 @@ async fn claim_until_written(
 }
 
 /// LiteFS's name for this node; its default is the machine's host name.
-async fn own_name(tracker: &Tracker) -> NodeName {
+pub(crate) async fn own_name(tracker: &Tracker) -> NodeName {
     if tracker.own_name().is_none() {
         tracker.confirm().await;
     }
@@ -232,10 +234,17 @@ async fn own_name(tracker: &Tracker) -> NodeName {
 
 /// As far as it is known already.
 pub(crate) fn name_or_host(tracker: &Tracker) -> NodeName {
-    tracker.own_name().unwrap_or_else(|| {
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        host.trim().parse().unwrap_or_else(|_| "localhost".parse().expect("localhost is a host name"))
-    })
+    tracker.own_name().unwrap_or_else(host_name)
+}
+
+/// The names under which this node's reigns may be recorded, LiteFS's own first.
+pub(crate) fn own_names(tracker: &Tracker) -> Vec<NodeName> {
+    tracker.own_name().into_iter().chain([host_name()]).collect()
+}
+
+fn host_name() -> NodeName {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    host.trim().parse().unwrap_or_else(|_| "localhost".parse().expect("localhost is a host name"))
 }
 
 /// The new primary's row arrives by replication like any other: look again with each transaction.

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use litefs_diesel::core::RoleKind;
 use litefs_diesel::{LiteFsConnection, LostWrites};
+use litefs_testkit::InfoFault;
 use litefs_tests::{Bed, DATABASE, wait_until};
 
 diesel::table! { notes { id -> Integer, text -> Text, } }
@@ -91,4 +93,52 @@ fn f7_acknowledged_writes_that_a_failover_lost_are_reported_by_name_where_they_h
     let [from_a] = told["a"].as_slice() else { panic!("{told:?}") };
     assert_eq!(from_a.writes.len(), 1, "{from_a:?}");
     assert_eq!(from_a.writes[0].request, None);
+}
+
+/// A node hears its name from LiteFS with its first promotion, perhaps after its first writes.
+#[test]
+fn f7_writes_made_before_the_primary_knew_its_name_are_not_lost() {
+    let cluster = litefs_testkit::Cluster::builder().nodes(["a", "b"]).database(DATABASE).start().unwrap();
+    let told: Arc<Mutex<Vec<LostWrites>>> = Arc::default();
+    let [a, b] = ["a", "b"].map(|name| {
+        let (node, told) = (cluster.node(name), Arc::clone(&told));
+        let http_url = node.http_url();
+        litefs_diesel::LiteFs::builder(&node.database_url(DATABASE))
+            .listen("127.0.0.1:0".parse().unwrap())
+            .tracker(|tracker| tracker.http_url(&http_url))
+            .on_lost_writes(move |lost| told.lock().unwrap().push(lost.clone()))
+            .start()
+            .unwrap()
+    });
+    a.establish().unwrap().batch_execute(SCHEMA).unwrap();
+    cluster.wait_for_sync(litefs_tests::PATIENCE).unwrap();
+    cluster.node("b").set_info_fault(InfoFault::Refuse).unwrap();
+    cluster.promote("b").unwrap();
+    wait_until("the promotion", || b.role().kind() == RoleKind::Primary);
+    let mut conn = b.establish().unwrap();
+    add(&mut conn, "kept").unwrap();
+    assert_eq!(b.tracker().own_name(), None);
+    cluster.node("b").set_info_fault(InfoFault::None).unwrap();
+    wait_until("its name", || {
+        let name: Option<String> = diesel::sql_query("SELECT node FROM _litefs_primary")
+            .load::<Node>(&mut conn)
+            .unwrap()
+            .pop()
+            .map(|n| n.node);
+        name.as_deref() == Some("b")
+    });
+    cluster.wait_for_sync(litefs_tests::PATIENCE).unwrap();
+    add(&mut conn, "lost").unwrap();
+    cluster.promote_losing_tail("a", 1).unwrap();
+    wait_until("the report", || !told.lock().unwrap().is_empty());
+    let told = told.lock().unwrap();
+    let [report] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!((report.primary.as_str(), report.writes.len()), ("a", 1), "{report:?}");
+    assert_eq!(report.writes[0].acknowledged_by, "b");
+}
+
+#[derive(QueryableByName)]
+struct Node {
+    #[diesel(sql_type = diesel::sql_types::Text)]
+    node: String,
 }

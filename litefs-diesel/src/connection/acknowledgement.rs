@@ -6,7 +6,6 @@ use litefs_rpc::wire::RequestId;
 use super::LiteFsConnection;
 use crate::litefs::Shared;
 use crate::losses::{Acknowledged, Acknowledgement};
-use crate::tracking_table::name_or_host;
 
 impl LiteFsConnection {
     /// What this connection's last write was acknowledged with; `None` before the first one, and where there is no LiteFS.
@@ -27,8 +26,8 @@ impl LiteFsConnection {
         let Some(position) = position else { return };
         self.acknowledgement = Some(Acknowledgement { position, request });
         let primary = match shared.tracker.role() {
-            Role::Replica { primary } => primary,
-            _ => name_or_host(&shared.tracker),
+            Role::Replica { primary } => Some(primary),
+            _ => None,
         };
         shared.ledger.note(Acknowledged { primary, position, request, reign: None, generation });
     }
@@ -37,7 +36,7 @@ impl LiteFsConnection {
 /// The same for a write on this node's own file. It has no name, so its place in the reigns has to find it.
 pub(super) fn note_local(shared: &Shared, position: Position, generation: u64) {
     shared.ledger.note(Acknowledged {
-        primary: name_or_host(&shared.tracker),
+        primary: None,
         position,
         request: None,
         // Of the role under which it was proven, or of a later one that cannot have it any earlier.

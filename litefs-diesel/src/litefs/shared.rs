@@ -215,6 +215,7 @@ impl Shared {
         let stop = self.tracker.stopped();
         let auditor = Auditor {
             ledger: Arc::clone(&self.ledger),
+            tracker: self.tracker.clone(),
             table: Arc::clone(&self.forwarder.directory().table),
             database_url: self.options.config.database_url().to_owned(),
             hear: self.options.on_lost_writes.clone(),
