@@ -50,6 +50,10 @@ pub trait Executor: Send + 'static {
         Err(Apart)
     }
 
+    /// This node is the primary in another term than when it was called last: others may have written
+    /// meanwhile. Called before the first work of each term. Default: nothing.
+    fn term_started(&mut self) {}
+
     /// What became of the write `id`. One that is not applied is given up in the same breath: should it arrive after
     /// this, it is refused.
     ///
@@ -82,10 +86,6 @@ pub trait Executor: Send + 'static {
 
     /// Rolls back whatever is open. Afterwards the executor is as new.
     fn rollback(&mut self);
-
-    /// Lets go of what is open, where nothing is under way: the file may be on another mount now. Default: there is nothing
-    /// that would be old.
-    fn reopen(&mut self) {}
 
     /// Where reads run that need not wait for writes. Asked once, at the start. Default: there is no such place, and reads
     /// take their turn among the writes.

@@ -79,6 +79,20 @@ async fn f6_a_commit_during_which_the_role_changed_is_not_acknowledged() {
 }
 
 #[tokio::test]
+async fn the_executor_hears_of_each_term_before_its_first_work() {
+    let bed = Bed::start(|_| {}, counting()).await;
+    let link = client().connect(&bed.address()).await.unwrap();
+    for term in 1..4 {
+        for _ in 0..2 {
+            link.write(request("INSERT"), soon()).await.unwrap();
+            assert_eq!(bed.fence.terms.load(Ordering::SeqCst), term);
+        }
+        bed.fence.demote();
+        bed.fence.promote_again();
+    }
+}
+
+#[tokio::test]
 async fn replicas_hear_where_the_reign_began_however_quick_somebody_was_to_write() {
     let fence = FakeFence::primary();
     let began = Position { txid: Txid::new(1), checksum: Checksum::new(7) };

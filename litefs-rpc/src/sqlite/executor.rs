@@ -224,6 +224,12 @@ impl Executor for SqliteExecutor {
         Ok(self.wrote_since(before))
     }
 
+    fn term_started(&mut self) {
+        // The mount that its file is on may be another one.
+        self.connection = None;
+        self.outcomes.term_started();
+    }
+
     fn settle(&mut self, id: RequestId) -> Result<(Outcome, Wrote), Refusal> {
         self.ready(&Settings::default())?;
         let before = self.pages_written();
@@ -326,10 +332,6 @@ impl Executor for SqliteExecutor {
         {
             self.connection = Some(ready);
         }
-    }
-
-    fn reopen(&mut self) {
-        self.connection = None;
     }
 
     fn readers(&self) -> Option<Arc<dyn Readers>> {

@@ -1,7 +1,9 @@
 //! What became of each write, kept in the same SQLite transaction as the write itself, so that LiteFS replicates both or
 //! neither: whichever node is the primary next can tell whether a write is applied.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+mod pruning;
+
+use std::time::Duration;
 
 use bincode::Options;
 use diesel::connection::{Connection, LoadConnection, SimpleConnection};
@@ -10,11 +12,12 @@ use diesel::row::Row as _;
 use diesel::sqlite::SqliteConnection;
 use serde::{Deserialize, Serialize};
 
+use self::pruning::{Clock, Pruner, UNDATED, system_clock};
 use super::query::BoundQuery;
 use super::rows;
 use crate::wire::{Answer, Effects, Outcome, RequestId, Value};
 
-/// The table: `id` is the write's, `at` the primary's clock in milliseconds since 1970, `outcome` this module's encoding.
+/// The table: `id` is the write's, `at` the primary's clock in milliseconds since 1970 ([`pruning`]), `outcome` this module's encoding.
 /// Without rowid, so that it leaves `last_insert_rowid()` alone.
 pub const OUTCOMES_TABLE: &str = "_litefs_outcomes";
 
@@ -23,12 +26,6 @@ const CREATE: &str = "CREATE TABLE IF NOT EXISTS _litefs_outcomes (id BLOB PRIMA
 const INSERT: &str = "INSERT INTO _litefs_outcomes (id, at, outcome) VALUES (?, ?, ?)";
 const UPDATE: &str = "UPDATE _litefs_outcomes SET outcome = ? WHERE id = ?";
 const SELECT: &str = "SELECT outcome FROM _litefs_outcomes WHERE id = ?";
-/// Ids sort by the clock of the node that made them; `at` protects those of a node whose clock is slow.
-const PRUNE: &str = "DELETE FROM _litefs_outcomes WHERE id IN (SELECT id FROM _litefs_outcomes WHERE id < ?1 AND at < ?2 \
-                     LIMIT 256)";
-
-/// How many outcomes are kept between two prunings.
-const PRUNE_EVERY: u32 = 64;
 /// Rows beyond this many bytes are not kept with the outcome: who asks again hears that the write is applied, no more.
 const MAX_KEPT: usize = 256 << 10;
 /// The first byte of an encoding.
@@ -83,13 +80,24 @@ impl Kept {
 /// Keeps and prunes.
 #[derive(Debug)]
 pub(super) struct Outcomes {
-    retention: Duration,
-    since_pruned: u32,
+    /// `None`: rows are not dated, and none are deleted.
+    pruner: Option<Pruner>,
 }
 
 impl Outcomes {
     pub(super) fn new(retention: Duration) -> Self {
-        Self { retention, since_pruned: 0 }
+        Self::by_clock(retention, system_clock())
+    }
+
+    fn by_clock(retention: Duration, clock: Clock) -> Self {
+        Self { pruner: Some(Pruner::new(retention, clock)) }
+    }
+
+    /// Another node may have been the primary since the last outcome was kept.
+    pub(super) fn term_started(&mut self) {
+        if let Some(pruner) = &mut self.pruner {
+            pruner.forget();
+        }
     }
 
     /// Keeps `kept` within the open transaction, or in one of its own. `None`: there is an outcome for this id already.
@@ -100,8 +108,9 @@ impl Outcomes {
         id: RequestId,
         kept: &Kept,
     ) -> QueryResult<Option<i64>> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let params = [id_value(id), millis(now), Value::Blob(kept.encode()?)];
+        let dated = self.pruner.as_mut().map(Pruner::date);
+        let at = dated.map_or(UNDATED, |(at, _)| at);
+        let params = [id_value(id), Value::Integer(at), Value::Blob(kept.encode()?)];
         let insert = BoundQuery::new(INSERT, &params, true);
         let inserted = match connection.execute_returning_count(&insert) {
             Err(error) if is_missing(&error) => {
@@ -111,7 +120,11 @@ impl Outcomes {
             inserted => inserted,
         };
         match inserted {
-            Ok(_) => Ok(Some(1 + self.prune(connection, now)?)),
+            Ok(_) => {
+                let pruned = self.pruner.as_mut().zip(dated);
+                let pruned = pruned.map_or(Ok(0), |(pruner, (_, now))| pruner.prune(connection, now));
+                Ok(Some(1 + pruned?))
+            }
             Err(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) => Ok(None),
             Err(error) => Err(error),
         }
@@ -154,18 +167,6 @@ impl Outcomes {
         let kept = Self::find(connection, id)?;
         Ok(kept.map_or(Outcome::NotApplied, Kept::outcome))
     }
-
-    fn prune(&mut self, connection: &mut SqliteConnection, now: Duration) -> QueryResult<i64> {
-        self.since_pruned += 1;
-        if self.since_pruned < PRUNE_EVERY {
-            return Ok(0);
-        }
-        self.since_pruned = 0;
-        let before = now.saturating_sub(self.retention);
-        let params = [id_value(RequestId::earliest_at(before)), millis(before)];
-        let pruned = connection.execute_returning_count(&BoundQuery::new(PRUNE, &params, true))?;
-        Ok(i64::try_from(pruned).unwrap_or(i64::MAX))
-    }
 }
 
 /// Whether the write `id` is applied in the file that `connection` is open on, replica or not. Writes nothing.
@@ -182,15 +183,11 @@ pub fn is_applied(connection: &mut SqliteConnection, id: RequestId) -> QueryResu
 /// # Errors
 /// What SQLite says.
 pub fn settle(connection: &mut SqliteConnection, id: RequestId) -> QueryResult<Outcome> {
-    Outcomes::new(DEFAULT_RETENTION).settle(connection, id)
+    Outcomes { pruner: None }.settle(connection, id)
 }
 
 fn id_value(id: RequestId) -> Value {
     Value::Blob(id.as_bytes().to_vec())
-}
-
-fn millis(time: Duration) -> Value {
-    Value::Integer(i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
 }
 
 fn is_missing(error: &Error) -> bool {
@@ -199,68 +196,4 @@ fn is_missing(error: &Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn applied() -> Kept {
-        Kept::Applied(
-            Answer::Count(3),
-            Effects { last_insert_rowid: 7, changes: 3, total_changes: 4, inserted: true },
-        )
-    }
-
-    #[test]
-    fn an_outcome_is_kept_once_and_found_again() {
-        let mut conn = SqliteConnection::establish(":memory:").unwrap();
-        let mut outcomes = Outcomes::new(DEFAULT_RETENTION);
-        let (one, other) = (RequestId::new(), RequestId::new());
-        assert_eq!(Outcomes::find(&mut conn, one).unwrap(), None);
-        assert_eq!(outcomes.keep(&mut conn, one, &applied()).unwrap(), Some(1));
-        assert_eq!(outcomes.keep(&mut conn, one, &Kept::GivenUp).unwrap(), None);
-        assert_eq!(Outcomes::find(&mut conn, one).unwrap(), Some(applied()));
-        assert_eq!(Outcomes::find(&mut conn, other).unwrap(), None);
-        outcomes.keep(&mut conn, other, &Kept::Begun).unwrap();
-        Outcomes::update(&mut conn, other, &applied()).unwrap();
-        assert_eq!(Outcomes::find(&mut conn, other).unwrap(), Some(applied()));
-    }
-
-    #[test]
-    fn rows_that_are_too_large_are_left_out() {
-        let rows =
-            crate::wire::RowSet { columns: vec!["x".into()], values: vec![Value::Blob(vec![0; MAX_KEPT])] };
-        let kept = Kept::Applied(Answer::Rows(rows), Effects::default());
-        let back = Kept::decode(&kept.encode().unwrap()).unwrap();
-        assert_eq!(back, Kept::Applied(Answer::NotKept, Effects::default()));
-    }
-
-    #[test]
-    fn a_newer_encoding_is_an_error_and_not_a_guess() {
-        assert!(Kept::decode(&[FORMAT + 1, 0]).is_err());
-        assert!(Kept::decode(&[]).is_err());
-        assert!(Kept::decode(&[FORMAT, 250]).is_err());
-    }
-
-    #[test]
-    fn old_outcomes_are_pruned_and_new_ones_are_not() {
-        let mut conn = SqliteConnection::establish(":memory:").unwrap();
-        let mut outcomes = Outcomes::new(Duration::from_millis(40));
-        let count = |conn: &mut SqliteConnection| {
-            let mut rows =
-                conn.load(BoundQuery::new("SELECT count(*) FROM _litefs_outcomes", &[], false)).unwrap();
-            rows::value(&rows.next().unwrap().unwrap().get(0).unwrap())
-        };
-        for _ in 1..PRUNE_EVERY {
-            outcomes.keep(&mut conn, RequestId::new(), &applied()).unwrap();
-        }
-        // Nobody else's clock is involved, so it is enough to wait until this one has moved on.
-        let start = SystemTime::now();
-        while start.elapsed().unwrap() < Duration::from_millis(60) {
-            std::thread::yield_now();
-        }
-        let last = RequestId::new();
-        let added = outcomes.keep(&mut conn, last, &applied()).unwrap();
-        assert_eq!(added, Some(1 + i64::from(PRUNE_EVERY) - 1));
-        assert_eq!(count(&mut conn), Value::Integer(1));
-        assert!(Outcomes::find(&mut conn, last).unwrap().is_some());
-    }
-}
+mod tests;

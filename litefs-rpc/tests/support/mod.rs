@@ -30,6 +30,8 @@ pub(crate) struct FakeFence {
     pub hint: Mutex<Option<PrimaryHint>>,
     /// Nobody knows yet that it is not the primary any more.
     pub demoted_when_asked: AtomicBool,
+    /// Terms that the executor was told of.
+    pub terms: AtomicU64,
 }
 
 impl FakeFence {
@@ -40,6 +42,7 @@ impl FakeFence {
             txid: AtomicU64::new(1),
             hint: Mutex::default(),
             demoted_when_asked: AtomicBool::new(false),
+            terms: AtomicU64::new(0),
         })
     }
 
@@ -159,6 +162,10 @@ impl Executor for FakeExecutor {
         self.fence.commit();
         self.kept.insert(request.id, Ok(Done { wrote: Wrote::Nothing, ..done.clone() }));
         Ok(done)
+    }
+
+    fn term_started(&mut self) {
+        self.fence.terms.fetch_add(1, Ordering::SeqCst);
     }
 
     fn settle(&mut self, id: RequestId) -> Result<(Outcome, Wrote), Refusal> {

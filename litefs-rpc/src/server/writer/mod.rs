@@ -75,10 +75,10 @@ pub(super) struct Writer<E> {
     successors: Arc<Successors>,
     followers: Arc<Followers>,
     commits: Arc<Commits>,
+    /// The standing under which work was begun last.
+    term: Option<RoleStamp>,
     /// How long writes take on average, a group counting as one.
     pace: Duration,
-    /// The role under which the last work began.
-    entered: Option<RoleStamp>,
 }
 
 /// The weight of the last job in the average is one of this many.
@@ -108,8 +108,8 @@ impl<E: Executor> Writer<E> {
             successors,
             followers,
             commits,
+            term: None,
             pace,
-            entered: None,
         }
     }
 

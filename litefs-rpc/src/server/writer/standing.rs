@@ -29,9 +29,8 @@ impl<E: Executor> Writer<E> {
     /// Only a primary starts any work.
     pub(super) fn enter(&mut self) -> Result<Ticket, Refusal> {
         let stamp = self.fence.writable().ok_or_else(|| self.not_primary())?;
-        if self.entered.replace(stamp).is_some_and(|before| before != stamp) {
-            // LiteFS does not come back from the dead without a change of the role.
-            self.executor.reopen();
+        if self.term.replace(stamp) != Some(stamp) {
+            self.executor.term_started();
         }
         let before = self.fence.position().ok();
         Ok(Ticket { stamp, before })
