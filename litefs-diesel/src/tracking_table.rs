@@ -10,7 +10,7 @@ use diesel::row::Row as _;
 use diesel::sqlite::SqliteConnection;
 use litefs_core::{NodeName, Position, Role, RoleStamp, Tracker};
 use litefs_rpc::diagnosis::Symptom;
-use litefs_rpc::sqlite::{BoundQuery, value};
+use litefs_rpc::sqlite::{BoundQuery, is_misshapen, value};
 use litefs_rpc::wire::Value;
 
 use crate::options::Options;
@@ -23,6 +23,15 @@ pub(crate) struct Entry {
     pub(crate) node: String,
     /// Where it takes writes.
     pub(crate) rpc_address: String,
+}
+
+/// Why the row is not written.
+#[derive(Debug, PartialEq, Eq)]
+enum Unclaimed {
+    /// Something else is in the table's place. Says what to do.
+    Unusable(String),
+    /// SQLite or LiteFS refuses for now.
+    NotYet(String),
 }
 
 /// The row cannot have changed as long as neither the role nor the position has.
@@ -63,30 +72,54 @@ impl TrackingTable {
     }
 
     /// Writes `entry` unless it is there already, and then that a reign `began`. Blocks.
-    fn claim(&self, entry: &Entry, began: Option<Position>) -> Result<(), String> {
-        let mut connection = self.open()?;
-        let wrote = self.prepare(&mut connection).and_then(|()| {
+    fn claim(&self, entry: &Entry, began: Option<Position>) -> Result<(), Unclaimed> {
+        let mut connection = self.open().map_err(Unclaimed::NotYet)?;
+        let written = self.prepare(&mut connection).and_then(|()| {
             if self.select(&mut connection)?.as_ref() == Some(entry) {
-                return Ok(());
+                return Ok(true);
             }
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
-            let sql = format!(
-                "INSERT INTO {0} (id, node, rpc_address, since, reigns) VALUES (1, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE \
-                 SET node = excluded.node, rpc_address = excluded.rpc_address, since = excluded.since, \
-                 reigns = substr({0}.reigns || ' ' || excluded.reigns, -{REIGNS})",
-                self.name
-            );
-            let node = entry.node.clone();
-            let reign = began.map(|began| Reign { node: node.clone(), began }.to_string());
-            let params = [
-                Value::Text(node),
-                Value::Text(entry.rpc_address.clone()),
-                Value::Integer(since),
-                Value::Text(reign.unwrap_or_default()),
-            ];
-            connection.execute_returning_count(&BoundQuery::new(&sql, &params, false)).map(drop)
+            let rows = self.write(&mut connection, entry, began)?;
+            Ok(rows == 1 && self.select(&mut connection)?.as_ref() == Some(entry))
         });
-        wrote.map_err(|error| error.to_string())
+        match written {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.unusable(&"the row that was written to it is not there")),
+            Err(error) if is_misshapen(&error, &self.name) => Err(self.unusable(&error)),
+            Err(error) => Err(Unclaimed::NotYet(error.to_string())),
+        }
+    }
+
+    fn write(
+        &self,
+        connection: &mut SqliteConnection,
+        entry: &Entry,
+        began: Option<Position>,
+    ) -> QueryResult<usize> {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+        let sql = format!(
+            "INSERT INTO {0} (id, node, rpc_address, since, reigns) VALUES (1, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE \
+             SET node = excluded.node, rpc_address = excluded.rpc_address, since = excluded.since, \
+             reigns = substr({0}.reigns || ' ' || excluded.reigns, -{REIGNS})",
+            self.name
+        );
+        let node = entry.node.clone();
+        let reign = began.map(|began| Reign { node: node.clone(), began }.to_string());
+        let params = [
+            Value::Text(node),
+            Value::Text(entry.rpc_address.clone()),
+            Value::Integer(since),
+            Value::Text(reign.unwrap_or_default()),
+        ];
+        connection.execute_returning_count(&BoundQuery::new(&sql, &params, false))
+    }
+
+    fn unusable(&self, why: &dyn std::fmt::Display) -> Unclaimed {
+        Unclaimed::Unusable(format!(
+            "the table {0} cannot keep this node's address, so replicas do not find the primary: {why}. The table is the \
+             library's own: drop what is in its place on the primary (a table or view of that name, a trigger on it), or set \
+             another name (tracking_table); it is made again within a second",
+            self.name
+        ))
     }
 
     fn prepare(&self, connection: &mut SqliteConnection) -> QueryResult<()> {
@@ -95,9 +128,28 @@ impl TrackingTable {
         }
         connection.batch_execute(&format!(
             "CREATE TABLE IF NOT EXISTS {} (id INTEGER PRIMARY KEY CHECK (id = 1), node TEXT NOT NULL, rpc_address TEXT \
-             NOT NULL, since INTEGER NOT NULL, reigns TEXT NOT NULL)",
+             NOT NULL, since INTEGER NOT NULL, reigns TEXT NOT NULL DEFAULT '')",
             self.name
-        ))
+        ))?;
+        self.add_reigns(connection)
+    }
+
+    /// The first versions had no such column.
+    fn add_reigns(&self, connection: &mut SqliteConnection) -> QueryResult<()> {
+        let columns = format!(
+            "SELECT group_concat(name, ' ') = 'id node rpc_address since' FROM pragma_table_info('{}')",
+            self.name
+        );
+        let is_old = {
+            let mut rows = connection.load(BoundQuery::new(&columns, &[], false))?;
+            let row = rows.next().transpose()?;
+            row.and_then(|row| row.get(0).map(|field| value(&field))) == Some(Value::Integer(1))
+        };
+        if !is_old {
+            return Ok(());
+        }
+        let add = format!("ALTER TABLE {} ADD COLUMN reigns TEXT NOT NULL DEFAULT ''", self.name);
+        connection.batch_execute(&add)
     }
 
     /// What the local file says. `None` where there is no row, no table or no database yet. Blocks.
@@ -200,7 +252,7 @@ async fn claim_until_written(
     began: Option<Position>,
     advertised: &impl Fn(&NodeName) -> String,
 ) {
-    let mut pause = std::time::Duration::from_millis(20);
+    let (mut pause, mut told) = (std::time::Duration::from_millis(20), String::new());
     loop {
         let node = own_name(tracker).await;
         let entry = Entry { node: node.to_string(), rpc_address: advertised(&node) };
@@ -210,7 +262,13 @@ async fn claim_until_written(
             // What was written under the machine's name is written again under the one that LiteFS uses.
             Ok(Ok(())) if tracker.own_name().is_some() || !tracker.config().detectors().info => return,
             Ok(Ok(())) => {}
-            Ok(Err(error)) => {
+            Ok(Err(Unclaimed::Unusable(error))) => {
+                if told != error {
+                    tracing::error!("{error}");
+                    told = error;
+                }
+            }
+            Ok(Err(Unclaimed::NotYet(error))) => {
                 if Symptom::of(&error).is_suspicious() {
                     // LiteFS rejects the write of a node that is not the primary, but a full disk fails alike.
                     tracker.confirm().await;

@@ -96,3 +96,58 @@ async fn whoever_waits_for_the_primary_hears_of_its_address() {
     changed.await;
     assert_ne!(tracker.standing(), seen);
 }
+
+/// A database with what `sql` makes in it, and the table there.
+fn found(sql: &str) -> (tempfile::TempDir, TrackingTable) {
+    let dir = tempfile::tempdir().unwrap();
+    let database = dir.path().join("app.db").to_str().unwrap().to_owned();
+    SqliteConnection::establish(&database).unwrap().batch_execute(sql).unwrap();
+    let table = TrackingTable::new(&crate::LiteFs::builder(&database).build().unwrap());
+    (dir, table)
+}
+
+#[test]
+fn something_else_in_the_tables_place_is_told_with_what_to_do() {
+    const TABLE: &str =
+        "CREATE TABLE _litefs_primary (id INTEGER PRIMARY KEY, node, rpc_address, since, reigns)";
+    for shape in [
+        "CREATE TABLE _litefs_primary (id INTEGER PRIMARY KEY, name TEXT)".to_owned(),
+        "CREATE TABLE _litefs_primary (id, node, rpc_address, since, reigns)".to_owned(),
+        "CREATE VIEW _litefs_primary AS SELECT 1 id, '' node, '' rpc_address, 0 since, '' reigns".to_owned(),
+        TABLE.replace("reigns", "reigns, more NOT NULL"),
+        format!("{TABLE}; CREATE TRIGGER t BEFORE INSERT ON _litefs_primary BEGIN SELECT RAISE(IGNORE); END"),
+        format!(
+            "{TABLE}; CREATE TRIGGER t AFTER INSERT ON _litefs_primary BEGIN DELETE FROM _litefs_primary; END"
+        ),
+    ] {
+        let (_dir, table) = found(&shape);
+        let entry = Entry { node: "a".into(), rpc_address: "there:1".into() };
+        let claimed = table.claim(&entry, began("a"));
+        let Err(Unclaimed::Unusable(what)) = claimed else { panic!("{shape}: {claimed:?}") };
+        assert!(what.contains("_litefs_primary") && what.contains("drop"), "{what}");
+        assert_ne!(table.read(), Some(entry), "{shape}");
+    }
+}
+
+#[test]
+fn a_row_of_another_version_is_used_as_it_is() {
+    for shape in [
+        "CREATE TABLE _litefs_primary (id INTEGER PRIMARY KEY CHECK (id = 1), node TEXT NOT NULL, \
+         rpc_address TEXT NOT NULL, since INTEGER NOT NULL); \
+         INSERT INTO _litefs_primary VALUES (1, 'b', 'here:1', 7)",
+        "CREATE TABLE _litefs_primary (id INTEGER PRIMARY KEY, node TEXT NOT NULL, rpc_address TEXT NOT \
+         NULL, since INTEGER NOT NULL, reigns TEXT NOT NULL, more INTEGER NOT NULL DEFAULT 3)",
+    ] {
+        let (_dir, table) = found(shape);
+        let entry = Entry { node: "a".into(), rpc_address: "there:1".into() };
+        table.claim(&entry, began("a")).unwrap();
+        assert_eq!(table.read(), Some(entry));
+        assert_eq!(table.reigns(), [Reign { node: "a".into(), began: began("a").unwrap() }]);
+        let older = "INSERT INTO _litefs_primary (id, node, rpc_address, since) VALUES (1, 'c', 'c:1', 9) \
+                     ON CONFLICT (id) DO UPDATE SET node = excluded.node";
+        if !shape.contains("more") {
+            table.open().unwrap().batch_execute(older).unwrap();
+            assert_eq!(table.read().map(|entry| entry.node).as_deref(), Some("c"));
+        }
+    }
+}

@@ -1,10 +1,14 @@
 use diesel::result::{DatabaseErrorKind as DieselKind, Error};
 
+use super::outcomes::is_unusable;
 use crate::wire::{DatabaseError, DatabaseErrorKind, Refusal};
 
 /// A local Diesel error as it travels to the node that asked.
 pub fn from_diesel(error: Error) -> Refusal {
     let (kind, message) = match error {
+        Error::DatabaseError(_, information) if is_unusable(information.message()) => {
+            return denied(information.message().to_owned());
+        }
         Error::DatabaseError(kind, information) => (from_kind(&kind), information.message().to_owned()),
         Error::SerializationError(error) => (DatabaseErrorKind::Serialization, error.to_string()),
         Error::DeserializationError(error) => (DatabaseErrorKind::Deserialization, error.to_string()),
@@ -20,6 +24,21 @@ pub(super) fn other(message: String) -> Refusal {
 
 pub(super) fn denied(what: String) -> Refusal {
     Refusal::Denied { what }
+}
+
+/// Whether an error of a statement that only concerns `table`, which this library made, says that another
+/// table or view is in its place: other columns, no key, a constraint of somebody else's.
+#[must_use]
+pub fn is_misshapen(error: &Error, table: &str) -> bool {
+    use DieselKind::{CheckViolation, ForeignKeyViolation, NotNullViolation, UniqueViolation};
+    // SQLite's errors that do not name the table begin like this.
+    const NAMELESS: [&str; 5] =
+        ["no such column", "ON CONFLICT clause", "cannot UPSERT", "datatype mismatch", "cannot store"];
+    let Error::DatabaseError(kind, information) = error else { return false };
+    let message = information.message();
+    matches!(kind, CheckViolation | ForeignKeyViolation | NotNullViolation | UniqueViolation)
+        || message.contains(table)
+        || NAMELESS.iter().any(|part| message.starts_with(part))
 }
 
 /// The same Diesel error that the statement would have given on the primary.

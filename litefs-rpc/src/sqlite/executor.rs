@@ -305,7 +305,15 @@ impl Executor for SqliteExecutor {
         let keep = keep.filter(|_| done.wrote != Wrote::Nothing);
         if let Some(id) = keep {
             ready.connection.batch_execute("SAVEPOINT litefs_outcome").map_err(super::from_diesel)?;
-            ready.keep(outcomes, id, &done)?;
+            if let Err(refusal) = ready.keep(outcomes, id, &done) {
+                // Only an error of SQLite leaves the transaction to the caller.
+                let undo = match refusal {
+                    Refusal::Database(_) => "ROLLBACK TO litefs_outcome; RELEASE litefs_outcome",
+                    _ => "ROLLBACK",
+                };
+                let _ = ready.connection.batch_execute(undo);
+                return Err(refusal);
+            }
         }
         let committed = ready.connection.batch_execute("COMMIT").map_err(super::from_diesel);
         if committed.is_err() && keep.is_some() {

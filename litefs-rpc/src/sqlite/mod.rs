@@ -17,7 +17,7 @@ mod rows;
 pub mod sql;
 
 pub use checkpoint::Checkpointer;
-pub use error::{from_diesel, to_diesel};
+pub use error::{from_diesel, is_misshapen, to_diesel};
 pub use executor::{Open, SqliteExecutor};
 pub use functions::{MAKES_A_TRIGGER, application_functions};
 pub use guard::refused_under_litefs;

@@ -78,7 +78,12 @@ impl SqliteExecutor {
         let ready = self.ready(&request.settings)?;
         let done = ready.failed(done)?;
         let kept = Kept::Applied(done.answer.clone(), done.effects);
-        ready.note(|connection| Outcomes::update(connection, request.id, &kept).map(|()| Some(1)))?;
+        let updated =
+            ready.note(|connection| Outcomes::update(connection, request.id, &kept).map(|()| Some(1)));
+        // The script has run, so this is no refusal to run it.
+        updated.map_err(|refusal| Refusal::Unproven {
+            reason: format!("the script has run, but not recorded what it came to: {refusal}"),
+        })?;
         Ok(done)
     }
 

@@ -13,6 +13,7 @@ use diesel::sqlite::SqliteConnection;
 use serde::{Deserialize, Serialize};
 
 use self::pruning::{Clock, Pruner, UNDATED, system_clock};
+use super::error::is_misshapen;
 use super::query::BoundQuery;
 use super::rows;
 use crate::wire::{Answer, Effects, Outcome, RequestId, Value};
@@ -23,7 +24,9 @@ pub const OUTCOMES_TABLE: &str = "_litefs_outcomes";
 
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS _litefs_outcomes (id BLOB PRIMARY KEY, at INTEGER NOT NULL, outcome BLOB \
                       NOT NULL) WITHOUT ROWID";
-const INSERT: &str = "INSERT INTO _litefs_outcomes (id, at, outcome) VALUES (?, ?, ?)";
+/// The conflict's target makes SQLite refuse a table in which ids are not unique.
+const INSERT: &str =
+    "INSERT INTO _litefs_outcomes (id, at, outcome) VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING";
 const UPDATE: &str = "UPDATE _litefs_outcomes SET outcome = ? WHERE id = ?";
 const SELECT: &str = "SELECT outcome FROM _litefs_outcomes WHERE id = ?";
 /// Rows beyond this many bytes are not kept with the outcome: who asks again hears that the write is applied, no more.
@@ -120,20 +123,25 @@ impl Outcomes {
             inserted => inserted,
         };
         match inserted {
-            Ok(_) => {
+            Ok(1) => {
                 let pruned = self.pruner.as_mut().zip(dated);
                 let pruned = pruned.map_or(Ok(0), |(pruner, (_, now))| pruner.prune(connection, now));
                 Ok(Some(1 + pruned?))
             }
-            Err(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) => Ok(None),
-            Err(error) => Err(error),
+            Ok(_) if Self::find(connection, id)?.is_some() => Ok(None),
+            Ok(_) => Err(unusable(&"an INSERT into it wrote nothing")),
+            Err(error) => Err(from_table(error)),
         }
     }
 
     /// Puts `kept` in the place of what was kept before.
     pub(super) fn update(connection: &mut SqliteConnection, id: RequestId, kept: &Kept) -> QueryResult<()> {
         let params = [Value::Blob(kept.encode()?), id_value(id)];
-        connection.execute_returning_count(&BoundQuery::new(UPDATE, &params, true)).map(drop)
+        match connection.execute_returning_count(&BoundQuery::new(UPDATE, &params, true)) {
+            Ok(1) => Ok(()),
+            Ok(_) => Err(unusable(&"an UPDATE of it wrote nothing")),
+            Err(error) => Err(from_table(error)),
+        }
     }
 
     /// What was kept for a write.
@@ -146,7 +154,7 @@ impl Outcomes {
         });
         match first {
             Err(error) if is_missing(&error) => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => Err(from_table(error)),
             Ok(None) => Ok(None),
             Ok(Some(Some(Value::Blob(bytes)))) => Kept::decode(&bytes).map(Some),
             Ok(Some(_)) => {
@@ -164,8 +172,8 @@ impl Outcomes {
         if self.keep(connection, id, &Kept::GivenUp)?.is_some() {
             return Ok(Outcome::NotApplied);
         }
-        let kept = Self::find(connection, id)?;
-        Ok(kept.map_or(Outcome::NotApplied, Kept::outcome))
+        let kept = Self::find(connection, id)?.ok_or_else(|| unusable(&"a row of it has vanished"))?;
+        Ok(kept.outcome())
     }
 }
 
@@ -190,10 +198,33 @@ fn id_value(id: RequestId) -> Value {
     Value::Blob(id.as_bytes().to_vec())
 }
 
+/// Why no outcome can be kept, and what to do.
+const UNUSABLE: &str = "the table _litefs_outcomes cannot keep what becomes of a write";
+
+fn unusable(why: &dyn std::fmt::Display) -> Error {
+    let message = format!(
+        "{UNUSABLE}: {why}. The table is the library's own: drop what is in its place (a table or view of that name, a \
+         trigger on it), and the next write creates it again"
+    );
+    Error::DatabaseError(DatabaseErrorKind::Unknown, Box::new(message))
+}
+
+/// Whether an error is [`unusable`]'s.
+pub(super) fn is_unusable(message: &str) -> bool {
+    message.starts_with(UNUSABLE)
+}
+
+/// An error of a statement of this module, where it says that the table is not as it should be.
+fn from_table(error: Error) -> Error {
+    if is_misshapen(&error, OUTCOMES_TABLE) { unusable(&error) } else { error }
+}
+
 fn is_missing(error: &Error) -> bool {
     matches!(error, Error::DatabaseError(_, information)
         if information.message() == "no such table: _litefs_outcomes")
 }
 
+#[cfg(test)]
+mod shape_tests;
 #[cfg(test)]
 mod tests;
