@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::audit::Auditor;
 use crate::litefs::Forwarding;
-use crate::tracking_table::own_name;
+use crate::own_name::own_name;
 
 /// How long nothing is held back after a pause that was in vain: something else keeps LiteFS from applying.
 const AFTER_IN_VAIN: Duration = Duration::from_secs(1);

@@ -7,8 +7,9 @@ use diesel::sqlite::SqliteConnection;
 use litefs_core::{NodeName, Position, Tracker};
 
 use crate::losses::{Acknowledged, Ledger, LostWrites, OnLostWrites, lost};
+use crate::own_name::own_names;
 use crate::reigns::Reign;
-use crate::tracking_table::{TrackingTable, own_names};
+use crate::tracking_table::TrackingTable;
 
 /// What it takes to look and to tell.
 #[derive(Clone)]

@@ -57,6 +57,7 @@ mod local_writes;
 mod losses;
 mod manager;
 mod options;
+mod own_name;
 mod primaries;
 mod registry;
 mod reigns;

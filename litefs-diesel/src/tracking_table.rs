@@ -14,6 +14,7 @@ use litefs_rpc::sqlite::{BoundQuery, is_misshapen, value};
 use litefs_rpc::wire::Value;
 
 use crate::options::Options;
+use crate::own_name::own_name;
 use crate::reigns::{REIGNS, Reign, parse_reigns};
 
 /// What the row says.
@@ -280,29 +281,6 @@ async fn claim_until_written(
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(std::time::Duration::from_secs(1));
     }
-}
-
-/// LiteFS's name for this node; its default is the machine's host name.
-pub(crate) async fn own_name(tracker: &Tracker) -> NodeName {
-    if tracker.own_name().is_none() {
-        tracker.confirm().await;
-    }
-    name_or_host(tracker)
-}
-
-/// As far as it is known already.
-pub(crate) fn name_or_host(tracker: &Tracker) -> NodeName {
-    tracker.own_name().unwrap_or_else(host_name)
-}
-
-/// The names under which this node's reigns may be recorded, LiteFS's own first.
-pub(crate) fn own_names(tracker: &Tracker) -> Vec<NodeName> {
-    tracker.own_name().into_iter().chain([host_name()]).collect()
-}
-
-fn host_name() -> NodeName {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    host.trim().parse().unwrap_or_else(|_| "localhost".parse().expect("localhost is a host name"))
 }
 
 /// The new primary's row arrives by replication like any other: look again with each transaction.

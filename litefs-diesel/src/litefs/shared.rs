@@ -21,9 +21,10 @@ use crate::error::mount_lost;
 use crate::io_thread::IoThread;
 use crate::losses::Ledger;
 use crate::options::Options;
+use crate::own_name::name_or_host;
 use crate::primaries::Primaries;
 use crate::registry;
-use crate::tracking_table::{self, TrackingTable, name_or_host};
+use crate::tracking_table::{self, TrackingTable};
 
 /// The way to the primary.
 pub(crate) type Forwarding = Forwarder<Arc<Primaries>>;

@@ -1,0 +1,26 @@
+//! What this node is called: LiteFS says so only with the first term as primary.
+
+use litefs_core::{NodeName, Tracker};
+
+/// LiteFS's name for this node; its default is the machine's host name.
+pub(crate) async fn own_name(tracker: &Tracker) -> NodeName {
+    if tracker.own_name().is_none() {
+        tracker.confirm().await;
+    }
+    name_or_host(tracker)
+}
+
+/// As far as it is known already.
+pub(crate) fn name_or_host(tracker: &Tracker) -> NodeName {
+    tracker.own_name().unwrap_or_else(host_name)
+}
+
+/// The names under which this node's reigns may be recorded, LiteFS's own first.
+pub(crate) fn own_names(tracker: &Tracker) -> Vec<NodeName> {
+    tracker.own_name().into_iter().chain([host_name()]).collect()
+}
+
+fn host_name() -> NodeName {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    host.trim().parse().unwrap_or_else(|_| "localhost".parse().expect("localhost is a host name"))
+}
