@@ -13,8 +13,8 @@ use crate::Failure;
 use crate::access::{Access, Class};
 use crate::error::{locked, mount_lost};
 use crate::litefs::Shared;
+use crate::own_name::name_or_host;
 use crate::router::Route;
-use crate::tracking_table::name_or_host;
 
 fn symptom(error: &Error) -> Symptom {
     match error {

@@ -19,8 +19,8 @@ use crate::Failure;
 use crate::access::{Access, Class};
 use crate::error::{missing_function, missing_on_primary};
 use crate::litefs::Shared;
+use crate::own_name::name_or_host;
 use crate::router::Route;
-use crate::tracking_table::name_or_host;
 
 /// How often the role may change under one statement before that is an error of its own. Each turn has followed one
 /// change, with nothing applied.
