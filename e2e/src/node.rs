@@ -120,7 +120,7 @@ impl Node {
     }
 
     /// Asks the application of a primary to hand over to the replica that has come furthest.
-    pub(crate) async fn hand_over(&self) -> Result<(), Problem> {
+    pub(crate) async fn handoff(&self) -> Result<(), Problem> {
         let response = self.request(Method::POST, "/handoff").send().await?;
         let status = response.status();
         if status.is_success() { Ok(()) } else { Err(format!("{status}: {}", response.text().await?).into()) }

@@ -5,12 +5,12 @@ use crate::{Claim, InfoAnswer, NodeName, Observation, Owner};
 
 /// When an observation began, counted, not timed: an answer is as old as its question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ticket(pub(crate) u64);
+pub struct ObservationSeq(pub(crate) u64);
 
 /// A value and when it was true.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stamped<T> {
-    pub(crate) at: Ticket,
+    pub(crate) at: ObservationSeq,
     pub(crate) value: T,
 }
 
@@ -25,7 +25,7 @@ enum Authority {
 #[derive(Debug, Clone)]
 pub(crate) struct Evidence {
     pub(crate) own_name: Option<NodeName>,
-    pub(crate) row_rejected: Option<Ticket>,
+    pub(crate) row_rejected: Option<ObservationSeq>,
     file: Option<Stamped<NodeName>>,
     stream: Option<Stamped<Claim>>,
     info: Option<Stamped<Claim>>,
@@ -110,7 +110,7 @@ impl Evidence {
     }
 
     /// Takes in one observation. Answers whether `/info` should be asked what is the matter.
-    pub(crate) fn apply(&mut self, at: Ticket, observation: Observation) -> bool {
+    pub(crate) fn apply(&mut self, at: ObservationSeq, observation: Observation) -> bool {
         match observation {
             Observation::PrimaryFile(name) => {
                 let vanished = name.is_none() && self.file.is_some();
@@ -144,7 +144,7 @@ impl Evidence {
         }
     }
 
-    fn answered(&mut self, at: Ticket, answer: InfoAnswer) {
+    fn answered(&mut self, at: ObservationSeq, answer: InfoAnswer) {
         self.owner = answer.owner;
         self.note_presence();
         if answer.owner == Owner::OtherMount {

@@ -61,7 +61,7 @@ mod tracker;
 pub use claim::{Claim, InfoAnswer, Observation, Owner};
 pub use config::{Config, ConfigBuilder, ConfigError, DatabaseUrl, Detectors, TableName, TableNameError};
 pub use detect::{Detector, Event, EventError, Info, InfoError, Sink, parse_event, parse_info};
-pub use evidence::Ticket;
+pub use evidence::ObservationSeq;
 pub use mount::{
     MalformedFile, Mount, MountError, PositionError, Presence, parse_lag, parse_position, parse_primary,
 };

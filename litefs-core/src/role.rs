@@ -92,7 +92,7 @@ pub struct RoleState {
     pub epoch: u64,
     /// Where the database was when this node became the primary, read before anybody could hear of it: what the primary has
     /// from then on is its own. `None` in every other role, and where it could not be read.
-    pub began: Option<Position>,
+    pub term_start: Option<Position>,
 }
 
 impl RoleState {

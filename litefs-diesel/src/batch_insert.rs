@@ -12,10 +12,10 @@ use diesel::result::QueryResult;
 use diesel::sql_types::Bool;
 use diesel::sqlite::Sqlite;
 use diesel::{QuerySource, Table};
-use litefs_rpc::wire::{Answer, Repeated};
+use litefs_rpc::wire::{Output, Repeated};
 
 use crate::LiteFsConnection;
-use crate::connection::{Followed, Recorder, unexpected};
+use crate::connection::{PrimaryReport, Recorder, unexpected};
 
 /// Inserts many rows at the cost of one.
 ///
@@ -79,7 +79,7 @@ pub trait BatchInsertDsl<Kind = Rows>: Sized {
     {
         let statements = self.into_statements(conn)?;
         match conn.run_batch(statements, false)? {
-            Answer::Counts(counts) => Ok(usize::try_from(counts.iter().sum::<u64>()).unwrap_or(usize::MAX)),
+            Output::Counts(counts) => Ok(usize::try_from(counts.iter().sum::<u64>()).unwrap_or(usize::MAX)),
             other => Err(unexpected(&other)),
         }
     }
@@ -98,7 +98,7 @@ pub trait BatchInsertDsl<Kind = Rows>: Sized {
     {
         let statements = self.into_returning_statements(conn)?;
         let rows = match conn.run_batch(statements, true)? {
-            Answer::Rows(rows) => rows,
+            Output::Rows(rows) => rows,
             other => return Err(unexpected(&other)),
         };
         conn.read_rows(rows)
@@ -256,6 +256,6 @@ where
     C: QueryFragment<Sqlite>,
 {
     let recorded = Recorder::record(insert)?.into_iter();
-    let statements: Vec<_> = recorded.map(|statement| Followed { statement, clause }).collect();
+    let statements: Vec<_> = recorded.map(|statement| PrimaryReport { statement, clause }).collect();
     Ok(conn.capture_rows(&statements)?.into_iter().flat_map(split::row_by_row).collect())
 }

@@ -3,7 +3,7 @@ use std::fmt;
 use diesel::result::{DatabaseErrorInformation, DatabaseErrorKind, Error as DieselError};
 use litefs_rpc::client::{CallError, Fate, ForwardError};
 use litefs_rpc::diagnosis::Symptom;
-use litefs_rpc::wire::{DatabaseError, Refusal, RequestId};
+use litefs_rpc::wire::{DatabaseError, RequestId, ServerError};
 
 /// What went wrong between this node and the primary, told apart by what the caller may do about it.
 ///
@@ -38,9 +38,9 @@ pub enum Failure {
     /// The write is applied, once, but the rows it returned are lost: they were too many to be kept for a second answer.
     RowsLost,
     /// Somebody has asked for the outcome of this write before it arrived, and was told that it is not applied. It is not.
-    GivenUp,
+    Fenced,
     /// The primary's place was not given to another node; it is where it was.
-    NotHandedOver,
+    HandoffFailed,
     /// The write is applied on the primary, once, but not enough replicas have it in time
     /// ([`Durability`](crate::Durability)): should the primary die now, it may be lost.
     NotReplicated,
@@ -83,8 +83,8 @@ const CODES: [(Failure, &str); 21] = [
     (Failure::Busy, "litefs: busy"),
     (Failure::OutcomeUnknown, "litefs: outcome unknown"),
     (Failure::RowsLost, "litefs: rows lost"),
-    (Failure::GivenUp, "litefs: given up"),
-    (Failure::NotHandedOver, "litefs: not handed over"),
+    (Failure::Fenced, "litefs: given up"),
+    (Failure::HandoffFailed, "litefs: not handed over"),
     (Failure::NotReplicated, "litefs: not replicated"),
     (Failure::Denied, "litefs: denied"),
     (Failure::TooLarge, "litefs: too large"),
@@ -176,8 +176,8 @@ impl Failure {
             | Failure::Unreachable
             | Failure::Incompatible
             | Failure::Busy
-            | Failure::GivenUp
-            | Failure::NotHandedOver
+            | Failure::Fenced
+            | Failure::HandoffFailed
             | Failure::TooLarge => DatabaseErrorKind::UnableToSendCommand,
         }
     }
@@ -289,19 +289,21 @@ pub(crate) fn called(error: CallError, id: Option<RequestId>) -> DieselError {
         CallError::Handshake { .. } => Failure::Incompatible,
         CallError::Encoding(_) => Failure::TooLarge,
         CallError::Refused(refusal) => match refusal {
-            Refusal::Database(error) => return of_primary(error.clone()),
-            Refusal::NotPrimary { .. } => Failure::NoPrimary,
-            Refusal::Overloaded { .. } | Refusal::TooLate | Refusal::ShuttingDown => Failure::Busy,
-            Refusal::Denied { .. } => Failure::Denied,
-            Refusal::TooLarge { .. } => Failure::TooLarge,
-            Refusal::SnapshotMoved { .. } => Failure::SnapshotMoved,
-            Refusal::SessionLost { .. } => Failure::TransactionLost,
-            Refusal::Unproven { .. } | Refusal::Interrupted => Failure::OutcomeUnknown,
-            Refusal::GivenUp => Failure::GivenUp,
-            Refusal::NotHandedOver { .. } => Failure::NotHandedOver,
-            Refusal::NotReplicated { .. } => Failure::NotReplicated,
-            Refusal::DiskFull { .. } => Failure::DiskFull,
-            Refusal::Io { .. } => Failure::Io,
+            ServerError::Database(error) => return of_primary(error.clone()),
+            ServerError::NotPrimary { .. } => Failure::NoPrimary,
+            ServerError::Overloaded { .. } | ServerError::TooLate | ServerError::ShuttingDown => {
+                Failure::Busy
+            }
+            ServerError::Denied { .. } => Failure::Denied,
+            ServerError::TooLarge { .. } => Failure::TooLarge,
+            ServerError::SnapshotMoved { .. } => Failure::SnapshotMoved,
+            ServerError::SessionLost { .. } => Failure::TransactionLost,
+            ServerError::Unconfirmed { .. } | ServerError::Interrupted => Failure::OutcomeUnknown,
+            ServerError::Fenced => Failure::Fenced,
+            ServerError::HandoffFailed { .. } => Failure::HandoffFailed,
+            ServerError::NotReplicated { .. } => Failure::NotReplicated,
+            ServerError::DiskFull { .. } => Failure::DiskFull,
+            ServerError::Io { .. } => Failure::Io,
         },
         _ => Failure::OutcomeUnknown,
     };
@@ -340,7 +342,7 @@ mod tests {
     fn m7_a_database_error_keeps_its_kind_and_message() {
         use litefs_rpc::wire::DatabaseErrorKind as Wire;
         let refusal =
-            Refusal::Database(DatabaseError { kind: Wire::UniqueViolation, message: "taken".into() });
+            ServerError::Database(DatabaseError { kind: Wire::UniqueViolation, message: "taken".into() });
         match called(refusal.into(), None) {
             DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, i) => {
                 assert_eq!(i.message(), "taken")

@@ -42,10 +42,9 @@
 //! * Several processes of one node: all but one say [`serve(false)`](LiteFsBuilder::serve).
 
 mod access;
-mod air;
+mod address_locator;
 #[cfg(feature = "async")]
 mod asynchronous;
-mod audit;
 mod batch_insert;
 mod connection;
 mod consistency;
@@ -54,14 +53,15 @@ mod error;
 mod io_thread;
 mod litefs;
 mod local_writes;
+mod loss_detector;
 mod losses;
 mod manager;
 mod options;
 mod own_name;
-mod primaries;
+mod read_throttle;
 mod registry;
-mod reigns;
 mod router;
+mod terms;
 mod tracking_table;
 
 pub use access::Access;

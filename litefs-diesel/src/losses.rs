@@ -13,7 +13,7 @@ use litefs_core::{NodeName, Position};
 use litefs_rpc::wire::RequestId;
 use tokio::sync::Notify;
 
-use crate::reigns::Reign;
+use crate::terms::Term;
 
 /// How many acknowledgements are remembered, at most.
 const REMEMBERED: usize = 8_192;
@@ -59,9 +59,9 @@ pub(crate) struct Acknowledged {
     pub(crate) primary: Option<NodeName>,
     pub(crate) position: Position,
     pub(crate) request: Option<RequestId>,
-    /// Where the reign began in which it was acknowledged, where that is this node's own.
-    pub(crate) reign: Option<Position>,
-    /// The ledger's when the write was begun: whoever acknowledged it, it was not a primary before that one.
+    /// Where the term began in which it was acknowledged, where that is this node's own.
+    pub(crate) term: Option<Position>,
+    /// The acknowledgement log's when the write was begun: whoever acknowledged it, it was not a primary before that one.
     pub(crate) generation: u64,
 }
 
@@ -74,7 +74,7 @@ struct Entry {
 
 /// What this process was told is done.
 #[derive(Debug)]
-pub(crate) struct Ledger {
+pub(crate) struct AckLog {
     /// Outcomes of older writes may be pruned, and then say nothing.
     memory: Duration,
     /// One more with each primary. What was begun in an earlier one is looked at.
@@ -90,7 +90,7 @@ struct Entries {
     entries: VecDeque<Entry>,
 }
 
-impl Ledger {
+impl AckLog {
     pub(crate) fn new(retention: Duration) -> Self {
         Self {
             memory: retention / 2,
@@ -112,15 +112,15 @@ impl Ledger {
 
     pub(crate) fn note(&self, what: Acknowledged) {
         let late = what.generation != self.generation();
-        let mut ledger = self.entries();
+        let mut ack_log = self.entries();
         let old = |entry: &Entry| entry.at.elapsed() > self.memory;
-        while ledger.entries.len() >= REMEMBERED || ledger.entries.front().is_some_and(old) {
-            ledger.entries.pop_front();
+        while ack_log.entries.len() >= REMEMBERED || ack_log.entries.front().is_some_and(old) {
+            ack_log.entries.pop_front();
         }
-        let number = ledger.next;
-        ledger.next += 1;
-        ledger.entries.push_back(Entry { number, at: Instant::now(), what });
-        drop(ledger);
+        let number = ack_log.next;
+        ack_log.next += 1;
+        ack_log.entries.push_back(Entry { number, at: Instant::now(), what });
+        drop(ack_log);
         if late {
             self.late.notify_one();
         }
@@ -134,9 +134,9 @@ impl Ledger {
     /// What was begun in a generation before this one, by number, oldest first.
     pub(crate) fn of_former(&self) -> Vec<(u64, Acknowledged)> {
         let generation = self.generation();
-        let ledger = self.entries();
-        let former = ledger.entries.iter().filter(|entry| entry.what.generation != generation);
-        former.map(|entry| (entry.number, entry.what.clone())).collect()
+        let ack_log = self.entries();
+        let previous = ack_log.entries.iter().filter(|entry| entry.what.generation != generation);
+        previous.map(|entry| (entry.number, entry.what.clone())).collect()
     }
 
     /// What was looked at in `generation` and is there may still be lost by the next failover; what is lost is told once.
@@ -146,11 +146,11 @@ impl Ledger {
         lost: &[(u64, LostWrite)],
         generation: u64,
     ) {
-        let mut ledger = self.entries();
-        ledger
+        let mut ack_log = self.entries();
+        ack_log
             .entries
             .retain(|entry| lost.binary_search_by_key(&entry.number, |(number, _)| *number).is_err());
-        for entry in &mut ledger.entries {
+        for entry in &mut ack_log.entries {
             if looked_at.binary_search_by_key(&entry.number, |(number, _)| *number).is_ok() {
                 entry.what.generation = generation;
             }
@@ -158,23 +158,23 @@ impl Ledger {
     }
 
     fn entries(&self) -> std::sync::MutexGuard<'_, Entries> {
-        self.entries.lock().expect("no code panics while it holds the ledger")
+        self.entries.lock().expect("no code panics while it holds the ack_log")
     }
 }
 
-/// Which of `former` are not in a history that had these `reigns`, the last of them the one that lasts. `applied` looks a
-/// write up in that history. `own`: the names under which this node's reigns may be recorded, the best first.
+/// Which of `former` are not in a history that had these `terms`, the last of them the one that lasts. `applied` looks a
+/// write up in that history. `own`: the names under which this node's terms may be recorded, the best first.
 pub(crate) fn lost(
-    former: &[(u64, Acknowledged)],
-    reigns: &[Reign],
+    previous: &[(u64, Acknowledged)],
+    terms: &[Term],
     own: &[NodeName],
     mut applied: impl FnMut(RequestId) -> Option<bool>,
 ) -> Vec<(u64, LostWrite)> {
     let mut is_lost = |write: &Acknowledged| match write.request.and_then(&mut applied) {
         Some(applied) => !applied,
-        None => later(write, reigns, own).any(|reign| write.position.txid > reign.began.txid),
+        None => later(write, terms, own).any(|term| write.position.txid > term.term_start.txid),
     };
-    former
+    previous
         .iter()
         .filter(|(_, write)| is_lost(write))
         .map(|(number, write)| {
@@ -185,27 +185,27 @@ pub(crate) fn lost(
         .collect()
 }
 
-/// The reigns after the one in which a write without a name was acknowledged. Each of them has of the ones before what lies
-/// up to its beginning. Where the write's own reign is unknown, only the last one is certain to come after it, if it is somebody else's.
+/// The terms after the one in which a write without a name was acknowledged. Each of them has of the ones before what lies
+/// up to its beginning. Where the write's own term is unknown, only the last one is certain to come after it, if it is somebody else's.
 fn later<'a>(
     write: &'a Acknowledged,
-    reigns: &'a [Reign],
+    terms: &'a [Term],
     own: &'a [NodeName],
-) -> impl Iterator<Item = &'a Reign> {
+) -> impl Iterator<Item = &'a Term> {
     let names = write.primary.as_ref().map_or(own, std::slice::from_ref);
-    let is_its_node = |reign: &Reign| names.iter().any(|name| name.as_ref() == reign.node);
-    let is_its_own = |reign: &Reign| Some(reign.began) == write.reign && is_its_node(reign);
-    let known = reigns.iter().rposition(is_its_own);
-    let (last, began) = (reigns.len().saturating_sub(1), write.reign);
-    reigns.iter().enumerate().filter_map(move |(index, reign)| {
-        let comes_later = match (known, began) {
+    let is_its_node = |term: &Term| names.iter().any(|name| name.as_ref() == term.node);
+    let is_its_own = |term: &Term| Some(term.term_start) == write.term && is_its_node(term);
+    let known = terms.iter().rposition(is_its_own);
+    let (last, term_start) = (terms.len().saturating_sub(1), write.term);
+    terms.iter().enumerate().filter_map(move |(index, term)| {
+        let comes_later = match (known, term_start) {
             (Some(known), _) => index > known,
-            // Its row is lost, or was never written. Of the reigns before it each has written something, so they began
+            // Its row is lost, or was never written. Of the terms before it each has written something, so they began
             // earlier.
-            (None, Some(began)) => index == last || reign.began.txid >= began.txid,
-            (None, None) => index == last && !is_its_node(reign),
+            (None, Some(term_start)) => index == last || term.term_start.txid >= term_start.txid,
+            (None, None) => index == last && !is_its_node(term),
         };
-        comes_later.then_some(reign)
+        comes_later.then_some(term)
     })
 }
 

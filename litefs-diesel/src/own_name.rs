@@ -15,7 +15,7 @@ pub(crate) fn name_or_host(tracker: &Tracker) -> NodeName {
     tracker.own_name().unwrap_or_else(host_name)
 }
 
-/// The names under which this node's reigns may be recorded, LiteFS's own first.
+/// The names under which this node's terms may be recorded, LiteFS's own first.
 pub(crate) fn own_names(tracker: &Tracker) -> Vec<NodeName> {
     tracker.own_name().into_iter().chain([host_name()]).collect()
 }

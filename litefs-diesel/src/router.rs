@@ -50,12 +50,12 @@ impl fmt::Debug for Situation<'_> {
 /// ```
 /// use litefs_diesel::{ForwardWrites, Route, Router, Situation};
 ///
-/// /// Reads of the ledger must never be old; everything else as usual.
+/// /// Reads of the acknowledgement log must never be old; everything else as usual.
 /// struct FreshLedger;
 ///
 /// impl Router for FreshLedger {
 ///     fn route(&self, situation: &Situation<'_>) -> Route {
-///         if situation.sql().contains("ledger") { Route::Primary } else { ForwardWrites.route(situation) }
+///         if situation.sql().contains("acknowledgement log") { Route::Primary } else { ForwardWrites.route(situation) }
 ///     }
 /// }
 /// ```

@@ -15,7 +15,7 @@ use litefs_rpc::wire::Value;
 
 use crate::options::Options;
 use crate::own_name::own_name;
-use crate::reigns::{REIGNS, Reign, parse_reigns};
+use crate::terms::{REIGNS, Term, parse_reigns};
 
 /// What the row says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,14 +72,14 @@ impl TrackingTable {
         Ok(connection)
     }
 
-    /// Writes `entry` unless it is there already, and then that a reign `began`. Blocks.
-    fn claim(&self, entry: &Entry, began: Option<Position>) -> Result<(), Unclaimed> {
+    /// Writes `entry` unless it is there already, and then that a term `began`. Blocks.
+    fn claim(&self, entry: &Entry, term_start: Option<Position>) -> Result<(), Unclaimed> {
         let mut connection = self.open().map_err(Unclaimed::NotYet)?;
         let written = self.prepare(&mut connection).and_then(|()| {
             if self.select(&mut connection)?.as_ref() == Some(entry) {
                 return Ok(true);
             }
-            let rows = self.write(&mut connection, entry, began)?;
+            let rows = self.write(&mut connection, entry, term_start)?;
             Ok(rows == 1 && self.select(&mut connection)?.as_ref() == Some(entry))
         });
         match written {
@@ -94,22 +94,22 @@ impl TrackingTable {
         &self,
         connection: &mut SqliteConnection,
         entry: &Entry,
-        began: Option<Position>,
+        term_start: Option<Position>,
     ) -> QueryResult<usize> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
         let sql = format!(
-            "INSERT INTO {0} (id, node, rpc_address, since, reigns) VALUES (1, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE \
+            "INSERT INTO {0} (id, node, rpc_address, since, terms) VALUES (1, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE \
              SET node = excluded.node, rpc_address = excluded.rpc_address, since = excluded.since, \
-             reigns = substr({0}.reigns || ' ' || excluded.reigns, -{REIGNS})",
+             terms = substr({0}.terms || ' ' || excluded.terms, -{REIGNS})",
             self.name
         );
         let node = entry.node.clone();
-        let reign = began.map(|began| Reign { node: node.clone(), began }.to_string());
+        let term = term_start.map(|term_start| Term { node: node.clone(), term_start }.to_string());
         let params = [
             Value::Text(node),
             Value::Text(entry.rpc_address.clone()),
             Value::Integer(since),
-            Value::Text(reign.unwrap_or_default()),
+            Value::Text(term.unwrap_or_default()),
         ];
         connection.execute_returning_count(&BoundQuery::new(&sql, &params, false))
     }
@@ -129,7 +129,7 @@ impl TrackingTable {
         }
         connection.batch_execute(&format!(
             "CREATE TABLE IF NOT EXISTS {} (id INTEGER PRIMARY KEY CHECK (id = 1), node TEXT NOT NULL, rpc_address TEXT \
-             NOT NULL, since INTEGER NOT NULL, reigns TEXT NOT NULL DEFAULT '')",
+             NOT NULL, since INTEGER NOT NULL, terms TEXT NOT NULL DEFAULT '')",
             self.name
         ))?;
         self.add_reigns(connection)
@@ -149,7 +149,7 @@ impl TrackingTable {
         if !is_old {
             return Ok(());
         }
-        let add = format!("ALTER TABLE {} ADD COLUMN reigns TEXT NOT NULL DEFAULT ''", self.name);
+        let add = format!("ALTER TABLE {} ADD COLUMN terms TEXT NOT NULL DEFAULT ''", self.name);
         connection.batch_execute(&add)
     }
 
@@ -161,9 +161,9 @@ impl TrackingTable {
         self.select(&mut connection).ok().flatten()
     }
 
-    /// The reigns of the history that the local file is in, as far as it knows, oldest first. Blocks.
-    pub(crate) fn reigns(&self) -> Vec<Reign> {
-        let sql = format!("SELECT reigns FROM {} WHERE id = 1", self.name);
+    /// The terms of the history that the local file is in, as far as it knows, oldest first. Blocks.
+    pub(crate) fn terms(&self) -> Vec<Term> {
+        let sql = format!("SELECT terms FROM {} WHERE id = 1", self.name);
         let read = |mut connection: SqliteConnection| {
             let mut rows = connection.load(BoundQuery::new(&sql, &[], false)).ok()?;
             match value(&rows.next()?.ok()?.get(0)?) {
@@ -231,7 +231,7 @@ pub(crate) async fn keep(
             match &state.role {
                 Role::Primary => {
                     if let Some(advertised) = &advertised {
-                        claim_until_written(&tracker, &table, state.began, advertised).await;
+                        claim_until_written(&tracker, &table, state.term_start, advertised).await;
                     }
                 }
                 Role::Replica { primary } => refresh_until_found(&tracker, &table, primary).await,
@@ -250,7 +250,7 @@ pub(crate) async fn keep(
 async fn claim_until_written(
     tracker: &Tracker,
     table: &Arc<TrackingTable>,
-    began: Option<Position>,
+    term_start: Option<Position>,
     advertised: &impl Fn(&NodeName) -> String,
 ) {
     let (mut pause, mut told) = (std::time::Duration::from_millis(20), String::new());
@@ -258,7 +258,7 @@ async fn claim_until_written(
         let node = own_name(tracker).await;
         let entry = Entry { node: node.to_string(), rpc_address: advertised(&node) };
         let writer = Arc::clone(table);
-        let claimed = tokio::task::spawn_blocking(move || writer.claim(&entry, began)).await;
+        let claimed = tokio::task::spawn_blocking(move || writer.claim(&entry, term_start)).await;
         match claimed {
             // What was written under the machine's name is written again under the one that LiteFS uses.
             Ok(Ok(())) if tracker.own_name().is_some() || !tracker.config().detectors().info => return,

@@ -9,7 +9,7 @@ use divan::Bencher;
 use divan::counter::BytesCount;
 use litefs_core::{Checksum, Position, Txid};
 use litefs_rpc::wire::{
-    Answer, Delivery, Effects, Reply, Request, RequestId, RowSet, Settings, Statement, Value, Work,
+    Command, Delivery, Output, Reply, Request, RequestId, RowSet, SessionCounters, Settings, Statement, Value,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -31,7 +31,7 @@ fn request() -> Request {
         delivery: Delivery::ExactlyOnce,
         again: false,
         settings: Settings::default(),
-        work: Work::Execute(Statement {
+        work: Command::Execute(Statement {
             sql: "INSERT INTO `items` (`name`, `payload`, `stars`) VALUES (?, ?, ?)".to_owned(),
             params: vec![text("item 1"), text(&"x".repeat(100)), Value::Integer(5)],
             cacheable: true,
@@ -39,21 +39,21 @@ fn request() -> Request {
     }
 }
 
-fn reply(answer: Answer) -> Reply {
+fn reply(answer: Output) -> Reply {
     let position = Position { txid: Txid::new(123_456), checksum: Checksum::new(0x8000_1234_5678_9abc) };
-    let effects = Effects { last_insert_rowid: 42, changes: 1, total_changes: 1, inserted: true };
+    let effects = SessionCounters { last_insert_rowid: 42, changes: 1, total_changes: 1, inserted: true };
     Reply { answer, position: Some(position), effects }
 }
 
 /// The answer to an INSERT.
 fn count() -> Reply {
-    reply(Answer::Count(1))
+    reply(Output::Count(1))
 }
 
 /// A hundred rows of three columns.
 fn rows() -> Reply {
     let row = |id: i64| [Value::Integer(id), Value::Text(format!("item {id}")), Value::Text("x".repeat(100))];
-    reply(Answer::Rows(RowSet {
+    reply(Output::Rows(RowSet {
         columns: ["id", "name", "payload"].map(str::to_owned).into(),
         values: (0..100).flat_map(row).collect(),
     }))

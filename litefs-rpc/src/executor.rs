@@ -1,6 +1,8 @@
 use std::sync::Arc;
 
-use crate::wire::{Answer, BeginMode, Effects, Outcome, Refusal, Request, RequestId, Settings, Work};
+use crate::wire::{
+    BeginMode, Command, Outcome, Output, Request, RequestId, ServerError, SessionCounters, Settings,
+};
 
 /// Runs forwarded work on the primary's database. One thread owns it, so nothing here needs to be shared.
 ///
@@ -8,16 +10,16 @@ use crate::wire::{Answer, BeginMode, Effects, Outcome, Refusal, Request, Request
 /// ([`SqliteExecutor`](crate::sqlite::SqliteExecutor)); tests use small fakes.
 ///
 /// All methods block. On an error nothing of the failed work remains applied; where a part does, as of a script that fails
-/// in the middle, the answer is [`Answer::Failed`].
+/// in the middle, the answer is [`Output::Failed`].
 pub trait Executor: Send + 'static {
     /// Runs a request's work outside a transaction and commits it. With
     /// [`Delivery::ExactlyOnce`](crate::wire::Delivery::ExactlyOnce) its outcome is kept in the same transaction, and a
     /// request whose outcome is there already is answered with that.
     ///
     /// # Errors
-    /// [`Refusal::Database`], [`Refusal::Denied`], [`Refusal::TooLarge`]; for one that was sent before also
-    /// [`Refusal::GivenUp`] or [`Refusal::Interrupted`].
-    fn write(&mut self, request: &Request) -> Result<Done, Refusal>;
+    /// [`ServerError::Database`], [`ServerError::Denied`], [`ServerError::TooLarge`]; for one that was sent before also
+    /// [`ServerError::Fenced`] or [`ServerError::Interrupted`].
+    fn write(&mut self, request: &Request) -> Result<Done, ServerError>;
 
     /// Whether a request may share a transaction with others, with the same result for each as if it ran alone. Default:
     /// none may.
@@ -29,25 +31,25 @@ pub trait Executor: Send + 'static {
     /// it, nothing is open. Default: it never does.
     ///
     /// # Errors
-    /// As [`begin`](Self::begin). Nothing is open then.
-    fn open_group(&mut self, _: &Settings) -> Result<bool, Refusal> {
+    /// As [`begin`](Self::begin). Unchanged is open then.
+    fn open_group(&mut self, _: &Settings) -> Result<bool, ServerError> {
         Ok(false)
     }
 
     /// Runs a request in the open group. The default is for executors that open none.
     ///
     /// # Errors
-    /// [`Apart`]: the group cannot go on. Whoever calls this rolls it back and runs its requests one by one.
-    fn join(&mut self, _: &Request) -> Result<Result<Done, Refusal>, Apart> {
-        Err(Apart)
+    /// [`GroupAborted`]: the group cannot go on. Whoever calls this rolls it back and runs its requests one by one.
+    fn join(&mut self, _: &Request) -> Result<Result<Done, ServerError>, GroupAborted> {
+        Err(GroupAborted)
     }
 
     /// Commits the open group.
     ///
     /// # Errors
-    /// [`Apart`], as for [`join`](Self::join).
-    fn close_group(&mut self) -> Result<Wrote, Apart> {
-        Err(Apart)
+    /// [`GroupAborted`], as for [`join`](Self::join).
+    fn close_group(&mut self) -> Result<CommitExpectation, GroupAborted> {
+        Err(GroupAborted)
     }
 
     /// This node is the primary in another term than when it was called last: others may have written
@@ -58,21 +60,21 @@ pub trait Executor: Send + 'static {
     /// this, it is refused.
     ///
     /// # Errors
-    /// [`Refusal::Database`].
-    fn settle(&mut self, id: RequestId) -> Result<(Outcome, Wrote), Refusal>;
+    /// [`ServerError::Database`].
+    fn settle(&mut self, id: RequestId) -> Result<(Outcome, CommitExpectation), ServerError>;
 
     /// Opens a transaction and takes the write lock.
     ///
     /// # Errors
-    /// [`Refusal::Database`], for example when another connection holds the lock for too long.
-    fn begin(&mut self, settings: &Settings, mode: BeginMode) -> Result<(), Refusal>;
+    /// [`ServerError::Database`], for example when another connection holds the lock for too long.
+    fn begin(&mut self, settings: &Settings, mode: BeginMode) -> Result<(), ServerError>;
 
     /// Runs work inside the open transaction. After an error the transaction is still open unless
     /// [`in_transaction`](Self::in_transaction) says otherwise.
     ///
     /// # Errors
     /// As [`write`](Self::write).
-    fn step(&mut self, work: &Work) -> Result<Done, Refusal>;
+    fn step(&mut self, work: &Command) -> Result<Done, ServerError>;
 
     /// Whether a transaction is open. Asked after a failed step: some errors make SQLite roll back by itself.
     fn in_transaction(&mut self) -> bool;
@@ -80,9 +82,9 @@ pub trait Executor: Send + 'static {
     /// Commits the open transaction; with `keep` its outcome is kept under that id.
     ///
     /// # Errors
-    /// [`Refusal::Database`], for example for a deferred foreign key. The transaction is then still open.
-    /// [`Refusal::GivenUp`] where somebody has asked for the outcome before.
-    fn commit(&mut self, keep: Option<RequestId>) -> Result<Done, Refusal>;
+    /// [`ServerError::Database`], for example for a deferred foreign key. The transaction is then still open.
+    /// [`ServerError::Fenced`] where somebody has asked for the outcome before.
+    fn commit(&mut self, keep: Option<RequestId>) -> Result<Done, ServerError>;
 
     /// Rolls back whatever is open. Afterwards the executor is as new.
     fn rollback(&mut self);
@@ -98,13 +100,13 @@ pub trait Executor: Send + 'static {
 pub trait Readers: Send + Sync + 'static {
     /// Whether work only reads what is committed, as far as its text tells, and asks for nothing that belongs to the writer's
     /// connection. Called for each request before it is queued, so it should be quick.
-    fn only_reads(&self, work: &Work) -> bool;
+    fn only_reads(&self, work: &Command) -> bool;
 
     /// Opens a connection. Blocks.
     ///
     /// # Errors
-    /// [`Refusal::Database`].
-    fn open(&self) -> Result<Box<dyn Reader>, Refusal>;
+    /// [`ServerError::Database`].
+    fn open(&self) -> Result<Box<dyn Reader>, ServerError>;
 }
 
 /// A connection that reads what is committed. One thread at a time has it.
@@ -113,41 +115,41 @@ pub trait Reader: Send {
     /// run where writes run; nothing of it is applied. Blocks.
     ///
     /// # Errors
-    /// [`Refusal::Database`], [`Refusal::Denied`], [`Refusal::TooLarge`].
-    fn run(&mut self, work: &Work) -> Result<Option<Answer>, Refusal>;
+    /// [`ServerError::Database`], [`ServerError::Denied`], [`ServerError::TooLarge`].
+    fn run(&mut self, work: &Command) -> Result<Option<Output>, ServerError>;
 }
 
-/// Work that was run.
+/// Command that was run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Done {
     /// What it produced.
-    pub answer: Answer,
+    pub answer: Output,
     /// What SQLite's session functions say now.
-    pub effects: Effects,
+    pub effects: SessionCounters,
     /// Whether SQLite has committed pages for it, so that LiteFS must show a transaction. Within an open transaction:
     /// whether it may have changed anything.
-    pub wrote: Wrote,
+    pub wrote: CommitExpectation,
 }
 
 impl Done {
     /// Whether it failed and left a part behind.
     #[must_use]
     pub fn failed(&self) -> bool {
-        matches!(self.answer, Answer::Failed(_))
+        matches!(self.answer, Output::Failed(_))
     }
 }
 
 /// Whether work has written pages of the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wrote {
+pub enum CommitExpectation {
     /// It has: the position must advance.
-    Pages,
+    Advances,
     /// It has not: the position stays. So it is with an UPDATE that matches no row, or that sets rows to what they
     /// were.
-    Nothing,
+    Unchanged,
 }
 
 /// Requests cannot share a transaction after all: one of them has ended it (`OR ROLLBACK`), or it could not be committed.
 /// They have to run one by one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Apart;
+pub struct GroupAborted;

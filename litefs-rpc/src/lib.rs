@@ -5,8 +5,8 @@
 //! [`handshake`] by shared secret, tarpc over length-delimited bincode frames, [`Limits`] on everything.
 //!
 //! ```text
-//! Forwarder -> Client -> Link ==tcp==> Handler -> Queue -> writer thread: fence, Executor, proof -> Reply
-//!                                         `-----> one of some Readers: fence, rows ----------------^
+//! Forwarder -> Client -> Link ==tcp==> Handler -> Queue -> writer thread: role guard, Executor, proof -> Reply
+//!                                         `-----> one of some Readers: role guard, rows ----------------^
 //! ```
 //!
 //! The crate knows nothing of routing or of Diesel's query types. The feature `diesel` brings the executor for
@@ -26,6 +26,6 @@ pub mod sqlite;
 mod transport;
 pub mod wire;
 
-pub use executor::{Apart, Done, Executor, Reader, Readers, Wrote};
+pub use executor::{CommitExpectation, Done, Executor, GroupAborted, Reader, Readers};
 pub use limits::Limits;
 pub use secret::{MIN_SECRET_BYTES, Secret, SecretTooShort};

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::wire::{Refusal, Repeated, Work};
+use crate::wire::{Command, Repeated, ServerError};
 
 /// What a server or client refuses to take, so that neither a large statement nor a hostile peer can use up
 /// memory. Every limit is checked before the bytes are sent, and again where they arrive.
@@ -60,24 +60,25 @@ impl Limits {
     /// Checks work against the limits on statement length, parameters and frame size.
     ///
     /// # Errors
-    /// The [`Refusal`] that names the limit.
-    pub fn check(&self, work: &Work) -> Result<(), Refusal> {
-        let too_large = |what: &str, actual, limit| Refusal::TooLarge { what: what.into(), actual, limit };
+    /// The [`ServerError`] that names the limit.
+    pub fn check(&self, work: &Command) -> Result<(), ServerError> {
+        let too_large =
+            |what: &str, actual, limit| ServerError::TooLarge { what: what.into(), actual, limit };
         let parameters = match work {
-            Work::Execute(statement) | Work::Query(statement) => statement.params.len(),
-            Work::Batch { statements, .. } => {
+            Command::Execute(statement) | Command::Query(statement) => statement.params.len(),
+            Command::Batch { statements, .. } => {
                 statements.iter().filter_map(Repeated::width).max().unwrap_or_default()
             }
-            Work::Insert(rows) => rows.params.len(),
-            Work::Script(_) => 0,
+            Command::Insert(rows) => rows.params.len(),
+            Command::Script(_) => 0,
         };
         if parameters > self.parameters {
             return Err(too_large("the number of parameters", parameters, self.parameters));
         }
         // A script is bounded by the frame alone: dumps and migrations are long.
         let longest = match work {
-            Work::Script(_) => 0,
-            Work::Insert(rows) => rows.unrolled_len(rows.times),
+            Command::Script(_) => 0,
+            Command::Insert(rows) => rows.unrolled_len(rows.times),
             work => work.texts().map(str::len).max().unwrap_or_default(),
         };
         if longest > self.statement {
@@ -99,21 +100,21 @@ mod tests {
     use super::*;
     use crate::wire::{Statement, Value};
 
-    fn work(sql: &str, params: Vec<Value>) -> Work {
-        Work::Execute(Statement { sql: sql.into(), params, cacheable: true })
+    fn work(sql: &str, params: Vec<Value>) -> Command {
+        Command::Execute(Statement { sql: sql.into(), params, cacheable: true })
     }
 
     #[test]
     fn s5_each_limit_is_named_in_its_refusal() {
         let limits = Limits { frame: 2_000, statement: 10, parameters: 1, ..Limits::default() };
         let refused = |work| match limits.check(&work) {
-            Err(Refusal::TooLarge { what, .. }) => what,
+            Err(ServerError::TooLarge { what, .. }) => what,
             other => panic!("{other:?}"),
         };
         assert!(refused(work("SELECT 12345", vec![])).contains("statement"));
         assert!(refused(work("SELECT ?", vec![Value::Null, Value::Null])).contains("parameters"));
         assert!(refused(work("SELECT ?", vec![Value::Blob(vec![0; 2_000])])).contains("request"));
-        assert!(refused(Work::Script("x".repeat(2_000))).contains("request"));
+        assert!(refused(Command::Script("x".repeat(2_000))).contains("request"));
         assert_eq!(limits.check(&work("SELECT ?", vec![Value::Integer(1)])), Ok(()));
     }
 }

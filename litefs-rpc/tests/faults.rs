@@ -5,24 +5,24 @@ mod support;
 use std::sync::atomic::Ordering;
 
 use litefs_rpc::client::CallError;
-use litefs_rpc::wire::{DatabaseError, DatabaseErrorKind, Refusal};
+use litefs_rpc::wire::{DatabaseError, DatabaseErrorKind, ServerError};
 
 use support::*;
 
 fn failing(message: &'static str) -> Run {
     let error = DatabaseError { kind: DatabaseErrorKind::Other, message: message.into() };
-    Box::new(move |_| Err(Refusal::Database(error.clone())))
+    Box::new(move |_| Err(ServerError::Database(error.clone())))
 }
 
 #[tokio::test]
 async fn f15_a_write_on_a_mount_that_is_gone_goes_elsewhere() {
     for message in ["unable to open database file", "locking protocol", "file is not a database"] {
         let bed = Bed::start(|_| {}, failing(message)).await;
-        bed.fence.demoted_when_asked.store(true, Ordering::SeqCst);
+        bed.role_guard.demoted_when_asked.store(true, Ordering::SeqCst);
         let link = client().connect(&bed.address()).await.unwrap();
         let answer = link.write(request("INSERT"), soon()).await;
         assert!(
-            matches!(answer, Err(CallError::Refused(Refusal::NotPrimary { .. }))),
+            matches!(answer, Err(CallError::Refused(ServerError::NotPrimary { .. }))),
             "{message}: {answer:?}"
         );
     }
@@ -33,9 +33,9 @@ async fn f15_a_step_on_a_mount_that_is_gone_loses_the_session() {
     let bed = Bed::start(|_| {}, failing("unable to open database file")).await;
     let link = client().connect(&bed.address()).await.unwrap();
     let (id, _) = link.begin(begin(), soon()).await.unwrap();
-    bed.fence.demoted_when_asked.store(true, Ordering::SeqCst);
+    bed.role_guard.demoted_when_asked.store(true, Ordering::SeqCst);
     let answer = link.step(id, statement("INSERT"), soon()).await;
-    assert!(matches!(answer, Err(CallError::Refused(Refusal::SessionLost { .. }))), "{answer:?}");
+    assert!(matches!(answer, Err(CallError::Refused(ServerError::SessionLost { .. }))), "{answer:?}");
 }
 
 #[tokio::test]
@@ -43,5 +43,5 @@ async fn a_disk_that_fails_on_a_primary_is_told_as_that() {
     let bed = Bed::start(|_| {}, failing("disk I/O error")).await;
     let link = client().connect(&bed.address()).await.unwrap();
     let answer = link.write(request("INSERT"), soon()).await;
-    assert!(matches!(answer, Err(CallError::Refused(Refusal::Io { .. }))), "{answer:?}");
+    assert!(matches!(answer, Err(CallError::Refused(ServerError::Io { .. }))), "{answer:?}");
 }

@@ -9,9 +9,9 @@ use diesel::connection::{Connection, SimpleConnection};
 use diesel::sqlite::SqliteConnection;
 use litefs_rpc::sqlite::{Opened, SqliteExecutor};
 use litefs_rpc::wire::{
-    Answer, Delivery, Refusal, Repeated, Request, RequestId, Settings, Statement, Value, Work,
+    Command, Delivery, Output, Repeated, Request, RequestId, ServerError, Settings, Statement, Value,
 };
-use litefs_rpc::{Apart, Done, Executor};
+use litefs_rpc::{Done, Executor, GroupAborted};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -58,12 +58,12 @@ impl Side {
         Self { _dir: dir, path, executor: SqliteExecutor::new(open, 4_000) }
     }
 
-    fn alone(&mut self, requests: &[Request]) -> Vec<Result<Done, Refusal>> {
+    fn alone(&mut self, requests: &[Request]) -> Vec<Result<Done, ServerError>> {
         requests.iter().map(|request| self.executor.write(request)).collect()
     }
 
     /// As the writer does it: whatever may, in one transaction; broken up, one by one.
-    fn grouped(&mut self, requests: &[Request]) -> (Vec<Result<Done, Refusal>>, usize) {
+    fn grouped(&mut self, requests: &[Request]) -> (Vec<Result<Done, ServerError>>, usize) {
         let (mut results, mut shared, mut rest) = (Vec::new(), 0, requests);
         while !rest.is_empty() {
             let settings = rest[0].settings;
@@ -82,11 +82,12 @@ impl Side {
         (results, shared)
     }
 
-    fn in_one(&mut self, group: &[Request]) -> Option<Vec<Result<Done, Refusal>>> {
+    fn in_one(&mut self, group: &[Request]) -> Option<Vec<Result<Done, ServerError>>> {
         if group.len() < 2 || !self.executor.open_group(&group[0].settings).unwrap() {
             return None;
         }
-        let joined: Result<Vec<_>, Apart> = group.iter().map(|request| self.executor.join(request)).collect();
+        let joined: Result<Vec<_>, GroupAborted> =
+            group.iter().map(|request| self.executor.join(request)).collect();
         let closed = joined.and_then(|done| self.executor.close_group().map(|_| done));
         if closed.is_err() {
             self.executor.rollback();
@@ -112,8 +113,8 @@ impl Side {
                 },
                 1 << 20,
             );
-            let read = reader.write(&request(Work::Query(statement), Delivery::AtMostOnce, false));
-            if let Ok(Done { answer: Answer::Rows(rows), .. }) = read {
+            let read = reader.write(&request(Command::Query(statement), Delivery::AtMostOnce, false));
+            if let Ok(Done { answer: Output::Rows(rows), .. }) = read {
                 all.extend(rows.values);
             }
         }
@@ -121,7 +122,7 @@ impl Side {
     }
 }
 
-fn request(work: Work, delivery: Delivery, foreign_keys: bool) -> Request {
+fn request(work: Command, delivery: Delivery, foreign_keys: bool) -> Request {
     let settings = Settings { foreign_keys, ..Settings::default() };
     Request { id: RequestId::new(), delivery, again: false, settings, work }
 }
@@ -157,22 +158,22 @@ fn any_statement() -> impl Strategy<Value = Statement> {
     ]
 }
 
-fn any_work() -> impl Strategy<Value = Work> {
+fn any_work() -> impl Strategy<Value = Command> {
     let batch = prop::collection::vec(any_statement(), 1..4);
     prop_oneof![
         12 => any_statement().prop_map(|statement| match statement.sql.contains("RETURNING") {
-            true => Work::Query(statement),
-            false => Work::Execute(statement),
+            true => Command::Query(statement),
+            false => Command::Execute(statement),
         }),
-        2 => batch.prop_map(|statements| Work::Batch { statements: statements.into_iter().map(Repeated::from).collect(), rows: false }),
-        1 => Just(Work::Script("INSERT INTO log (what) VALUES ('script')".into())),
-        1 => Just(Work::Execute(statement("PRAGMA user_version = 3".into(), vec![]))),
+        2 => batch.prop_map(|statements| Command::Batch { statements: statements.into_iter().map(Repeated::from).collect(), rows: false }),
+        1 => Just(Command::Script("INSERT INTO log (what) VALUES ('script')".into())),
+        1 => Just(Command::Execute(statement("PRAGMA user_version = 3".into(), vec![]))),
     ]
 }
 
 #[derive(Debug, Clone)]
 enum Step {
-    New(Work, Delivery, bool),
+    New(Command, Delivery, bool),
     /// One of the requests before, sent again; said so or not.
     Again(prop::sample::Index, bool),
 }
@@ -202,11 +203,11 @@ fn requests(steps: Vec<Step>) -> Vec<Request> {
     all
 }
 
-type Heard = Result<(Answer, bool, i64, i64, i64), Refusal>;
+type Heard = Result<(Output, bool, i64, i64, i64), ServerError>;
 
 /// What the caller hears. The rowid means something after an insert only.
-fn heard(requests: &[Request], results: Vec<Result<Done, Refusal>>) -> Vec<Heard> {
-    let heard = |(request, result): (&Request, Result<Done, Refusal>)| {
+fn heard(requests: &[Request], results: Vec<Result<Done, ServerError>>) -> Vec<Heard> {
+    let heard = |(request, result): (&Request, Result<Done, ServerError>)| {
         let inserts = request.work.texts().any(|sql| sql.contains("INSERT"));
         result.map(|Done { answer, effects, .. }| {
             let rowid = if inserts && effects.inserted { effects.last_insert_rowid } else { 0 };
@@ -238,7 +239,7 @@ fn what_can_share_a_transaction_does() {
     let mut side = Side::new(false);
     let insert = |id| {
         request(
-            Work::Execute(statement("INSERT INTO t VALUES (?, ?, 31)".into(), vec![id, id])),
+            Command::Execute(statement("INSERT INTO t VALUES (?, ?, 31)".into(), vec![id, id])),
             Delivery::ExactlyOnce,
             true,
         )
@@ -255,7 +256,7 @@ fn what_can_share_a_transaction_does() {
 fn what_one_leaves_missing_another_does_not_bring_where_keys_are_deferred() {
     let late = statement("INSERT INTO late VALUES (1, 7)".into(), vec![]);
     let brought = statement("INSERT INTO t VALUES (7, 7, 31)".into(), vec![]);
-    let requests = [late, brought].map(|s| request(Work::Execute(s), Delivery::ExactlyOnce, true));
+    let requests = [late, brought].map(|s| request(Command::Execute(s), Delivery::ExactlyOnce, true));
     let (results, shared) = Side::new(true).grouped(&requests);
     assert_eq!(shared, 0);
     assert!(results[0].is_err() && results[1].is_ok(), "{results:?}");

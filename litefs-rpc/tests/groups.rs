@@ -8,24 +8,24 @@ mod support;
 use std::sync::{Arc, mpsc};
 
 use futures::future::join_all;
-use litefs_rpc::client::{CallError, Link};
-use litefs_rpc::wire::{Answer, Refusal, Reply};
-use support::{Bed, FakeFence, PATIENCE, Run, client, request, soon};
+use litefs_rpc::client::{CallError, Connection};
+use litefs_rpc::wire::{Output, Reply, ServerError};
+use support::{Bed, FakeRoleGuard, PATIENCE, Run, client, request, soon};
 
 /// A server whose writer is held by a first write until the test lets it go.
 struct Held {
     bed: Bed,
     release: mpsc::Sender<()>,
     first: tokio::task::JoinHandle<Result<Reply, CallError>>,
-    link: Arc<Link>,
+    link: Arc<Connection>,
 }
 
 impl Held {
     async fn start(group: usize) -> Self {
         let (release, gate) = mpsc::channel::<()>();
         let (started, mut has_started) = tokio::sync::mpsc::unbounded_channel();
-        let fence = FakeFence::primary();
-        let demoted = Arc::clone(&fence);
+        let role_guard = FakeRoleGuard::primary();
+        let demoted = Arc::clone(&role_guard);
         let run: Run = Box::new(move |sql| {
             if sql.contains("demotion") {
                 demoted.demote();
@@ -35,11 +35,11 @@ impl Held {
                 let _ = gate.recv_timeout(PATIENCE);
             }
             match sql.contains("wrong") {
-                true => Err(Refusal::TooLarge { what: sql.into(), actual: 2, limit: 1 }),
-                false => Ok(Answer::Count(1)),
+                true => Err(ServerError::TooLarge { what: sql.into(), actual: 2, limit: 1 }),
+                false => Ok(Output::Count(1)),
             }
         });
-        let bed = Bed::fenced(fence, |config| config.limits.group = group, run).await;
+        let bed = Bed::fenced(role_guard, |config| config.limits.group = group, run).await;
         let connect = async || client().connect(&bed.address()).await.unwrap();
         let (own, link) = (connect().await, connect().await);
         let first = tokio::spawn(async move { own.write(request("first"), soon()).await });
@@ -48,7 +48,7 @@ impl Held {
     }
 
     /// Queues writes, lets the writer go on when all of them wait, and returns what they came to.
-    async fn queue(self, sqls: &[&str]) -> (Vec<Result<Answer, CallError>>, Vec<Vec<String>>) {
+    async fn queue(self, sqls: &[&str]) -> (Vec<Result<Output, CallError>>, Vec<Vec<String>>) {
         let Self { bed, release, first, link } = self;
         let writes = sqls.iter().map(|sql| link.write(request(sql), soon()));
         let go = async {
@@ -66,7 +66,7 @@ impl Held {
     }
 }
 
-fn good(answers: &[Result<Answer, CallError>]) -> Vec<bool> {
+fn good(answers: &[Result<Output, CallError>]) -> Vec<bool> {
     answers.iter().map(Result::is_ok).collect()
 }
 
@@ -109,7 +109,7 @@ async fn f6_a_group_that_meets_a_demotion_is_refused_whole() {
     let held = Held::start(128).await;
     let (answers, groups) = held.queue(&["shared 1", "shared demotion", "shared 3"]).await;
     for answer in &answers {
-        assert!(matches!(answer, Err(CallError::Refused(Refusal::NotPrimary { .. }))), "{answer:?}");
+        assert!(matches!(answer, Err(CallError::Refused(ServerError::NotPrimary { .. }))), "{answer:?}");
     }
     assert!(groups.is_empty(), "{groups:?}");
 }

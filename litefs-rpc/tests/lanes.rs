@@ -8,12 +8,12 @@ mod support;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use litefs_rpc::client::{CallError, Client, ClientConfig, Fate, Lane, Link};
-use litefs_rpc::wire::{Answer, Refusal};
+use litefs_rpc::client::{CallError, Client, ClientConfig, Connection, ExclusiveConnection, Fate};
+use litefs_rpc::wire::{Output, ServerError};
 use support::{Bed, PATIENCE, begin, counting, request, soon, statement};
 
 /// A client with one lane beside its link.
-async fn with_a_lane(bed: &Bed) -> (Client, Arc<Link>) {
+async fn with_a_lane(bed: &Bed) -> (Client, Arc<Connection>) {
     let mut config = ClientConfig::new("app.db");
     config.lanes = 1;
     let client = Client::new(config);
@@ -23,7 +23,7 @@ async fn with_a_lane(bed: &Bed) -> (Client, Arc<Link>) {
     (client, link)
 }
 
-fn write(lane: &mut Lane, sql: &str, deadline: Instant) -> Result<Answer, CallError> {
+fn write(lane: &mut ExclusiveConnection, sql: &str, deadline: Instant) -> Result<Output, CallError> {
     let request = request(sql);
     lane.wait(deadline, |link| async move { link.write(request, deadline).await }).map(|reply| reply.answer)
 }
@@ -38,8 +38,8 @@ async fn a_lane_answers_as_the_link_does_and_is_used_again() {
     let bed = Bed::start(
         |_| {},
         Box::new(|sql| match sql {
-            "bad" => Err(Refusal::TooLarge { what: "it".into(), actual: 2, limit: 1 }),
-            _ => Ok(Answer::Count(1)),
+            "bad" => Err(ServerError::TooLarge { what: "it".into(), actual: 2, limit: 1 }),
+            _ => Ok(Output::Count(1)),
         }),
     )
     .await;
@@ -49,13 +49,13 @@ async fn a_lane_answers_as_the_link_does_and_is_used_again() {
     assert!(link.lane().is_none(), "it is in use");
     let lane = blocking(move || {
         for _ in 0..3 {
-            assert_eq!(write(&mut lane, "good", soon()), Ok(Answer::Count(1)));
+            assert_eq!(write(&mut lane, "good", soon()), Ok(Output::Count(1)));
             assert!(matches!(write(&mut lane, "bad", soon()), Err(CallError::Refused(_))));
         }
         lane
     })
     .await;
-    lane.give_back();
+    lane.release();
     assert!(link.lane().is_some());
     assert_eq!(client.round_trips(), 6);
 }
@@ -67,7 +67,7 @@ async fn a_lane_whose_answer_does_not_come_in_time_is_closed() {
         |_| {},
         Box::new(move |_| {
             let _ = gate.recv_timeout(PATIENCE);
-            Ok(Answer::Count(1))
+            Ok(Output::Count(1))
         }),
     )
     .await;
@@ -79,7 +79,7 @@ async fn a_lane_whose_answer_does_not_come_in_time_is_closed() {
     })
     .await;
     assert!(matches!(error, CallError::Deadline { .. }) && error.fate() == Fate::Unknown, "{error:?}");
-    lane.give_back();
+    lane.release();
     assert!(link.lane().is_none(), "its answer may still come");
     assert!(client.wants_lane(&link), "another may take its place");
     drop(release);
@@ -94,7 +94,7 @@ async fn a_lane_ends_with_its_link_even_while_somebody_waits_at_it() {
         Box::new(move |_| {
             let _ = started.send(());
             let _ = gate.recv_timeout(PATIENCE);
-            Ok(Answer::Count(1))
+            Ok(Output::Count(1))
         }),
     )
     .await;
@@ -102,7 +102,7 @@ async fn a_lane_ends_with_its_link_even_while_somebody_waits_at_it() {
     let mut lane = link.lane().unwrap();
     let waiting = tokio::task::spawn_blocking(move || {
         let error = write(&mut lane, "for ever", soon()).unwrap_err();
-        lane.give_back();
+        lane.release();
         error
     });
     has_started.recv().await.unwrap();
@@ -122,8 +122,8 @@ async fn x7_a_lane_that_is_dropped_rolls_its_transaction_back_at_once() {
         let deadline = soon();
         let (session, _) =
             lane.wait(deadline, |link| async move { link.begin(begin(), deadline).await }).unwrap();
-        let step = |link: Arc<Link>| async move { link.step(session, statement("1"), deadline).await };
-        assert_eq!(lane.wait(deadline, step).unwrap().answer, Answer::Count(1));
+        let step = |link: Arc<Connection>| async move { link.step(session, statement("1"), deadline).await };
+        assert_eq!(lane.wait(deadline, step).unwrap().answer, Output::Count(1));
     })
     .await;
     bed.wait_for_rollback().await;

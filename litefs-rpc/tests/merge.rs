@@ -9,7 +9,8 @@ use diesel::connection::{Connection, SimpleConnection};
 use diesel::sqlite::SqliteConnection;
 use litefs_rpc::sqlite::{Opened, SqliteExecutor};
 use litefs_rpc::wire::{
-    Answer, BeginMode, Delivery, Refusal, Repeated, Request, RequestId, Settings, Statement, Value, Work,
+    BeginMode, Command, Delivery, Output, Repeated, Request, RequestId, ServerError, Settings, Statement,
+    Value,
 };
 use litefs_rpc::{Done, Executor};
 use proptest::prelude::*;
@@ -103,7 +104,7 @@ fn any_rows() -> impl Strategy<Value = Rows> {
 }
 
 impl Rows {
-    fn request(&self, work: Work) -> Request {
+    fn request(&self, work: Command) -> Request {
         let settings = Settings { foreign_keys: self.keys, ..Settings::default() };
         Request { id: RequestId::new(), delivery: self.delivery, again: false, settings, work }
     }
@@ -120,7 +121,7 @@ impl Rows {
     /// As clients send it.
     fn merged(&self) -> Request {
         let short = self.short();
-        self.request(if self.one { Work::Insert(short.into()) } else { batch(vec![short]) })
+        self.request(if self.one { Command::Insert(short.into()) } else { batch(vec![short]) })
     }
 
     /// The same, written out.
@@ -128,15 +129,15 @@ impl Rows {
         let short = self.short();
         self.request(if self.one {
             let sql = short.unrolled(short.times);
-            Work::Execute(Statement { sql, params: short.params, cacheable: false })
+            Command::Execute(Statement { sql, params: short.params, cacheable: false })
         } else {
             batch(short.split().collect())
         })
     }
 }
 
-fn batch(statements: Vec<Repeated>) -> Work {
-    Work::Batch { statements: statements.into(), rows: false }
+fn batch(statements: Vec<Repeated>) -> Command {
+    Command::Batch { statements: statements.into(), rows: false }
 }
 
 struct Side {
@@ -178,13 +179,13 @@ impl Side {
 
     fn contents(&mut self) -> Vec<Value> {
         let read = |sql: &str| {
-            let work = Work::Query(Statement { sql: sql.into(), params: vec![], cacheable: false });
+            let work = Command::Query(Statement { sql: sql.into(), params: vec![], cacheable: false });
             let settings = Settings::default();
             let id = RequestId::new();
             let mut reader = SqliteExecutor::new(open(&self.path), 1 << 20);
             let request = Request { id, delivery: Delivery::AtMostOnce, again: false, settings, work };
             match reader.write(&request).unwrap().answer {
-                Answer::Rows(rows) => rows.values,
+                Output::Rows(rows) => rows.values,
                 other => panic!("{other:?}"),
             }
         };
@@ -203,14 +204,14 @@ fn open(path: &str) -> litefs_rpc::sqlite::Open {
     })
 }
 
-type Heard = Result<(Answer, bool, i64, i64, i64), Refusal>;
+type Heard = Result<(Output, bool, i64, i64, i64), ServerError>;
 
 /// What the caller hears. The rowid means something after an insert only.
-fn heard(result: Result<Done, Refusal>) -> Heard {
+fn heard(result: Result<Done, ServerError>) -> Heard {
     let Done { answer, effects, .. } = result?;
     // What it has left behind is to be seen in the tables.
-    if let Answer::Failed(error) = answer {
-        return Err(Refusal::Database(error));
+    if let Output::Failed(error) = answer {
+        return Err(ServerError::Database(error));
     }
     let rowid = if effects.inserted { effects.last_insert_rowid } else { 0 };
     Ok((answer, effects.inserted, rowid, effects.changes, effects.total_changes))
@@ -246,7 +247,7 @@ fn a_row_that_replaces_what_another_table_refers_to_is_not_saved_by_a_later_one(
     let rows = Rows { verb: "REPLACE INTO", rows, one: false, keys: true, delivery: Delivery::ExactlyOnce };
     let (mut one, mut other) = (Side::new(&schema), Side::new(&schema));
     let (merged, plain) = (one.write(&[rows.merged()]), other.write(&[rows.plain()]));
-    assert!(matches!(&plain[..], [Err(Refusal::Database(_))]), "{plain:?}");
+    assert!(matches!(&plain[..], [Err(ServerError::Database(_))]), "{plain:?}");
     assert_eq!(merged, plain);
 }
 
@@ -256,13 +257,13 @@ fn a_default_that_asks_for_the_statement_before_hears_of_each_row() {
     let rows = (0..400).map(|n| [n, n, 1, 1]).collect();
     let rows = Rows { verb: "INSERT INTO", rows, one: false, keys: false, delivery: Delivery::ExactlyOnce };
     let without = |request: Request| match request.work {
-        Work::Batch { statements, rows } => {
+        Command::Batch { statements, rows } => {
             let statements = statements.iter().cloned().map(|mut repeated| {
                 repeated.sql = "INSERT INTO t (id, u) VALUES (?, ?)".into();
                 repeated.params = repeated.runs().flat_map(|params| params[..2].to_vec()).collect();
                 repeated
             });
-            Request { work: Work::Batch { statements: statements.collect(), rows }, ..request }
+            Request { work: Command::Batch { statements: statements.collect(), rows }, ..request }
         }
         _ => request,
     };
@@ -286,9 +287,9 @@ fn parameters_that_do_not_divide_by_the_runs_are_refused() {
     let mut odd = rows.short();
     odd.times = 5;
     let mut side = Side::new(&schema);
-    for work in [Work::Insert(odd.clone().into()), batch(vec![odd])] {
+    for work in [Command::Insert(odd.clone().into()), batch(vec![odd])] {
         let heard = side.write(&[rows.request(work)]);
-        assert!(matches!(&heard[..], [Err(Refusal::Denied { .. })]), "{heard:?}");
+        assert!(matches!(&heard[..], [Err(ServerError::Denied { .. })]), "{heard:?}");
     }
     assert_eq!(side.contents().len(), 4);
 }

@@ -15,20 +15,20 @@ use diesel::{Connection, ConnectionError, ConnectionResult, SqliteConnection};
 use libsqlite3_sys as _;
 use litefs_core::Txid;
 use litefs_rpc::client::{CallError, Client};
-use litefs_rpc::server::{Fence, Server, ServerConfig};
+use litefs_rpc::server::{RoleGuard, Server, ServerConfig};
 use litefs_rpc::sqlite::{Opened, SqliteExecutor};
 use litefs_rpc::wire::{
-    Answer, BeginMode, Follower, Outcome, Refusal, Reply, Request, RequestId, RowSet, Settings, Statement,
-    Value, Work,
+    BeginMode, Command, Outcome, Output, ReplicaReport, Reply, Request, RequestId, RowSet, ServerError,
+    Settings, Statement, Value,
 };
-use litefs_rpc::{Done, Executor, Limits, Readers, Wrote};
+use litefs_rpc::{CommitExpectation, Done, Executor, Limits, Readers};
 
-use support::{FakeFence, begin, client, request, soon, statement};
+use support::{FakeRoleGuard, begin, client, request, soon, statement};
 
 /// A server over a real file, and what its readers' connections go through first.
 struct Bed {
     _dir: tempfile::TempDir,
-    fence: Arc<FakeFence>,
+    role_guard: Arc<FakeRoleGuard>,
     server: Server,
     opened: Arc<AtomicUsize>,
 }
@@ -44,7 +44,7 @@ impl Bed {
     async fn over<E: Executor>(
         configure: impl FnOnce(&mut Limits),
         on_open: impl Fn() -> ConnectionResult<()> + Send + Sync + 'static,
-        wrap: impl FnOnce(SqliteExecutor, &Arc<FakeFence>) -> E,
+        wrap: impl FnOnce(SqliteExecutor, &Arc<FakeRoleGuard>) -> E,
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("app.db").to_str().unwrap().to_owned();
@@ -62,15 +62,15 @@ impl Bed {
             on_open().map(|()| opened)
         });
         let executor = SqliteExecutor::new(open_writer, 1_000).reading_beside(open_reader);
-        let fence = FakeFence::primary();
-        let executor = wrap(executor, &fence);
-        let fenced: Arc<dyn Fence> = fence.clone();
+        let role_guard = FakeRoleGuard::primary();
+        let executor = wrap(executor, &role_guard);
+        let fenced: Arc<dyn RoleGuard> = role_guard.clone();
         let mut config = ServerConfig::new("app.db");
         // The position is made up here.
         config.prove_commits = false;
         configure(&mut config.limits);
         let server = Server::start("127.0.0.1:0".parse().unwrap(), config, fenced, executor).await.unwrap();
-        Self { _dir: dir, fence, server, opened }
+        Self { _dir: dir, role_guard, server, opened }
     }
 
     async fn plain() -> Self {
@@ -85,12 +85,12 @@ impl Bed {
 
 fn read(sql: &str) -> Request {
     let statement = Statement { sql: sql.into(), params: vec![], cacheable: true };
-    Request { work: Work::Query(statement), ..request("") }
+    Request { work: Command::Query(statement), ..request("") }
 }
 
 fn integer(reply: Reply) -> i64 {
     match reply.answer {
-        Answer::Rows(RowSet { values, .. }) => match values.as_slice() {
+        Output::Rows(RowSet { values, .. }) => match values.as_slice() {
             [Value::Integer(integer)] => *integer,
             other => panic!("{other:?}"),
         },
@@ -148,7 +148,7 @@ async fn what_is_not_a_read_runs_on_the_writer_or_not_at_all() {
         ("SELECT 1; SELECT 2", "several statements"),
     ] {
         match bed.ask(&client, sql, soon()).await {
-            Err(CallError::Refused(Refusal::Denied { what })) => assert!(what.contains(word), "{what}"),
+            Err(CallError::Refused(ServerError::Denied { what })) => assert!(what.contains(word), "{what}"),
             other => panic!("{sql}: {other:?}"),
         }
     }
@@ -162,19 +162,19 @@ async fn reads_are_answered_in_the_form_in_which_they_were_asked() {
     let client = client();
     let link = client.connect(&bed.server.address().to_string()).await.unwrap();
     let sql = || "SELECT x FROM t".to_owned();
-    let executed = Work::Execute(Statement { sql: sql(), params: vec![], cacheable: true });
+    let executed = Command::Execute(Statement { sql: sql(), params: vec![], cacheable: true });
     for (work, expected) in
-        [(executed, Answer::Count(0)), (Work::Script(format!("{}; {}", sql(), sql())), Answer::Done)]
+        [(executed, Output::Count(0)), (Command::Script(format!("{}; {}", sql(), sql())), Output::Done)]
     {
         let reply = link.write(Request { work, ..request("") }, soon()).await.unwrap();
-        assert_eq!((reply.answer, reply.position), (expected, bed.fence.position().ok()));
+        assert_eq!((reply.answer, reply.position), (expected, bed.role_guard.position().ok()));
     }
     assert_eq!(bed.opened.load(Ordering::SeqCst), 1, "both were reads");
-    let mixed = Work::Script(format!("{}; INSERT INTO t VALUES (2)", sql()));
+    let mixed = Command::Script(format!("{}; INSERT INTO t VALUES (2)", sql()));
     link.write(Request { work: mixed, ..request("") }, soon()).await.unwrap();
     assert_eq!(bed.opened.load(Ordering::SeqCst), 1);
     let nothing = bed.ask(&client, "SELECT x AS y FROM t WHERE 0", soon()).await.unwrap();
-    assert_eq!(nothing.answer, Answer::Rows(RowSet::default()));
+    assert_eq!(nothing.answer, Output::Rows(RowSet::default()));
 }
 
 #[tokio::test]
@@ -183,11 +183,11 @@ async fn errors_and_limits_are_those_of_the_writer() {
     let client = client();
     let missing = bed.ask(&client, "SELECT * FROM missing", soon()).await;
     assert!(
-        matches!(&missing, Err(CallError::Refused(Refusal::Database(e))) if e.message.contains("no such table")),
+        matches!(&missing, Err(CallError::Refused(ServerError::Database(e))) if e.message.contains("no such table")),
         "{missing:?}"
     );
     let large = bed.ask(&client, "SELECT randomblob(2000)", soon()).await;
-    assert!(matches!(large, Err(CallError::Refused(Refusal::TooLarge { .. }))), "{large:?}");
+    assert!(matches!(large, Err(CallError::Refused(ServerError::TooLarge { .. }))), "{large:?}");
     assert_eq!(integer(bed.ask(&client, "SELECT x FROM t", soon()).await.unwrap()), 1);
 }
 
@@ -199,10 +199,10 @@ async fn connections_are_used_again_and_only_under_the_role_they_were_opened_in(
         bed.ask(&client, "SELECT x FROM t", soon()).await.unwrap();
     }
     assert_eq!(bed.opened.load(Ordering::SeqCst), 1);
-    bed.fence.demote();
+    bed.role_guard.demote();
     let refused = bed.ask(&client, "SELECT x FROM t", soon()).await;
-    assert!(matches!(refused, Err(CallError::Refused(Refusal::NotPrimary { .. }))), "{refused:?}");
-    bed.fence.promote_again();
+    assert!(matches!(refused, Err(CallError::Refused(ServerError::NotPrimary { .. }))), "{refused:?}");
+    bed.role_guard.promote_again();
     bed.ask(&client, "SELECT x FROM t", soon()).await.unwrap();
     assert_eq!(bed.opened.load(Ordering::SeqCst), 2);
 }
@@ -235,7 +235,7 @@ async fn as_many_as_allowed_read_at_once_and_as_many_as_allowed_wait_until_their
     let soon_over = Instant::now() + Duration::from_millis(50);
     let third = bed.ask(&client(), "SELECT x FROM t", soon_over).await;
     assert!(
-        matches!(third, Err(CallError::Refused(Refusal::TooLate) | CallError::Deadline { .. })),
+        matches!(third, Err(CallError::Refused(ServerError::TooLate) | CallError::Deadline { .. })),
         "{third:?}"
     );
     holding.store(false, Ordering::SeqCst);
@@ -269,7 +269,7 @@ async fn more_than_may_wait_are_turned_away() {
     };
     meet().await.unwrap();
     let second = bed.ask(&client(), "SELECT x FROM t", soon()).await;
-    assert!(matches!(second, Err(CallError::Refused(Refusal::Overloaded { limit: 1 }))), "{second:?}");
+    assert!(matches!(second, Err(CallError::Refused(ServerError::Overloaded { limit: 1 }))), "{second:?}");
     meet().await.unwrap();
     assert_eq!(integer(first.await.unwrap().unwrap()), 1);
     assert_eq!(integer(bed.ask(&client(), "SELECT x FROM t", soon()).await.unwrap()), 1);
@@ -277,8 +277,8 @@ async fn more_than_may_wait_are_turned_away() {
 
 #[tokio::test]
 async fn a_read_that_a_demotion_overtakes_is_sent_on_instead_of_answered() {
-    let fence = Arc::new(OnceLock::<Arc<FakeFence>>::new());
-    let overtaken = Arc::clone(&fence);
+    let role_guard = Arc::new(OnceLock::<Arc<FakeRoleGuard>>::new());
+    let overtaken = Arc::clone(&role_guard);
     let bed = Bed::start(
         |_| {},
         move || {
@@ -287,9 +287,9 @@ async fn a_read_that_a_demotion_overtakes_is_sent_on_instead_of_answered() {
         },
     )
     .await;
-    assert!(fence.set(Arc::clone(&bed.fence)).is_ok());
+    assert!(role_guard.set(Arc::clone(&bed.role_guard)).is_ok());
     let refused = bed.ask(&client(), "SELECT x FROM t", soon()).await;
-    assert!(matches!(refused, Err(CallError::Refused(Refusal::NotPrimary { .. }))), "{refused:?}");
+    assert!(matches!(refused, Err(CallError::Refused(ServerError::NotPrimary { .. }))), "{refused:?}");
 }
 
 #[tokio::test]
@@ -298,11 +298,11 @@ async fn where_a_read_fails_the_role_is_asked_for_before_that_is_the_answer() {
         Bed::start(|_| {}, || Err(ConnectionError::BadConnection("unable to open database file".into())))
             .await;
     let failed = bed.ask(&client(), "SELECT x FROM t", soon()).await;
-    assert!(matches!(failed, Err(CallError::Refused(Refusal::Io { .. }))), "{failed:?}");
+    assert!(matches!(failed, Err(CallError::Refused(ServerError::Io { .. }))), "{failed:?}");
     // As when LiteFS dies: SQLite meets it first, and the role is known once somebody asks.
-    bed.fence.demoted_when_asked.store(true, Ordering::SeqCst);
+    bed.role_guard.demoted_when_asked.store(true, Ordering::SeqCst);
     let failed = bed.ask(&client(), "SELECT x FROM t", soon()).await;
-    assert!(matches!(failed, Err(CallError::Refused(Refusal::NotPrimary { .. }))), "{failed:?}");
+    assert!(matches!(failed, Err(CallError::Refused(ServerError::NotPrimary { .. }))), "{failed:?}");
 }
 
 #[tokio::test]
@@ -310,53 +310,53 @@ async fn while_the_node_hands_over_reads_wait_for_what_becomes_of_it() {
     let bed = Arc::new(Bed::plain().await);
     // A successor that takes the connection, and says nothing.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let follower = Follower {
+    let report = ReplicaReport {
         node: "b".into(),
         address: Some(silent.local_addr().unwrap().to_string()),
-        position: bed.fence.position().ok(),
+        position: bed.role_guard.position().ok(),
     };
     let client = client();
     let link = client.connect(&bed.server.address().to_string()).await.unwrap();
-    link.follow(follower, Txid::new(0), soon()).await.unwrap();
-    let handover = tokio::spawn({
+    link.follow(report, Txid::new(0), soon()).await.unwrap();
+    let handoff = tokio::spawn({
         let bed = Arc::clone(&bed);
-        async move { bed.server.hand_over(None, Instant::now() + Duration::from_millis(300)).await }
+        async move { bed.server.handoff(None, Instant::now() + Duration::from_millis(300)).await }
     });
     while !bed.server.is_handing_over() {
-        assert!(!handover.is_finished());
+        assert!(!handoff.is_finished());
         tokio::task::yield_now().await;
     }
     assert_eq!(integer(bed.ask(&client, "SELECT x FROM t", soon()).await.unwrap()), 1);
     assert!(!bed.server.is_handing_over());
-    assert!(handover.await.unwrap().is_err());
-    assert_eq!(bed.opened.load(Ordering::SeqCst), 0, "it took its turn behind the handover");
+    assert!(handoff.await.unwrap().is_err());
+    assert_eq!(bed.opened.load(Ordering::SeqCst), 0, "it took its turn behind the handoff");
 }
 
 /// Stops between SQLite's commit and LiteFS's.
 struct Halting {
     executor: SqliteExecutor,
-    fence: Arc<FakeFence>,
+    role_guard: Arc<FakeRoleGuard>,
     halt: Arc<Barrier>,
 }
 
 impl Executor for Halting {
-    fn write(&mut self, request: &Request) -> Result<Done, Refusal> {
+    fn write(&mut self, request: &Request) -> Result<Done, ServerError> {
         let done = self.executor.write(request);
         self.halt.wait();
         self.halt.wait();
-        self.fence.commit();
+        self.role_guard.commit();
         done
     }
 
-    fn settle(&mut self, id: RequestId) -> Result<(Outcome, Wrote), Refusal> {
+    fn settle(&mut self, id: RequestId) -> Result<(Outcome, CommitExpectation), ServerError> {
         self.executor.settle(id)
     }
 
-    fn begin(&mut self, settings: &Settings, mode: BeginMode) -> Result<(), Refusal> {
+    fn begin(&mut self, settings: &Settings, mode: BeginMode) -> Result<(), ServerError> {
         self.executor.begin(settings, mode)
     }
 
-    fn step(&mut self, work: &Work) -> Result<Done, Refusal> {
+    fn step(&mut self, work: &Command) -> Result<Done, ServerError> {
         self.executor.step(work)
     }
 
@@ -364,7 +364,7 @@ impl Executor for Halting {
         self.executor.in_transaction()
     }
 
-    fn commit(&mut self, keep: Option<RequestId>) -> Result<Done, Refusal> {
+    fn commit(&mut self, keep: Option<RequestId>) -> Result<Done, ServerError> {
         self.executor.commit(keep)
     }
 
@@ -381,8 +381,11 @@ impl Executor for Halting {
 async fn a_read_is_never_beyond_the_position_it_comes_with() {
     let halt = Arc::new(Barrier::new(2));
     let halting = Arc::clone(&halt);
-    let wrap =
-        |executor, fence: &Arc<FakeFence>| Halting { executor, fence: Arc::clone(fence), halt: halting };
+    let wrap = |executor, role_guard: &Arc<FakeRoleGuard>| Halting {
+        executor,
+        role_guard: Arc::clone(role_guard),
+        halt: halting,
+    };
     let bed = Arc::new(Bed::over(|_| {}, || Ok(()), wrap).await);
     let meet = || {
         let halt = Arc::clone(&halt);

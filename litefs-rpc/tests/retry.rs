@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use litefs_rpc::client::{
-    CallError, Client, ClientConfig, Directory, ForwardError, Forwarded, Forwarder, Standing,
+    CallError, Client, ClientConfig, ForwardError, Forwarded, Forwarder, PrimaryLocation, PrimaryLocator,
 };
 use litefs_rpc::wire::PrimaryHint;
 use tokio::sync::watch;
@@ -17,23 +17,23 @@ use tokio::time::Instant;
 
 /// Says what it is told, and remembers when somebody doubted it.
 struct Told {
-    standing: watch::Sender<Standing>,
+    location: watch::Sender<PrimaryLocation>,
     doubted: Arc<Mutex<Vec<Instant>>>,
 }
 
-impl Directory for Told {
-    fn standing(&self) -> Standing {
-        self.standing.borrow().clone()
+impl PrimaryLocator for Told {
+    fn location(&self) -> PrimaryLocation {
+        self.location.borrow().clone()
     }
 
-    fn changed<'a>(&'a self, seen: &'a Standing, deadline: Instant) -> BoxFuture<'a, ()> {
+    fn changed<'a>(&'a self, seen: &'a PrimaryLocation, deadline: Instant) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            let mut standing = self.standing.subscribe();
-            let _ = tokio::time::timeout_at(deadline, standing.wait_for(|now| now != seen)).await;
+            let mut location = self.location.subscribe();
+            let _ = tokio::time::timeout_at(deadline, location.wait_for(|now| now != seen)).await;
         })
     }
 
-    fn suspect(&self) -> BoxFuture<'_, ()> {
+    fn recheck(&self) -> BoxFuture<'_, ()> {
         self.doubted.lock().unwrap().push(Instant::now());
         Box::pin(async {})
     }
@@ -43,15 +43,15 @@ const MS: Duration = Duration::from_millis(1);
 const PRIMARY_TIMEOUT: Duration = Duration::from_millis(700);
 
 /// A primary at a place that cannot be connected to, and fails at once.
-fn nowhere(node: &str) -> Standing {
-    Standing::Elsewhere(PrimaryHint { node: node.into(), address: node.into() })
+fn nowhere(node: &str) -> PrimaryLocation {
+    PrimaryLocation::Elsewhere(PrimaryHint { node: node.into(), address: node.into() })
 }
 
 type Doubts = Arc<Mutex<Vec<Instant>>>;
 
-fn forwarder(standing: Standing) -> (Arc<Forwarder<Told>>, Doubts) {
+fn forwarder(location: PrimaryLocation) -> (Arc<Forwarder<Told>>, Doubts) {
     let doubted = Doubts::default();
-    let told = Told { standing: watch::Sender::new(standing), doubted: Arc::clone(&doubted) };
+    let told = Told { location: watch::Sender::new(location), doubted: Arc::clone(&doubted) };
     let client = Arc::new(Client::new(ClientConfig::new("app.db")));
     (Arc::new(Forwarder::new(client, told, PRIMARY_TIMEOUT)), doubted)
 }
@@ -82,7 +82,7 @@ async fn m6_a_primary_that_cannot_be_reached_is_tried_less_and_less_often_and_ne
 #[tokio::test(start_paused = true)]
 async fn m6_without_a_primary_the_wait_is_the_primary_timeout_or_what_is_left_of_the_deadline() {
     for (within, waited) in [(5_000 * MS, PRIMARY_TIMEOUT), (300 * MS, 300 * MS)] {
-        let (forwarder, doubted) = forwarder(Standing::Nowhere);
+        let (forwarder, doubted) = forwarder(PrimaryLocation::Nowhere);
         let start = Instant::now();
         let error = forward(&forwarder, within).await.unwrap_err();
         assert_eq!(error, ForwardError::NoPrimary { waited });
@@ -93,7 +93,7 @@ async fn m6_without_a_primary_the_wait_is_the_primary_timeout_or_what_is_left_of
 
 #[tokio::test(start_paused = true)]
 async fn a_pause_ends_with_the_news_that_it_waits_for() {
-    for before in [Standing::Nowhere, nowhere("a")] {
+    for before in [PrimaryLocation::Nowhere, nowhere("a")] {
         let (forwarder, _) = forwarder(before.clone());
         let start = Instant::now();
         let waiting = {
@@ -102,7 +102,7 @@ async fn a_pause_ends_with_the_news_that_it_waits_for() {
         };
         // Not a multiple of any pause.
         tokio::time::sleep(613 * MS).await;
-        forwarder.directory().standing.send_replace(Standing::Here);
+        forwarder.locator().location.send_replace(PrimaryLocation::Here);
         assert_eq!(waiting.await.unwrap(), Ok(Forwarded::Here));
         assert_eq!(start.elapsed(), 613 * MS, "{before:?}");
     }
@@ -117,7 +117,7 @@ async fn a_new_primary_is_tried_at_once_however_long_the_pause_for_the_old_one_i
     };
     tokio::time::sleep(1_500 * MS).await;
     let changed = Instant::now();
-    forwarder.directory().standing.send_replace(nowhere("b"));
+    forwarder.locator().location.send_replace(nowhere("b"));
     let error = waiting.await.unwrap().unwrap_err();
     assert!(error.to_string().contains('b'), "{error}");
     let tries = doubted.lock().unwrap();
@@ -132,7 +132,7 @@ async fn an_error_says_how_long_was_waited_in_all() {
         tokio::spawn(async move { forward(&forwarder, Duration::from_secs(5)).await })
     };
     tokio::time::sleep(3_000 * MS).await;
-    forwarder.directory().standing.send_replace(Standing::Nowhere);
+    forwarder.locator().location.send_replace(PrimaryLocation::Nowhere);
     let error = waiting.await.unwrap().unwrap_err();
     assert_eq!(error, ForwardError::NoPrimary { waited: 3_000 * MS });
     assert_eq!(error.to_string(), "no primary is known: waited 3.0s in all for one");

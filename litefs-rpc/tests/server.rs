@@ -1,4 +1,4 @@
-//! Client and server over real sockets, with a small executor in SQLite's place and a fence that does as it is told.
+//! Client and server over real sockets, with a small executor in SQLite's place and a role guard that does as it is told.
 
 // Helpers of tests are tests: clippy looks at the functions only.
 #![allow(clippy::unwrap_used)]
@@ -13,11 +13,13 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use litefs_core::{Checksum, Position, Txid};
-use litefs_rpc::client::{CallError, Directory, Fate, ForwardError, Forwarded, Forwarder, Standing};
+use litefs_rpc::client::{
+    CallError, Fate, ForwardError, Forwarded, Forwarder, PrimaryLocation, PrimaryLocator,
+};
 use litefs_rpc::handshake::HandshakeError;
 use litefs_rpc::wire::{
-    Answer, Begin, DatabaseError, DatabaseErrorKind, Follower, PrimaryHint, Refusal, Request, RowSet, Value,
-    Work,
+    Begin, Command, DatabaseError, DatabaseErrorKind, Output, PrimaryHint, ReplicaReport, Request, RowSet,
+    ServerError, Value,
 };
 use litefs_rpc::{Limits, Secret};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -33,7 +35,7 @@ async fn a_write_is_answered_with_its_result_and_the_position_after_it() {
     let client = client();
     let link = client.connect(&bed.address()).await.unwrap();
     let reply = link.write(request("INSERT"), soon()).await.unwrap();
-    assert_eq!(reply.answer, Answer::Count(1));
+    assert_eq!(reply.answer, Output::Count(1));
     assert_eq!(reply.position.unwrap().txid, Txid::new(2));
     assert_eq!(client.round_trips(), 1);
 }
@@ -65,13 +67,13 @@ async fn quick_writes_one_after_the_other_are_all_answered() {
 
 #[tokio::test]
 async fn f6_a_commit_during_which_the_role_changed_is_not_acknowledged() {
-    let fence = FakeFence::primary();
-    let inner = Arc::clone(&fence);
+    let role_guard = FakeRoleGuard::primary();
+    let inner = Arc::clone(&role_guard);
     let run: Run = Box::new(move |_| {
         inner.demote();
-        Ok(Answer::Count(1))
+        Ok(Output::Count(1))
     });
-    let bed = Bed::fenced(fence, |_| {}, run).await;
+    let bed = Bed::fenced(role_guard, |_| {}, run).await;
     let client = client();
     let link = client.connect(&bed.address()).await.unwrap();
     let error = link.write(request("INSERT"), soon()).await.unwrap_err();
@@ -85,64 +87,64 @@ async fn the_executor_hears_of_each_term_before_its_first_work() {
     for term in 1..4 {
         for _ in 0..2 {
             link.write(request("INSERT"), soon()).await.unwrap();
-            assert_eq!(bed.fence.terms.load(Ordering::SeqCst), term);
+            assert_eq!(bed.role_guard.terms.load(Ordering::SeqCst), term);
         }
-        bed.fence.demote();
-        bed.fence.promote_again();
+        bed.role_guard.demote();
+        bed.role_guard.promote_again();
     }
 }
 
 #[tokio::test]
 async fn replicas_hear_where_the_reign_began_however_quick_somebody_was_to_write() {
-    let fence = FakeFence::primary();
-    let began = Position { txid: Txid::new(1), checksum: Checksum::new(7) };
-    fence.role.send_modify(|state| state.began = Some(began));
-    fence.commit();
-    let bed = Bed::fenced(fence, |_| {}, counting()).await;
+    let role_guard = FakeRoleGuard::primary();
+    let term_start = Position { txid: Txid::new(1), checksum: Checksum::new(7) };
+    role_guard.role.send_modify(|state| state.term_start = Some(term_start));
+    role_guard.commit();
+    let bed = Bed::fenced(role_guard, |_| {}, counting()).await;
     let link = client().connect(&bed.address()).await.unwrap();
-    let follower = Follower { node: "b".into(), address: None, position: None };
-    let followed = link.follow(follower, Txid::new(0), soon()).await.unwrap();
-    assert_eq!((followed.began, followed.position.txid), (began, Txid::new(2)));
+    let report = ReplicaReport { node: "b".into(), address: None, position: None };
+    let followed = link.follow(report, Txid::new(0), soon()).await.unwrap();
+    assert_eq!((followed.term_start, followed.position.txid), (term_start, Txid::new(2)));
 }
 
 #[tokio::test]
 async fn a_node_that_is_not_the_primary_runs_nothing_and_names_the_one_that_is() {
     let bed = Bed::start(|_| {}, Box::new(|_| panic!("nothing must run"))).await;
-    bed.fence.demote();
+    bed.role_guard.demote();
     let hint = PrimaryHint { node: "b".into(), address: "b:1".into() };
-    *bed.fence.hint.lock().unwrap() = Some(hint.clone());
+    *bed.role_guard.hint.lock().unwrap() = Some(hint.clone());
     let link = client().connect(&bed.address()).await.unwrap();
     let error = link.write(request("INSERT"), soon()).await.unwrap_err();
-    assert_eq!(error, CallError::Refused(Refusal::NotPrimary { hint: Some(hint) }));
+    assert_eq!(error, CallError::Refused(ServerError::NotPrimary { hint: Some(hint) }));
     assert_eq!(error.fate(), Fate::NotApplied);
 }
 
 /// A directory that says what it is told.
-struct Fixed(watch::Sender<Standing>);
+struct Fixed(watch::Sender<PrimaryLocation>);
 
-impl Directory for Fixed {
-    fn standing(&self) -> Standing {
+impl PrimaryLocator for Fixed {
+    fn location(&self) -> PrimaryLocation {
         self.0.borrow().clone()
     }
 
-    fn changed<'a>(&'a self, seen: &'a Standing, deadline: Instant) -> BoxFuture<'a, ()> {
+    fn changed<'a>(&'a self, seen: &'a PrimaryLocation, deadline: Instant) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            let mut standing = self.0.subscribe();
-            let _ = tokio::time::timeout_at(deadline, standing.wait_for(|now| now != seen)).await;
+            let mut location = self.0.subscribe();
+            let _ = tokio::time::timeout_at(deadline, location.wait_for(|now| now != seen)).await;
         })
     }
 
-    fn suspect(&self) -> BoxFuture<'_, ()> {
+    fn recheck(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {})
     }
 }
 
-fn elsewhere(address: String) -> Standing {
-    Standing::Elsewhere(PrimaryHint { node: "x".into(), address })
+fn elsewhere(address: String) -> PrimaryLocation {
+    PrimaryLocation::Elsewhere(PrimaryHint { node: "x".into(), address })
 }
 
-fn forwarder(standing: Standing, primary_timeout: Duration) -> Forwarder<Fixed> {
-    Forwarder::new(Arc::new(client()), Fixed(watch::Sender::new(standing)), primary_timeout)
+fn forwarder(location: PrimaryLocation, primary_timeout: Duration) -> Forwarder<Fixed> {
+    Forwarder::new(Arc::new(client()), Fixed(watch::Sender::new(location)), primary_timeout)
 }
 
 #[tokio::test]
@@ -153,13 +155,13 @@ async fn f5_a_stale_client_follows_the_hint_and_the_write_is_applied_once() {
         |_| {},
         Box::new(move |_| {
             count.fetch_add(1, Ordering::SeqCst);
-            Ok(Answer::Count(1))
+            Ok(Output::Count(1))
         }),
     )
     .await;
     let old = Bed::start(|_| {}, Box::new(|_| panic!("nothing must run"))).await;
-    old.fence.demote();
-    *old.fence.hint.lock().unwrap() = Some(PrimaryHint { node: "new".into(), address: new.address() });
+    old.role_guard.demote();
+    *old.role_guard.hint.lock().unwrap() = Some(PrimaryHint { node: "new".into(), address: new.address() });
     let forwarder = forwarder(elsewhere(old.address()), PATIENCE);
     let reply = forwarder.write(request("INSERT"), None, Instant::now() + PATIENCE).await.unwrap();
     assert!(matches!(reply, Forwarded::There(_)), "{reply:?}");
@@ -170,8 +172,8 @@ async fn f5_a_stale_client_follows_the_hint_and_the_write_is_applied_once() {
 async fn two_nodes_that_name_each_other_do_not_keep_a_client_for_ever() {
     let (one, two) = (Bed::start(|_| {}, counting()).await, Bed::start(|_| {}, counting()).await);
     for (node, other) in [(&one, &two), (&two, &one)] {
-        node.fence.demote();
-        *node.fence.hint.lock().unwrap() =
+        node.role_guard.demote();
+        *node.role_guard.hint.lock().unwrap() =
             Some(PrimaryHint { node: "other".into(), address: other.address() });
     }
     let forwarder = forwarder(elsewhere(one.address()), PATIENCE);
@@ -179,26 +181,29 @@ async fn two_nodes_that_name_each_other_do_not_keep_a_client_for_ever() {
         .write(request("INSERT"), None, Instant::now() + Duration::from_millis(300))
         .await
         .unwrap_err();
-    assert!(matches!(error, ForwardError::Call(CallError::Refused(Refusal::NotPrimary { .. }))), "{error:?}");
+    assert!(
+        matches!(error, ForwardError::Call(CallError::Refused(ServerError::NotPrimary { .. }))),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
 async fn m6_a_write_waits_for_a_primary_no_longer_than_it_may() {
-    let waiting = forwarder(Standing::Nowhere, Duration::from_millis(100));
+    let waiting = forwarder(PrimaryLocation::Nowhere, Duration::from_millis(100));
     let error = waiting.write(request("INSERT"), None, Instant::now() + PATIENCE).await.unwrap_err();
     let ForwardError::NoPrimary { waited } = error else { panic!("{error:?}") };
     assert!(waited >= Duration::from_millis(100) && waited < PATIENCE, "{waited:?}");
 
     let bed = Bed::start(|_| {}, counting()).await;
-    let patient = forwarder(Standing::Nowhere, PATIENCE);
+    let patient = forwarder(PrimaryLocation::Nowhere, PATIENCE);
     let (reply, ()) =
         tokio::join!(patient.write(request("INSERT"), None, Instant::now() + PATIENCE), async {
             tokio::task::yield_now().await;
-            patient.directory().0.send_replace(elsewhere(bed.address()));
+            patient.locator().0.send_replace(elsewhere(bed.address()));
         });
     assert!(matches!(reply, Ok(Forwarded::There(_))), "{reply:?}");
 
-    let here = forwarder(Standing::Here, PATIENCE);
+    let here = forwarder(PrimaryLocation::Here, PATIENCE);
     assert_eq!(here.write(request("INSERT"), None, Instant::now() + PATIENCE).await, Ok(Forwarded::Here));
 }
 
@@ -223,7 +228,7 @@ async fn a_lost_answer_is_unknown_and_not_sent_again() {
         Box::new(move |_| {
             started.send(()).unwrap();
             std::thread::park_timeout(Duration::from_millis(200));
-            Ok(Answer::Count(1))
+            Ok(Output::Count(1))
         }),
     )
     .await;
@@ -253,7 +258,7 @@ async fn f11_a_full_queue_refuses_and_work_past_its_deadline_is_not_started() {
             let _ = started.send(());
             let _ = gate.recv_timeout(PATIENCE);
             count.fetch_add(1, Ordering::SeqCst);
-            Ok(Answer::Count(1))
+            Ok(Output::Count(1))
         }),
     )
     .await;
@@ -281,7 +286,7 @@ async fn f11_a_full_queue_refuses_and_work_past_its_deadline_is_not_started() {
             break error;
         }
     };
-    assert!(matches!(error, CallError::Refused(Refusal::Overloaded { .. })), "{error:?}");
+    assert!(matches!(error, CallError::Refused(ServerError::Overloaded { .. })), "{error:?}");
     assert!(queued.await.unwrap().is_err(), "its deadline passed in the queue");
     release.send(()).unwrap();
     running.await.unwrap().unwrap();
@@ -289,7 +294,7 @@ async fn f11_a_full_queue_refuses_and_work_past_its_deadline_is_not_started() {
     // What was abandoned in the queue is skipped, not run, as soon as the writer comes to it.
     loop {
         match links[0].write(request("4"), soon()).await {
-            Err(CallError::Refused(Refusal::Overloaded { .. })) => tokio::task::yield_now().await,
+            Err(CallError::Refused(ServerError::Overloaded { .. })) => tokio::task::yield_now().await,
             last => break assert!(last.is_ok(), "{last:?}"),
         }
     }
@@ -301,15 +306,15 @@ async fn s5_an_oversize_answer_does_not_cost_the_connection() {
     let bed = Bed::start(
         |_| {},
         Box::new(|sql| match sql {
-            "big" => Err(Refusal::TooLarge { what: "rows".into(), actual: 2, limit: 1 }),
-            _ => Ok(Answer::Count(1)),
+            "big" => Err(ServerError::TooLarge { what: "rows".into(), actual: 2, limit: 1 }),
+            _ => Ok(Output::Count(1)),
         }),
     )
     .await;
     let link = client().connect(&bed.address()).await.unwrap();
     assert!(matches!(
         link.write(request("big"), soon()).await,
-        Err(CallError::Refused(Refusal::TooLarge { .. }))
+        Err(CallError::Refused(ServerError::TooLarge { .. }))
     ));
     assert!(link.write(request("small"), soon()).await.is_ok());
 }
@@ -327,7 +332,7 @@ async fn s5_a_frame_beyond_the_servers_limit_ends_that_connection_and_no_other()
 #[tokio::test]
 async fn s5_malformed_rows_are_an_error_not_a_panic() {
     let rows = RowSet { columns: vec!["a".into(), "b".into()], values: vec![Value::Null] };
-    let bed = Bed::start(|_| {}, Box::new(move |_| Ok(Answer::Rows(rows.clone())))).await;
+    let bed = Bed::start(|_| {}, Box::new(move |_| Ok(Output::Rows(rows.clone())))).await;
     let link = client().connect(&bed.address()).await.unwrap();
     assert!(matches!(link.write(request("q"), soon()).await, Err(CallError::Lost { .. })));
 }
@@ -397,7 +402,7 @@ async fn x6_idle_and_total_limits_roll_a_session_back_and_say_which() {
         let (session, _) = link.begin(begin(), soon()).await.unwrap();
         bed.wait_for_rollback().await;
         let error = link.step(session, statement("INSERT"), soon()).await.unwrap_err();
-        let CallError::Refused(Refusal::SessionLost { reason }) = error else { panic!("{error:?}") };
+        let CallError::Refused(ServerError::SessionLost { reason }) = error else { panic!("{error:?}") };
         assert!(reason.contains(word), "{reason}");
     }
 }
@@ -420,7 +425,7 @@ async fn x8_a_demotion_rolls_open_sessions_back_at_once() {
     let link = client().connect(&bed.address()).await.unwrap();
     let (session, _) = link.begin(begin(), soon()).await.unwrap();
     let started = Instant::now();
-    bed.fence.demote();
+    bed.role_guard.demote();
     bed.wait_for_rollback().await;
     assert!(started.elapsed() < Limits::default().session_idle / 2, "it waited for the idle limit");
     let error = link.finish(session, true, soon()).await.unwrap_err();
@@ -435,7 +440,7 @@ async fn a_session_belongs_to_the_connection_that_opened_it() {
     let (session, _) = link.begin(begin(), soon()).await.unwrap();
     let stolen =
         thief.connect(&bed.address()).await.unwrap().finish(session, true, soon()).await.unwrap_err();
-    assert!(matches!(stolen, CallError::Refused(Refusal::SessionLost { .. })), "{stolen:?}");
+    assert!(matches!(stolen, CallError::Refused(ServerError::SessionLost { .. })), "{stolen:?}");
     assert!(link.finish(session, true, soon()).await.is_ok());
 }
 
@@ -445,7 +450,7 @@ async fn a_transaction_whose_snapshot_is_old_is_refused_with_the_lock_released()
     let link = client().connect(&bed.address()).await.unwrap();
     let old = Position { txid: Txid::new(99), checksum: Checksum::new(9) };
     let error = link.begin(Begin { expected: Some(old), ..begin() }, soon()).await.unwrap_err();
-    assert!(matches!(error, CallError::Refused(Refusal::SnapshotMoved { .. })), "{error:?}");
+    assert!(matches!(error, CallError::Refused(ServerError::SnapshotMoved { .. })), "{error:?}");
     assert!(link.write(request("INSERT"), soon()).await.is_ok());
 }
 
@@ -463,19 +468,19 @@ async fn f12_a_shutdown_closes_connections_and_frees_the_port() {
 #[tokio::test]
 async fn a_write_that_litefs_rejects_on_a_node_that_is_demoted_meanwhile_is_to_be_taken_elsewhere() {
     for (work, fate) in
-        [(statement("INSERT"), Fate::NotApplied), (Work::Script("INSERT".into()), Fate::Unknown)]
+        [(statement("INSERT"), Fate::NotApplied), (Command::Script("INSERT".into()), Fate::Unknown)]
     {
-        let fence = FakeFence::primary();
-        let demoted = Arc::clone(&fence);
+        let role_guard = FakeRoleGuard::primary();
+        let demoted = Arc::clone(&role_guard);
         let rejection = DatabaseError { kind: DatabaseErrorKind::Other, message: "disk I/O error".into() };
         let run: Run = Box::new(move |_| {
             demoted.demote();
-            Err(Refusal::Database(rejection.clone()))
+            Err(ServerError::Database(rejection.clone()))
         });
-        let bed = Bed::fenced(fence, |_| {}, run).await;
+        let bed = Bed::fenced(role_guard, |_| {}, run).await;
         let link = client().connect(&bed.address()).await.unwrap();
         let error = link.write(Request { work, ..request("") }, soon()).await.unwrap_err();
         assert_eq!(error.fate(), fate, "{error}");
-        assert!(!matches!(error, CallError::Refused(Refusal::Database(_))), "{error:?}");
+        assert!(!matches!(error, CallError::Refused(ServerError::Database(_))), "{error:?}");
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use litefs_diesel::{BatchInsertDsl, Delivery, Failure, Fate, LiteFsConnection, Outcome};
-use litefs_rpc::wire::Answer;
+use litefs_rpc::wire::Output;
 use litefs_tests::{Bed, Proxy, Traffic, wait_until};
 
 diesel::table! { notes { id -> Integer, text -> Text, stars -> Nullable<Integer>, } }
@@ -235,7 +235,7 @@ fn f4_an_outcome_is_settled_and_a_late_arrival_is_refused() {
     proxy.cut();
     for node in ["a", "b", "c"] {
         let outcome = bed.litefs(node).outcome(applied);
-        assert!(matches!(outcome, Ok(Outcome::Applied(Answer::Count(1), _))), "{node}: {outcome:?}");
+        assert!(matches!(outcome, Ok(Outcome::Applied(Output::Count(1), _))), "{node}: {outcome:?}");
     }
     assert_eq!(texts(&mut bed.conn("b")), ["applied"]);
 }

@@ -105,7 +105,7 @@ fn a_handoff_that_cannot_be_leaves_the_primary_where_it_is() {
     bed.schema(SCHEMA);
     let refused = |to: Option<&str>| {
         let error = bed.litefs("b").handoff(to).unwrap_err();
-        assert_eq!(Failure::of(&error), Some(Failure::NotHandedOver), "{error}");
+        assert_eq!(Failure::of(&error), Some(Failure::HandoffFailed), "{error}");
         assert_eq!(bed.litefs("a").role(), Role::Primary);
         insert(&mut bed.conn("a"), "on the primary").unwrap();
         insert(&mut bed.conn("b"), "forwarded").unwrap();
@@ -116,7 +116,7 @@ fn a_handoff_that_cannot_be_leaves_the_primary_where_it_is() {
     bed.cluster.node("b").stall_replication().unwrap();
     insert(&mut bed.conn("a"), "not shipped").unwrap();
     let error = bed.litefs("a").handoff(Some("b")).unwrap_err();
-    assert!(matches!(Failure::of(&error), Some(Failure::NotHandedOver | Failure::OutcomeUnknown)), "{error}");
+    assert!(matches!(Failure::of(&error), Some(Failure::HandoffFailed | Failure::OutcomeUnknown)), "{error}");
     assert_eq!(bed.litefs("a").role(), Role::Primary);
     bed.cluster.node("b").resume_replication().unwrap();
     bed.sync();

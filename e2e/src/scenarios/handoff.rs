@@ -41,7 +41,7 @@ async fn hand_over_again_and_again(
     for _ in 0..HANDOFFS {
         both_acknowledge(load).await?;
         let started = std::time::Instant::now();
-        *roles = hand_over(cluster, roles).await?;
+        *roles = handoff(cluster, roles).await?;
         longest = longest.max(started.elapsed());
     }
     both_acknowledge(load).await?;
@@ -50,9 +50,9 @@ async fn hand_over_again_and_again(
 
 /// Makes the replica the primary while clients go on; the library sees to it that nothing is lost. Returns the roles after
 /// it.
-async fn hand_over(cluster: &Cluster, roles: &Roles) -> Result<Roles, Problem> {
+async fn handoff(cluster: &Cluster, roles: &Roles) -> Result<Roles, Problem> {
     let to = &roles.replica;
-    roles.primary.hand_over().await?;
+    roles.primary.handoff().await?;
     let what = format!("both nodes to know that {} is the primary", to.name());
     wait(SETTLE, &what, async || {
         let now = cluster.roles().await?;

@@ -47,7 +47,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/resources", get(list).post(create))
         .route("/resources/{id}", get(show).put(replace).patch(change).delete(delete))
         .route("/import", post(import))
-        .route("/handoff", post(hand_over))
+        .route("/handoff", post(handoff))
         .route("/status", get(status))
         .route("/status/forwards", get(forwards))
         .with_state(app)
@@ -141,7 +141,7 @@ struct Handoff {
 }
 
 /// Gives the primary's place away, from whatever node this is. Answers with the name of the new primary.
-async fn hand_over(State(app): Shared, Query(handoff): Query<Handoff>) -> Answer<String> {
+async fn handoff(State(app): Shared, Query(handoff): Query<Handoff>) -> Answer<String> {
     let litefs = app.litefs.clone();
     let handed = tokio::task::spawn_blocking(move || litefs.handoff(handoff.to.as_deref())).await??;
     Ok(Json(handed))

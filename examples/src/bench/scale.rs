@@ -7,8 +7,8 @@ use diesel::connection::Connection;
 use diesel::sqlite::SqliteConnection;
 use futures::future::try_join_all;
 use litefs_diesel::Delivery;
-use litefs_diesel::rpc::client::{CallError, Client, Link};
-use litefs_diesel::rpc::wire::{Request, RequestId, Settings, Statement, Value, Work};
+use litefs_diesel::rpc::client::{self, CallError, Client};
+use litefs_diesel::rpc::wire::{Command, Request, RequestId, Settings, Statement, Value};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
@@ -65,7 +65,7 @@ pub(super) fn run(report: &mut Report, effort: Effort) -> Result<(), Problem> {
 }
 
 /// As many links as that many replicas would have.
-async fn connect(pair: &Pair, count: usize) -> Result<Vec<Arc<Link>>, Problem> {
+async fn connect(pair: &Pair, count: usize) -> Result<Vec<Arc<client::Connection>>, Problem> {
     let address = pair.rpc()?.to_string();
     let mut links = Vec::with_capacity(count);
     for _ in 0..count {
@@ -75,7 +75,7 @@ async fn connect(pair: &Pair, count: usize) -> Result<Vec<Arc<Link>>, Problem> {
 }
 
 /// How many writes each got done.
-async fn write_for(links: &[Arc<Link>], time: Duration) -> Result<Vec<u64>, Problem> {
+async fn write_for(links: &[Arc<client::Connection>], time: Duration) -> Result<Vec<u64>, Problem> {
     let until = Instant::now() + time;
     let mut writers = JoinSet::new();
     for link in links {
@@ -105,12 +105,12 @@ fn insert() -> Request {
         delivery: Delivery::ExactlyOnce,
         again: false,
         settings: Settings { foreign_keys: true, ..Settings::default() },
-        work: Work::Execute(statement),
+        work: Command::Execute(statement),
     }
 }
 
 /// Holds a commit up, has writes wait behind it, and tells by how many KiB each has made the primary grow.
-async fn queue(pair: &Pair, links: &[Arc<Link>], count: usize) -> Result<f64, Problem> {
+async fn queue(pair: &Pair, links: &[Arc<client::Connection>], count: usize) -> Result<f64, Problem> {
     let deadline = Instant::now() + DEADLINE;
     // A writer that has just been slow works on its own thread, and requests are taken meanwhile.
     pair.control().set_commit_delay(SLOW_COMMIT)?;

@@ -63,13 +63,13 @@ impl Embedded {
             Fault::Kill { heir: Some(which), .. } => {
                 let heir = heir(which);
                 self.fleet.kill(node)?;
-                self.take_over(heir, None)?;
+                self.promote_here(heir, None)?;
             }
             Fault::Kill { heir: None, .. } => self.fleet.kill(node)?,
             Fault::Pause { heir: Some(which), .. } => {
                 let heir = heir(which);
                 self.fleet.put_to_sleep(node)?;
-                self.take_over(heir, Some(node))?;
+                self.promote_here(heir, Some(node))?;
             }
             Fault::Pause { heir: None, .. } => self.fleet.put_to_sleep(node)?,
             Fault::Promote { .. } => self.promote(node)?,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::evidence::Ticket;
+use crate::evidence::ObservationSeq;
 use crate::sync::lock;
 use crate::tracker::{DetectorState, Shared};
 use crate::{Config, Mount, Observation, Presence};
@@ -48,7 +48,7 @@ impl Sink {
     /// Marks the beginning of an observation that takes time. To be drawn before the question is asked, so that an answer
     /// never outranks what happened while it was on its way.
     #[must_use]
-    pub fn ticket(&self) -> Ticket {
+    pub fn ticket(&self) -> ObservationSeq {
         self.shared.ticket()
     }
 
@@ -58,7 +58,7 @@ impl Sink {
     }
 
     /// Reports something that was true when the ticket was drawn.
-    pub fn report_at(&self, at: Ticket, observation: Observation) {
+    pub fn report_at(&self, at: ObservationSeq, observation: Observation) {
         self.shared.report(at, observation);
     }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::evidence::Ticket;
+use crate::evidence::ObservationSeq;
 use crate::mount::Probe;
 use crate::{InfoAnswer, NodeName, Observation, Owner};
 
@@ -78,8 +78,8 @@ fn d15_every_pair_of_sources_in_either_order_has_its_answer() {
         assert_eq!(table[i].len(), sayings.len());
         for (j, (second, other)) in sayings.iter().enumerate() {
             let mut evidence = here();
-            evidence.apply(Ticket(1), one.clone());
-            evidence.apply(Ticket(2), other.clone());
+            evidence.apply(ObservationSeq(1), one.clone());
+            evidence.apply(ObservationSeq(2), other.clone());
             assert_eq!(merge(&evidence), table[i][j], "{first}, then {second}");
         }
     }
@@ -96,8 +96,8 @@ fn d15_an_answer_that_arrives_late_counts_as_of_when_it_was_asked_for() {
                 continue;
             }
             let mut evidence = here();
-            evidence.apply(Ticket(2), other.clone());
-            evidence.apply(Ticket(1), one.clone());
+            evidence.apply(ObservationSeq(2), other.clone());
+            evidence.apply(ObservationSeq(1), one.clone());
             assert_eq!(merge(&evidence), table[i][j], "{first}, but heard after {second}");
         }
     }
@@ -106,7 +106,7 @@ fn d15_an_answer_that_arrives_late_counts_as_of_when_it_was_asked_for() {
 #[test]
 fn d3_an_absent_file_alone_is_unknown() {
     let mut evidence = here();
-    evidence.apply(Ticket(1), Observation::PrimaryFile(None));
+    evidence.apply(ObservationSeq(1), Observation::PrimaryFile(None));
     assert_eq!(merge(&evidence), Role::Unknown);
 }
 
@@ -114,16 +114,16 @@ fn d3_an_absent_file_alone_is_unknown() {
 fn d5_without_litefs_the_node_stands_alone_and_after_it_nothing_is_known() {
     for (saying, observation) in sayings() {
         let mut never = Evidence::new(None, false);
-        never.apply(Ticket(1), observation.clone());
+        never.apply(ObservationSeq(1), observation.clone());
         assert_eq!(merge(&never), Role::Standalone, "{saying}");
         for probe in [Probe::Plain, Probe::Gone, Probe::Dead] {
             let mut lost = here();
             lost.look(probe);
-            lost.apply(Ticket(1), observation.clone());
+            lost.apply(ObservationSeq(1), observation.clone());
             assert_eq!(merge(&lost), Role::Unknown, "{saying}, {probe:?}");
         }
         let mut remembered = Evidence::new(None, true);
-        remembered.apply(Ticket(1), observation);
+        remembered.apply(ObservationSeq(1), observation);
         assert_eq!(merge(&remembered), Role::Unknown, "{saying}");
     }
 }
@@ -140,7 +140,7 @@ fn a_dead_mount_is_litefs_even_if_it_was_never_seen_alive() {
 #[test]
 fn a_look_that_fails_for_another_reason_changes_nothing() {
     let mut evidence = here();
-    evidence.apply(Ticket(1), Observation::Stream(Claim::Primary));
+    evidence.apply(ObservationSeq(1), Observation::Stream(Claim::Primary));
     evidence.look(Probe::Unclear);
     assert_eq!(merge(&evidence), Role::Primary);
 }
@@ -148,57 +148,57 @@ fn a_look_that_fails_for_another_reason_changes_nothing() {
 #[test]
 fn a_claim_that_was_contradicted_never_comes_back() {
     let mut evidence = here();
-    evidence.apply(Ticket(1), info(Claim::Primary));
-    evidence.apply(Ticket(2), Observation::Stream(Claim::NoPrimary));
-    evidence.apply(Ticket(3), Observation::StreamLost);
+    evidence.apply(ObservationSeq(1), info(Claim::Primary));
+    evidence.apply(ObservationSeq(2), Observation::Stream(Claim::NoPrimary));
+    evidence.apply(ObservationSeq(3), Observation::StreamLost);
     assert_eq!(merge(&evidence), Role::Unknown, "the old answer of /info came back");
 
     let mut evidence = here();
-    evidence.apply(Ticket(1), Observation::Stream(Claim::Primary));
-    evidence.apply(Ticket(2), info(Claim::NoPrimary));
-    evidence.apply(Ticket(3), Observation::InfoUnreachable);
+    evidence.apply(ObservationSeq(1), Observation::Stream(Claim::Primary));
+    evidence.apply(ObservationSeq(2), info(Claim::NoPrimary));
+    evidence.apply(ObservationSeq(3), Observation::InfoUnreachable);
     assert_eq!(merge(&evidence), Role::Unknown, "the old word of the stream came back");
     assert!(!evidence.stream_stands());
 
     let mut evidence = here();
-    evidence.apply(Ticket(2), Observation::Stream(Claim::NoPrimary));
-    evidence.apply(Ticket(3), Observation::StreamLost);
-    evidence.apply(Ticket(1), info(Claim::Primary));
+    evidence.apply(ObservationSeq(2), Observation::Stream(Claim::NoPrimary));
+    evidence.apply(ObservationSeq(3), Observation::StreamLost);
+    evidence.apply(ObservationSeq(1), info(Claim::Primary));
     assert_eq!(merge(&evidence), Role::Unknown, "an answer that was overtaken on its way counted");
 }
 
 #[test]
 fn sources_that_agree_stand_in_for_each_other() {
     let mut evidence = here();
-    evidence.apply(Ticket(1), Observation::Stream(Claim::Primary));
-    evidence.apply(Ticket(2), info(Claim::Primary));
-    evidence.apply(Ticket(3), Observation::InfoUnreachable);
+    evidence.apply(ObservationSeq(1), Observation::Stream(Claim::Primary));
+    evidence.apply(ObservationSeq(2), info(Claim::Primary));
+    evidence.apply(ObservationSeq(3), Observation::InfoUnreachable);
     assert_eq!(merge(&evidence), Role::Primary);
-    evidence.apply(Ticket(4), info(Claim::Primary));
-    evidence.apply(Ticket(5), Observation::StreamLost);
+    evidence.apply(ObservationSeq(4), info(Claim::Primary));
+    evidence.apply(ObservationSeq(5), Observation::StreamLost);
     assert_eq!(merge(&evidence), Role::Primary);
 }
 
 #[test]
 fn a_rejected_write_is_overruled_by_a_fresher_primary_claim_only() {
     let mut evidence = here();
-    evidence.apply(Ticket(1), Observation::Stream(Claim::Primary));
-    evidence.apply(Ticket(3), Observation::RowWriteRejected);
-    evidence.apply(Ticket(2), info(Claim::Primary));
+    evidence.apply(ObservationSeq(1), Observation::Stream(Claim::Primary));
+    evidence.apply(ObservationSeq(3), Observation::RowWriteRejected);
+    evidence.apply(ObservationSeq(2), info(Claim::Primary));
     assert_eq!(merge(&evidence), Role::Unknown);
-    evidence.apply(Ticket(4), info(Claim::Primary));
+    evidence.apply(ObservationSeq(4), info(Claim::Primary));
     assert_eq!(merge(&evidence), Role::Primary);
 }
 
 #[test]
 fn a_foreign_litefs_has_no_say() {
     let mut evidence = here();
-    evidence.apply(Ticket(1), Observation::Stream(Claim::Primary));
+    evidence.apply(ObservationSeq(1), Observation::Stream(Claim::Primary));
     let foreign = InfoAnswer { claim: Claim::Primary, own_name: Some(name("x")), owner: Owner::OtherMount };
-    evidence.apply(Ticket(2), Observation::Info(foreign));
+    evidence.apply(ObservationSeq(2), Observation::Info(foreign));
     assert_eq!(merge(&evidence), Role::Unknown);
     assert_eq!(evidence.own_name, Some(name("me")));
-    evidence.apply(Ticket(3), Observation::PrimaryFile(Some(name("c"))));
+    evidence.apply(ObservationSeq(3), Observation::PrimaryFile(Some(name("c"))));
     assert_eq!(merge(&evidence), role('c'));
 }
 
@@ -210,8 +210,8 @@ fn what_a_peer_reports_asks_for_a_confirmation_and_changes_nothing() {
     ];
     for report in reports {
         let mut evidence = here();
-        evidence.apply(Ticket(1), Observation::Stream(Claim::Replica(name("a"))));
-        assert!(evidence.apply(Ticket(2), report));
+        evidence.apply(ObservationSeq(1), Observation::Stream(Claim::Replica(name("a"))));
+        assert!(evidence.apply(ObservationSeq(2), report));
         assert_eq!(merge(&evidence), role('a'));
     }
 }

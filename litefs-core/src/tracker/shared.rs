@@ -12,7 +12,7 @@ use super::addresses::Addresses;
 use super::positions::Positions;
 use super::{DetectorState, InfoDesk};
 use crate::debounce::Debounce;
-use crate::evidence::{Evidence, Ticket};
+use crate::evidence::{Evidence, ObservationSeq};
 use crate::merge::merge;
 use crate::mount::{self, PositionFile, Presence, Probe};
 use crate::sync::lock;
@@ -51,7 +51,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(config: Config) -> Self {
         let mount = Mount::new(config.database());
-        let unknown = RoleState { role: Role::Unknown, epoch: 0, began: None };
+        let unknown = RoleState { role: Role::Unknown, epoch: 0, term_start: None };
         let evidence = Evidence::new(config.node().cloned(), mount::has_been_seen(mount.dir()));
         Self {
             presence: watch::Sender::new(evidence.presence()),
@@ -78,8 +78,8 @@ impl Shared {
     }
 
     /// To be drawn before an observation begins.
-    pub(crate) fn ticket(&self) -> Ticket {
-        Ticket(self.tickets.fetch_add(1, Ordering::Relaxed) + 1)
+    pub(crate) fn ticket(&self) -> ObservationSeq {
+        ObservationSeq(self.tickets.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
     pub(crate) fn own_name(&self) -> Option<NodeName> {
@@ -96,7 +96,7 @@ impl Shared {
     }
 
     /// Takes in an observation and publishes the role that follows.
-    pub(crate) fn report(&self, at: Ticket, observation: Observation) {
+    pub(crate) fn report(&self, at: ObservationSeq, observation: Observation) {
         if let Observation::Transaction { database, position } = &observation {
             if database == self.config.database_name() {
                 self.positions.tell(*position);
@@ -171,10 +171,11 @@ impl Shared {
             return;
         }
         // With a descriptor of its own: the one that is kept may hang with the mount it belongs to.
-        let began = (role == Role::Primary).then(|| PositionFile::default().read(&self.mount).ok()).flatten();
+        let term_start =
+            (role == Role::Primary).then(|| PositionFile::default().read(&self.mount).ok()).flatten();
         self.role.send_modify(|state| {
             tracing::info!(from = %state.role, to = %role, mount = %self.mount.dir().display(), "role changed");
-            *state = RoleState { role, epoch: state.epoch + 1, began };
+            *state = RoleState { role, epoch: state.epoch + 1, term_start };
             // Inside, so that nobody reads the new role and then the old stamp.
             self.stamp.store(state.stamp().pack(), Ordering::SeqCst);
         });

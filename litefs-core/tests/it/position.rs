@@ -102,7 +102,7 @@ async fn a_primary_knows_where_its_reign_began_whatever_was_written_since() {
     litefs.events_begin(r#"{"isPrimary":false,"hostname":"node-a"}"#);
     write_position(&litefs, ONE);
     let tracker = litefs.track(litefs.config().position_poll(Duration::from_secs(600))).await;
-    assert_eq!(tracker.subscribe().borrow().began, None, "a replica has no reign");
+    assert_eq!(tracker.subscribe().borrow().term_start, None, "a replica has no term");
     litefs.wait_counts(|counts| counts.open == 1).await;
     // Nobody tells of this one.
     write_position(&litefs, TWO);
@@ -111,7 +111,7 @@ async fn a_primary_knows_where_its_reign_began_whatever_was_written_since() {
     write_position(&litefs, NINE);
     litefs.tx("app.db", NINE);
     known(&tracker, NINE).await;
-    assert_eq!(tracker.subscribe().borrow().began, Some(position(TWO)));
+    assert_eq!(tracker.subscribe().borrow().term_start, Some(position(TWO)));
 }
 
 #[tokio::test]

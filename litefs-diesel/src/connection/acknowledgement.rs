@@ -29,18 +29,18 @@ impl LiteFsConnection {
             Role::Replica { primary } => Some(primary),
             _ => None,
         };
-        shared.ledger.note(Acknowledged { primary, position, request, reign: None, generation });
+        shared.ack_log.note(Acknowledged { primary, position, request, term: None, generation });
     }
 }
 
-/// The same for a write on this node's own file. It has no name, so its place in the reigns has to find it.
+/// The same for a write on this node's own file. It has no name, so its place in the terms has to find it.
 pub(super) fn note_local(shared: &Shared, position: Position, generation: u64) {
-    shared.ledger.note(Acknowledged {
+    shared.ack_log.note(Acknowledged {
         primary: None,
         position,
         request: None,
         // Of the role under which it was proven, or of a later one that cannot have it any earlier.
-        reign: shared.tracker.subscribe().borrow().began,
+        term: shared.tracker.subscribe().borrow().term_start,
         generation,
     });
 }

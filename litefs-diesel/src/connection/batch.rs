@@ -9,7 +9,7 @@ use diesel::result::{Error, QueryResult};
 use diesel::sqlite::Sqlite;
 use litefs_rpc::sqlite::sql::{Verb, statements};
 use litefs_rpc::sqlite::{BoundQuery, collect};
-use litefs_rpc::wire::{Answer, Repeated, RowSet, Work};
+use litefs_rpc::wire::{Command, Output, Repeated, RowSet};
 
 use super::LiteFsConnection;
 use super::destination::{Destination, Phase};
@@ -30,7 +30,7 @@ fn check_batchable(sql: &str) -> QueryResult<()> {
 }
 
 /// An answer of another kind than was asked for.
-pub(crate) fn unexpected(answer: &Answer) -> Error {
+pub(crate) fn unexpected(answer: &Output) -> Error {
     crate::Failure::Protocol.error(format!("a batch was answered with {answer:?}"))
 }
 
@@ -66,7 +66,7 @@ impl LiteFsConnection {
         let statements = self.scratch.capture_all(queries)?;
         statements.iter().try_for_each(|statement| check_batchable(&statement.sql))?;
         match self.run_batch(statements, false)? {
-            Answer::Counts(counts) => {
+            Output::Counts(counts) => {
                 Ok(counts.into_iter().map(|count| usize::try_from(count).unwrap_or(usize::MAX)).collect())
             }
             other => Err(unexpected(&other)),
@@ -84,9 +84,9 @@ impl LiteFsConnection {
     }
 
     /// Runs the statements, all or none, in one round trip at most if no transaction has to be moved.
-    pub(crate) fn run_batch(&mut self, mut statements: Vec<Repeated>, rows: bool) -> QueryResult<Answer> {
+    pub(crate) fn run_batch(&mut self, mut statements: Vec<Repeated>, rows: bool) -> QueryResult<Output> {
         if statements.is_empty() {
-            return Ok(if rows { Answer::Rows(RowSet::default()) } else { Answer::Counts(Vec::new()) });
+            return Ok(if rows { Output::Rows(RowSet::default()) } else { Output::Counts(Vec::new()) });
         }
         let Some((shared, _)) = self.clustered() else {
             return self.batch_here(&statements, rows).inspect_err(|e| self.lost_race |= is_locked(e));
@@ -181,9 +181,9 @@ impl LiteFsConnection {
         destination: &Destination,
         statements: &Arc<[Repeated]>,
         rows: bool,
-    ) -> QueryResult<Option<Answer>> {
+    ) -> QueryResult<Option<Output>> {
         let text = statements[0].sql.clone();
-        let work = Work::Batch { statements: Arc::clone(statements), rows };
+        let work = Command::Batch { statements: Arc::clone(statements), rows };
         let result = self
             .reporting_text(&StrQueryHelper::new(&text), |conn| conn.carry(shared, class, destination, work));
         self.remember_violation(class, result.as_ref().err());
@@ -195,7 +195,7 @@ impl LiteFsConnection {
     }
 
     /// On this node's own file, with all that goes with a statement there.
-    fn batch_on_file(&mut self, class: Class, statements: &[Repeated], rows: bool) -> QueryResult<Answer> {
+    fn batch_on_file(&mut self, class: Class, statements: &[Repeated], rows: bool) -> QueryResult<Output> {
         let ticket = self.autocommit_ticket(class);
         let result = if class.writes_locally {
             self.lifting_query_only(|conn| conn.batch_here(statements, rows))
@@ -209,7 +209,7 @@ impl LiteFsConnection {
     }
 
     /// Behind a savepoint, which outside of a transaction is one.
-    fn batch_here(&mut self, statements: &[Repeated], rows: bool) -> QueryResult<Answer> {
+    fn batch_here(&mut self, statements: &[Repeated], rows: bool) -> QueryResult<Output> {
         let silent = self.silence.keep();
         self.local.batch_execute("SAVEPOINT litefs_batch")?;
         drop(silent);
@@ -231,7 +231,7 @@ impl LiteFsConnection {
         result
     }
 
-    fn batch_statements(&mut self, statements: &[Repeated], rows: bool) -> QueryResult<Answer> {
+    fn batch_statements(&mut self, statements: &[Repeated], rows: bool) -> QueryResult<Output> {
         let (mut counts, mut all) = (Vec::new(), RowSet::default());
         for repeated in statements {
             for params in repeated.runs() {
@@ -248,7 +248,7 @@ impl LiteFsConnection {
                 all.values.append(&mut more.values);
             }
         }
-        Ok(if rows { Answer::Rows(all) } else { Answer::Counts(counts) })
+        Ok(if rows { Output::Rows(all) } else { Output::Counts(counts) })
     }
 
     /// Rows that came from elsewhere, deserialized as if they were read here.

@@ -16,7 +16,7 @@ use diesel::result::{ConnectionResult, QueryResult};
 use diesel::sql_types::TypeMetadata;
 use diesel::sqlite::{Sqlite, SqliteConnection};
 use litefs_rpc::sqlite::{BoundQuery, collect};
-use litefs_rpc::wire::{RowSet, Work};
+use litefs_rpc::wire::{Command, RowSet};
 
 use super::LiteFsConnection;
 use super::capture::sql_of;
@@ -176,7 +176,7 @@ impl LiteFsConnection {
                 }
                 Ready::Elsewhere(destination) => {
                     if let Some(reply) =
-                        self.run_elsewhere(&shared, class, &destination, &source, Work::Query)?
+                        self.run_elsewhere(&shared, class, &destination, &source, Command::Query)?
                     {
                         return self.replay(rows(reply)?);
                     }

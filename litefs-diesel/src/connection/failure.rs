@@ -92,8 +92,8 @@ impl LiteFsConnection {
 
     /// Whether the role is the one under which the statement, or the transaction that it is in, began.
     fn holds_role(&self, shared: &Shared) -> bool {
-        let began = if self.phase() == Phase::LocalWrites { self.transaction.role } else { self.seen };
-        began == Some(shared.tracker.stamp())
+        let term_start = if self.phase() == Phase::LocalWrites { self.transaction.role } else { self.seen };
+        term_start == Some(shared.tracker.stamp())
     }
 
     /// A statement needs this node's own file, whose mount is gone.

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use diesel::result::{Error, QueryResult};
 use litefs_core::{Position, Role};
-use litefs_rpc::client::{CallError, Forwarded, Link};
-use litefs_rpc::wire::{Answer, Delivery, Refusal, Reply, Request, RequestId, Work};
+use litefs_rpc::client::{self, CallError, Forwarded};
+use litefs_rpc::wire::{Command, Delivery, Output, Reply, Request, RequestId, ServerError};
 use tracing::field::Empty;
 
 use super::LiteFsConnection;
@@ -75,7 +75,7 @@ impl LiteFsConnection {
         &mut self,
         shared: &Arc<Shared>,
         writes: Writes,
-        work: Work,
+        work: Command,
     ) -> QueryResult<Option<Reply>> {
         let settings = self.settings()?;
         let request = Request { id: RequestId::new(), delivery: self.delivery, again: false, settings, work };
@@ -83,7 +83,7 @@ impl LiteFsConnection {
         // What stays on this node is no trip.
         let access = if writes == Writes::No { "read" } else { "write" };
         let trip = (!self.has_the_writer(shared)).then(|| Trip::start(shared, access));
-        let generation = shared.ledger.generation();
+        let generation = shared.ack_log.generation();
         let id = (request.delivery == Delivery::ExactlyOnce).then_some(request.id);
         let result = self.send(shared, request);
         let result = result.and_then(|reply| match reply {
@@ -118,8 +118,8 @@ impl LiteFsConnection {
         let written = reply.position.filter(|_| writes.may_have_written(reply.effects));
         self.await_replicas(shared, written)?;
         match reply.answer {
-            Answer::Failed(error) => Err(litefs_rpc::sqlite::to_diesel(error)),
-            Answer::NotKept => Err(Failure::RowsLost.error(
+            Output::Failed(error) => Err(litefs_rpc::sqlite::to_diesel(error)),
+            Output::NotKept => Err(Failure::RowsLost.error(
                 "the write is applied, once; the rows it returned were lost with its first answer, and are too many to \
                  be kept for another",
             )),
@@ -140,7 +140,7 @@ impl LiteFsConnection {
         }
         let mut path = self.path(shared)?;
         let answer = path.wait(deadline, |link| async move { link.write(request, deadline).await });
-        path.give_back();
+        path.release();
         Some(answer.map(|reply| (reply, Place::There)))
     }
 
@@ -153,9 +153,9 @@ impl LiteFsConnection {
             Some(Ok(reply)) => return Ok(Some(reply)),
             Some(Err(error)) if self.is_settled_by_asking(&error) => doubt = Some(error),
             // Nobody else can take it.
-            Some(Err(CallError::Refused(refusal @ (Refusal::Overloaded { .. } | Refusal::ShuttingDown))))
-                if self.is_writable(shared) =>
-            {
+            Some(Err(CallError::Refused(
+                refusal @ (ServerError::Overloaded { .. } | ServerError::ShuttingDown),
+            ))) if self.is_writable(shared) => {
                 return Err(called(refusal.into(), None));
             }
             Some(Err(error)) if !is_worth_another_try(&error) => return Err(called(error, Some(id))),
@@ -170,7 +170,7 @@ impl LiteFsConnection {
                 Ok(Forwarded::Unsettled) => match self.settled_here(shared, id) {
                     Err(_) if Instant::now() < deadline && self.has_moved_on(shared) => {
                         doubt = Some(CallError::Lost {
-                            address: "a former primary".into(),
+                            address: "a previous primary".into(),
                             reason: "the primary changed, more than once".into(),
                         });
                     }
@@ -183,7 +183,7 @@ impl LiteFsConnection {
 
     /// The open connection to the primary of the moment. In the common case that is the one used last, and costs
     /// neither a lock nor an allocation.
-    pub(super) fn link(&mut self, shared: &Shared) -> Option<Arc<Link>> {
+    pub(super) fn link(&mut self, shared: &Shared) -> Option<Arc<client::Connection>> {
         let stamp = shared.tracker.stamp();
         if let Some((used, link)) = &self.link
             && *used == stamp
@@ -239,7 +239,9 @@ pub(super) fn replicas_have(shared: &Shared, position: Position, replicas: usize
     let deadline = Instant::now() + shared.options.forward_timeout;
     let (forwarder, server) = (Arc::clone(&shared.forwarder), shared.server_handle());
     let asked = shared.io.wait(async move {
-        let ask = |link: Arc<Link>| async move { link.replicated(position, replicas, deadline).await };
+        let ask = |link: Arc<client::Connection>| async move {
+            link.replicated(position, replicas, deadline).await
+        };
         match (forwarder.ask_primary(deadline.into(), ask).await, server) {
             (Ok(Forwarded::There(())), _) => Ok(()),
             (Ok(_), Some(server)) => {
@@ -264,7 +266,7 @@ pub(super) fn is_worth_another_try(error: &CallError) -> bool {
         error,
         CallError::Unreachable { .. }
             | CallError::Refused(
-                Refusal::NotPrimary { .. } | Refusal::Overloaded { .. } | Refusal::ShuttingDown
+                ServerError::NotPrimary { .. } | ServerError::Overloaded { .. } | ServerError::ShuttingDown
             )
     )
 }

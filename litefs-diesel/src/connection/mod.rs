@@ -34,17 +34,17 @@ use diesel::connection::{AnsiTransactionManager, Connection, SimpleConnection, g
 use diesel::result::{ConnectionError, ConnectionResult, DatabaseErrorKind, Error, QueryResult};
 use diesel::sqlite::SqliteConnection;
 use litefs_core::{DatabaseUrl, Position, RoleKind, RoleStamp};
-use litefs_rpc::client::Link;
+use litefs_rpc::client;
 use litefs_rpc::sqlite::sql::{SqlStatement, statements};
 use litefs_rpc::sqlite::{Native, Opened};
-use litefs_rpc::wire::{Delivery, Effects, RowSet, Settings, Value};
+use litefs_rpc::wire::{Delivery, RowSet, SessionCounters, Settings, Value};
 
 pub(crate) use self::batch::unexpected;
 use self::destination::Phase;
 pub(crate) use self::failure::explained;
 use self::instrumentation::{ReportedCache, Silence};
 use self::migrations::Migrations;
-pub(crate) use self::recorder::{Followed, Recorder};
+pub(crate) use self::recorder::{PrimaryReport, Recorder};
 use self::scratch::Scratch;
 use self::transaction_state::Transaction;
 use crate::access::{Access, Class, ClassCache};
@@ -100,11 +100,11 @@ pub struct LiteFsConnection {
     silence: Silence,
     reported_cache: ReportedCache,
     /// The link used last and the role it was used in.
-    link: Option<(RoleStamp, Arc<Link>)>,
+    link: Option<(RoleStamp, Arc<client::Connection>)>,
     /// The session PRAGMAs that forwarded writes follow; `None` after one was set.
     settings: Option<Settings>,
     /// The last write's effects, if it was forwarded.
-    last_forwarded: Option<Effects>,
+    last_forwarded: Option<SessionCounters>,
     /// The rows changed by forwarded writes, for `total_changes()`.
     forwarded_changes: i64,
     consistency: Consistency,
@@ -270,7 +270,7 @@ impl LiteFsConnection {
             self.transaction.lose("SQLite has rolled it back, because of an error in it");
         }
         if matches!(self.phase(), Phase::Autocommit | Phase::Pending) && self.is_writable(shared) {
-            shared.await_handover();
+            shared.await_handoff();
         }
         let stamp = shared.tracker.stamp();
         if self.seen != Some(stamp) {

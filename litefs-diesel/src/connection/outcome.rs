@@ -6,9 +6,9 @@ use std::time::Instant;
 use diesel::connection::{Connection, InstrumentationEvent};
 use diesel::result::QueryResult;
 use litefs_core::Position;
-use litefs_rpc::client::{CallError, Fate, Forwarded, Link};
+use litefs_rpc::client::{self, CallError, Fate, Forwarded};
 use litefs_rpc::sqlite::Opened;
-use litefs_rpc::wire::{Delivery, Outcome, Refusal, Reply, RequestId};
+use litefs_rpc::wire::{Delivery, Outcome, Reply, RequestId, ServerError};
 
 use super::LiteFsConnection;
 use super::forward::stopped;
@@ -27,7 +27,7 @@ impl LiteFsConnection {
 
     /// Whether the primary can tell what this error leaves open.
     pub(super) fn is_settled_by_asking(&self, error: &CallError) -> bool {
-        let interrupted = *error == CallError::Refused(Refusal::Interrupted);
+        let interrupted = *error == CallError::Refused(ServerError::Interrupted);
         self.delivery == Delivery::ExactlyOnce && error.fate() == Fate::Unknown && !interrupted
     }
 
@@ -39,7 +39,7 @@ impl LiteFsConnection {
                 Ok(Some(Reply { answer, position, effects }))
             }
             Outcome::NotApplied => Ok(None),
-            Outcome::Interrupted => Err(called(Refusal::Interrupted.into(), Some(id))),
+            Outcome::Interrupted => Err(called(ServerError::Interrupted.into(), Some(id))),
         }
     }
 
@@ -70,7 +70,7 @@ impl LiteFsConnection {
         loop {
             let forwarder = Arc::clone(&shared.forwarder);
             let asked = shared.io.wait(async move {
-                let ask = |link: Arc<Link>| async move { link.outcome(id, deadline).await };
+                let ask = |link: Arc<client::Connection>| async move { link.outcome(id, deadline).await };
                 forwarder.ask_primary(deadline.into(), ask).await
             });
             match asked.ok_or_else(stopped)? {

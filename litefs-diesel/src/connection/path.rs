@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use litefs_rpc::client::{CallError, Lane, Link};
+use litefs_rpc::client::{self, CallError, ExclusiveConnection};
 
 use super::LiteFsConnection;
 use crate::litefs::Shared;
@@ -12,9 +12,9 @@ use crate::litefs::Shared;
 #[derive(Debug)]
 pub(super) enum Path {
     /// A connection of its own: the fastest for callers who are few.
-    Lane(Box<Lane>),
+    ExclusiveConnection(Box<ExclusiveConnection>),
     /// The connection that all share: the fastest for callers who are many.
-    Shared(Arc<Link>),
+    Shared(Arc<client::Connection>),
 }
 
 impl Path {
@@ -22,21 +22,21 @@ impl Path {
     pub(super) fn wait<T, Call>(
         &mut self,
         deadline: Instant,
-        call: impl FnOnce(Arc<Link>) -> Call,
+        call: impl FnOnce(Arc<client::Connection>) -> Call,
     ) -> Result<T, CallError>
     where
         Call: Future<Output = Result<T, CallError>>,
     {
         match self {
-            Path::Lane(lane) => lane.wait(deadline, call),
+            Path::ExclusiveConnection(lane) => lane.wait(deadline, call),
             Path::Shared(link) => pollster::block_on(call(Arc::clone(link))),
         }
     }
 
     /// For the next caller. Nothing may be open on it; a path that is dropped instead ends what is open.
-    pub(super) fn give_back(self) {
-        if let Path::Lane(lane) = self {
-            lane.give_back();
+    pub(super) fn release(self) {
+        if let Path::ExclusiveConnection(lane) = self {
+            lane.release();
         }
     }
 }
@@ -46,7 +46,7 @@ impl LiteFsConnection {
     pub(super) fn path(&mut self, shared: &Shared) -> Option<Path> {
         let link = self.link(shared)?;
         if let Some(lane) = link.lane() {
-            return Some(Path::Lane(Box::new(lane)));
+            return Some(Path::ExclusiveConnection(Box::new(lane)));
         }
         let client = shared.forwarder.client();
         if client.wants_lane(&link) {

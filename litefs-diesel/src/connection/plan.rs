@@ -9,7 +9,7 @@ use diesel::result::QueryResult;
 use diesel::sqlite::Sqlite;
 use litefs_core::{RoleKind, RoleStamp, Txid};
 use litefs_rpc::sqlite::sql::{SqlStatement, statements};
-use litefs_rpc::wire::{Effects, Settings};
+use litefs_rpc::wire::{SessionCounters, Settings};
 
 use super::LiteFsConnection;
 use super::capture::sql_of;
@@ -26,17 +26,19 @@ use crate::router::{Route, Situation};
 /// Whether the local file, at `here`, is known to have come as far as `mark`.
 #[inline]
 fn has_reached(shared: &Shared, here: Txid, mark: Txid) -> bool {
-    mark <= here && (mark == Txid::new(0) || shared.air.is_shared())
+    mark <= here && (mark == Txid::new(0) || shared.read_throttle.same_history())
 }
 
 /// Holds a read back until LiteFS has applied what there is, or for as long as that may take.
 #[cold]
-fn give_air(shared: &Shared) {
+fn throttle_read(shared: &Shared) {
     let pause = shared.options.read_pause;
-    let Some(target) = shared.air.target(shared.started).filter(|_| !pause.is_zero()) else { return };
+    let Some(target) = shared.read_throttle.target(shared.started).filter(|_| !pause.is_zero()) else {
+        return;
+    };
     let (tracker, deadline) = (shared.tracker.clone(), Instant::now() + pause);
     let applied = shared.io.wait(async move { tracker.wait_for_txid(target, deadline.into()).await.is_ok() });
-    shared.air.note(applied == Some(true), shared.started);
+    shared.read_throttle.note(applied == Some(true), shared.started);
 }
 
 fn is_behind(shared: &Shared) -> diesel::result::Error {
@@ -83,10 +85,10 @@ impl LiteFsConnection {
         // EXPLAIN of a change sets the connection's `changes()` to zero: what it said is kept.
         if self.last_forwarded.is_none() && statement.calls("changes") {
             let said = litefs_rpc::sqlite::session_functions(&mut self.local);
-            self.last_forwarded = said.ok().map(|[last_insert_rowid, changes, _]| Effects {
+            self.last_forwarded = said.ok().map(|[last_insert_rowid, changes, _]| SessionCounters {
                 last_insert_rowid,
                 changes,
-                ..Effects::default()
+                ..SessionCounters::default()
             });
         }
         let home = self.home.clone();
@@ -106,7 +108,7 @@ impl LiteFsConnection {
             Consistency::Session | Consistency::Strong => false,
         };
         visible
-            && shared.air.is_clear(here)
+            && shared.read_throttle.may_read(here)
             && self.seen == Some(stamp)
             && self.forced.is_none()
             && self.phase() == Phase::Autocommit
@@ -156,8 +158,8 @@ impl LiteFsConnection {
     /// seen here in time, read it there.
     #[inline]
     pub(super) fn before_local_read(&mut self, shared: &Arc<Shared>) -> QueryResult<Route> {
-        if !shared.air.is_clear(shared.tracker.last_txid()) {
-            give_air(shared);
+        if !shared.read_throttle.may_read(shared.tracker.last_txid()) {
+            throttle_read(shared);
         }
         let highest = match self.consistency {
             Consistency::ReadYourWrites => shared.watermark.highest(),
@@ -210,12 +212,13 @@ impl LiteFsConnection {
 
     /// Waits until the local file is in the history that the marks are of: before that its TXIDs say nothing.
     fn is_in_history(&self, shared: &Arc<Shared>, marks: &Marks, deadline: Instant) -> bool {
-        if marks.highest() == Txid::new(0) || shared.air.is_shared() || self.is_writable(shared) {
+        if marks.highest() == Txid::new(0) || shared.read_throttle.same_history() || self.is_writable(shared)
+        {
             return true;
         }
-        let mut shares = shared.air.shares();
+        let mut history_changes = shared.read_throttle.history_changes();
         let share = async move {
-            let shared = shares.wait_for(|shared| *shared);
+            let shared = history_changes.wait_for(|shared| *shared);
             tokio::time::timeout_at(deadline.into(), shared).await.is_ok_and(|shared| shared.is_ok())
         };
         shared.io.wait(share) == Some(true)

@@ -33,7 +33,7 @@ pub(super) struct Ticket {
 impl Ticket {
     /// To be drawn before the commit. `None` where there is no LiteFS to lose anything.
     pub(super) fn draw(shared: &Shared, native: &Native, mixed: bool) -> Option<Self> {
-        let (generation, stamp) = (shared.ledger.generation(), shared.tracker.stamp());
+        let (generation, stamp) = (shared.ack_log.generation(), shared.tracker.stamp());
         let before = || shared.tracker.read_position().ok();
         let pages = native.pages_written();
         let ticket = || Self { stamp, generation, before: before(), pages, mixed };
@@ -43,7 +43,7 @@ impl Ticket {
     /// After SQLite's word: LiteFS's position has advanced if SQLite wrote pages, and this node is still the primary
     /// it was. Answers the position, if it has advanced.
     fn confirm(&self, shared: &Shared, native: &Native) -> QueryResult<Option<Position>> {
-        let unproven = |why: &dyn std::fmt::Display| {
+        let unconfirmed = |why: &dyn std::fmt::Display| {
             Err(Failure::OutcomeUnknown
                 .error(format!("SQLite has committed, but LiteFS may not have: {why}")))
         };
@@ -55,14 +55,14 @@ impl Ticket {
             {
                 None
             }
-            Err(error) => return unproven(&error),
+            Err(error) => return unconfirmed(&error),
             Ok(position) => Some(position).filter(|position| self.before != Some(*position)),
         };
         if shared.tracker.stamp() != self.stamp {
-            return unproven(&"the role changed during the commit");
+            return unconfirmed(&"the role changed during the commit");
         }
         if wrote && reached.is_none() && !self.mixed {
-            return unproven(&"its position is the same as before");
+            return unconfirmed(&"its position is the same as before");
         }
         Ok(reached.filter(|_| wrote))
     }

@@ -8,7 +8,7 @@ use diesel::result::{DatabaseErrorKind, Error, QueryResult};
 use diesel::sqlite::Sqlite;
 use litefs_rpc::sqlite::sql::statements;
 use litefs_rpc::sqlite::{BoundQuery, application_functions};
-use litefs_rpc::wire::{Answer, Effects, Repeated, Reply, RowSet, Statement, Work};
+use litefs_rpc::wire::{Command, Output, Repeated, Reply, RowSet, SessionCounters, Statement};
 
 use super::LiteFsConnection;
 use super::capture::sql_of;
@@ -111,7 +111,7 @@ impl LiteFsConnection {
         class: Class,
         destination: &Destination,
         query: &T,
-        work: fn(Statement) -> Work,
+        work: fn(Statement) -> Command,
     ) -> QueryResult<Option<Reply>>
     where
         T: QueryFragment<Sqlite> + QueryId,
@@ -149,9 +149,9 @@ impl LiteFsConnection {
         shared: &Arc<Shared>,
         class: Class,
         destination: &Destination,
-        work: Work,
+        work: Command,
     ) -> QueryResult<Option<Reply>> {
-        let single = matches!(work, Work::Execute(_) | Work::Query(_) | Work::Insert(_));
+        let single = matches!(work, Command::Execute(_) | Command::Query(_) | Command::Insert(_));
         let writes = Writes::of(class, single);
         let result = match destination {
             Destination::Session => self.in_session(shared, work).map(Some),
@@ -184,13 +184,13 @@ impl LiteFsConnection {
 
     /// What the session functions say after a forwarded statement. The connection it ran on is shared: of its
     /// numbers only those that this statement has set are this connection's.
-    pub(super) fn remember(&mut self, counts: bool, inserts: bool, effects: Effects) {
+    pub(super) fn remember(&mut self, counts: bool, inserts: bool, effects: SessionCounters) {
         self.forwarded_changes += effects.total_changes;
         self.transaction.wrote_there |= effects.total_changes > 0 && self.phase() == Phase::Remote;
         if counts {
             let inserted = inserts && effects.inserted;
             let rowid = if inserted { effects.last_insert_rowid } else { self.last_rowid() };
-            self.last_forwarded = Some(Effects { last_insert_rowid: rowid, ..effects });
+            self.last_forwarded = Some(SessionCounters { last_insert_rowid: rowid, ..effects });
         }
     }
 
@@ -198,7 +198,7 @@ impl LiteFsConnection {
     pub(super) fn remember_violation(&mut self, class: Class, error: Option<&Error>) {
         if class.counts && error.is_some_and(is_violation) {
             let last_insert_rowid = self.last_rowid();
-            self.last_forwarded = Some(Effects { last_insert_rowid, ..Effects::default() });
+            self.last_forwarded = Some(SessionCounters { last_insert_rowid, ..SessionCounters::default() });
         }
     }
 
@@ -226,7 +226,9 @@ impl LiteFsConnection {
         if class.counts {
             // What inserts nothing leaves the last rowid as it is, wherever that row went.
             self.last_forwarded = match self.last_forwarded {
-                Some(last) if !class.inserts => Some(Effects { changes: self.local_numbers()[1], ..last }),
+                Some(last) if !class.inserts => {
+                    Some(SessionCounters { changes: self.local_numbers()[1], ..last })
+                }
                 _ => None,
             };
         }
@@ -306,7 +308,7 @@ impl LiteFsConnection {
     /// `changes()` counts INSERT, UPDATE and DELETE; after anything else SQLite repeats the last count.
     fn count(&self, class: Class, reply: &Reply) -> usize {
         let count = match (class.counts, &reply.answer) {
-            (true, Answer::Count(count)) => *count,
+            (true, Output::Count(count)) => *count,
             _ => self.last_forwarded.map_or(0, |last| u64::try_from(last.changes).unwrap_or(0)),
         };
         usize::try_from(count).unwrap_or(usize::MAX)
@@ -334,7 +336,7 @@ impl Writes {
         }
     }
 
-    pub(super) fn may_have_written(self, effects: Effects) -> bool {
+    pub(super) fn may_have_written(self, effects: SessionCounters) -> bool {
         self == Self::Perhaps || effects.total_changes > 0
     }
 }
@@ -342,7 +344,7 @@ impl Writes {
 /// The rows of a reply.
 pub(super) fn rows(reply: Reply) -> QueryResult<RowSet> {
     match reply.answer {
-        Answer::Rows(rows) => Ok(rows),
+        Output::Rows(rows) => Ok(rows),
         other => Err(Failure::Protocol.error(format!("asked for rows, the primary answered {other:?}"))),
     }
 }
@@ -387,6 +389,7 @@ pub(super) fn split() -> Error {
 const FEW_ROWS: usize = 16;
 
 /// A statement whose rows do not matter, as work.
-fn execute(statement: Statement) -> Work {
-    Repeated::roll_up(statement, FEW_ROWS).map_or_else(Work::Execute, |rows| Work::Insert(Arc::new(rows)))
+fn execute(statement: Statement) -> Command {
+    Repeated::roll_up(statement, FEW_ROWS)
+        .map_or_else(Command::Execute, |rows| Command::Insert(Arc::new(rows)))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use diesel::connection::{SimpleConnection, StrQueryHelper};
 use diesel::result::QueryResult;
 use litefs_rpc::sqlite::sql::{SqlStatement, Verb, statements};
-use litefs_rpc::wire::Work;
+use litefs_rpc::wire::Command;
 
 use super::LiteFsConnection;
 use super::destination::{Destination, Phase};
@@ -140,8 +140,9 @@ impl LiteFsConnection {
         if class.sets_session && self.phase() == Phase::Remote {
             let shared = self.home.clone();
             result?;
-            return shared
-                .map_or(Ok(()), |shared| self.in_session(&shared, Work::Script(sql.to_owned())).map(drop));
+            return shared.map_or(Ok(()), |shared| {
+                self.in_session(&shared, Command::Script(sql.to_owned())).map(drop)
+            });
         }
         result
     }
@@ -158,7 +159,7 @@ impl LiteFsConnection {
         self.heard(sql, |conn| {
             // Diesel refuses it before SQLite sees it.
             std::ffi::CString::new(sql)?;
-            let reply = conn.carry(shared, class, destination, Work::Script(sql.to_owned()))?;
+            let reply = conn.carry(shared, class, destination, Command::Script(sql.to_owned()))?;
             if let Some(reply) = &reply {
                 conn.remember(class.counts, class.inserts, reply.effects);
             }

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use diesel::result::{Error, QueryResult};
 use litefs_core::Position;
-use litefs_rpc::client::{CallError, Fate, ForwardError, Forwarded, Link};
-use litefs_rpc::wire::{Begin, BeginMode, Delivery, Refusal, Reply, RequestId, SessionId, Work};
+use litefs_rpc::client::{self, CallError, Fate, ForwardError, Forwarded};
+use litefs_rpc::wire::{Begin, BeginMode, Command, Delivery, Reply, RequestId, ServerError, SessionId};
 
 use super::LiteFsConnection;
 use super::forward::{Trip, is_worth_another_try, stopped};
@@ -22,7 +22,7 @@ pub(super) struct Session {
     pub(super) id: SessionId,
     /// Names what becomes of its COMMIT.
     pub(super) request: RequestId,
-    /// The ledger's when it was opened.
+    /// The acknowledgement log's when it was opened.
     pub(super) generation: u64,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Opening {
     /// What the transaction's local reads saw.
     pub(super) expected: Option<Position>,
     pub(super) savepoints: Vec<String>,
-    pub(super) first: Option<Work>,
+    pub(super) first: Option<Command>,
 }
 
 /// Why a statement in a session failed.
@@ -72,7 +72,7 @@ impl LiteFsConnection {
         shared: &Arc<Shared>,
         begin: Begin,
     ) -> QueryResult<Option<(Session, Option<First>)>> {
-        let (request, generation) = (begin.id, shared.ledger.generation());
+        let (request, generation) = (begin.id, shared.ack_log.generation());
         let started = Instant::now();
         let deadline = started + shared.options.forward_timeout;
         if let Some(mut path) = self.path(shared) {
@@ -86,7 +86,7 @@ impl LiteFsConnection {
         }
         let forwarder = Arc::clone(&shared.forwarder);
         let sent = shared.io.wait(async move {
-            let open = |link: Arc<Link>| {
+            let open = |link: Arc<client::Connection>| {
                 let begin = begin.clone();
                 async move {
                     let (id, first) = link.begin(begin, deadline).await?;
@@ -110,7 +110,7 @@ impl LiteFsConnection {
         &mut self,
         shared: &Arc<Shared>,
         session: &mut Session,
-        work: Work,
+        work: Command,
     ) -> Result<Reply, Step> {
         shared.options.limits.check(&work).map_err(|refusal| Step::Failed(called(refusal.into(), None)))?;
         let trip = Trip::start(shared, "transaction");
@@ -118,7 +118,7 @@ impl LiteFsConnection {
         let id = session.id;
         let answer = session.path.wait(deadline, |link| async move { link.step(id, work, deadline).await });
         let result = answer.map_err(|error| {
-            let lost = matches!(error, CallError::Refused(Refusal::SessionLost { .. }))
+            let lost = matches!(error, CallError::Refused(ServerError::SessionLost { .. }))
                 || error.fate() == Fate::Unknown;
             if lost { Step::Lost(error.to_string()) } else { Step::Failed(called(error, None)) }
         });
@@ -141,7 +141,7 @@ impl LiteFsConnection {
         let id = session.id;
         let result =
             session.path.wait(deadline, |link| async move { link.finish(id, commit, deadline).await });
-        let open = matches!(result, Err(CallError::Refused(Refusal::Database(_))));
+        let open = matches!(result, Err(CallError::Refused(ServerError::Database(_))));
         let result = match result {
             Err(error) if commit && self.is_settled_by_asking(&error) => {
                 self.settle_commit(shared, session.request, &error)
@@ -155,7 +155,7 @@ impl LiteFsConnection {
                 let id = (self.delivery == Delivery::ExactlyOnce).then_some(session.request);
                 let wrote = commit && self.transaction.wrote_there;
                 self.note_acknowledged(shared, reply.position.filter(|_| wrote), id, session.generation);
-                session.path.give_back();
+                session.path.release();
                 let written = commit && self.transaction.may_have_written;
                 let written = reply.position.filter(|_| written);
                 self.await_replicas(shared, written).map_err(|error| (error, None))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use diesel::connection::SimpleConnection;
 use diesel::result::{DatabaseErrorKind, Error, QueryResult};
 use litefs_core::Position;
-use litefs_rpc::wire::{BeginMode, Reply, Work};
+use litefs_rpc::wire::{BeginMode, Command, Reply};
 
 use super::LiteFsConnection;
 use super::failure::explained;
@@ -60,7 +60,7 @@ impl LiteFsConnection {
             Steering::Note => self.transaction.note(control),
             Steering::Here => self.control_here(shared, control, sql),
             Steering::There => {
-                self.in_session(shared, Work::Script(sql.to_owned()))?;
+                self.in_session(shared, Command::Script(sql.to_owned()))?;
                 self.transaction.note(control)
             }
             Steering::Finish { commit } => self.finish_there(shared, commit),
@@ -182,7 +182,7 @@ impl LiteFsConnection {
     pub(super) fn move_to_primary(
         &mut self,
         shared: &Arc<Shared>,
-        first: Work,
+        first: Command,
     ) -> QueryResult<Option<Reply>> {
         if self.transaction.wrote_here {
             return Err(super::run::split());
@@ -247,7 +247,7 @@ impl LiteFsConnection {
     }
 
     /// Runs work in the transaction that is open on the primary.
-    pub(super) fn in_session(&mut self, shared: &Arc<Shared>, work: Work) -> QueryResult<Reply> {
+    pub(super) fn in_session(&mut self, shared: &Arc<Shared>, work: Command) -> QueryResult<Reply> {
         let Stage::Remote(mut session) = std::mem::take(&mut self.transaction.stage) else {
             return Err(self.transaction.lost());
         };

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use litefs_core::{Role, Tracker};
-use litefs_rpc::client::{Directory, Forwarded, Forwarder};
+use litefs_rpc::client::{Forwarded, Forwarder, PrimaryLocator};
 use tokio::time::Instant;
 
 use super::watermark::Marks;
@@ -17,7 +17,7 @@ pub(crate) enum Visibility {
 
 /// Waits until the local file contains all of `marks`. Runs on the I/O thread, while no read transaction of the
 /// caller is open: LiteFS could not apply what is waited for.
-pub(crate) async fn make_visible<D: Directory>(
+pub(crate) async fn make_visible<D: PrimaryLocator>(
     tracker: Tracker,
     forwarder: Arc<Forwarder<D>>,
     mut marks: Marks,
@@ -54,7 +54,12 @@ pub(crate) async fn make_visible<D: Directory>(
 }
 
 /// After a change of primary: asks the new one how far its history goes.
-async fn settle<D: Directory>(forwarder: &Forwarder<D>, marks: &mut Marks, primary: &str, deadline: Instant) {
+async fn settle<D: PrimaryLocator>(
+    forwarder: &Forwarder<D>,
+    marks: &mut Marks,
+    primary: &str,
+    deadline: Instant,
+) {
     let asked = forwarder
         .with_primary(deadline, |link| async move { link.position(deadline.into_std()).await })
         .await;

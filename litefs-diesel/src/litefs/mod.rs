@@ -161,24 +161,24 @@ impl LiteFs {
     /// ([`candidate`](https://fly.io/docs/litefs/config/)).
     ///
     /// # Errors
-    /// [`Failure::NotHandedOver`] says why; the primary is then where it was.
+    /// [`Failure::HandoffFailed`] says why; the primary is then where it was.
     pub fn handoff(&self, to: Option<&str>) -> QueryResult<String> {
         let deadline = std::time::Instant::now() + self.shared.options.forward_timeout;
         let to = to.map(ToOwned::to_owned);
         let (forwarder, server) = (Arc::clone(&self.shared.forwarder), self.shared.server_handle());
         let handed = self.shared.io.wait(async move {
             let there = to.clone();
-            let ask = |link: Arc<litefs_rpc::client::Link>| {
+            let ask = |link: Arc<litefs_rpc::client::Connection>| {
                 let to = there.clone();
-                async move { link.hand_over(to, deadline).await }
+                async move { link.handoff(to, deadline).await }
             };
             match forwarder.with_primary(deadline.into(), ask).await {
                 Ok(Forwarded::There(node)) => Ok(node),
                 Ok(Forwarded::Here | Forwarded::Unsettled) => match server {
                     Some(server) => {
-                        server.hand_over(to, deadline).await.map_err(|refusal| called(refusal.into(), None))
+                        server.handoff(to, deadline).await.map_err(|refusal| called(refusal.into(), None))
                     }
-                    None => Err(Failure::NotHandedOver
+                    None => Err(Failure::HandoffFailed
                         .error("this process does not serve, another one of this node does")),
                 },
                 Err(error) => Err(forwarded(error, None)),
@@ -201,7 +201,7 @@ impl LiteFs {
     /// ([`read_pause`](LiteFsBuilder::read_pause)), and how many of them in vain.
     #[must_use]
     pub fn held_reads(&self) -> (u64, u64) {
-        self.shared.air.counts()
+        self.shared.read_throttle.counts()
     }
 
     /// What a reader must have seen to see everything that this process has written: a token for another process,

@@ -13,21 +13,21 @@ use litefs_rpc::sqlite::{Checkpointer, Opened, application_functions};
 
 use super::serving::{ServerStarter, open, serve_when_litefs_appears};
 use super::{LiteFs, StartError};
-use crate::air::{Air, follow};
-use crate::audit::Auditor;
+use crate::address_locator::AddressLocator;
 use crate::connection::explained;
 use crate::consistency::Watermark;
 use crate::error::mount_lost;
 use crate::io_thread::IoThread;
-use crate::losses::Ledger;
+use crate::loss_detector::LossDetector;
+use crate::losses::AckLog;
 use crate::options::Options;
 use crate::own_name::name_or_host;
-use crate::primaries::Primaries;
+use crate::read_throttle::{ReadThrottle, follow};
 use crate::registry;
 use crate::tracking_table::{self, TrackingTable};
 
 /// The way to the primary.
-pub(crate) type Forwarding = Forwarder<Arc<Primaries>>;
+pub(crate) type Forwarding = Forwarder<Arc<AddressLocator>>;
 
 /// What the handle, its connections and its tasks share.
 pub(crate) struct Shared {
@@ -35,8 +35,8 @@ pub(crate) struct Shared {
     pub(crate) tracker: Tracker,
     pub(crate) forwarder: Arc<Forwarding>,
     pub(crate) watermark: Watermark,
-    pub(crate) air: Arc<Air>,
-    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) read_throttle: Arc<ReadThrottle>,
+    pub(crate) ack_log: Arc<AckLog>,
     pub(crate) started: Instant,
     server: Arc<Mutex<Option<Arc<Server>>>>,
     checkpointer: Arc<OnceLock<Arc<Checkpointer>>>,
@@ -52,16 +52,17 @@ impl Shared {
         client.limits = options.limits.clone();
         client.lanes = options.lanes;
         let table = Arc::new(TrackingTable::new(&options));
-        let primaries = Arc::new(Primaries { tracker: tracker.clone(), table });
-        let forwarder = Forwarder::new(Arc::new(Client::new(client)), primaries, options.primary_timeout);
-        let ledger = Arc::new(Ledger::new(options.outcome_retention));
+        let address_locator = Arc::new(AddressLocator { tracker: tracker.clone(), table });
+        let forwarder =
+            Forwarder::new(Arc::new(Client::new(client)), address_locator, options.primary_timeout);
+        let ack_log = Arc::new(AckLog::new(options.outcome_retention));
         Self {
-            ledger,
+            ack_log,
             options,
             tracker,
             forwarder: Arc::new(forwarder),
             watermark: Watermark::default(),
-            air: Arc::default(),
+            read_throttle: Arc::default(),
             started: Instant::now(),
             server: Arc::default(),
             checkpointer: Arc::default(),
@@ -202,7 +203,7 @@ impl Shared {
         }
         let client = Arc::clone(self.forwarder.client());
         self.io.spawn(leave_former_primaries(self.tracker.clone(), client));
-        let follower = {
+        let report = {
             let (tracker, server, advertised) =
                 (self.tracker.clone(), Arc::clone(&self.server), self.advertised());
             move || {
@@ -211,26 +212,26 @@ impl Shared {
                 (own.to_string(), serves.then(|| advertised(&own)))
             }
         };
-        let (tracker, forwarder, air) =
-            (self.tracker.clone(), Arc::clone(&self.forwarder), Arc::clone(&self.air));
+        let (tracker, forwarder, read_throttle) =
+            (self.tracker.clone(), Arc::clone(&self.forwarder), Arc::clone(&self.read_throttle));
         let stop = self.tracker.stopped();
-        let auditor = Auditor {
-            ledger: Arc::clone(&self.ledger),
+        let loss_detector = LossDetector {
+            ack_log: Arc::clone(&self.ack_log),
             tracker: self.tracker.clone(),
-            table: Arc::clone(&self.forwarder.directory().table),
+            table: Arc::clone(&self.forwarder.locator().table),
             database_url: self.options.config.database_url().to_owned(),
             hear: self.options.on_lost_writes.clone(),
         };
-        self.io.spawn(follow(tracker, forwarder, air, auditor, follower, stop));
+        self.io.spawn(follow(tracker, forwarder, read_throttle, loss_detector, report, stop));
         if self.options.config.detectors().row {
-            let table = Arc::clone(&self.forwarder.directory().table);
+            let table = Arc::clone(&self.forwarder.locator().table);
             let advertised = self.options.serve.then(|| self.advertised());
             self.io.spawn(tracking_table::keep(self.tracker.clone(), table, advertised));
         }
     }
 
     /// While this node gives its place to another: waits until it is known where writes go, at most for a moment.
-    pub(crate) fn await_handover(&self) {
+    pub(crate) fn await_handoff(&self) {
         let is_under_way = || self.server().as_deref().is_some_and(Server::is_handing_over);
         if !is_under_way() {
             return;
@@ -252,7 +253,7 @@ impl Shared {
     }
 }
 
-/// How often a local write looks whether a handover is over. One takes some milliseconds.
+/// How often a local write looks whether a handoff is over. One takes some milliseconds.
 const HANDOVER_LOOK: Duration = Duration::from_millis(1);
 
 /// How long a node that is not the primary any more may take to answer what it was asked before.

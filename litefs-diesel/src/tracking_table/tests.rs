@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn began(node: &str) -> Option<Position> {
+fn term_start(node: &str) -> Option<Position> {
     format!("000000000000000{node}/8000000000000000").parse().ok()
 }
 
@@ -11,21 +11,21 @@ fn the_row_remembers_the_last_reigns() {
     let dir = tempfile::tempdir().unwrap();
     let database = dir.path().join("app.db").to_str().unwrap().to_owned();
     let table = TrackingTable::new(&crate::LiteFs::builder(&database).build().unwrap());
-    assert_eq!(table.reigns(), [], "there is no file");
+    assert_eq!(table.terms(), [], "there is no file");
     let entry = |node: &str| Entry { node: node.into(), rpc_address: "there:1".into() };
-    let reign = |node: &str| Reign { node: node.into(), began: began(node).unwrap() };
-    table.claim(&entry("a"), began("a")).unwrap();
-    table.claim(&entry("a"), began("c")).unwrap();
+    let term = |node: &str| Term { node: node.into(), term_start: term_start(node).unwrap() };
+    table.claim(&entry("a"), term_start("a")).unwrap();
+    table.claim(&entry("a"), term_start("c")).unwrap();
     table.claim(&entry("b"), None).unwrap();
-    table.claim(&entry("c"), began("c")).unwrap();
-    assert_eq!(table.reigns(), [reign("a"), reign("c")]);
+    table.claim(&entry("c"), term_start("c")).unwrap();
+    assert_eq!(table.terms(), [term("a"), term("c")]);
     for _ in 0..100 {
-        table.claim(&entry("a"), began("a")).unwrap();
-        table.claim(&entry("b"), began("b")).unwrap();
+        table.claim(&entry("a"), term_start("a")).unwrap();
+        table.claim(&entry("b"), term_start("b")).unwrap();
     }
-    let reigns = table.reigns();
-    assert!((40..60).contains(&reigns.len()), "{}", reigns.len());
-    assert_eq!(reigns.last(), Some(&reign("b")));
+    let terms = table.terms();
+    assert!((40..60).contains(&terms.len()), "{}", terms.len());
+    assert_eq!(terms.last(), Some(&term("b")));
 }
 
 #[test]
@@ -34,7 +34,7 @@ fn t2_a_row_that_says_the_same_is_not_written_again() {
     let database = dir.path().join("app.db").to_str().unwrap().to_owned();
     let table = TrackingTable::new(&crate::LiteFs::builder(&database).build().unwrap());
     let entry = |node: &str| Entry { node: node.into(), rpc_address: "there:1".into() };
-    table.claim(&entry("a"), began("a")).unwrap();
+    table.claim(&entry("a"), term_start("a")).unwrap();
     // SQLite's own word on whether another connection has committed anything.
     let mut watcher = SqliteConnection::establish(&database).unwrap();
     let mut version = || {
@@ -42,9 +42,9 @@ fn t2_a_row_that_says_the_same_is_not_written_again() {
         value(&rows.next().unwrap().unwrap().get(0).unwrap())
     };
     let before = version();
-    table.claim(&entry("a"), began("a")).unwrap();
+    table.claim(&entry("a"), term_start("a")).unwrap();
     assert_eq!(version(), before);
-    table.claim(&entry("b"), began("b")).unwrap();
+    table.claim(&entry("b"), term_start("b")).unwrap();
     assert_ne!(version(), before);
     assert_eq!(table.read(), Some(entry("b")));
 }
@@ -62,7 +62,7 @@ async fn t5_a_fresh_entry_is_served_without_sqlite_and_concurrent_refreshes_are_
     let options = crate::LiteFs::builder(&database).build().unwrap();
     let table = Arc::new(TrackingTable::new(&options));
     let entry = |node: &str| Entry { node: node.into(), rpc_address: "there:1".into() };
-    table.claim(&entry("a"), began("a")).unwrap();
+    table.claim(&entry("a"), term_start("a")).unwrap();
     let tracker = Tracker::start(options.config.clone()).await.unwrap();
     let primary: NodeName = "a".parse().unwrap();
 
@@ -72,7 +72,7 @@ async fn t5_a_fresh_entry_is_served_without_sqlite_and_concurrent_refreshes_are_
     assert_eq!(tracker.rpc_address(&primary), "there:1");
 
     // A transaction may have changed the row.
-    table.claim(&entry("b"), began("b")).unwrap();
+    table.claim(&entry("b"), term_start("b")).unwrap();
     position(2);
     assert!(!table.refresh(&tracker, &primary).await);
     assert_eq!(table.queries.load(Ordering::Relaxed), 2);
@@ -82,19 +82,19 @@ async fn t5_a_fresh_entry_is_served_without_sqlite_and_concurrent_refreshes_are_
 
 #[tokio::test]
 async fn whoever_waits_for_the_primary_hears_of_its_address() {
-    use litefs_rpc::client::Directory as _;
+    use litefs_rpc::client::PrimaryLocator as _;
     let dir = tempfile::tempdir().unwrap();
     let database = dir.path().join("app.db").to_str().unwrap().to_owned();
     std::fs::write(dir.path().join(".primary"), "a\n").unwrap();
     let options = crate::LiteFs::builder(&database).build().unwrap();
     let tracker = Tracker::start(options.config.clone()).await.unwrap();
-    let seen = tracker.standing();
+    let seen = tracker.location();
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
     let mut changed = tracker.changed(&seen, deadline);
     assert!(futures::poll!(&mut changed).is_pending());
     tracker.learn_address(&"a".parse().unwrap(), "there:1");
     changed.await;
-    assert_ne!(tracker.standing(), seen);
+    assert_ne!(tracker.location(), seen);
 }
 
 /// A database with what `sql` makes in it, and the table there.
@@ -109,12 +109,12 @@ fn found(sql: &str) -> (tempfile::TempDir, TrackingTable) {
 #[test]
 fn something_else_in_the_tables_place_is_told_with_what_to_do() {
     const TABLE: &str =
-        "CREATE TABLE _litefs_primary (id INTEGER PRIMARY KEY, node, rpc_address, since, reigns)";
+        "CREATE TABLE _litefs_primary (id INTEGER PRIMARY KEY, node, rpc_address, since, terms)";
     for shape in [
         "CREATE TABLE _litefs_primary (id INTEGER PRIMARY KEY, name TEXT)".to_owned(),
-        "CREATE TABLE _litefs_primary (id, node, rpc_address, since, reigns)".to_owned(),
-        "CREATE VIEW _litefs_primary AS SELECT 1 id, '' node, '' rpc_address, 0 since, '' reigns".to_owned(),
-        TABLE.replace("reigns", "reigns, more NOT NULL"),
+        "CREATE TABLE _litefs_primary (id, node, rpc_address, since, terms)".to_owned(),
+        "CREATE VIEW _litefs_primary AS SELECT 1 id, '' node, '' rpc_address, 0 since, '' terms".to_owned(),
+        TABLE.replace("terms", "terms, more NOT NULL"),
         format!("{TABLE}; CREATE TRIGGER t BEFORE INSERT ON _litefs_primary BEGIN SELECT RAISE(IGNORE); END"),
         format!(
             "{TABLE}; CREATE TRIGGER t AFTER INSERT ON _litefs_primary BEGIN DELETE FROM _litefs_primary; END"
@@ -122,7 +122,7 @@ fn something_else_in_the_tables_place_is_told_with_what_to_do() {
     ] {
         let (_dir, table) = found(&shape);
         let entry = Entry { node: "a".into(), rpc_address: "there:1".into() };
-        let claimed = table.claim(&entry, began("a"));
+        let claimed = table.claim(&entry, term_start("a"));
         let Err(Unclaimed::Unusable(what)) = claimed else { panic!("{shape}: {claimed:?}") };
         assert!(what.contains("_litefs_primary") && what.contains("drop"), "{what}");
         assert_ne!(table.read(), Some(entry), "{shape}");
@@ -136,13 +136,13 @@ fn a_row_of_another_version_is_used_as_it_is() {
          rpc_address TEXT NOT NULL, since INTEGER NOT NULL); \
          INSERT INTO _litefs_primary VALUES (1, 'b', 'here:1', 7)",
         "CREATE TABLE _litefs_primary (id INTEGER PRIMARY KEY, node TEXT NOT NULL, rpc_address TEXT NOT \
-         NULL, since INTEGER NOT NULL, reigns TEXT NOT NULL, more INTEGER NOT NULL DEFAULT 3)",
+         NULL, since INTEGER NOT NULL, terms TEXT NOT NULL, more INTEGER NOT NULL DEFAULT 3)",
     ] {
         let (_dir, table) = found(shape);
         let entry = Entry { node: "a".into(), rpc_address: "there:1".into() };
-        table.claim(&entry, began("a")).unwrap();
+        table.claim(&entry, term_start("a")).unwrap();
         assert_eq!(table.read(), Some(entry));
-        assert_eq!(table.reigns(), [Reign { node: "a".into(), began: began("a").unwrap() }]);
+        assert_eq!(table.terms(), [Term { node: "a".into(), term_start: term_start("a").unwrap() }]);
         let older = "INSERT INTO _litefs_primary (id, node, rpc_address, since) VALUES (1, 'c', 'c:1', 9) \
                      ON CONFLICT (id) DO UPDATE SET node = excluded.node";
         if !shape.contains("more") {

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use crate::handshake::HandshakeError;
-use crate::wire::Refusal;
+use crate::wire::ServerError;
 
 /// What became of work whose call failed: what the caller may do next hangs on this alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub enum CallError {
     },
     /// The server answered that it did not do it.
     #[error("{0}")]
-    Refused(#[from] Refusal),
+    Refused(#[from] ServerError),
     /// The connection broke while the request was under way.
     #[error("the connection to {address} was lost before the answer came: {reason}")]
     Lost {
@@ -66,7 +66,7 @@ impl CallError {
             CallError::Unreachable { .. } | CallError::Handshake { .. } | CallError::Encoding(_) => {
                 Fate::NotSent
             }
-            CallError::Refused(Refusal::Unproven { .. } | Refusal::Interrupted) => Fate::Unknown,
+            CallError::Refused(ServerError::Unconfirmed { .. } | ServerError::Interrupted) => Fate::Unknown,
             CallError::Refused(_) => Fate::NotApplied,
             CallError::Lost { .. } | CallError::Deadline { .. } => Fate::Unknown,
         }

@@ -3,10 +3,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::directory::{Directory, Standing};
 use super::error::{CallError, Fate};
-use super::{Client, Link};
-use crate::wire::{Delivery, PrimaryHint, Refusal, Reply, Request};
+use super::locator::{PrimaryLocation, PrimaryLocator};
+use super::{Client, Connection};
+use crate::wire::{Delivery, PrimaryHint, Reply, Request, ServerError};
 
 /// How many hints are followed in a row before the tracker is asked again: two nodes may name each other.
 const MAX_HOPS: u32 = 3;
@@ -59,14 +59,14 @@ impl ForwardError {
 #[derive(Debug)]
 pub struct Forwarder<D> {
     client: Arc<Client>,
-    directory: D,
+    locator: D,
     primary_timeout: Duration,
 }
 
-impl<D: Directory> Forwarder<D> {
+impl<D: PrimaryLocator> Forwarder<D> {
     /// Waits at most `primary_timeout` in all while no primary is known.
-    pub fn new(client: Arc<Client>, directory: D, primary_timeout: Duration) -> Self {
-        Self { client, directory, primary_timeout }
+    pub fn new(client: Arc<Client>, locator: D, primary_timeout: Duration) -> Self {
+        Self { client, locator, primary_timeout }
     }
 
     /// The client.
@@ -76,8 +76,8 @@ impl<D: Directory> Forwarder<D> {
     }
 
     /// What it asks for the primary.
-    pub fn directory(&self) -> &D {
-        &self.directory
+    pub fn locator(&self) -> &D {
+        &self.locator
     }
 
     /// Runs one autocommit write on the primary. Must be called on the runtime that carries the client.
@@ -93,7 +93,7 @@ impl<D: Directory> Forwarder<D> {
         deadline: Instant,
     ) -> Result<Forwarded<Reply>, ForwardError> {
         let repeat = request.delivery == Delivery::ExactlyOnce;
-        let write = |link: Arc<Link>, again: bool| {
+        let write = |link: Arc<Connection>, again: bool| {
             let request = Request { again, ..request.clone() };
             async move { link.write(request, deadline.into_std()).await }
         };
@@ -107,7 +107,7 @@ impl<D: Directory> Forwarder<D> {
     pub async fn with_primary<T, Call>(
         &self,
         deadline: Instant,
-        call: impl Fn(Arc<Link>) -> Call,
+        call: impl Fn(Arc<Connection>) -> Call,
     ) -> Result<Forwarded<T>, ForwardError>
     where
         Call: Future<Output = Result<T, CallError>>,
@@ -123,7 +123,7 @@ impl<D: Directory> Forwarder<D> {
     pub async fn ask_primary<T, Call>(
         &self,
         deadline: Instant,
-        call: impl Fn(Arc<Link>) -> Call,
+        call: impl Fn(Arc<Connection>) -> Call,
     ) -> Result<Forwarded<T>, ForwardError>
     where
         Call: Future<Output = Result<T, CallError>>,
@@ -142,7 +142,7 @@ impl<D: Directory> Forwarder<D> {
         deadline: Instant,
         repeat: bool,
         doubt: Option<CallError>,
-        call: impl Fn(Arc<Link>, bool) -> Call,
+        call: impl Fn(Arc<Connection>, bool) -> Call,
     ) -> Result<Forwarded<T>, ForwardError>
     where
         Call: Future<Output = Result<T, CallError>>,
@@ -157,7 +157,7 @@ impl<D: Directory> Forwarder<D> {
         deadline: Instant,
         repeat: bool,
         mut doubt: Option<CallError>,
-        call: impl Fn(Arc<Link>, bool) -> Call,
+        call: impl Fn(Arc<Connection>, bool) -> Call,
     ) -> Result<Forwarded<T>, ForwardError>
     where
         Call: Future<Output = Result<T, CallError>>,
@@ -166,11 +166,12 @@ impl<D: Directory> Forwarder<D> {
         let mut hint: Option<PrimaryHint> = None;
         let mut hops = 0;
         loop {
-            let target = match hint.take().map_or_else(|| self.directory.standing(), Standing::Elsewhere) {
-                Standing::Here if doubt.is_some() => return Ok(Forwarded::Unsettled),
-                Standing::Here => return Ok(Forwarded::Here),
-                Standing::Elsewhere(target) => target,
-                Standing::Nowhere => {
+            let target = match hint.take().map_or_else(|| self.locator.location(), PrimaryLocation::Elsewhere)
+            {
+                PrimaryLocation::Here if doubt.is_some() => return Ok(Forwarded::Unsettled),
+                PrimaryLocation::Here => return Ok(Forwarded::Here),
+                PrimaryLocation::Elsewhere(target) => target,
+                PrimaryLocation::Nowhere => {
                     let waited = self.await_primary(no_primary_at).await;
                     waited.map_err(|error| doubt.clone().map_or(error, ForwardError::Call))?;
                     continue;
@@ -193,7 +194,7 @@ impl<D: Directory> Forwarder<D> {
                 doubt = Some(error.clone());
             }
             match error {
-                CallError::Refused(Refusal::NotPrimary { hint: Some(other) })
+                CallError::Refused(ServerError::NotPrimary { hint: Some(other) })
                     if hops < MAX_HOPS && other.address != target.address =>
                 {
                     hops += 1;
@@ -215,12 +216,12 @@ impl<D: Directory> Forwarder<D> {
     /// Returns once another node than `target` is known to be the primary, or never.
     async fn superseded(&self, target: &PrimaryHint, deadline: Instant) {
         loop {
-            let seen = self.directory.standing();
+            let seen = self.locator.location();
             match &seen {
-                Standing::Here => return,
-                Standing::Elsewhere(other) if other.node != target.node => return,
+                PrimaryLocation::Here => return,
+                PrimaryLocation::Elsewhere(other) if other.node != target.node => return,
                 _ if Instant::now() >= deadline => std::future::pending().await,
-                _ => self.directory.changed(&seen, deadline).await,
+                _ => self.locator.changed(&seen, deadline).await,
             }
         }
     }
@@ -228,7 +229,7 @@ impl<D: Directory> Forwarder<D> {
     async fn attempt<T, Call>(
         &self,
         address: &str,
-        call: impl FnOnce(Arc<Link>) -> Call,
+        call: impl FnOnce(Arc<Connection>) -> Call,
     ) -> Result<T, CallError>
     where
         Call: Future<Output = Result<T, CallError>>,
@@ -240,7 +241,7 @@ impl<D: Directory> Forwarder<D> {
         if Instant::now() >= until {
             return Err(ForwardError::NoPrimary { waited: self.primary_timeout });
         }
-        self.directory.changed(&Standing::Nowhere, until).await;
+        self.locator.changed(&PrimaryLocation::Nowhere, until).await;
         Ok(())
     }
 
@@ -255,19 +256,19 @@ impl<D: Directory> Forwarder<D> {
     ) -> Result<(), CallError> {
         let again = match &error {
             CallError::Unreachable { .. } => {
-                self.directory.suspect().await;
+                self.locator.recheck().await;
                 self.client.retry_at(&target.address).unwrap_or_else(Instant::now)
             }
-            CallError::Refused(Refusal::NotPrimary { .. }) => {
-                self.directory.suspect().await;
+            CallError::Refused(ServerError::NotPrimary { .. }) => {
+                self.locator.recheck().await;
                 Instant::now() + BUSY_PAUSE
             }
-            CallError::Refused(Refusal::Overloaded { .. } | Refusal::ShuttingDown) => {
+            CallError::Refused(ServerError::Overloaded { .. } | ServerError::ShuttingDown) => {
                 Instant::now() + BUSY_PAUSE
             }
             // The primary knows whether it has it.
             error if in_doubt && is_open(error) => {
-                self.directory.suspect().await;
+                self.locator.recheck().await;
                 Instant::now() + BUSY_PAUSE
             }
             _ => return Err(error),
@@ -275,7 +276,7 @@ impl<D: Directory> Forwarder<D> {
         if again >= deadline {
             return Err(error);
         }
-        self.directory.changed(&Standing::Elsewhere(target.clone()), again).await;
+        self.locator.changed(&PrimaryLocation::Elsewhere(target.clone()), again).await;
         Ok(())
     }
 }
@@ -285,16 +286,16 @@ fn settles(error: &CallError) -> bool {
     matches!(
         error,
         CallError::Refused(
-            Refusal::Database(_)
-                | Refusal::Denied { .. }
-                | Refusal::TooLarge { .. }
-                | Refusal::GivenUp
-                | Refusal::Interrupted
+            ServerError::Database(_)
+                | ServerError::Denied { .. }
+                | ServerError::TooLarge { .. }
+                | ServerError::Fenced
+                | ServerError::Interrupted
         )
     )
 }
 
 /// Whether an error leaves the outcome open for as long as nobody asks the primary.
 fn is_open(error: &CallError) -> bool {
-    error.fate() == Fate::Unknown && *error != CallError::Refused(Refusal::Interrupted)
+    error.fate() == Fate::Unknown && *error != CallError::Refused(ServerError::Interrupted)
 }

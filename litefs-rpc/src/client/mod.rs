@@ -1,10 +1,10 @@
 //! The client that every other node runs: one connection to the primary, shared by all threads.
 
-mod directory;
+mod connection;
 mod error;
+mod exclusive;
 mod forward;
-mod lane;
-mod link;
+mod locator;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,13 +16,13 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-pub use directory::{Directory, Standing};
+pub use connection::Connection;
 pub use error::{CallError, Fate};
+pub use exclusive::ExclusiveConnection;
 pub use forward::{ForwardError, Forwarded, Forwarder};
-pub use lane::Lane;
-pub use link::Link;
+pub use locator::{PrimaryLocation, PrimaryLocator};
 
-use self::link::Greeted;
+use self::connection::Greeted;
 use crate::handshake::{self, HandshakeError};
 use crate::limits::Limits;
 use crate::secret::Secret;
@@ -41,7 +41,7 @@ pub struct ClientConfig {
     pub reconnect_min: Duration,
     /// The longest pause between attempts. Default 500 ms.
     pub reconnect_max: Duration,
-    /// The most [lanes](Lane) beside the shared connection. 0: none. Default 2.
+    /// The most [lanes](ExclusiveConnection) beside the shared connection. 0: none. Default 2.
     pub lanes: usize,
     /// What is refused before it is sent.
     pub limits: Limits,
@@ -66,7 +66,7 @@ impl ClientConfig {
 #[derive(Debug)]
 pub struct Client {
     config: ClientConfig,
-    current: RwLock<Option<Arc<Link>>>,
+    current: RwLock<Option<Arc<Connection>>>,
     /// Held while connecting: callers that need the same connection wait for one attempt instead of making many.
     connecting: tokio::sync::Mutex<()>,
     /// Wakes at each new connection.
@@ -111,7 +111,7 @@ impl Client {
 
     /// The open connection to `address`, if there is one. Does not block and needs no runtime.
     #[must_use]
-    pub fn live(&self, address: &str) -> Option<Arc<Link>> {
+    pub fn live(&self, address: &str) -> Option<Arc<Connection>> {
         let current = self.current.read().expect("no code panics while it holds the current link");
         current.as_ref().filter(|link| link.address() == address && link.is_open()).map(Arc::clone)
     }
@@ -122,7 +122,7 @@ impl Client {
     /// # Errors
     /// [`CallError::Unreachable`] or [`CallError::Handshake`]. Failures are remembered for a moment that grows up to
     /// `reconnect_max`, so that a dead primary is not hammered.
-    pub async fn connect(&self, address: &str) -> Result<Arc<Link>, CallError> {
+    pub async fn connect(&self, address: &str) -> Result<Arc<Connection>, CallError> {
         if let Some(link) = self.live(address) {
             return Ok(link);
         }
@@ -173,7 +173,7 @@ impl Client {
 
     /// The connection used last, to whatever address.
     #[must_use]
-    pub fn current(&self) -> Option<Arc<Link>> {
+    pub fn current(&self) -> Option<Arc<Connection>> {
         self.current.read().expect("no code panics while it holds the current link").clone()
     }
 
@@ -185,16 +185,16 @@ impl Client {
         }
     }
 
-    /// Whether another [lane](Lane) beside `link` would be of use. Who hears `true` goes on to
+    /// Whether another [lane](ExclusiveConnection) beside `link` would be of use. Who hears `true` goes on to
     /// [`open_lane`](Self::open_lane).
     #[must_use]
-    pub fn wants_lane(&self, link: &Link) -> bool {
+    pub fn wants_lane(&self, link: &Connection) -> bool {
         link.lanes().wants_one(self.config.lanes)
     }
 
     /// Opens a lane beside `link`, on the runtime that carries it. A server that takes no more connections is not asked
     /// again.
-    pub async fn open_lane(&self, link: Arc<Link>) {
+    pub async fn open_lane(&self, link: Arc<Connection>) {
         let dialed = tokio::time::timeout(self.config.connect_timeout, self.greet(link.address())).await;
         let opened =
             dialed.ok().and_then(Result::ok).map(|stream| link.add_lane(stream, &self.config.limits));
@@ -204,10 +204,10 @@ impl Client {
         }
     }
 
-    async fn dial(&self, address: &str) -> Result<Arc<Link>, CallError> {
+    async fn dial(&self, address: &str) -> Result<Arc<Connection>, CallError> {
         let stream = self.greet(address).await?;
         let counter = Arc::clone(&self.round_trips);
-        Ok(Arc::new(Link::open(address.into(), stream, &self.config.limits, counter)))
+        Ok(Arc::new(Connection::open(address.into(), stream, &self.config.limits, counter)))
     }
 
     async fn greet(&self, address: &str) -> Result<Greeted, CallError> {

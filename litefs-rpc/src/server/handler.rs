@@ -6,24 +6,26 @@ use tarpc::context::Context;
 use tokio::sync::oneshot;
 
 use super::ServerConfig;
-use super::fence::Fence;
-use super::followers::Followers;
-use super::handover::not_handed_over;
+use super::handoff::handoff_failed;
 use super::queue::Queue;
 use super::reading::Reading;
+use super::replicas::Replicas;
+use super::role_guard::RoleGuard;
 use super::sessions::{ConnectionId, Ended, Sessions};
 use super::writer::{Job, Step, Write};
 use crate::service::Forward;
-use crate::wire::{Begin, Followed, Follower, Refusal, Reply, Request, RequestId, SessionId, Settled, Work};
+use crate::wire::{
+    Begin, Command, PrimaryReport, ReplicaReport, Reply, Request, RequestId, ServerError, SessionId, Settled,
+};
 
 /// What all connections of a server share.
 pub(super) struct Node {
     pub(super) config: Arc<ServerConfig>,
-    pub(super) fence: Arc<dyn Fence>,
+    pub(super) role_guard: Arc<dyn RoleGuard>,
     pub(super) sessions: Arc<Sessions>,
     pub(super) queue: Arc<Queue>,
     pub(super) reading: Option<Arc<Reading>>,
-    pub(super) followers: Arc<Followers>,
+    pub(super) replicas: Arc<Replicas>,
 }
 
 impl Drop for Node {
@@ -40,12 +42,12 @@ impl std::fmt::Debug for Node {
 }
 
 impl Node {
-    pub(super) async fn hand_over(&self, to: Option<String>, deadline: Instant) -> Result<String, Refusal> {
+    pub(super) async fn handoff(&self, to: Option<String>, deadline: Instant) -> Result<String, ServerError> {
         // A node that has just become the primary does not know its followers yet.
         let left = deadline.saturating_duration_since(Instant::now());
-        self.followers.appear(to.as_deref(), Instant::now() + NO_NEWS.min(left / 2)).await;
+        self.replicas.appear(to.as_deref(), Instant::now() + NO_NEWS.min(left / 2)).await;
         let (respond, response) = oneshot::channel();
-        self.queue.push(Job::HandOver { to, deadline, respond })?;
+        self.queue.push(Job::Handoff { to, deadline, respond })?;
         answered(response).await
     }
 }
@@ -66,9 +68,9 @@ impl Handler {
     }
 
     /// Refused before it is queued, where that can be told without the writer.
-    fn admit(&self, work: Option<&Work>) -> Result<(), Refusal> {
-        if self.node.fence.writable().is_none() {
-            return Err(Refusal::NotPrimary { hint: self.node.fence.hint() });
+    fn admit(&self, work: Option<&Command>) -> Result<(), ServerError> {
+        if self.node.role_guard.writable().is_none() {
+            return Err(ServerError::NotPrimary { hint: self.node.role_guard.hint() });
         }
         work.map_or(Ok(()), |work| self.node.config.limits.check(work))
     }
@@ -76,24 +78,24 @@ impl Handler {
     async fn in_session(
         &self,
         session: SessionId,
-        step: impl FnOnce(oneshot::Sender<Result<Reply, Refusal>>) -> Step,
-    ) -> Result<Reply, Refusal> {
+        step: impl FnOnce(oneshot::Sender<Result<Reply, ServerError>>) -> Step,
+    ) -> Result<Reply, ServerError> {
         let (respond, response) = oneshot::channel();
         self.node.sessions.send(session, self.connection, step(respond))?;
         // The writer drops unanswered steps only with the session itself.
         response
             .await
-            .unwrap_or_else(|_| Err(Refusal::SessionLost { reason: self.node.sessions.reason(session) }))
+            .unwrap_or_else(|_| Err(ServerError::SessionLost { reason: self.node.sessions.reason(session) }))
     }
 }
 
 /// The writer answers everything it takes, so a dropped answer means that it panicked or is gone.
-async fn answered<T>(response: oneshot::Receiver<Result<T, Refusal>>) -> Result<T, Refusal> {
-    response.await.unwrap_or_else(|_| Err(Refusal::Unproven { reason: "the writer ended".into() }))
+async fn answered<T>(response: oneshot::Receiver<Result<T, ServerError>>) -> Result<T, ServerError> {
+    response.await.unwrap_or_else(|_| Err(ServerError::Unconfirmed { reason: "the writer ended".into() }))
 }
 
 impl Forward for Handler {
-    async fn write(self, context: Context, request: Request) -> Result<Reply, Refusal> {
+    async fn write(self, context: Context, request: Request) -> Result<Reply, ServerError> {
         self.admit(Some(&request.work))?;
         let request = Arc::new(request);
         if let Some(reading) = self.node.reading.as_ref().filter(|reading| reading.takes(&request.work))
@@ -111,7 +113,7 @@ impl Forward for Handler {
         self,
         context: Context,
         begin: Begin,
-    ) -> Result<(SessionId, Option<Result<Reply, Refusal>>), Refusal> {
+    ) -> Result<(SessionId, Option<Result<Reply, ServerError>>), ServerError> {
         self.admit(begin.first.as_ref())?;
         let opened = self.node.sessions.open(self.connection);
         let id = opened.id;
@@ -124,76 +126,86 @@ impl Forward for Handler {
         answered(response).await
     }
 
-    async fn step(self, _: Context, session: SessionId, work: Work) -> Result<Reply, Refusal> {
+    async fn step(self, _: Context, session: SessionId, work: Command) -> Result<Reply, ServerError> {
         self.node.config.limits.check(&work)?;
         self.in_session(session, |respond| Step::Run { work, respond }).await
     }
 
-    async fn finish(self, _: Context, session: SessionId, commit: bool) -> Result<Reply, Refusal> {
+    async fn finish(self, _: Context, session: SessionId, commit: bool) -> Result<Reply, ServerError> {
         self.in_session(session, |respond| Step::Finish { commit, respond }).await
     }
 
-    async fn outcome(self, context: Context, id: RequestId) -> Result<Settled, Refusal> {
+    async fn outcome(self, context: Context, id: RequestId) -> Result<Settled, ServerError> {
         self.admit(None)?;
         let (respond, response) = oneshot::channel();
         self.node.queue.push(Job::Settle { id, deadline: context.deadline, respond })?;
         answered(response).await
     }
 
-    async fn follow(self, _: Context, follower: Follower, known: Txid) -> Result<Followed, Refusal> {
+    async fn follow(
+        self,
+        _: Context,
+        report: ReplicaReport,
+        known: Txid,
+    ) -> Result<PrimaryReport, ServerError> {
         self.admit(None)?;
-        let shared = self.node.followers.has_been_at(follower.position, &*self.node.fence);
-        self.node.followers.hear(follower);
-        let mut positions = self.node.fence.positions();
-        let wanted = self.node.followers.wanted.notified();
+        let shared = self.node.replicas.has_been_at(report.position, &*self.node.role_guard);
+        self.node.replicas.hear(report);
+        let mut positions = self.node.role_guard.positions();
+        let wanted = self.node.replicas.wanted.notified();
         let beyond = |position: &Option<Position>| position.is_some_and(|position| position.txid > known);
         tokio::select! {
             _ = positions.wait_for(beyond) => {}
             // Who is waited for comes back with every step.
-            () = std::future::ready(()), if !shared || self.node.followers.are_awaited() => {}
+            () = std::future::ready(()), if !shared || self.node.replicas.are_awaited() => {}
             () = wanted => {}
             () = tokio::time::sleep(NO_NEWS) => {}
         }
         self.admit(None)?;
         let position = *positions.borrow();
-        let position =
-            position.ok_or_else(|| Refusal::Unproven { reason: "the position is not known yet".into() })?;
-        let reign = self.node.fence.changes().borrow().began;
-        let began = reign.or(*self.node.followers.began()).unwrap_or(position);
-        Ok(Followed { position, began, awaited: self.node.followers.are_awaited(), shared })
+        let position = position
+            .ok_or_else(|| ServerError::Unconfirmed { reason: "the position is not known yet".into() })?;
+        let term = self.node.role_guard.changes().borrow().term_start;
+        let term_start = term.or(*self.node.replicas.term_start()).unwrap_or(position);
+        Ok(PrimaryReport { position, term_start, awaited: self.node.replicas.are_awaited(), shared })
     }
 
-    async fn replicated(self, context: Context, position: Position, replicas: usize) -> Result<(), Refusal> {
+    async fn replicated(
+        self,
+        context: Context,
+        position: Position,
+        replicas: usize,
+    ) -> Result<(), ServerError> {
         self.admit(None)?;
-        self.node.followers.reach(position, replicas, context.deadline).await
+        self.node.replicas.reach(position, replicas, context.deadline).await
     }
 
-    async fn hand_over(self, context: Context, to: Option<String>) -> Result<String, Refusal> {
+    async fn handoff(self, context: Context, to: Option<String>) -> Result<String, ServerError> {
         self.admit(None)?;
-        self.node.hand_over(to, context.deadline).await
+        self.node.handoff(to, context.deadline).await
     }
 
-    async fn take_over(self, context: Context, position: Position) -> Result<(), Refusal> {
+    async fn promote_here(self, context: Context, position: Position) -> Result<(), ServerError> {
         let deadline = tokio::time::Instant::from_std(context.deadline);
         // LiteFS must not be asked any more once the primary may have given up and goes on writing.
         let left = context.deadline.saturating_duration_since(Instant::now());
         let in_time = deadline - left / 2;
-        let fence = &self.node.fence;
-        let (mut positions, mut roles) = (fence.positions(), fence.changes());
+        let role_guard = &self.node.role_guard;
+        let (mut positions, mut roles) = (role_guard.positions(), role_guard.changes());
         let here = positions.wait_for(|here| here.is_some_and(|here| here.txid >= position.txid));
         let here = tokio::time::timeout_at(in_time, here).await;
-        let here = here.map_err(|_| not_handed_over("this node has not received every commit in time"))?;
+        let here = here.map_err(|_| handoff_failed("this node has not received every commit in time"))?;
         if here.is_ok_and(|here| *here != Some(position)) {
-            return Err(not_handed_over("this node has another history"));
+            return Err(handoff_failed("this node has another history"));
         }
-        fence.promote().await.map_err(not_handed_over)?;
-        let promoted = async { while fence.writable().is_none() && roles.changed().await.is_ok() {} };
+        role_guard.promote().await.map_err(handoff_failed)?;
+        let promoted = async { while role_guard.writable().is_none() && roles.changed().await.is_ok() {} };
         let promoted = tokio::time::timeout_at(deadline, promoted).await;
-        promoted.map_err(|_| not_handed_over("LiteFS has not made this node the primary in time"))
+        promoted.map_err(|_| handoff_failed("LiteFS has not made this node the primary in time"))
     }
 
-    async fn position(self, _: Context) -> Result<Position, Refusal> {
+    async fn position(self, _: Context) -> Result<Position, ServerError> {
         self.admit(None)?;
-        self.node.fence.position().map_err(|reason| Refusal::Unproven { reason })
+        self.node.role_guard.position().map_err(|reason| ServerError::Unconfirmed { reason })
     }
 }

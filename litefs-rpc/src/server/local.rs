@@ -10,22 +10,22 @@ use tokio::sync::oneshot;
 
 use super::Server;
 use super::writer::{Job, Write};
-use crate::wire::{Refusal, Reply, Request};
+use crate::wire::{Reply, Request, ServerError};
 
 impl Server {
     /// Runs one autocommit write as if another node had sent it. If the writer is idle it works on the calling thread,
     /// otherwise the write shares a commit with those that wait as well. Blocks, at most until `deadline`.
     ///
     /// # Errors
-    /// Those of a forwarded write. [`Refusal::Unproven`] if it has not been answered in time.
-    pub fn write(&self, request: Request, deadline: Instant) -> Result<Reply, Refusal> {
+    /// Those of a forwarded write. [`ServerError::Unconfirmed`] if it has not been answered in time.
+    pub fn write(&self, request: Request, deadline: Instant) -> Result<Reply, ServerError> {
         self.node.config.limits.check(&request.work)?;
         let (respond, response) = oneshot::channel();
         self.node.queue.run_or_push(Job::Write(Write { request, deadline, respond }))?;
         match block_until(deadline, response) {
             Some(Ok(answer)) => answer,
-            Some(Err(_)) => Err(Refusal::Unproven { reason: "the writer ended".into() }),
-            None => Err(Refusal::Unproven { reason: "the writer has not answered in time".into() }),
+            Some(Err(_)) => Err(ServerError::Unconfirmed { reason: "the writer ended".into() }),
+            None => Err(ServerError::Unconfirmed { reason: "the writer has not answered in time".into() }),
         }
     }
 }

@@ -2,13 +2,13 @@
 
 mod accept;
 mod commits;
-mod fence;
-mod followers;
 mod handler;
-mod handover;
+mod handoff;
 mod local;
 mod queue;
 mod reading;
+mod replicas;
+mod role_guard;
 mod sessions;
 mod verdict;
 mod writer;
@@ -24,21 +24,21 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use fence::Fence;
+pub use role_guard::RoleGuard;
 
 use self::accept::Acceptor;
 use self::commits::Commits;
-use self::followers::Followers;
 use self::handler::Node;
-use self::handover::Successors;
+use self::handoff::Successors;
 use self::queue::Queue;
 use self::reading::Reading;
+use self::replicas::Replicas;
 use self::sessions::{Ended, Sessions};
 use self::writer::Writer;
 use crate::executor::Executor;
 use crate::limits::Limits;
 use crate::secret::Secret;
-use crate::wire::Refusal;
+use crate::wire::ServerError;
 
 /// How the server is set up.
 #[derive(Debug, Clone)]
@@ -103,13 +103,13 @@ pub struct Server {
     stop: CancellationToken,
     tasks: TaskTracker,
     node: Arc<Node>,
-    handing_over: Arc<AtomicBool>,
+    handoff_running: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Server {
     /// Binds `address` and serves, on a thread of its own, one for the executor, and some for reads ([`Limits::readers`]).
-    /// What it asks of the fence runs on the current tokio runtime.
+    /// What it asks of the role guard runs on the current tokio runtime.
     ///
     /// # Errors
     /// See [`ServeError`].
@@ -119,7 +119,7 @@ impl Server {
     pub async fn start<E: Executor>(
         address: SocketAddr,
         config: ServerConfig,
-        fence: Arc<dyn Fence>,
+        role_guard: Arc<dyn RoleGuard>,
         executor: E,
     ) -> Result<Self, ServeError> {
         if !address.ip().is_loopback() && config.secret.is_none() && !config.allow_insecure {
@@ -131,29 +131,31 @@ impl Server {
         })?;
         let address = listener.local_addr().map_err(|error| ServeError::Listen(address, error))?;
         let sessions = Arc::new(Sessions::default());
-        let followers = Arc::new(Followers::default());
-        let handing_over = Arc::new(AtomicBool::new(false));
-        let successors = Successors::new(&config, Arc::clone(&followers), Arc::clone(&handing_over));
+        let replicas = Arc::new(Replicas::default());
+        let handoff_running = Arc::new(AtomicBool::new(false));
+        let successors = Successors::new(&config, Arc::clone(&replicas), Arc::clone(&handoff_running));
         let commits = Arc::new(Commits::default());
-        let reading = Reading::new(executor.readers(), &fence, &commits, &handing_over, &config.limits);
+        let reading =
+            Reading::new(executor.readers(), &role_guard, &commits, &handoff_running, &config.limits);
         let reading = reading.map(Arc::new);
         let writer = Writer::new(
             executor,
             &config,
-            Arc::clone(&fence),
+            Arc::clone(&role_guard),
             Arc::clone(&sessions),
             successors.into(),
-            Arc::clone(&followers),
+            Arc::clone(&replicas),
             commits,
         );
         let queue = Queue::start(Box::new(writer), config.limits.queue).map_err(ServeError::Thread)?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let demoted = let_go_on_demotion(Arc::clone(&fence), Arc::clone(&sessions), reading.clone());
+        let demoted = let_go_on_demotion(Arc::clone(&role_guard), Arc::clone(&sessions), reading.clone());
         tokio::spawn(stop.clone().run_until_cancelled_owned(demoted));
-        let (keeper, told) = (Arc::clone(&followers), Arc::clone(&fence));
+        let (keeper, told) = (Arc::clone(&replicas), Arc::clone(&role_guard));
         let kept = async move { keeper.keep_history(&*told).await };
         tokio::spawn(stop.clone().run_until_cancelled_owned(kept));
-        let node = Arc::new(Node { config: Arc::new(config), fence, sessions, queue, reading, followers });
+        let node =
+            Arc::new(Node { config: Arc::new(config), role_guard, sessions, queue, reading, replicas });
         let acceptor = Acceptor {
             node: Arc::clone(&node),
             stop: stop.clone(),
@@ -162,7 +164,7 @@ impl Server {
             last_id: AtomicU64::new(0),
         };
         let thread = Mutex::new(Some(acceptor.start(listener).map_err(ServeError::Thread)?));
-        Ok(Self { address, stop, tasks, node, handing_over, thread })
+        Ok(Self { address, stop, tasks, node, handoff_running, thread })
     }
 
     /// Where the server listens; the port is the real one where port 0 was asked for.
@@ -181,7 +183,7 @@ impl Server {
     /// see where writes go then.
     #[must_use]
     pub fn is_handing_over(&self) -> bool {
-        self.handing_over.load(Ordering::Acquire)
+        self.handoff_running.load(Ordering::Acquire)
     }
 
     /// Gives the primary's place to the node named, or to the replica that has come furthest, without losing anything:
@@ -189,26 +191,26 @@ impl Server {
     /// the primary. What is queued meanwhile is sent on to it. Returns its name.
     ///
     /// # Errors
-    /// [`Refusal::NotHandedOver`], [`Refusal::NotPrimary`]; then this node is the primary as before.
-    pub async fn hand_over(
+    /// [`ServerError::HandoffFailed`], [`ServerError::NotPrimary`]; then this node is the primary as before.
+    pub async fn handoff(
         &self,
         to: Option<String>,
         deadline: std::time::Instant,
-    ) -> Result<String, Refusal> {
-        self.node.hand_over(to, deadline).await
+    ) -> Result<String, ServerError> {
+        self.node.handoff(to, deadline).await
     }
 
     /// Returns once `replicas` replicas have reached `position`.
     ///
     /// # Errors
-    /// [`Refusal::NotReplicated`] at the deadline.
+    /// [`ServerError::NotReplicated`] at the deadline.
     pub async fn replicated(
         &self,
         position: Position,
         replicas: usize,
         deadline: std::time::Instant,
-    ) -> Result<(), Refusal> {
-        self.node.followers.reach(position, replicas, deadline).await
+    ) -> Result<(), ServerError> {
+        self.node.replicas.reach(position, replicas, deadline).await
     }
 
     /// Stops accepting and closes every connection. Afterwards the port is free. Blocks until then, except inside a tokio
@@ -237,10 +239,14 @@ impl Drop for Server {
 
 /// An open transaction would keep a demoted LiteFS node in limbo (no replication), so none survives a demotion. Nor do
 /// connections that nobody uses: they would keep the mount from going.
-async fn let_go_on_demotion(fence: Arc<dyn Fence>, sessions: Arc<Sessions>, reading: Option<Arc<Reading>>) {
-    let mut changes = fence.changes();
+async fn let_go_on_demotion(
+    role_guard: Arc<dyn RoleGuard>,
+    sessions: Arc<Sessions>,
+    reading: Option<Arc<Reading>>,
+) {
+    let mut changes = role_guard.changes();
     while changes.changed().await.is_ok() {
-        if fence.writable().is_none() {
+        if role_guard.writable().is_none() {
             sessions.end_all(Ended::Demoted);
             reading.iter().for_each(|reading| reading.forget());
         }

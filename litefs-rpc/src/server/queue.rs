@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::writer::{Job, Write};
-use crate::wire::Refusal;
+use crate::wire::ServerError;
 
 /// Work is done on the serving thread while its average takes no longer than this: nobody else is served meanwhile.
 const QUICK: Duration = Duration::from_micros(500);
@@ -69,13 +69,13 @@ impl Queue {
     }
 
     /// Never blocks: a full queue is the caller's to hear of.
-    pub(super) fn push(&self, job: Job) -> Result<(), Refusal> {
+    pub(super) fn push(&self, job: Job) -> Result<(), ServerError> {
         let mut state = self.state();
         if state.ended {
-            return Err(Refusal::ShuttingDown);
+            return Err(ServerError::ShuttingDown);
         }
         if state.jobs.len() >= self.limit {
-            return Err(Refusal::Overloaded { limit: self.limit });
+            return Err(ServerError::Overloaded { limit: self.limit });
         }
         state.jobs.push_back(job);
         self.call(&mut state);
@@ -83,7 +83,7 @@ impl Queue {
     }
 
     /// Runs a small job on the calling thread if nothing else is to be done, or pushes it. Blocks for as long as the job takes.
-    pub(super) fn run_or_push(&self, job: Job) -> Result<(), Refusal> {
+    pub(super) fn run_or_push(&self, job: Job) -> Result<(), ServerError> {
         let mut state = self.state();
         let free = state.jobs.is_empty() && !state.ended && job.is_small();
         let Some(mut writer) = free.then(|| state.take_idle()).flatten() else {
@@ -261,7 +261,7 @@ mod tests {
     use super::*;
     use crate::server::local::block_until;
     use crate::wire::{
-        Answer, Delivery, Effects, Reply, Request, RequestId, Settings, Statement, Work as What,
+        Command as What, Delivery, Output, Reply, Request, RequestId, SessionCounters, Settings, Statement,
     };
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Instant;
@@ -280,7 +280,8 @@ mod tests {
             self.jobs += 1;
             let mut job = Some(job);
             while let Some(Job::Write(write)) = job {
-                let reply = Reply { answer: Answer::Done, position: None, effects: Effects::default() };
+                let reply =
+                    Reply { answer: Output::Done, position: None, effects: SessionCounters::default() };
                 let _ = write.respond.send(Ok(reply));
                 job = queue.next_if(|_| self.jobs.is_multiple_of(3)).map(Job::Write);
             }
@@ -292,7 +293,7 @@ mod tests {
         }
     }
 
-    fn write() -> (Job, oneshot::Receiver<Result<Reply, Refusal>>) {
+    fn write() -> (Job, oneshot::Receiver<Result<Reply, ServerError>>) {
         let (respond, response) = oneshot::channel();
         let statement = Statement { sql: "INSERT".into(), params: vec![], cacheable: true };
         let request = Request {
@@ -331,7 +332,7 @@ mod tests {
         });
         assert_eq!(queue.waiting(), 0);
         queue.end();
-        assert_eq!(queue.push(write().0), Err(Refusal::ShuttingDown));
+        assert_eq!(queue.push(write().0), Err(ServerError::ShuttingDown));
         stop.cancel();
         server.join().unwrap();
     }
@@ -372,7 +373,7 @@ mod tests {
         let answer = block_until(Instant::now() + Duration::from_secs(10), response);
         assert!(matches!(answer, Some(Err(_))), "{answer:?}");
         let deadline = Instant::now() + Duration::from_secs(10);
-        while queue.push(write().0) != Err(Refusal::ShuttingDown) {
+        while queue.push(write().0) != Err(ServerError::ShuttingDown) {
             assert!(Instant::now() < deadline, "it goes on taking jobs");
         }
     }

@@ -8,7 +8,7 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use super::writer::{Opened, Step};
-use crate::wire::{Refusal, SessionId};
+use crate::wire::{ServerError, SessionId};
 
 /// How many ended sessions are remembered, so that a late statement can be told why.
 const REMEMBERED: usize = 256;
@@ -67,9 +67,14 @@ impl Sessions {
     }
 
     /// Hands a step to the session, if it is open and belongs to this connection.
-    pub(super) fn send(&self, id: SessionId, connection: ConnectionId, step: Step) -> Result<(), Refusal> {
+    pub(super) fn send(
+        &self,
+        id: SessionId,
+        connection: ConnectionId,
+        step: Step,
+    ) -> Result<(), ServerError> {
         let table = self.table();
-        let lost = |reason: String| Err(Refusal::SessionLost { reason });
+        let lost = |reason: String| Err(ServerError::SessionLost { reason });
         match table.open.get(&id) {
             Some((owner, steps)) if *owner == connection => match steps.try_send(step) {
                 Ok(()) => Ok(()),

@@ -2,36 +2,36 @@
 
 use litefs_core::RoleStamp;
 
-use super::fence::Fence;
+use super::role_guard::RoleGuard;
 use crate::diagnosis::{Diagnosis, NodeState};
-use crate::wire::Refusal;
+use crate::wire::ServerError;
 
 /// What a failure came to.
 pub(super) enum Verdict {
     /// This node is not the primary any more, or its mount is gone. Nothing is applied.
     Gone,
     /// The answer.
-    Refused(Refusal),
+    Refused(ServerError),
 }
 
 impl Verdict {
-    /// To be asked once the fence has [confirmed](Fence::confirm) what [looked suspicious].
+    /// To be asked once the role guard has [confirmed](RoleGuard::confirm) what [looked suspicious].
     ///
     /// [looked suspicious]: crate::diagnosis::Symptom::is_suspicious
-    pub(super) fn of(refusal: Refusal, fence: &dyn Fence, stamp: RoleStamp) -> Self {
-        let state = NodeState { mount_served: fence.is_mounted(), role_held: fence.holds(stamp) };
+    pub(super) fn of(refusal: ServerError, role_guard: &dyn RoleGuard, stamp: RoleStamp) -> Self {
+        let state = NodeState { mount_served: role_guard.is_mounted(), role_held: role_guard.holds(stamp) };
         let diagnosis = refusal.symptom().diagnose(state);
-        let name = || fence.node().unwrap_or_else(|| "(unnamed)".into());
+        let name = || role_guard.node().unwrap_or_else(|| "(unnamed)".into());
         Self::Refused(match diagnosis {
             Diagnosis::Demoted | Diagnosis::MountLost => return Self::Gone,
-            Diagnosis::DiskFull => Refusal::DiskFull { node: name(), reason: refusal.to_string() },
-            Diagnosis::Io => Refusal::Io { node: name(), reason: refusal.to_string() },
+            Diagnosis::DiskFull => ServerError::DiskFull { node: name(), reason: refusal.to_string() },
+            Diagnosis::Io => ServerError::Io { node: name(), reason: refusal.to_string() },
             Diagnosis::Statement | Diagnosis::Busy => refusal,
         })
     }
 
     /// The answer, which is `gone` where this node cannot have the last word.
-    pub(super) fn or(self, gone: impl FnOnce() -> Refusal) -> Refusal {
+    pub(super) fn or(self, gone: impl FnOnce() -> ServerError) -> ServerError {
         match self {
             Self::Gone => gone(),
             Self::Refused(refusal) => refusal,

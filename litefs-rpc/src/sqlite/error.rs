@@ -1,10 +1,10 @@
 use diesel::result::{DatabaseErrorKind as DieselKind, Error};
 
 use super::outcomes::is_unusable;
-use crate::wire::{DatabaseError, DatabaseErrorKind, Refusal};
+use crate::wire::{DatabaseError, DatabaseErrorKind, ServerError};
 
 /// A local Diesel error as it travels to the node that asked.
-pub fn from_diesel(error: Error) -> Refusal {
+pub fn from_diesel(error: Error) -> ServerError {
     let (kind, message) = match error {
         Error::DatabaseError(_, information) if is_unusable(information.message()) => {
             return denied(information.message().to_owned());
@@ -14,16 +14,16 @@ pub fn from_diesel(error: Error) -> Refusal {
         Error::DeserializationError(error) => (DatabaseErrorKind::Deserialization, error.to_string()),
         other => (DatabaseErrorKind::Other, other.to_string()),
     };
-    Refusal::Database(DatabaseError { kind, message })
+    ServerError::Database(DatabaseError { kind, message })
 }
 
 /// An error that is not one of SQLite's own, with this message.
-pub(super) fn other(message: String) -> Refusal {
-    Refusal::Database(DatabaseError { kind: DatabaseErrorKind::Other, message })
+pub(super) fn other(message: String) -> ServerError {
+    ServerError::Database(DatabaseError { kind: DatabaseErrorKind::Other, message })
 }
 
-pub(super) fn denied(what: String) -> Refusal {
-    Refusal::Denied { what }
+pub(super) fn denied(what: String) -> ServerError {
+    ServerError::Denied { what }
 }
 
 /// Whether an error of a statement that only concerns `table`, which this library made, says that another

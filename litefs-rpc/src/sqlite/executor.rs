@@ -12,8 +12,8 @@ use super::outcomes::{DEFAULT_RETENTION, Outcomes};
 use super::readers::{OpenReader, SqliteReaders};
 use super::ready::Ready;
 use super::sql::{SqlStatement, Verb, statements};
-use crate::executor::{Apart, Done, Executor, Readers, Wrote};
-use crate::wire::{Answer, BeginMode, Outcome, Refusal, Request, RequestId, Settings, Work};
+use crate::executor::{CommitExpectation, Done, Executor, GroupAborted, Readers};
+use crate::wire::{BeginMode, Command, Outcome, Output, Request, RequestId, ServerError, Settings};
 
 /// Opens the connection that forwarded statements run on. Called again after a script has touched the connection's
 /// own state. Blocks.
@@ -67,7 +67,7 @@ impl SqliteExecutor {
         Self { outcomes: Outcomes::new(retention), ..self }
     }
 
-    /// Tells a checkpointer of every commit. The connection is not [taken over](Checkpointer::take_over): that is for
+    /// Tells a checkpointer of every commit. The connection is not [taken over](Checkpointer::promote_here): that is for
     /// `open` to do.
     #[must_use]
     pub fn checkpointer(self, checkpointer: Arc<Checkpointer>) -> Self {
@@ -87,7 +87,7 @@ impl SqliteExecutor {
         }
     }
 
-    pub(super) fn ready(&mut self, settings: &Settings) -> Result<&mut Ready, Refusal> {
+    pub(super) fn ready(&mut self, settings: &Settings) -> Result<&mut Ready, ServerError> {
         let ready = match self.connection.take() {
             Some(ready) => ready,
             None => {
@@ -100,9 +100,9 @@ impl SqliteExecutor {
         Ok(ready)
     }
 
-    pub(super) fn check_alone(&mut self, work: &Work) -> Result<(), Refusal> {
-        let (Work::Execute(statement) | Work::Query(statement)) = work else {
-            let place = if matches!(work, Work::Script(_)) { Place::Script } else { Place::Alone };
+    pub(super) fn check_alone(&mut self, work: &Command) -> Result<(), ServerError> {
+        let (Command::Execute(statement) | Command::Query(statement)) = work else {
+            let place = if matches!(work, Command::Script(_)) { Place::Script } else { Place::Alone };
             return check(work, place);
         };
         if self.allowed.contains(&statement.sql) {
@@ -124,30 +124,30 @@ impl SqliteExecutor {
         self.pages_of_closed + i64::from(open)
     }
 
-    fn wrote_since(&self, pages: i64) -> Wrote {
-        if self.pages_written() == pages { Wrote::Nothing } else { Wrote::Pages }
+    fn wrote_since(&self, pages: i64) -> CommitExpectation {
+        if self.pages_written() == pages { CommitExpectation::Unchanged } else { CommitExpectation::Advances }
     }
 
-    fn current(&mut self) -> Result<&mut Ready, Refusal> {
+    fn current(&mut self) -> Result<&mut Ready, ServerError> {
         self.connection.as_mut().ok_or_else(|| other("no transaction is active".into()))
     }
 
     /// Runs work as it stands. Nothing is kept of it.
-    pub(super) fn alone(&mut self, settings: &Settings, work: &Work) -> Result<Done, Refusal> {
+    pub(super) fn alone(&mut self, settings: &Settings, work: &Command) -> Result<Done, ServerError> {
         let max_rows = self.max_rows;
         let ready = self.ready(settings)?;
         ready.mark_rowid(work)?;
         match work {
-            Work::Execute(statement) => {
+            Command::Execute(statement) => {
                 let before = ready.total_changes;
                 let result = ready.execute(statement);
                 ready.with_a_part(result, before)
             }
-            Work::Query(statement) => ready.query_alone(statement, max_rows),
-            Work::Insert(_) => ready.atomically("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK", |ready| {
+            Command::Query(statement) => ready.query_alone(statement, max_rows),
+            Command::Insert(_) => ready.atomically("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK", |ready| {
                 ready.part_or_all(work, max_rows)
             }),
-            Work::Script(sql) => {
+            Command::Script(sql) => {
                 let all = statements(sql);
                 let several = all.len() > 1;
                 let before = ready.total_changes;
@@ -160,7 +160,7 @@ impl SqliteExecutor {
                 }
                 result
             }
-            Work::Batch { statements, rows } => {
+            Command::Batch { statements, rows } => {
                 ready.atomically("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK", |ready| {
                     ready.batch(statements, *rows, max_rows)
                 })
@@ -170,10 +170,10 @@ impl SqliteExecutor {
 }
 
 /// Why work from another node must not run, if it must not.
-fn check(work: &Work, place: Place) -> Result<(), Refusal> {
+fn check(work: &Command, place: Place) -> Result<(), ServerError> {
     let repeated = match work {
-        Work::Insert(rows) => std::slice::from_ref(&**rows),
-        Work::Batch { statements, .. } => statements,
+        Command::Insert(rows) => std::slice::from_ref(&**rows),
+        Command::Batch { statements, .. } => statements,
         _ => &[],
     };
     if repeated.iter().any(|repeated| repeated.width().is_none()) {
@@ -189,7 +189,7 @@ fn leaves_a_trace(statement: &SqlStatement<'_>) -> bool {
 }
 
 impl Executor for SqliteExecutor {
-    fn write(&mut self, request: &Request) -> Result<Done, Refusal> {
+    fn write(&mut self, request: &Request) -> Result<Done, ServerError> {
         let before = self.pages_written();
         let result = self.once(request).map(|done| Done { wrote: self.wrote_since(before), ..done });
         if let Err(refusal) = &result
@@ -199,7 +199,7 @@ impl Executor for SqliteExecutor {
             // Perhaps the mount that its file is on is gone, and another is there.
             self.connection = None;
         }
-        if result.as_ref().is_ok_and(|done| done.wrote != Wrote::Nothing) {
+        if result.as_ref().is_ok_and(|done| done.wrote != CommitExpectation::Unchanged) {
             self.tell_checkpointer();
         }
         result
@@ -209,15 +209,15 @@ impl Executor for SqliteExecutor {
         self.may_be_shared(request)
     }
 
-    fn open_group(&mut self, settings: &Settings) -> Result<bool, Refusal> {
+    fn open_group(&mut self, settings: &Settings) -> Result<bool, ServerError> {
         self.begin_group(settings)
     }
 
-    fn join(&mut self, request: &Request) -> Result<Result<Done, Refusal>, Apart> {
+    fn join(&mut self, request: &Request) -> Result<Result<Done, ServerError>, GroupAborted> {
         self.run_in_group(request)
     }
 
-    fn close_group(&mut self) -> Result<Wrote, Apart> {
+    fn close_group(&mut self) -> Result<CommitExpectation, GroupAborted> {
         let before = self.pages_written();
         self.commit_group()?;
         self.tell_checkpointer();
@@ -230,7 +230,7 @@ impl Executor for SqliteExecutor {
         self.outcomes.term_started();
     }
 
-    fn settle(&mut self, id: RequestId) -> Result<(Outcome, Wrote), Refusal> {
+    fn settle(&mut self, id: RequestId) -> Result<(Outcome, CommitExpectation), ServerError> {
         self.ready(&Settings::default())?;
         let before = self.pages_written();
         let Self { connection, outcomes, .. } = self;
@@ -240,7 +240,7 @@ impl Executor for SqliteExecutor {
         Ok((outcome, self.wrote_since(before)))
     }
 
-    fn begin(&mut self, settings: &Settings, mode: BeginMode) -> Result<(), Refusal> {
+    fn begin(&mut self, settings: &Settings, mode: BeginMode) -> Result<(), ServerError> {
         let begin = match mode {
             BeginMode::Immediate => "BEGIN IMMEDIATE",
             BeginMode::Exclusive => "BEGIN EXCLUSIVE",
@@ -259,7 +259,7 @@ impl Executor for SqliteExecutor {
         ready.pragma("defer_foreign_keys", defer).map_err(super::from_diesel)
     }
 
-    fn step(&mut self, work: &Work) -> Result<Done, Refusal> {
+    fn step(&mut self, work: &Command) -> Result<Done, ServerError> {
         check(work, Place::Transaction)?;
         let max_rows = self.max_rows;
         let ready = self.current()?;
@@ -275,14 +275,14 @@ impl Executor for SqliteExecutor {
         let marked = ready.total_changes - total;
         ready.at_begin = ready.at_begin.map(|before| before + marked);
         match work {
-            Work::Execute(statement) => ready.execute(statement),
-            Work::Query(statement) => ready.query(statement, max_rows),
-            Work::Insert(rows) => {
+            Command::Execute(statement) => ready.execute(statement),
+            Command::Query(statement) => ready.query(statement, max_rows),
+            Command::Insert(rows) => {
                 let mut before = ready.total_changes;
                 ready.insert(rows, &mut before)
             }
-            Work::Script(sql) => ready.script(sql, &statements(sql)),
-            Work::Batch { statements, rows } => ready.atomically(
+            Command::Script(sql) => ready.script(sql, &statements(sql)),
+            Command::Batch { statements, rows } => ready.atomically(
                 "SAVEPOINT litefs_batch",
                 "RELEASE litefs_batch",
                 "ROLLBACK TO litefs_batch; RELEASE litefs_batch",
@@ -295,20 +295,20 @@ impl Executor for SqliteExecutor {
         self.connection.as_ref().is_some_and(Ready::is_in_transaction)
     }
 
-    fn commit(&mut self, keep: Option<RequestId>) -> Result<Done, Refusal> {
+    fn commit(&mut self, keep: Option<RequestId>) -> Result<Done, ServerError> {
         let pages = self.pages_written();
         let Self { connection, outcomes, .. } = self;
         let ready = connection.as_mut().ok_or_else(|| other("no transaction is active".into()))?;
         let before = ready.at_begin;
-        let done = ready.done(Answer::Done, before)?;
+        let done = ready.done(Output::Done, before)?;
         // A COMMIT that fails leaves the transaction open, and then without the record.
-        let keep = keep.filter(|_| done.wrote != Wrote::Nothing);
+        let keep = keep.filter(|_| done.wrote != CommitExpectation::Unchanged);
         if let Some(id) = keep {
             ready.connection.batch_execute("SAVEPOINT litefs_outcome").map_err(super::from_diesel)?;
             if let Err(refusal) = ready.keep(outcomes, id, &done) {
                 // Only an error of SQLite leaves the transaction to the caller.
                 let undo = match refusal {
-                    Refusal::Database(_) => "ROLLBACK TO litefs_outcome; RELEASE litefs_outcome",
+                    ServerError::Database(_) => "ROLLBACK TO litefs_outcome; RELEASE litefs_outcome",
                     _ => "ROLLBACK",
                 };
                 let _ = ready.connection.batch_execute(undo);
@@ -325,7 +325,7 @@ impl Executor for SqliteExecutor {
         if committed.is_ok() && traced {
             self.connection = None;
         }
-        if committed.is_ok() && wrote != Wrote::Nothing {
+        if committed.is_ok() && wrote != CommitExpectation::Unchanged {
             self.tell_checkpointer();
         }
         committed.map(|()| Done { wrote, ..done })

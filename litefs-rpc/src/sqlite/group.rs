@@ -2,7 +2,7 @@
 //!
 //! Alone, a statement that fails is undone by SQLite, and so it is within a transaction: no savepoint is needed around it.
 //! A batch has one of its own. Everything else in which a common transaction could make a difference is kept out of one
-//! (DDL, PRAGMAs, scripts, schemas with deferred keys) or breaks it up ([`Apart`]): then nothing of the group is applied
+//! (DDL, PRAGMAs, scripts, schemas with deferred keys) or breaks it up ([`GroupAborted`]): then nothing of the group is applied
 //! and its requests run one by one. Breaking up needs no foresight, so it also serves for what cannot be seen in a
 //! statement, such as a trigger with `RAISE(ROLLBACK)`.
 
@@ -10,10 +10,10 @@ use diesel::connection::SimpleConnection;
 use diesel::result::QueryResult;
 
 use super::executor::SqliteExecutor;
-use super::once::Once;
+use super::once::Idempotency;
 use super::ready::{Ready, changes_rows};
-use crate::executor::{Apart, Done, Wrote};
-use crate::wire::{Delivery, Refusal, Request, Settings, Work};
+use crate::executor::{CommitExpectation, Done, GroupAborted};
+use crate::wire::{Command, Delivery, Request, ServerError, Settings};
 
 /// Texts of statements that broke a group up. An application has few of them; one that has more starts anew.
 const MAX_SOLITARY: usize = 256;
@@ -23,16 +23,16 @@ impl SqliteExecutor {
     pub(super) fn may_be_shared(&mut self, request: &Request) -> bool {
         let work = &request.work;
         let changes = match work {
-            Work::Execute(statement) | Work::Query(statement) => changes_rows(&statement.sql),
-            Work::Insert(rows) => changes_rows(&rows.sql),
-            Work::Batch { statements, .. } => statements.iter().all(|s| changes_rows(&s.sql)),
-            Work::Script(_) => false,
+            Command::Execute(statement) | Command::Query(statement) => changes_rows(&statement.sql),
+            Command::Insert(rows) => changes_rows(&rows.sql),
+            Command::Batch { statements, .. } => statements.iter().all(|s| changes_rows(&s.sql)),
+            Command::Script(_) => false,
         };
         let solitary = !self.solitary.is_empty() && work.texts().any(|sql| self.solitary.contains(sql));
-        changes && !solitary && self.check_alone(work).is_ok() && Once::of(work) == Once::Whole
+        changes && !solitary && self.check_alone(work).is_ok() && Idempotency::of(work) == Idempotency::Whole
     }
 
-    pub(super) fn begin_group(&mut self, settings: &Settings) -> Result<bool, Refusal> {
+    pub(super) fn begin_group(&mut self, settings: &Settings) -> Result<bool, ServerError> {
         let ready = self.ready(settings)?;
         // Checked when the group is committed, what is missing for one might have been brought by another.
         if ready.has_deferred_keys().map_err(super::from_diesel)? {
@@ -42,66 +42,69 @@ impl SqliteExecutor {
         Ok(true)
     }
 
-    pub(super) fn run_in_group(&mut self, request: &Request) -> Result<Result<Done, Refusal>, Apart> {
+    pub(super) fn run_in_group(
+        &mut self,
+        request: &Request,
+    ) -> Result<Result<Done, ServerError>, GroupAborted> {
         let max_rows = self.max_rows;
-        let ready = self.connection.as_mut().ok_or(Apart)?;
+        let ready = self.connection.as_mut().ok_or(GroupAborted)?;
         if request.again && request.delivery == Delivery::ExactlyOnce {
             match ready.kept(request.id) {
                 Ok(None) => {}
                 Ok(Some(kept)) => return Ok(kept),
-                Err(_) => return Err(Apart),
+                Err(_) => return Err(GroupAborted),
             }
         }
         let result = ready.member(&request.work, max_rows);
         let done = match result {
             Ok(Ok(done)) => done,
             Ok(Err(refusal)) => return Ok(Err(refusal)),
-            Err(Apart) => {
+            Err(GroupAborted) => {
                 self.remember_solitary(&request.work);
-                return Err(Apart);
+                return Err(GroupAborted);
             }
         };
-        if request.delivery == Delivery::AtMostOnce || done.wrote == Wrote::Nothing {
+        if request.delivery == Delivery::AtMostOnce || done.wrote == CommitExpectation::Unchanged {
             return Ok(Ok(done));
         }
         let Self { connection, outcomes, .. } = self;
-        let ready = connection.as_mut().ok_or(Apart)?;
+        let ready = connection.as_mut().ok_or(GroupAborted)?;
         // Somebody was faster, or the disk is full: each finds out by itself.
-        ready.keep(outcomes, request.id, &done).map_err(|_| Apart)?;
+        ready.keep(outcomes, request.id, &done).map_err(|_| GroupAborted)?;
         Ok(Ok(done))
     }
 
-    fn remember_solitary(&mut self, work: &Work) {
+    fn remember_solitary(&mut self, work: &Command) {
         if self.solitary.len() >= MAX_SOLITARY {
             self.solitary.clear();
         }
         let kept = |cacheable: bool, sql: &str| cacheable.then(|| sql.to_owned());
         match work {
-            Work::Execute(statement) | Work::Query(statement) => {
+            Command::Execute(statement) | Command::Query(statement) => {
                 self.solitary.extend(kept(statement.cacheable, &statement.sql));
             }
-            Work::Insert(rows) => self.solitary.extend(kept(rows.cacheable, &rows.sql)),
-            Work::Batch { statements, .. } => {
+            Command::Insert(rows) => self.solitary.extend(kept(rows.cacheable, &rows.sql)),
+            Command::Batch { statements, .. } => {
                 self.solitary.extend(statements.iter().filter_map(|s| kept(s.cacheable, &s.sql)));
             }
-            Work::Script(_) => {}
+            Command::Script(_) => {}
         }
     }
 
-    pub(super) fn commit_group(&mut self) -> Result<(), Apart> {
-        let ready = self.connection.as_mut().ok_or(Apart)?;
-        ready.connection.batch_execute("COMMIT").map_err(|_| Apart)
+    pub(super) fn commit_group(&mut self) -> Result<(), GroupAborted> {
+        let ready = self.connection.as_mut().ok_or(GroupAborted)?;
+        ready.connection.batch_execute("COMMIT").map_err(|_| GroupAborted)
     }
 }
 
 impl Ready {
     /// Runs the work of one request in the group's transaction.
-    fn member(&mut self, work: &Work, max_rows: usize) -> Result<Result<Done, Refusal>, Apart> {
-        self.mark_rowid(work).map_err(|_| Apart)?;
+    fn member(&mut self, work: &Command, max_rows: usize) -> Result<Result<Done, ServerError>, GroupAborted> {
+        self.mark_rowid(work).map_err(|_| GroupAborted)?;
         let before = self.total_changes;
         let result = match work {
-            Work::Query(statement) => self.query(statement, max_rows),
-            Work::Batch { statements, rows } => self.atomically(
+            Command::Query(statement) => self.query(statement, max_rows),
+            Command::Batch { statements, rows } => self.atomically(
                 "SAVEPOINT litefs_one",
                 "RELEASE litefs_one",
                 "ROLLBACK TO litefs_one; RELEASE litefs_one",
@@ -112,13 +115,13 @@ impl Ready {
         let Err(refusal) = &result else { return Ok(result) };
         let undone = match work {
             // Its rows were too many or could not be read: the change behind them stands, or a part of it.
-            Work::Query(_) => self.read_total_changes() == Ok(before),
+            Command::Query(_) => self.read_total_changes() == Ok(before),
             _ => true,
         };
         if refusal.symptom().is_suspicious() || !undone || !self.is_in_transaction() {
-            return Err(Apart);
+            return Err(GroupAborted);
         }
-        self.forget_changes().map_err(|_| Apart)?;
+        self.forget_changes().map_err(|_| GroupAborted)?;
         Ok(result)
     }
 

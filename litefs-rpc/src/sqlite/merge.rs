@@ -16,7 +16,7 @@ use super::ready::{Ready, integers_of};
 use super::rows;
 use super::sql::{Token, TokenKind, tokens, unquoted};
 use crate::executor::Done;
-use crate::wire::{Answer, Refusal, Repeated, Value};
+use crate::wire::{Output, Repeated, ServerError, Value};
 
 /// As many parameters as a statement of some rows has at most. More make it no faster (`bench bulk`).
 const PARAMETERS: usize = 512;
@@ -29,7 +29,7 @@ const UNDO: &str = "ROLLBACK TO litefs_rows; RELEASE litefs_rows";
 
 impl Ready {
     /// Runs a statement with each set of its parameters, in order. How many rows each has changed is added to `counts`.
-    pub(super) fn repeat(&mut self, repeated: &Repeated, counts: &mut Vec<u64>) -> Result<(), Refusal> {
+    pub(super) fn repeat(&mut self, repeated: &Repeated, counts: &mut Vec<u64>) -> Result<(), ServerError> {
         let merged = match Insert::of(repeated) {
             Some(insert) if insert.is_independent(&mut self.connection) => self.merged(&insert, counts)?,
             _ => 0,
@@ -41,7 +41,7 @@ impl Ready {
     }
 
     /// Returns how many runs are done. At least one is left: `changes()` then says what it would have said.
-    fn merged(&mut self, insert: &Insert<'_>, counts: &mut Vec<u64>) -> Result<usize, Refusal> {
+    fn merged(&mut self, insert: &Insert<'_>, counts: &mut Vec<u64>) -> Result<usize, ServerError> {
         let Repeated { times, params, cacheable, .. } = insert.repeated;
         let rows = insert.rows();
         let sql = insert.repeated.unrolled(rows);
@@ -71,7 +71,7 @@ impl Ready {
 
     /// Runs one INSERT of many rows, in the open transaction. `before`: `total_changes()` before it, to be compared with
     /// what it says afterwards.
-    pub(super) fn insert(&mut self, rows: &Repeated, before: &mut i64) -> Result<Done, Refusal> {
+    pub(super) fn insert(&mut self, rows: &Repeated, before: &mut i64) -> Result<Done, ServerError> {
         if let Some(insert) = Insert::of(rows)
             && insert.is_independent(&mut self.connection)
         {
@@ -82,7 +82,7 @@ impl Ready {
                     self.connection.batch_execute(RELEASE).map_err(super::from_diesel)?;
                     let total = self.read_total_changes()?;
                     self.instead = Some(([signed(last), total], signed(count)));
-                    return self.done(Answer::Count(count), Some(*before));
+                    return self.done(Output::Count(count), Some(*before));
                 }
                 Ok(_) => self.connection.batch_execute(UNDO).map_err(super::from_diesel)?,
                 // The table itself may say ON CONFLICT FAIL: what stays then, is for the statement as a whole to say.
@@ -93,11 +93,11 @@ impl Ready {
             *before += undone;
         }
         let count = self.count(&rows.unrolled(rows.times), &rows.params, false)?;
-        self.done(Answer::Count(count), Some(*before))
+        self.done(Output::Count(count), Some(*before))
     }
 
     /// Returns how many rows were inserted, and how many by the last part.
-    fn in_parts(&mut self, insert: &Insert<'_>) -> Result<[u64; 2], Refusal> {
+    fn in_parts(&mut self, insert: &Insert<'_>) -> Result<[u64; 2], ServerError> {
         let rows = insert.rows();
         let sql = insert.repeated.unrolled(rows);
         let (mut count, mut last) = (0, 0);

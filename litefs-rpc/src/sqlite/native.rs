@@ -257,7 +257,7 @@ mod tests {
         let mut other = SqliteConnection::establish(":memory:").unwrap();
         let sql = format!("SELECT {MARKER_FUNCTION}()");
         assert!(diesel::sql_query(&sql).execute(&mut other).is_err(), "no such function");
-        let missing = Opened::establish("/no/such/directory/db");
+        let missing = Opened::establish("/no/such/locator/db");
         assert!(missing.is_err());
         let mut next = SqliteConnection::establish(":memory:").unwrap();
         assert!(diesel::sql_query(&sql).execute(&mut next).is_err(), "nothing was left announced");

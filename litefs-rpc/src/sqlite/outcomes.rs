@@ -16,7 +16,7 @@ use self::pruning::{Clock, Pruner, UNDATED, system_clock};
 use super::error::is_misshapen;
 use super::query::BoundQuery;
 use super::rows;
-use crate::wire::{Answer, Effects, Outcome, RequestId, Value};
+use crate::wire::{Outcome, Output, RequestId, SessionCounters, Value};
 
 /// The table: `id` is the write's, `at` the primary's clock in milliseconds since 1970 ([`pruning`]), `outcome` this module's encoding.
 /// Without rowid, so that it leaves `last_insert_rowid()` alone.
@@ -39,20 +39,20 @@ pub const DEFAULT_RETENTION: Duration = Duration::from_secs(300);
 
 /// What the table holds for one write.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-pub(super) enum Kept {
-    Applied(Answer, Effects),
+pub(super) enum StoredOutcome {
+    Applied(Output, SessionCounters),
     /// A script that cannot run as one transaction has begun.
     Begun,
     /// Somebody asked before it arrived.
-    GivenUp,
+    Fenced,
 }
 
-impl Kept {
+impl StoredOutcome {
     fn outcome(self) -> Outcome {
         match self {
-            Kept::Applied(answer, effects) => Outcome::Applied(answer, effects),
-            Kept::Begun => Outcome::Interrupted,
-            Kept::GivenUp => Outcome::NotApplied,
+            StoredOutcome::Applied(answer, effects) => Outcome::Applied(answer, effects),
+            StoredOutcome::Begun => Outcome::Interrupted,
+            StoredOutcome::Fenced => Outcome::NotApplied,
         }
     }
 
@@ -61,8 +61,8 @@ impl Kept {
         let encoded = bincode::options().serialize_into(&mut bytes, self);
         encoded.map_err(|error| Error::SerializationError(error))?;
         match self {
-            Kept::Applied(_, effects) if bytes.len() > MAX_KEPT => {
-                Kept::Applied(Answer::NotKept, *effects).encode()
+            StoredOutcome::Applied(_, effects) if bytes.len() > MAX_KEPT => {
+                StoredOutcome::Applied(Output::NotKept, *effects).encode()
             }
             _ => Ok(bytes),
         }
@@ -109,7 +109,7 @@ impl Outcomes {
         &mut self,
         connection: &mut SqliteConnection,
         id: RequestId,
-        kept: &Kept,
+        kept: &StoredOutcome,
     ) -> QueryResult<Option<i64>> {
         let dated = self.pruner.as_mut().map(Pruner::date);
         let at = dated.map_or(UNDATED, |(at, _)| at);
@@ -135,7 +135,11 @@ impl Outcomes {
     }
 
     /// Puts `kept` in the place of what was kept before.
-    pub(super) fn update(connection: &mut SqliteConnection, id: RequestId, kept: &Kept) -> QueryResult<()> {
+    pub(super) fn update(
+        connection: &mut SqliteConnection,
+        id: RequestId,
+        kept: &StoredOutcome,
+    ) -> QueryResult<()> {
         let params = [Value::Blob(kept.encode()?), id_value(id)];
         match connection.execute_returning_count(&BoundQuery::new(UPDATE, &params, true)) {
             Ok(1) => Ok(()),
@@ -145,7 +149,10 @@ impl Outcomes {
     }
 
     /// What was kept for a write.
-    pub(super) fn find(connection: &mut SqliteConnection, id: RequestId) -> QueryResult<Option<Kept>> {
+    pub(super) fn find(
+        connection: &mut SqliteConnection,
+        id: RequestId,
+    ) -> QueryResult<Option<StoredOutcome>> {
         let params = [id_value(id)];
         // A statement that is prepared already says only when it runs that the table is gone (its creation was undone).
         let first = connection.load(BoundQuery::new(SELECT, &params, true)).and_then(|mut rows| {
@@ -156,7 +163,7 @@ impl Outcomes {
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(from_table(error)),
             Ok(None) => Ok(None),
-            Ok(Some(Some(Value::Blob(bytes)))) => Kept::decode(&bytes).map(Some),
+            Ok(Some(Some(Value::Blob(bytes)))) => StoredOutcome::decode(&bytes).map(Some),
             Ok(Some(_)) => {
                 Err(Error::DeserializationError(format!("{OUTCOMES_TABLE} holds no outcome for {id}").into()))
             }
@@ -169,7 +176,7 @@ impl Outcomes {
         connection: &mut SqliteConnection,
         id: RequestId,
     ) -> QueryResult<Outcome> {
-        if self.keep(connection, id, &Kept::GivenUp)?.is_some() {
+        if self.keep(connection, id, &StoredOutcome::Fenced)?.is_some() {
             return Ok(Outcome::NotApplied);
         }
         let kept = Self::find(connection, id)?.ok_or_else(|| unusable(&"a row of it has vanished"))?;
@@ -182,7 +189,7 @@ impl Outcomes {
 /// # Errors
 /// What SQLite says.
 pub fn is_applied(connection: &mut SqliteConnection, id: RequestId) -> QueryResult<bool> {
-    Ok(matches!(Outcomes::find(connection, id)?, Some(Kept::Applied(..) | Kept::Begun)))
+    Ok(matches!(Outcomes::find(connection, id)?, Some(StoredOutcome::Applied(..) | StoredOutcome::Begun)))
 }
 
 /// What became of the write `id`, asked on a node that is the primary itself: as

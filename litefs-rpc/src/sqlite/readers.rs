@@ -14,7 +14,7 @@ use super::ready::begins_with_change;
 use super::rows;
 use super::sql::{SqlStatement, Verb, statements};
 use crate::executor::{Reader, Readers};
-use crate::wire::{Answer, Refusal, Statement, Work};
+use crate::wire::{Command, Output, ServerError, Statement};
 
 /// Opens a connection for reads; called for each of them, on several threads. Blocks.
 pub type OpenReader = Arc<dyn Fn() -> diesel::ConnectionResult<Opened> + Send + Sync>;
@@ -25,11 +25,11 @@ pub(super) struct SqliteReaders {
 }
 
 impl Readers for SqliteReaders {
-    fn only_reads(&self, work: &Work) -> bool {
+    fn only_reads(&self, work: &Command) -> bool {
         let (sql, most) = match work {
-            Work::Query(statement) | Work::Execute(statement) => (&statement.sql, 1),
-            Work::Script(sql) => (sql, usize::MAX),
-            Work::Insert(_) | Work::Batch { .. } => return false,
+            Command::Query(statement) | Command::Execute(statement) => (&statement.sql, 1),
+            Command::Script(sql) => (sql, usize::MAX),
+            Command::Insert(_) | Command::Batch { .. } => return false,
         };
         if begins_with_change(sql) {
             return false;
@@ -38,7 +38,7 @@ impl Readers for SqliteReaders {
         (1..=most).contains(&all.len()) && all.iter().all(is_read)
     }
 
-    fn open(&self) -> Result<Box<dyn Reader>, Refusal> {
+    fn open(&self) -> Result<Box<dyn Reader>, ServerError> {
         let opened = (self.open)().map_err(|error| other(error.to_string()))?;
         let mut connection = opened.connection;
         // What is taken for a read cannot write, whatever it is.
@@ -61,34 +61,34 @@ struct SqliteReader {
 }
 
 impl Reader for SqliteReader {
-    fn run(&mut self, work: &Work) -> Result<Option<Answer>, Refusal> {
+    fn run(&mut self, work: &Command) -> Result<Option<Output>, ServerError> {
         match self.read(work) {
-            Err(Refusal::Database(_)) if self.may_write => Ok(None),
+            Err(ServerError::Database(_)) if self.may_write => Ok(None),
             read => read.map(Some),
         }
     }
 }
 
 impl SqliteReader {
-    fn read(&mut self, work: &Work) -> Result<Answer, Refusal> {
-        let place = if matches!(work, Work::Script(_)) { Place::Script } else { Place::Alone };
+    fn read(&mut self, work: &Command) -> Result<Output, ServerError> {
+        let place = if matches!(work, Command::Script(_)) { Place::Script } else { Place::Alone };
         if let Some(why) = work.texts().find_map(|sql| refused_from_afar(sql, place)) {
             return Err(denied(why));
         }
         match work {
-            Work::Query(statement) => {
+            Command::Query(statement) => {
                 let rows = self.connection.load(bound(statement)).map_err(super::from_diesel)?;
-                Ok(Answer::Rows(rows::collect(rows, self.max_rows)?))
+                Ok(Output::Rows(rows::collect(rows, self.max_rows)?))
             }
-            Work::Execute(statement) => {
+            Command::Execute(statement) => {
                 self.connection.execute_returning_count(&bound(statement)).map_err(super::from_diesel)?;
-                Ok(Answer::Count(0))
+                Ok(Output::Count(0))
             }
-            Work::Script(sql) => {
+            Command::Script(sql) => {
                 self.connection.batch_execute(sql).map_err(super::from_diesel)?;
-                Ok(Answer::Done)
+                Ok(Output::Done)
             }
-            Work::Insert(_) | Work::Batch { .. } => {
+            Command::Insert(_) | Command::Batch { .. } => {
                 Err(denied("work that writes, on a connection for reads".into()))
             }
         }

@@ -6,12 +6,14 @@ use diesel::sqlite::SqliteConnection;
 
 use super::error::denied;
 use super::native::{Native, Opened};
-use super::outcomes::{Kept, Outcomes};
+use super::outcomes::{Outcomes, StoredOutcome};
 use super::query::BoundQuery;
 use super::rows;
 use super::sql::{SqlStatement, Verb, statements, tokens};
-use crate::executor::{Done, Wrote};
-use crate::wire::{Answer, Effects, Refusal, Repeated, RequestId, RowSet, Settings, Statement, Value, Work};
+use crate::executor::{CommitExpectation, Done};
+use crate::wire::{
+    Command, Output, Repeated, RequestId, RowSet, ServerError, SessionCounters, Settings, Statement, Value,
+};
 
 /// A connection and what is known of its state.
 pub(super) struct Ready {
@@ -66,7 +68,7 @@ impl Ready {
     }
 
     /// Sets `last_insert_rowid()` to what no insert gives, where the work makes that necessary.
-    pub(super) fn mark_rowid(&mut self, work: &Work) -> Result<(), Refusal> {
+    pub(super) fn mark_rowid(&mut self, work: &Command) -> Result<(), ServerError> {
         if !may_insert(work) {
             return Ok(());
         }
@@ -90,17 +92,17 @@ impl Ready {
         outcomes: &mut Outcomes,
         id: RequestId,
         done: &Done,
-    ) -> Result<(), Refusal> {
-        let kept = Kept::Applied(done.answer.clone(), done.effects);
+    ) -> Result<(), ServerError> {
+        let kept = StoredOutcome::Applied(done.answer.clone(), done.effects);
         let noted = self.note(|connection| outcomes.keep(connection, id, &kept))?;
-        noted.map(drop).ok_or(Refusal::GivenUp)
+        noted.map(drop).ok_or(ServerError::Fenced)
     }
 
     /// Writes to the table of outcomes; what that adds to `total_changes()` is nobody's effect.
     pub(super) fn note(
         &mut self,
         write: impl FnOnce(&mut SqliteConnection) -> QueryResult<Option<i64>>,
-    ) -> Result<Option<i64>, Refusal> {
+    ) -> Result<Option<i64>, ServerError> {
         let added = write(&mut self.connection).map_err(super::from_diesel)?;
         self.total_changes += added.unwrap_or(0);
         Ok(added)
@@ -108,12 +110,12 @@ impl Ready {
 
     /// Whether a script could meet a constraint that SQLite checks at the end of a transaction: its statements would
     /// then not be checked one by one.
-    pub(super) fn checks_at_commit(&mut self, work: &Work) -> QueryResult<bool> {
+    pub(super) fn checks_at_commit(&mut self, work: &Command) -> QueryResult<bool> {
         if !has_several(work) { Ok(false) } else { self.has_deferred_keys() }
     }
 
     /// What failing work has added to `total_changes()` before it was undone is nobody's effect.
-    pub(super) fn forget_changes(&mut self) -> Result<(), Refusal> {
+    pub(super) fn forget_changes(&mut self) -> Result<(), ServerError> {
         self.marked = false;
         self.total_changes = self.read_total_changes()?;
         Ok(())
@@ -121,14 +123,14 @@ impl Ready {
 
     /// Runs work in the open transaction. What fails and leaves nothing is an error, and so is what has ended the
     /// transaction; what fails and leaves a part is an answer.
-    pub(super) fn part_or_all(&mut self, work: &Work, max_rows: usize) -> Result<Done, Refusal> {
+    pub(super) fn part_or_all(&mut self, work: &Command, max_rows: usize) -> Result<Done, ServerError> {
         let mut before = self.total_changes;
         let result = match work {
-            Work::Execute(statement) => self.execute(statement),
-            Work::Insert(rows) => self.insert(rows, &mut before),
-            Work::Query(statement) => return self.query(statement, max_rows),
-            Work::Batch { statements, rows } => return self.batch(statements, *rows, max_rows),
-            Work::Script(sql) => self.script(sql, &statements(sql)),
+            Command::Execute(statement) => self.execute(statement),
+            Command::Insert(rows) => self.insert(rows, &mut before),
+            Command::Query(statement) => return self.query(statement, max_rows),
+            Command::Batch { statements, rows } => return self.batch(statements, *rows, max_rows),
+            Command::Script(sql) => self.script(sql, &statements(sql)),
         };
         if result.is_err() && !self.is_in_transaction() {
             return result;
@@ -140,42 +142,46 @@ impl Ready {
     /// `RAISE(FAIL)`.
     pub(super) fn with_a_part(
         &mut self,
-        result: Result<Done, Refusal>,
+        result: Result<Done, ServerError>,
         before: i64,
-    ) -> Result<Done, Refusal> {
-        if !matches!(result, Err(Refusal::Database(_))) {
+    ) -> Result<Done, ServerError> {
+        if !matches!(result, Err(ServerError::Database(_))) {
             return result;
         }
         if self.read_total_changes()? == before { result } else { self.failed(result) }
     }
 
-    pub(super) fn read_total_changes(&mut self) -> Result<i64, Refusal> {
+    pub(super) fn read_total_changes(&mut self) -> Result<i64, ServerError> {
         let [_, _, total] = session_functions(&mut self.connection).map_err(super::from_diesel)?;
         Ok(total)
     }
 
     /// A failure after which something is applied, as an answer.
-    pub(super) fn failed(&mut self, result: Result<Done, Refusal>) -> Result<Done, Refusal> {
+    pub(super) fn failed(&mut self, result: Result<Done, ServerError>) -> Result<Done, ServerError> {
         match result {
-            Err(Refusal::Database(error)) => self.done(Answer::Failed(error), None),
+            Err(ServerError::Database(error)) => self.done(Output::Failed(error), None),
             result => result,
         }
     }
 
-    pub(super) fn execute(&mut self, statement: &Statement) -> Result<Done, Refusal> {
+    pub(super) fn execute(&mut self, statement: &Statement) -> Result<Done, ServerError> {
         let before = self.total_changes;
         let count = self.count(&statement.sql, &statement.params, statement.cacheable)?;
-        self.done(Answer::Count(count), Some(before).filter(|_| changes_rows(&statement.sql)))
+        self.done(Output::Count(count), Some(before).filter(|_| changes_rows(&statement.sql)))
     }
 
-    pub(super) fn query(&mut self, statement: &Statement, max_rows: usize) -> Result<Done, Refusal> {
+    pub(super) fn query(&mut self, statement: &Statement, max_rows: usize) -> Result<Done, ServerError> {
         let before = self.total_changes;
         let rows = self.rows(&statement.sql, &statement.params, statement.cacheable, max_rows)?;
-        self.done(Answer::Rows(rows), Some(before).filter(|_| changes_rows(&statement.sql)))
+        self.done(Output::Rows(rows), Some(before).filter(|_| changes_rows(&statement.sql)))
     }
 
     /// In a transaction of its own, so that a set of rows that is too large undoes the change behind it.
-    pub(super) fn query_alone(&mut self, statement: &Statement, max_rows: usize) -> Result<Done, Refusal> {
+    pub(super) fn query_alone(
+        &mut self,
+        statement: &Statement,
+        max_rows: usize,
+    ) -> Result<Done, ServerError> {
         // VACUUM and some PRAGMAs return rows but cannot run inside a transaction.
         if !changes_rows(&statement.sql) {
             return self.query(statement, max_rows);
@@ -189,8 +195,8 @@ impl Ready {
         begin: &str,
         end: &str,
         undo: &str,
-        work: impl FnOnce(&mut Self) -> Result<Done, Refusal>,
-    ) -> Result<Done, Refusal> {
+        work: impl FnOnce(&mut Self) -> Result<Done, ServerError>,
+    ) -> Result<Done, ServerError> {
         self.connection.batch_execute(begin).map_err(super::from_diesel)?;
         let ended = work(self).and_then(|done| {
             self.connection.batch_execute(end).map_err(super::from_diesel)?;
@@ -209,7 +215,7 @@ impl Ready {
         statements: &[Repeated],
         rows: bool,
         max_rows: usize,
-    ) -> Result<Done, Refusal> {
+    ) -> Result<Done, ServerError> {
         let before = self.total_changes;
         let (mut counts, mut all) = (Vec::new(), RowSet::default());
         let mut left = max_rows;
@@ -227,12 +233,12 @@ impl Ready {
                 all.values.append(&mut more.values);
             }
         }
-        let answer = if rows { Answer::Rows(all) } else { Answer::Counts(counts) };
+        let answer = if rows { Output::Rows(all) } else { Output::Counts(counts) };
         let counted = statements.iter().all(|statement| changes_rows(&statement.sql));
         self.done(answer, Some(before).filter(|_| counted))
     }
 
-    pub(super) fn count(&mut self, sql: &str, params: &[Value], cacheable: bool) -> Result<u64, Refusal> {
+    pub(super) fn count(&mut self, sql: &str, params: &[Value], cacheable: bool) -> Result<u64, ServerError> {
         let query = BoundQuery::new(sql, params, cacheable);
         let count = self.connection.execute_returning_count(&query).map_err(super::from_diesel)?;
         Ok(count as u64)
@@ -244,56 +250,61 @@ impl Ready {
         params: &[Value],
         cacheable: bool,
         max_rows: usize,
-    ) -> Result<RowSet, Refusal> {
+    ) -> Result<RowSet, ServerError> {
         let query = BoundQuery::new(sql, params, cacheable);
         let rows = self.connection.load(query).map_err(super::from_diesel)?;
         rows::collect(rows, max_rows)
     }
 
-    pub(super) fn script(&mut self, sql: &str, all: &[SqlStatement<'_>]) -> Result<Done, Refusal> {
+    pub(super) fn script(&mut self, sql: &str, all: &[SqlStatement<'_>]) -> Result<Done, ServerError> {
         let before = self.total_changes;
         self.connection.batch_execute(sql).map_err(super::from_diesel)?;
         if all.iter().any(|s| s.verb() == Verb::Begin) && self.connection.batch_execute("ROLLBACK").is_ok() {
             return Err(denied("the script leaves a transaction open; it was rolled back".into()));
         }
         let only_rows = all.iter().all(|s| matches!(s.verb(), Verb::Read | Verb::Change));
-        self.done(Answer::Done, Some(before).filter(|_| only_rows))
+        self.done(Output::Done, Some(before).filter(|_| only_rows))
     }
 
     /// `before`: `total_changes()` before the work, where its growth says whether anything was written.
-    pub(super) fn done(&mut self, answer: Answer, before: Option<i64>) -> Result<Done, Refusal> {
+    pub(super) fn done(&mut self, answer: Output, before: Option<i64>) -> Result<Done, ServerError> {
         let [last_insert_rowid, changes, total] =
             session_functions(&mut self.connection).map_err(super::from_diesel)?;
         self.instead = self.instead.filter(|(said, _)| *said == [changes, total]);
         let changes = self.instead.map_or(changes, |(_, changes)| changes);
-        let wrote = if before == Some(total) { Wrote::Nothing } else { Wrote::Pages };
+        let wrote =
+            if before == Some(total) { CommitExpectation::Unchanged } else { CommitExpectation::Advances };
         let marked = std::mem::take(&mut self.marked);
         let inserted = if marked { last_insert_rowid != NO_ROWID } else { changes > 0 };
-        let effects =
-            Effects { last_insert_rowid, changes, total_changes: total - self.total_changes, inserted };
+        let effects = SessionCounters {
+            last_insert_rowid,
+            changes,
+            total_changes: total - self.total_changes,
+            inserted,
+        };
         self.total_changes = total;
         Ok(Done { answer, effects, wrote })
     }
 }
 
-pub(super) fn has_several(work: &Work) -> bool {
-    matches!(work, Work::Script(sql) if statements(sql).len() > 1)
+pub(super) fn has_several(work: &Command) -> bool {
+    matches!(work, Command::Script(sql) if statements(sql).len() > 1)
 }
 
 /// No table has this rowid: SQLite gives out none below 1 by itself.
 const NO_ROWID: i64 = i64::MIN + 1;
 
 /// Whether only `last_insert_rowid()` tells if the work has inserted a row at last.
-fn may_insert(work: &Work) -> bool {
+fn may_insert(work: &Command) -> bool {
     let inserts = |sql: &str| statements(sql).iter().any(|statement| statement.inserts());
     let chooses = |sql: &str| tokens(sql).any(|token| token.is("CONFLICT") || token.is("OR"));
     match work {
-        Work::Execute(statement) | Work::Query(statement) => {
+        Command::Execute(statement) | Command::Query(statement) => {
             chooses(&statement.sql) && inserts(&statement.sql)
         }
-        Work::Insert(rows) => chooses(&rows.sql) && inserts(&rows.sql),
-        Work::Script(sql) => inserts(sql),
-        Work::Batch { statements, .. } => statements.iter().any(|repeated| inserts(&repeated.sql)),
+        Command::Insert(rows) => chooses(&rows.sql) && inserts(&rows.sql),
+        Command::Script(sql) => inserts(sql),
+        Command::Batch { statements, .. } => statements.iter().any(|repeated| inserts(&repeated.sql)),
     }
 }
 

@@ -2,7 +2,7 @@ use diesel::result::QueryResult;
 use diesel::row::{Field, Row};
 use diesel::sqlite::{Sqlite, SqliteType};
 
-use crate::wire::{Refusal, RowSet, Value};
+use crate::wire::{RowSet, ServerError, Value};
 
 /// One column of a row, exactly as SQLite stores it.
 pub fn value<'a>(field: &impl Field<'a, Sqlite>) -> Value {
@@ -22,11 +22,11 @@ pub fn value<'a>(field: &impl Field<'a, Sqlite>) -> Value {
 /// Reads a cursor to its end, refusing more than `limit` bytes.
 ///
 /// # Errors
-/// What the cursor says, or [`Refusal::TooLarge`].
+/// What the cursor says, or [`ServerError::TooLarge`].
 pub fn collect<'a, R: Row<'a, Sqlite>>(
     rows: impl Iterator<Item = QueryResult<R>>,
     limit: usize,
-) -> Result<RowSet, Refusal> {
+) -> Result<RowSet, ServerError> {
     let mut set = RowSet::default();
     let mut size = 0;
     for row in rows {
@@ -41,7 +41,7 @@ pub fn collect<'a, R: Row<'a, Sqlite>>(
             set.values.push(value);
         }
         if size > limit {
-            return Err(Refusal::TooLarge {
+            return Err(ServerError::TooLarge {
                 what: "the size of the rows in bytes".into(),
                 actual: size,
                 limit,

@@ -7,10 +7,12 @@ mod value;
 mod version;
 
 pub use reply::{
-    Answer, DatabaseError, DatabaseErrorKind, Effects, Followed, Outcome, PrimaryHint, Refusal, Reply,
-    RowSet, Settled,
+    DatabaseError, DatabaseErrorKind, Outcome, Output, PrimaryHint, PrimaryReport, Reply, RowSet,
+    ServerError, SessionCounters, Settled,
 };
-pub use request::{Begin, BeginMode, Delivery, Follower, Request, RequestId, SessionId, Settings, Work};
+pub use request::{
+    Begin, BeginMode, Command, Delivery, ReplicaReport, Request, RequestId, SessionId, Settings,
+};
 pub use statement::{Repeated, Statement};
 pub use value::Value;
 pub use version::ProtocolVersion;

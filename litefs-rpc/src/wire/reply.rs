@@ -10,17 +10,17 @@ use crate::diagnosis::Symptom;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reply {
     /// What the work produced.
-    pub answer: Answer,
+    pub answer: Output,
     /// The primary's position after the commit: a read that must see this write waits for it. `None` inside a
     /// transaction, where nothing is committed yet.
     pub position: Option<Position>,
     /// What `last_insert_rowid()` and `changes()` say after the work.
-    pub effects: Effects,
+    pub effects: SessionCounters,
 }
 
 /// What work produced.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Answer {
+pub enum Output {
     /// The number of changed rows.
     Count(u64),
     /// The number of changed rows of each statement of a batch, in order.
@@ -40,7 +40,7 @@ pub enum Answer {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Outcome {
     /// It is applied, once; this was its answer.
-    Applied(Answer, Effects),
+    Applied(Output, SessionCounters),
     /// It is not applied and never will be: should it still arrive, it is refused.
     NotApplied,
     /// A script that cannot run as one transaction was interrupted: some of its statements may be applied.
@@ -96,20 +96,20 @@ impl RowSet {
 
 /// What the primary tells a replica that follows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Followed {
+pub struct PrimaryReport {
     /// Where the primary is.
     pub position: Position,
     /// Somebody waits for the replica's answer: come back at once.
     pub awaited: bool,
     /// Where the primary was when it became the primary, near enough: what it has from then on is its own.
-    pub began: Position,
+    pub term_start: Position,
     /// The replica's position is one that this primary has been at: its file is in this primary's history.
     pub shared: bool,
 }
 
 /// What SQLite's session functions say after a write, <https://www.sqlite.org/lang_corefunc.html>.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Effects {
+pub struct SessionCounters {
     /// `last_insert_rowid()`
     pub last_insert_rowid: i64,
     /// `changes()`
@@ -132,7 +132,7 @@ pub struct PrimaryHint {
 
 /// Why the server did not do what it was asked. Each variant says what became of the work.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
-pub enum Refusal {
+pub enum ServerError {
     /// This node is not the primary. The work was not applied.
     #[error("this node is not the primary{}", .hint.as_ref().map(|h| format!("; it is {} at {}", h.node, h.address)).unwrap_or_default())]
     NotPrimary {
@@ -144,7 +144,7 @@ pub enum Refusal {
     Database(DatabaseError),
     /// The commit was made, but LiteFS did not confirm it. The work may or may not be applied.
     #[error("the commit was not confirmed by LiteFS: {reason}")]
-    Unproven {
+    Unconfirmed {
         /// What was missing.
         reason: String,
     },
@@ -155,7 +155,7 @@ pub enum Refusal {
         limit: usize,
     },
     /// The deadline passed before the work began. It was not applied.
-    #[error("the deadline passed before the work began")]
+    #[error("the deadline passed before the work term_start")]
     TooLate,
     /// The server is shutting down. The work was not applied and may be sent again.
     #[error("the server is shutting down")]
@@ -186,13 +186,13 @@ pub enum Refusal {
     },
     /// The write was declared not applied by somebody who asked for its outcome, before it arrived. It was not applied.
     #[error("the write was given up before it arrived, and is not applied")]
-    GivenUp,
+    Fenced,
     /// A script was interrupted when it was sent the first time: some of its statements may be applied.
     #[error("the script was interrupted when it ran the first time; some of its statements may be applied")]
     Interrupted,
     /// The primary was not handed over; it is where it was.
     #[error("the primary was not handed over: {reason}")]
-    NotHandedOver {
+    HandoffFailed {
         /// Why.
         reason: String,
     },
@@ -230,7 +230,7 @@ pub enum Refusal {
     },
 }
 
-impl Refusal {
+impl ServerError {
     /// What SQLite's message may be about, where this is an error of SQLite.
     #[must_use]
     pub fn symptom(&self) -> Symptom {

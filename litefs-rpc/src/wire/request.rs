@@ -61,7 +61,7 @@ pub struct SessionId(pub u64);
 
 /// What the primary is asked to run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Work {
+pub enum Command {
     /// One statement whose rows, if any, do not matter: answered with the number of changed rows.
     Execute(Statement),
     /// One statement whose rows matter: answered with all of them.
@@ -81,15 +81,15 @@ pub enum Work {
     },
 }
 
-impl Work {
+impl Command {
     /// The bytes that this work adds to a message, near enough for limits.
     #[must_use]
     pub fn size(&self) -> usize {
         match self {
-            Work::Execute(statement) | Work::Query(statement) => statement.size(),
-            Work::Insert(rows) => rows.size(),
-            Work::Script(sql) => 8 + sql.len(),
-            Work::Batch { statements, .. } => {
+            Command::Execute(statement) | Command::Query(statement) => statement.size(),
+            Command::Insert(rows) => rows.size(),
+            Command::Script(sql) => 8 + sql.len(),
+            Command::Batch { statements, .. } => {
                 statements.iter().fold(0, |size: usize, repeated| size.saturating_add(repeated.size()))
             }
         }
@@ -98,10 +98,12 @@ impl Work {
     /// The SQL texts, in order.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         let (one, several) = match self {
-            Work::Execute(statement) | Work::Query(statement) => (Some(statement.sql.as_str()), &[][..]),
-            Work::Insert(rows) => (Some(rows.sql.as_str()), &[][..]),
-            Work::Script(sql) => (Some(sql.as_str()), &[][..]),
-            Work::Batch { statements, .. } => (None, &statements[..]),
+            Command::Execute(statement) | Command::Query(statement) => {
+                (Some(statement.sql.as_str()), &[][..])
+            }
+            Command::Insert(rows) => (Some(rows.sql.as_str()), &[][..]),
+            Command::Script(sql) => (Some(sql.as_str()), &[][..]),
+            Command::Batch { statements, .. } => (None, &statements[..]),
         };
         one.into_iter().chain(several.iter().map(|repeated| repeated.sql.as_str()))
     }
@@ -127,7 +129,7 @@ pub struct Settings {
 /// How often a write may be applied when its answer is lost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Delivery {
-    /// Once: the primary keeps what became of the write in the same transaction, so the write can be sent again, to the
+    /// Idempotency: the primary keeps what became of the write in the same transaction, so the write can be sent again, to the
     /// same or to the next primary, and is applied once.
     #[default]
     ExactlyOnce,
@@ -160,7 +162,7 @@ pub struct Request {
     /// The session state it runs under.
     pub settings: Settings,
     /// What to run.
-    pub work: Work,
+    pub work: Command,
 }
 
 /// How a transaction's lock is taken, <https://www.sqlite.org/lang_transaction.html>.
@@ -189,12 +191,12 @@ pub struct Begin {
     /// Savepoints that were opened before the transaction moved here, outermost first.
     pub savepoints: Vec<String>,
     /// The first statement rides along, so that opening costs no round trip of its own.
-    pub first: Option<Work>,
+    pub first: Option<Command>,
 }
 
 /// What a replica tells the primary of itself while it follows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Follower {
+pub struct ReplicaReport {
     /// Its LiteFS host name, or whatever else tells it from the others.
     pub node: String,
     /// Where its own server listens, `host:port`; `None` if it has none.

@@ -1,4 +1,4 @@
-//! What the tests of client and server share: an executor in SQLite's place and a fence that does as it is told.
+//! What the tests of client and server share: an executor in SQLite's place and a role guard that does as it is told.
 
 // Each test program uses a part of it, and clippy does not know helpers of tests for tests.
 #![allow(dead_code, clippy::unwrap_used)]
@@ -12,19 +12,19 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use litefs_core::{Checksum, Position, Role, RoleStamp, RoleState, Txid};
 use litefs_rpc::client::{Client, ClientConfig};
-use litefs_rpc::server::{Fence, Server, ServerConfig};
+use litefs_rpc::server::{RoleGuard, Server, ServerConfig};
 use litefs_rpc::wire::{
-    Answer, Begin, BeginMode, Delivery, Effects, Outcome, PrimaryHint, Refusal, Request, RequestId, Settings,
-    Statement, Value, Work,
+    Begin, BeginMode, Command, Delivery, Outcome, Output, PrimaryHint, Request, RequestId, ServerError,
+    SessionCounters, Settings, Statement, Value,
 };
-use litefs_rpc::{Apart, Done, Executor, Wrote};
+use litefs_rpc::{CommitExpectation, Done, Executor, GroupAborted};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A node's standing, set by the test.
-pub(crate) struct FakeFence {
+pub(crate) struct FakeRoleGuard {
     pub role: watch::Sender<RoleState>,
     pub txid: AtomicU64,
     pub hint: Mutex<Option<PrimaryHint>>,
@@ -34,9 +34,9 @@ pub(crate) struct FakeFence {
     pub terms: AtomicU64,
 }
 
-impl FakeFence {
+impl FakeRoleGuard {
     pub(crate) fn primary() -> Arc<Self> {
-        let role = watch::Sender::new(RoleState { role: Role::Primary, epoch: 1, began: None });
+        let role = watch::Sender::new(RoleState { role: Role::Primary, epoch: 1, term_start: None });
         Arc::new(Self {
             role,
             txid: AtomicU64::new(1),
@@ -65,7 +65,7 @@ impl FakeFence {
     }
 }
 
-impl Fence for FakeFence {
+impl RoleGuard for FakeRoleGuard {
     fn writable(&self) -> Option<RoleStamp> {
         let state = self.role.borrow();
         (state.role == Role::Primary).then(|| state.stamp())
@@ -105,25 +105,25 @@ impl Fence for FakeFence {
     }
 }
 
-pub(crate) type Run = Box<dyn FnMut(&str) -> Result<Answer, Refusal> + Send>;
+pub(crate) type Run = Box<dyn FnMut(&str) -> Result<Output, ServerError> + Send>;
 
-/// Runs a closure for each statement and commits through the fence.
+/// Runs a closure for each statement and commits through the role guard.
 pub(crate) struct FakeExecutor {
-    pub fence: Arc<FakeFence>,
+    pub role_guard: Arc<FakeRoleGuard>,
     pub run: Run,
     pub open: bool,
     pub rolled_back: mpsc::Sender<()>,
-    pub kept: HashMap<RequestId, Result<Done, Refusal>>,
+    pub kept: HashMap<RequestId, Result<Done, ServerError>>,
     /// What was committed together.
     pub groups: mpsc::Sender<Vec<String>>,
     pub group: Vec<String>,
 }
 
 impl FakeExecutor {
-    fn done(&mut self, work: &Work) -> Result<Done, Refusal> {
+    fn done(&mut self, work: &Command) -> Result<Done, ServerError> {
         let sql = work.texts().next().unwrap_or_default().to_owned();
         let answer = (self.run)(&sql)?;
-        Ok(Done { answer, effects: Effects::default(), wrote: Wrote::Pages })
+        Ok(Done { answer, effects: SessionCounters::default(), wrote: CommitExpectation::Advances })
     }
 }
 
@@ -132,59 +132,59 @@ impl Executor for FakeExecutor {
         request.work.texts().any(|sql| sql.starts_with("shared"))
     }
 
-    fn open_group(&mut self, _: &Settings) -> Result<bool, Refusal> {
+    fn open_group(&mut self, _: &Settings) -> Result<bool, ServerError> {
         self.open = true;
         self.group.clear();
         Ok(true)
     }
 
     /// "shared, apart" breaks a group up.
-    fn join(&mut self, request: &Request) -> Result<Result<Done, Refusal>, Apart> {
+    fn join(&mut self, request: &Request) -> Result<Result<Done, ServerError>, GroupAborted> {
         let sql = request.work.texts().next().unwrap_or_default().to_owned();
         self.group.push(sql.clone());
-        if sql.contains("apart") { Err(Apart) } else { Ok(self.done(&request.work)) }
+        if sql.contains("apart") { Err(GroupAborted) } else { Ok(self.done(&request.work)) }
     }
 
-    fn close_group(&mut self) -> Result<Wrote, Apart> {
+    fn close_group(&mut self) -> Result<CommitExpectation, GroupAborted> {
         self.open = false;
-        self.fence.commit();
+        self.role_guard.commit();
         let _ = self.groups.send(std::mem::take(&mut self.group));
-        Ok(Wrote::Pages)
+        Ok(CommitExpectation::Advances)
     }
 
-    fn write(&mut self, request: &Request) -> Result<Done, Refusal> {
+    fn write(&mut self, request: &Request) -> Result<Done, ServerError> {
         if request.again
             && let Some(kept) = self.kept.get(&request.id)
         {
             return kept.clone();
         }
         let done = self.done(&request.work)?;
-        self.fence.commit();
-        self.kept.insert(request.id, Ok(Done { wrote: Wrote::Nothing, ..done.clone() }));
+        self.role_guard.commit();
+        self.kept.insert(request.id, Ok(Done { wrote: CommitExpectation::Unchanged, ..done.clone() }));
         Ok(done)
     }
 
     fn term_started(&mut self) {
-        self.fence.terms.fetch_add(1, Ordering::SeqCst);
+        self.role_guard.terms.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn settle(&mut self, id: RequestId) -> Result<(Outcome, Wrote), Refusal> {
-        let kept = self.kept.entry(id).or_insert(Err(Refusal::GivenUp));
+    fn settle(&mut self, id: RequestId) -> Result<(Outcome, CommitExpectation), ServerError> {
+        let kept = self.kept.entry(id).or_insert(Err(ServerError::Fenced));
         Ok(match kept {
-            Ok(done) => (Outcome::Applied(done.answer.clone(), done.effects), Wrote::Nothing),
+            Ok(done) => (Outcome::Applied(done.answer.clone(), done.effects), CommitExpectation::Unchanged),
             Err(_) => {
-                self.fence.commit();
-                (Outcome::NotApplied, Wrote::Pages)
+                self.role_guard.commit();
+                (Outcome::NotApplied, CommitExpectation::Advances)
             }
         })
     }
 
-    fn begin(&mut self, _: &Settings, _: BeginMode) -> Result<(), Refusal> {
+    fn begin(&mut self, _: &Settings, _: BeginMode) -> Result<(), ServerError> {
         self.open = true;
         Ok(())
     }
 
-    fn step(&mut self, work: &Work) -> Result<Done, Refusal> {
+    fn step(&mut self, work: &Command) -> Result<Done, ServerError> {
         self.done(work)
     }
 
@@ -192,12 +192,20 @@ impl Executor for FakeExecutor {
         self.open
     }
 
-    fn commit(&mut self, keep: Option<RequestId>) -> Result<Done, Refusal> {
+    fn commit(&mut self, keep: Option<RequestId>) -> Result<Done, ServerError> {
         self.open = false;
-        self.fence.commit();
-        let done = Done { answer: Answer::Done, effects: Effects::default(), wrote: Wrote::Nothing };
+        self.role_guard.commit();
+        let done = Done {
+            answer: Output::Done,
+            effects: SessionCounters::default(),
+            wrote: CommitExpectation::Unchanged,
+        };
         self.kept.extend(keep.map(|id| (id, Ok(done))));
-        Ok(Done { answer: Answer::Done, effects: Effects::default(), wrote: Wrote::Pages })
+        Ok(Done {
+            answer: Output::Done,
+            effects: SessionCounters::default(),
+            wrote: CommitExpectation::Advances,
+        })
     }
 
     fn rollback(&mut self) {
@@ -207,7 +215,7 @@ impl Executor for FakeExecutor {
 }
 
 pub(crate) struct Bed {
-    pub fence: Arc<FakeFence>,
+    pub role_guard: Arc<FakeRoleGuard>,
     pub server: Server,
     pub rolled_back: mpsc::Receiver<()>,
     pub groups: mpsc::Receiver<Vec<String>>,
@@ -215,18 +223,18 @@ pub(crate) struct Bed {
 
 impl Bed {
     pub(crate) async fn start(configure: impl FnOnce(&mut ServerConfig), run: Run) -> Self {
-        Self::fenced(FakeFence::primary(), configure, run).await
+        Self::fenced(FakeRoleGuard::primary(), configure, run).await
     }
 
     pub(crate) async fn fenced(
-        fence: Arc<FakeFence>,
+        role_guard: Arc<FakeRoleGuard>,
         configure: impl FnOnce(&mut ServerConfig),
         run: Run,
     ) -> Self {
         let (sender, rolled_back) = mpsc::channel();
         let (committed, groups) = mpsc::channel();
         let executor = FakeExecutor {
-            fence: Arc::clone(&fence),
+            role_guard: Arc::clone(&role_guard),
             run,
             open: false,
             rolled_back: sender,
@@ -236,9 +244,9 @@ impl Bed {
         };
         let mut config = ServerConfig::new("app.db");
         configure(&mut config);
-        let fenced: Arc<dyn Fence> = fence.clone();
+        let fenced: Arc<dyn RoleGuard> = role_guard.clone();
         let server = Server::start("127.0.0.1:0".parse().unwrap(), config, fenced, executor).await.unwrap();
-        Self { fence, server, rolled_back, groups }
+        Self { role_guard, server, rolled_back, groups }
     }
 
     pub(crate) fn address(&self) -> String {
@@ -255,15 +263,15 @@ impl Bed {
 }
 
 pub(crate) fn counting() -> Run {
-    Box::new(|_| Ok(Answer::Count(1)))
+    Box::new(|_| Ok(Output::Count(1)))
 }
 
 pub(crate) fn client() -> Client {
     Client::new(ClientConfig::new("app.db"))
 }
 
-pub(crate) fn statement(sql: &str) -> Work {
-    Work::Execute(Statement { sql: sql.into(), params: vec![Value::Integer(1)], cacheable: true })
+pub(crate) fn statement(sql: &str) -> Command {
+    Command::Execute(Statement { sql: sql.into(), params: vec![Value::Integer(1)], cacheable: true })
 }
 
 pub(crate) fn request(sql: &str) -> Request {

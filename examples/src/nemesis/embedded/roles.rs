@@ -55,7 +55,7 @@ impl Embedded {
     }
 
     /// A failover to a replica with what it has, after the old primary went away or fell asleep.
-    pub(super) fn take_over(&mut self, heir: usize, asleep: Option<usize>) -> Result<(), Problem> {
+    pub(super) fn promote_here(&mut self, heir: usize, asleep: Option<usize>) -> Result<(), Problem> {
         let began = self.shared.now();
         let kept = self.fleet.txid(heir)?;
         self.enthrone(heir)?;

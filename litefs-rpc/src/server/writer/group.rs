@@ -6,26 +6,26 @@
 
 use std::time::{Duration, Instant};
 
-use super::standing::{Ticket, unproven};
+use super::commit_guard::{CommitGuard, unconfirmed};
 use super::{Write, Writer};
-use crate::executor::{Apart, Done, Executor, Wrote};
+use crate::executor::{CommitExpectation, Done, Executor, GroupAborted};
 use crate::server::queue::Queue;
 use crate::server::verdict::Verdict;
-use crate::wire::{Refusal, Reply, Settings};
+use crate::wire::{Reply, ServerError, Settings};
 
 /// A group takes no more members after this long: the first of them waits for the last.
 const GATHER: Duration = Duration::from_millis(5);
 
 /// The writes of the open group, in order.
 struct Group {
-    ticket: Ticket,
+    guard: CommitGuard,
     members: Vec<Member>,
 }
 
 /// A write of the group and what it came to. `None`: not to be told within a group.
 struct Member {
     write: Write,
-    result: Option<Result<Done, Refusal>>,
+    result: Option<Result<Done, ServerError>>,
 }
 
 impl<E: Executor> Writer<E> {
@@ -47,7 +47,7 @@ impl<E: Executor> Writer<E> {
     fn together(&mut self, first: Write, second: Write, queue: &Queue) {
         let settings = first.request.settings;
         let mut group = match self.open_group(&first) {
-            Ok(Some(ticket)) => Group { ticket, members: Vec::new() },
+            Ok(Some(guard)) => Group { guard, members: Vec::new() },
             Ok(None) => {
                 self.alone(first);
                 return self.alone(second);
@@ -62,7 +62,7 @@ impl<E: Executor> Writer<E> {
         let mut joined = self.join(first, &mut group);
         match joined {
             Ok(()) => joined = self.join(second, &mut group),
-            Err(Apart) => group.members.push(Member { write: second, result: None }),
+            Err(GroupAborted) => group.members.push(Member { write: second, result: None }),
         }
         while joined.is_ok() && group.members.len() < self.limits.group && Instant::now() < end {
             let Some(next) = queue.next_if(|next| self.may_share(next, settings)) else { break };
@@ -70,16 +70,16 @@ impl<E: Executor> Writer<E> {
         }
         match joined.and_then(|()| self.close_group(&group)) {
             Ok(wrote) => self.answer(group, wrote),
-            Err(Apart) => self.break_up(group),
+            Err(GroupAborted) => self.break_up(group),
         }
     }
 
     /// `None`: each has to find out by itself why not.
-    fn open_group(&mut self, first: &Write) -> Result<Option<Ticket>, Refusal> {
-        let Ok(ticket) = self.enter() else { return Ok(None) };
+    fn open_group(&mut self, first: &Write) -> Result<Option<CommitGuard>, ServerError> {
+        let Ok(guard) = self.enter() else { return Ok(None) };
         match self.executor.open_group(&first.request.settings) {
-            Ok(opened) => Ok(opened.then_some(ticket)),
-            Err(refusal) => match self.judge(refusal, ticket) {
+            Ok(opened) => Ok(opened.then_some(guard)),
+            Err(refusal) => match self.judge(refusal, guard) {
                 Verdict::Gone => Ok(None),
                 Verdict::Refused(refusal) => Err(refusal),
             },
@@ -87,30 +87,30 @@ impl<E: Executor> Writer<E> {
     }
 
     /// Whoever does not wait any more, or not in time, has not had his write begun.
-    fn join(&mut self, write: Write, group: &mut Group) -> Result<(), Apart> {
+    fn join(&mut self, write: Write, group: &mut Group) -> Result<(), GroupAborted> {
         if write.respond.is_closed() {
             return Ok(());
         }
         if Instant::now() >= write.deadline {
-            let _ = write.respond.send(Err(Refusal::TooLate));
+            let _ = write.respond.send(Err(ServerError::TooLate));
             return Ok(());
         }
         let result = self.executor.join(&write.request).ok();
-        let joined = if result.is_some() { Ok(()) } else { Err(Apart) };
+        let joined = if result.is_some() { Ok(()) } else { Err(GroupAborted) };
         group.members.push(Member { write, result });
         joined
     }
 
-    fn close_group(&mut self, group: &Group) -> Result<Wrote, Apart> {
-        if self.fence.holds(group.ticket.stamp) { self.executor.close_group() } else { Err(Apart) }
+    fn close_group(&mut self, group: &Group) -> Result<CommitExpectation, GroupAborted> {
+        if self.role_guard.holds(group.guard.stamp) { self.executor.close_group() } else { Err(GroupAborted) }
     }
 
     /// One proof for all: what is committed together is replicated together.
-    fn answer(&mut self, group: Group, wrote: Wrote) {
-        let position = self.prove_position(group.ticket, wrote);
+    fn answer(&mut self, group: Group, wrote: CommitExpectation) {
+        let position = self.prove_position(group.guard, wrote);
         for Member { write, result } in group.members {
             let reply =
-                result.unwrap_or_else(|| Err(unproven("the group was broken up", ""))).and_then(|done| {
+                result.unwrap_or_else(|| Err(unconfirmed("the group was broken up", ""))).and_then(|done| {
                     let position = Some(position.clone()?);
                     Ok(Reply { answer: done.answer, position, effects: done.effects })
                 });

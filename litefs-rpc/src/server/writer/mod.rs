@@ -1,8 +1,8 @@
 //! The one who writes: fences, executes, proves. It works on whatever thread lets it ([`queue`](super::queue)).
 
+mod commit_guard;
 mod group;
 mod session;
-mod standing;
 
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -12,27 +12,29 @@ use litefs_core::RoleStamp;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-pub(super) use self::standing::unproven;
+pub(super) use self::commit_guard::unconfirmed;
 use super::ServerConfig;
 use super::commits::Commits;
-use super::fence::Fence;
-use super::followers::Followers;
-use super::handover::{Successors, not_handed_over};
+use super::handoff::{Successors, handoff_failed};
 use super::queue::{self, Queue};
+use super::replicas::Replicas;
+use super::role_guard::RoleGuard;
 use super::sessions::{Ended, Sessions};
 use crate::executor::Executor;
 use crate::limits::Limits;
-use crate::wire::{Begin, BeginMode, Refusal, Reply, Request, RequestId, SessionId, Settings, Settled, Work};
+use crate::wire::{
+    Begin, BeginMode, Command, Reply, Request, RequestId, ServerError, SessionId, Settings, Settled,
+};
 
 /// What became of the statement that rode along with BEGIN.
-type First = Result<Reply, Refusal>;
-type Respond<T> = oneshot::Sender<Result<T, Refusal>>;
+type First = Result<Reply, ServerError>;
+type Respond<T> = oneshot::Sender<Result<T, ServerError>>;
 
 /// What the handlers ask of the writer.
 pub(super) enum Job {
     Write(Write),
     Settle { id: RequestId, deadline: Instant, respond: Respond<Settled> },
-    HandOver { to: Option<String>, deadline: Instant, respond: Respond<String> },
+    Handoff { to: Option<String>, deadline: Instant, respond: Respond<String> },
     Begin { begin: Begin, deadline: Instant, opened: Opened, respond: Respond<(SessionId, Option<First>)> },
 }
 
@@ -51,7 +53,7 @@ pub(super) struct Opened {
 
 /// What a session's connection asks of the open transaction.
 pub(super) enum Step {
-    Run { work: Work, respond: Respond<Reply> },
+    Run { work: Command, respond: Respond<Reply> },
     Finish { commit: bool, respond: Respond<Reply> },
 }
 
@@ -59,7 +61,7 @@ impl Job {
     /// Whether it is over as soon as one statement is.
     pub(super) fn is_small(&self) -> bool {
         match self {
-            Job::Write(write) => matches!(write.request.work, Work::Execute(_) | Work::Query(_)),
+            Job::Write(write) => matches!(write.request.work, Command::Execute(_) | Command::Query(_)),
             _ => false,
         }
     }
@@ -67,13 +69,13 @@ impl Job {
 
 pub(super) struct Writer<E> {
     executor: E,
-    fence: Arc<dyn Fence>,
+    role_guard: Arc<dyn RoleGuard>,
     sessions: Arc<Sessions>,
     limits: Limits,
     prove_commits: bool,
     runtime: Handle,
     successors: Arc<Successors>,
-    followers: Arc<Followers>,
+    replicas: Arc<Replicas>,
     commits: Arc<Commits>,
     /// The standing under which work was begun last.
     term: Option<RoleStamp>,
@@ -85,14 +87,14 @@ pub(super) struct Writer<E> {
 const PACE_WEIGHT: u32 = 8;
 
 impl<E: Executor> Writer<E> {
-    /// To be made on the runtime on which the fence lives.
+    /// To be made on the runtime on which the role guard lives.
     pub(super) fn new(
         executor: E,
         config: &ServerConfig,
-        fence: Arc<dyn Fence>,
+        role_guard: Arc<dyn RoleGuard>,
         sessions: Arc<Sessions>,
         successors: Arc<Successors>,
-        followers: Arc<Followers>,
+        replicas: Arc<Replicas>,
         commits: Arc<Commits>,
     ) -> Self {
         let (limits, prove_commits) = (config.limits.clone(), config.prove_commits);
@@ -100,20 +102,20 @@ impl<E: Executor> Writer<E> {
         let runtime = Handle::current();
         Self {
             executor,
-            fence,
+            role_guard,
             sessions,
             limits,
             prove_commits,
             runtime,
             successors,
-            followers,
+            replicas,
             commits,
             term: None,
             pace,
         }
     }
 
-    /// Waits for what lives on the fence's runtime. Blocks.
+    /// Waits for what lives on the role guard's runtime. Blocks.
     fn wait<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Option<T> {
         pollster::block_on(self.runtime.spawn(future)).ok()
     }
@@ -135,9 +137,9 @@ impl<E: Executor> queue::Work for Writer<E> {
                     let _ = respond.send(self.settle(id, deadline));
                 }
             }
-            Job::HandOver { to, deadline, respond } => {
+            Job::Handoff { to, deadline, respond } => {
                 if !respond.is_closed() {
-                    let _ = respond.send(self.hand_over(to, deadline));
+                    let _ = respond.send(self.handoff(to, deadline));
                 }
             }
             Job::Begin { begin, deadline, opened, respond } => {
@@ -163,44 +165,44 @@ impl<E: Executor> Writer<E> {
         }
     }
 
-    /// Fence, execute, prove.
-    fn write(&mut self, request: &Request, deadline: Instant) -> Result<Reply, Refusal> {
-        let ticket = self.admit(deadline)?;
+    /// RoleGuard, execute, prove.
+    fn write(&mut self, request: &Request, deadline: Instant) -> Result<Reply, ServerError> {
+        let guard = self.admit(deadline)?;
         match self.executor.write(request) {
-            Ok(done) => self.prove(ticket, done),
-            Err(refusal) => Err(self.judge(refusal, ticket).or(|| match request.work {
+            Ok(done) => self.prove(guard, done),
+            Err(refusal) => Err(self.judge(refusal, guard).or(|| match request.work {
                 // Its first statements may have been committed before.
-                Work::Script(_) => unproven("the role changed while the script ran", ""),
+                Command::Script(_) => unconfirmed("the role changed while the script ran", ""),
                 _ => self.not_primary(),
             })),
         }
     }
 
-    fn settle(&mut self, id: RequestId, deadline: Instant) -> Result<Settled, Refusal> {
-        let ticket = self.admit(deadline)?;
+    fn settle(&mut self, id: RequestId, deadline: Instant) -> Result<Settled, ServerError> {
+        let guard = self.admit(deadline)?;
         let _committing = self.commits.begin();
         match self.executor.settle(id) {
             Ok((outcome, wrote)) => {
-                let position = self.prove_position(ticket, wrote)?;
+                let position = self.prove_position(guard, wrote)?;
                 Ok(Settled { outcome, position })
             }
-            Err(refusal) => Err(self.judge(refusal, ticket).or(|| self.not_primary())),
+            Err(refusal) => Err(self.judge(refusal, guard).or(|| self.not_primary())),
         }
     }
 
-    fn hand_over(&mut self, to: Option<String>, deadline: Instant) -> Result<String, Refusal> {
-        let ticket = self.admit(deadline)?;
+    fn handoff(&mut self, to: Option<String>, deadline: Instant) -> Result<String, ServerError> {
+        let guard = self.admit(deadline)?;
         let (successor, address) = self.successors.choose(to.as_deref())?;
         let _handing_over = self.successors.begin();
         // From here on nobody writes, forwarded or not.
         let begun = self.executor.begin(&Settings::default(), BeginMode::Immediate);
-        begun.map_err(|refusal| self.judge(refusal, ticket).or(|| self.not_primary()))?;
-        let position = self.fence.position().map_err(not_handed_over);
+        begun.map_err(|refusal| self.judge(refusal, guard).or(|| self.not_primary()))?;
+        let position = self.role_guard.position().map_err(handoff_failed);
         let promoted = position.and_then(|position| {
-            let (successors, fence) = (Arc::clone(&self.successors), Arc::clone(&self.fence));
-            let promoted =
-                self.wait(async move { successors.promote(&address, position, &*fence, deadline).await });
-            promoted.unwrap_or_else(|| Err(not_handed_over("the node is shutting down")))
+            let (successors, role_guard) = (Arc::clone(&self.successors), Arc::clone(&self.role_guard));
+            let promoted = self
+                .wait(async move { successors.promote(&address, position, &*role_guard, deadline).await });
+            promoted.unwrap_or_else(|| Err(handoff_failed("the node is shutting down")))
         });
         self.executor.rollback();
         promoted.map(|()| successor.node)

@@ -3,12 +3,14 @@
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Instant;
 
-use super::standing::Ticket;
+use super::commit_guard::CommitGuard;
 use super::{First, Opened, Respond, Step, Writer};
 use crate::executor::Executor;
 use crate::server::sessions::Ended;
 use crate::server::verdict::Verdict;
-use crate::wire::{Answer, Begin, Delivery, Effects, Refusal, Reply, RequestId, SessionId, Work};
+use crate::wire::{
+    Begin, Command, Delivery, Output, Reply, RequestId, ServerError, SessionCounters, SessionId,
+};
 
 impl<E: Executor> Writer<E> {
     /// Runs one session from BEGIN to its end; whatever else is queued waits, as it would for SQLite's lock.
@@ -19,21 +21,21 @@ impl<E: Executor> Writer<E> {
         opened: &Opened,
         respond: Respond<(SessionId, Option<First>)>,
     ) {
-        let ticket = match self.open(begin, deadline) {
-            Ok(ticket) => ticket,
+        let guard = match self.open(begin, deadline) {
+            Ok(guard) => guard,
             Err(refusal) => {
                 self.sessions.end(opened.id, Ended::Finished);
                 let _ = respond.send(Err(refusal));
                 return;
             }
         };
-        let first = begin.first.as_ref().map(|work| self.step(work, &ticket));
+        let first = begin.first.as_ref().map(|work| self.step(work, &guard));
         let lost = first.as_ref().is_some_and(|first| first.is_err() && !self.executor.in_transaction());
         let gone = respond.send(Ok((opened.id, first))).is_err();
         let ended = match (lost, gone) {
             (true, _) => Ended::RolledBackBySqlite,
             (_, true) => Ended::Disconnected,
-            _ => self.serve(begin, opened, ticket),
+            _ => self.serve(begin, opened, guard),
         };
         if ended != Ended::Finished {
             self.executor.rollback();
@@ -41,46 +43,46 @@ impl<E: Executor> Writer<E> {
         self.sessions.end(opened.id, ended);
     }
 
-    fn open(&mut self, begin: &Begin, deadline: Instant) -> Result<Ticket, Refusal> {
-        let mut ticket = self.admit(deadline)?;
+    fn open(&mut self, begin: &Begin, deadline: Instant) -> Result<CommitGuard, ServerError> {
+        let mut guard = self.admit(deadline)?;
         let begun = self.executor.begin(&begin.settings, begin.mode);
-        begun.map_err(|refusal| self.judge(refusal, ticket).or(|| self.not_primary()))?;
-        let opened = self.check_snapshot(begin, &mut ticket).and_then(|()| self.savepoints(begin));
+        begun.map_err(|refusal| self.judge(refusal, guard).or(|| self.not_primary()))?;
+        let opened = self.check_snapshot(begin, &mut guard).and_then(|()| self.savepoints(begin));
         if let Err(refusal) = opened {
             self.executor.rollback();
-            return Err(self.judge(refusal, ticket).or(|| self.not_primary()));
+            return Err(self.judge(refusal, guard).or(|| self.not_primary()));
         }
-        Ok(ticket)
+        Ok(guard)
     }
 
     /// With the lock held nobody moves the position any more, so it can be compared with what was read.
-    fn check_snapshot(&self, begin: &Begin, ticket: &mut Ticket) -> Result<(), Refusal> {
-        ticket.before = self.fence.position().ok();
-        match (begin.expected, ticket.before) {
+    fn check_snapshot(&self, begin: &Begin, guard: &mut CommitGuard) -> Result<(), ServerError> {
+        guard.before = self.role_guard.position().ok();
+        match (begin.expected, guard.before) {
             (Some(expected), Some(actual)) if expected != actual => {
-                Err(Refusal::SnapshotMoved { expected, actual })
+                Err(ServerError::SnapshotMoved { expected, actual })
             }
             (Some(_), None) => Err(self.not_primary()),
             _ => Ok(()),
         }
     }
 
-    fn savepoints(&mut self, begin: &Begin) -> Result<(), Refusal> {
+    fn savepoints(&mut self, begin: &Begin) -> Result<(), ServerError> {
         for name in &begin.savepoints {
-            self.executor.step(&Work::Script(format!("SAVEPOINT {name}")))?;
+            self.executor.step(&Command::Script(format!("SAVEPOINT {name}")))?;
         }
         Ok(())
     }
 
     /// Answers the session's statements until it ends or one of its limits does.
-    fn serve(&mut self, begin: &Begin, opened: &Opened, ticket: Ticket) -> Ended {
+    fn serve(&mut self, begin: &Begin, opened: &Opened, guard: CommitGuard) -> Ended {
         let end = Instant::now() + self.limits.session_total;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let wait = left.min(self.limits.session_idle);
             match opened.steps.recv_timeout(wait) {
                 Ok(Step::Run { work, respond }) => {
-                    let reply = self.step(&work, &ticket);
+                    let reply = self.step(&work, &guard);
                     let lost = reply.is_err() && !self.executor.in_transaction();
                     let _ = respond.send(reply);
                     if lost {
@@ -89,7 +91,7 @@ impl<E: Executor> Writer<E> {
                 }
                 Ok(Step::Finish { commit, respond }) => {
                     let keep = (begin.delivery == Delivery::ExactlyOnce).then_some(begin.id);
-                    let (reply, ended) = self.finish(commit, keep, &ticket);
+                    let (reply, ended) = self.finish(commit, keep, &guard);
                     let _ = respond.send(reply);
                     if let Some(ended) = ended {
                         return ended;
@@ -104,12 +106,12 @@ impl<E: Executor> Writer<E> {
         }
     }
 
-    fn step(&mut self, work: &Work, ticket: &Ticket) -> Result<Reply, Refusal> {
-        if !self.fence.holds(ticket.stamp) {
+    fn step(&mut self, work: &Command, guard: &CommitGuard) -> Result<Reply, ServerError> {
+        if !self.role_guard.holds(guard.stamp) {
             return Err(lost_to_demotion());
         }
         let done = self.executor.step(work);
-        let done = done.map_err(|refusal| self.judge(refusal, *ticket).or(lost_to_demotion))?;
+        let done = done.map_err(|refusal| self.judge(refusal, *guard).or(lost_to_demotion))?;
         Ok(Reply { answer: done.answer, position: None, effects: done.effects })
     }
 
@@ -118,23 +120,23 @@ impl<E: Executor> Writer<E> {
         &mut self,
         commit: bool,
         keep: Option<RequestId>,
-        ticket: &Ticket,
-    ) -> (Result<Reply, Refusal>, Option<Ended>) {
+        guard: &CommitGuard,
+    ) -> (Result<Reply, ServerError>, Option<Ended>) {
         if !commit {
             self.executor.rollback();
-            let reply = Reply { answer: Answer::Done, position: None, effects: Effects::default() };
+            let reply = Reply { answer: Output::Done, position: None, effects: SessionCounters::default() };
             return (Ok(reply), Some(Ended::Finished));
         }
-        if !self.fence.holds(ticket.stamp) {
+        if !self.role_guard.holds(guard.stamp) {
             return (Err(lost_to_demotion()), Some(Ended::Demoted));
         }
         let _committing = self.commits.begin();
         match self.executor.commit(keep) {
-            Ok(done) => (self.prove(*ticket, done), Some(Ended::Finished)),
-            Err(refusal) => match self.judge(refusal, *ticket) {
+            Ok(done) => (self.prove(*guard, done), Some(Ended::Finished)),
+            Err(refusal) => match self.judge(refusal, *guard) {
                 Verdict::Gone => (Err(lost_to_demotion()), Some(Ended::Demoted)),
                 Verdict::Refused(refusal) => {
-                    let open = matches!(refusal, Refusal::Database(_)) && self.executor.in_transaction();
+                    let open = matches!(refusal, ServerError::Database(_)) && self.executor.in_transaction();
                     (Err(refusal), (!open).then_some(Ended::RolledBackBySqlite))
                 }
             },
@@ -142,6 +144,6 @@ impl<E: Executor> Writer<E> {
     }
 }
 
-fn lost_to_demotion() -> Refusal {
-    Refusal::SessionLost { reason: Ended::Demoted.to_string() }
+fn lost_to_demotion() -> ServerError {
+    ServerError::SessionLost { reason: Ended::Demoted.to_string() }
 }

@@ -4,9 +4,9 @@ use diesel::connection::{Connection, SimpleConnection};
 use diesel::sqlite::SqliteConnection;
 
 use super::*;
-use crate::executor::{Done, Executor, Wrote};
+use crate::executor::{CommitExpectation, Done, Executor};
 use crate::sqlite::{Opened, SqliteExecutor};
-use crate::wire::{BeginMode, Delivery, Refusal, Request, Settings, Statement, Work};
+use crate::wire::{BeginMode, Command, Delivery, Request, ServerError, Settings, Statement};
 
 const IGNORING: &str = "CREATE TRIGGER t BEFORE INSERT ON _litefs_outcomes BEGIN SELECT RAISE(IGNORE); END";
 const STUBBORN: &str = "CREATE TRIGGER t BEFORE UPDATE ON _litefs_outcomes BEGIN SELECT RAISE(IGNORE); END";
@@ -37,7 +37,7 @@ impl Side {
         crate::sqlite::ready::integers_of::<1>(&mut conn, query).unwrap()[0]
     }
 
-    fn group(&mut self, request: &Request) -> Result<Done, Refusal> {
+    fn group(&mut self, request: &Request) -> Result<Done, ServerError> {
         assert!(self.executor.open_group(&request.settings).unwrap());
         let joined = self.executor.join(request);
         match joined.and_then(|done| self.executor.close_group().map(|_| done)) {
@@ -49,7 +49,7 @@ impl Side {
         }
     }
 
-    fn session(&mut self, request: &Request) -> Result<Done, Refusal> {
+    fn session(&mut self, request: &Request) -> Result<Done, ServerError> {
         self.executor.begin(&request.settings, BeginMode::Immediate).unwrap();
         self.executor.step(&request.work).unwrap();
         let done = self.executor.commit(Some(request.id));
@@ -62,13 +62,13 @@ fn insert() -> Statement {
     Statement { sql: "INSERT INTO t VALUES (1)".into(), params: vec![], cacheable: true }
 }
 
-fn request(work: Work) -> Request {
+fn request(work: Command) -> Request {
     let (id, settings) = (RequestId::new(), Settings::default());
     Request { id, delivery: Delivery::ExactlyOnce, again: false, settings, work }
 }
 
-fn says_what_to_do<T: std::fmt::Debug>(result: Result<T, Refusal>, shape: &str) {
-    let Err(Refusal::Denied { what }) = result else { panic!("{shape}: {result:?}") };
+fn says_what_to_do<T: std::fmt::Debug>(result: Result<T, ServerError>, shape: &str) {
+    let Err(ServerError::Denied { what }) = result else { panic!("{shape}: {result:?}") };
     assert!(what.contains("_litefs_outcomes") && what.contains("drop"), "{what}");
 }
 
@@ -87,17 +87,17 @@ fn a_table_that_keeps_no_outcome_refuses_every_kind_of_write() {
     for shape in shapes {
         let mut side = Side::new(shape);
         let what = shape.join("; ");
-        for work in [Work::Execute(insert()), Work::Query(insert())] {
+        for work in [Command::Execute(insert()), Command::Query(insert())] {
             says_what_to_do(side.executor.write(&request(work)), &what);
         }
         for script in scripts {
-            says_what_to_do(side.executor.write(&request(Work::Script(script.into()))), &what);
+            says_what_to_do(side.executor.write(&request(Command::Script(script.into()))), &what);
         }
-        says_what_to_do(side.group(&request(Work::Execute(insert()))), &what);
-        says_what_to_do(side.session(&request(Work::Execute(insert()))), &what);
+        says_what_to_do(side.group(&request(Command::Execute(insert()))), &what);
+        says_what_to_do(side.session(&request(Command::Execute(insert()))), &what);
         says_what_to_do(side.executor.settle(RequestId::new()), &what);
         assert_eq!(side.rows(), 0, "{what}");
-        let once = Request { delivery: Delivery::AtMostOnce, ..request(Work::Execute(insert())) };
+        let once = Request { delivery: Delivery::AtMostOnce, ..request(Command::Execute(insert())) };
         assert!(side.executor.write(&once).is_ok(), "nothing is to be kept");
     }
 }
@@ -105,11 +105,11 @@ fn a_table_that_keeps_no_outcome_refuses_every_kind_of_write() {
 #[test]
 fn a_script_whose_end_is_not_recorded_is_of_unknown_outcome() {
     let mut side = Side::new(&[CREATE, STUBBORN]);
-    let script = request(Work::Script("BEGIN; INSERT INTO t VALUES (1); COMMIT".into()));
+    let script = request(Command::Script("BEGIN; INSERT INTO t VALUES (1); COMMIT".into()));
     let refused = side.executor.write(&script);
-    assert!(matches!(refused, Err(Refusal::Unproven { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(ServerError::Unconfirmed { .. })), "{refused:?}");
     let again = Request { again: true, ..script };
-    assert_eq!(side.executor.write(&again), Err(Refusal::Interrupted));
+    assert_eq!(side.executor.write(&again), Err(ServerError::Interrupted));
     assert_eq!(side.rows(), 1);
 }
 
@@ -121,12 +121,12 @@ fn a_table_of_another_version_is_used_as_it_is() {
          more TEXT, and_more INTEGER NOT NULL DEFAULT 7) WITHOUT ROWID",
     ] {
         let mut side = Side::new(&[shape]);
-        let first = request(Work::Execute(insert()));
+        let first = request(Command::Execute(insert()));
         let answer = side.executor.write(&first).unwrap().answer;
         let again = Request { again: true, ..first.clone() };
         assert_eq!(side.executor.write(&again).unwrap().answer, answer);
         assert_eq!(side.executor.write(&first).unwrap().answer, answer, "although nobody says so");
-        assert_eq!(side.executor.settle(first.id).unwrap().1, Wrote::Nothing);
+        assert_eq!(side.executor.settle(first.id).unwrap().1, CommitExpectation::Unchanged);
         assert_eq!(side.rows(), 1);
     }
 }

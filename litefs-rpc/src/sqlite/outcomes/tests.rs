@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 use super::pruning::Moment;
 use super::*;
 
-fn applied() -> Kept {
-    Kept::Applied(
-        Answer::Count(3),
-        Effects { last_insert_rowid: 7, changes: 3, total_changes: 4, inserted: true },
+fn applied() -> StoredOutcome {
+    StoredOutcome::Applied(
+        Output::Count(3),
+        SessionCounters { last_insert_rowid: 7, changes: 3, total_changes: 4, inserted: true },
     )
 }
 
@@ -19,10 +19,10 @@ fn an_outcome_is_kept_once_and_found_again() {
     let (one, other) = (RequestId::new(), RequestId::new());
     assert_eq!(Outcomes::find(&mut conn, one).unwrap(), None);
     assert_eq!(outcomes.keep(&mut conn, one, &applied()).unwrap(), Some(1));
-    assert_eq!(outcomes.keep(&mut conn, one, &Kept::GivenUp).unwrap(), None);
+    assert_eq!(outcomes.keep(&mut conn, one, &StoredOutcome::Fenced).unwrap(), None);
     assert_eq!(Outcomes::find(&mut conn, one).unwrap(), Some(applied()));
     assert_eq!(Outcomes::find(&mut conn, other).unwrap(), None);
-    outcomes.keep(&mut conn, other, &Kept::Begun).unwrap();
+    outcomes.keep(&mut conn, other, &StoredOutcome::Begun).unwrap();
     Outcomes::update(&mut conn, other, &applied()).unwrap();
     assert_eq!(Outcomes::find(&mut conn, other).unwrap(), Some(applied()));
 }
@@ -31,16 +31,16 @@ fn an_outcome_is_kept_once_and_found_again() {
 fn rows_that_are_too_large_are_left_out() {
     let rows =
         crate::wire::RowSet { columns: vec!["x".into()], values: vec![Value::Blob(vec![0; MAX_KEPT])] };
-    let kept = Kept::Applied(Answer::Rows(rows), Effects::default());
-    let back = Kept::decode(&kept.encode().unwrap()).unwrap();
-    assert_eq!(back, Kept::Applied(Answer::NotKept, Effects::default()));
+    let kept = StoredOutcome::Applied(Output::Rows(rows), SessionCounters::default());
+    let back = StoredOutcome::decode(&kept.encode().unwrap()).unwrap();
+    assert_eq!(back, StoredOutcome::Applied(Output::NotKept, SessionCounters::default()));
 }
 
 #[test]
 fn a_newer_encoding_is_an_error_and_not_a_guess() {
-    assert!(Kept::decode(&[FORMAT + 1, 0]).is_err());
-    assert!(Kept::decode(&[]).is_err());
-    assert!(Kept::decode(&[FORMAT, 250]).is_err());
+    assert!(StoredOutcome::decode(&[FORMAT + 1, 0]).is_err());
+    assert!(StoredOutcome::decode(&[]).is_err());
+    assert!(StoredOutcome::decode(&[FORMAT, 250]).is_err());
 }
 
 const HOUR: Duration = Duration::from_secs(3_600);

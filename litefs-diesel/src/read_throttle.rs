@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use litefs_core::{NodeName, Position, Role, Tracker, Txid};
-use litefs_rpc::client::{CallError, Directory, Standing};
-use litefs_rpc::wire::{Followed, Follower, Refusal};
+use litefs_rpc::client::{CallError, PrimaryLocation, PrimaryLocator};
+use litefs_rpc::wire::{PrimaryReport, ReplicaReport, ServerError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::Auditor;
 use crate::litefs::Forwarding;
+use crate::loss_detector::LossDetector;
 use crate::own_name::own_name;
 
 /// How long nothing is held back after a pause that was in vain: something else keeps LiteFS from applying.
@@ -31,10 +31,10 @@ const AFTER_FAILURE: Duration = Duration::from_millis(500);
 
 /// What readers look at: a few loads where there is nothing to wait for.
 #[derive(Debug)]
-pub(crate) struct Air {
+pub(crate) struct ReadThrottle {
     /// Whether the local file is in the history of the primary of the moment. After a failover a file may be further on, in
     /// a history that is over, until LiteFS replaces it; its TXIDs then say nothing.
-    is_shared: AtomicBool,
+    same_history: AtomicBool,
     shared: watch::Sender<bool>,
     /// The primary's TXID, as far as it is known here.
     target: AtomicU64,
@@ -46,10 +46,10 @@ pub(crate) struct Air {
     given_up: AtomicU64,
 }
 
-impl Default for Air {
+impl Default for ReadThrottle {
     fn default() -> Self {
         Self {
-            is_shared: AtomicBool::new(true),
+            same_history: AtomicBool::new(true),
             shared: watch::Sender::new(true),
             target: AtomicU64::new(0),
             read: AtomicBool::new(false),
@@ -60,26 +60,26 @@ impl Default for Air {
     }
 }
 
-impl Air {
+impl ReadThrottle {
     /// Whether the local file's TXIDs can be compared with the primary's.
     #[inline]
-    pub(crate) fn is_shared(&self) -> bool {
-        self.is_shared.load(Ordering::Acquire)
+    pub(crate) fn same_history(&self) -> bool {
+        self.same_history.load(Ordering::Acquire)
     }
 
     /// Wakes when that changes.
-    pub(crate) fn shares(&self) -> watch::Receiver<bool> {
+    pub(crate) fn history_changes(&self) -> watch::Receiver<bool> {
         self.shared.subscribe()
     }
 
-    fn set_shared(&self, is_shared: bool) {
-        self.is_shared.store(is_shared, Ordering::Release);
-        self.shared.send_if_modified(|before| std::mem::replace(before, is_shared) != is_shared);
+    fn set_shared(&self, same_history: bool) {
+        self.same_history.store(same_history, Ordering::Release);
+        self.shared.send_if_modified(|before| std::mem::replace(before, same_history) != same_history);
     }
 
     /// Whether a read may begin, with the local file at `here`.
     #[inline]
-    pub(crate) fn is_clear(&self, here: Txid) -> bool {
+    pub(crate) fn may_read(&self, here: Txid) -> bool {
         if !self.read.load(Ordering::Relaxed) {
             self.read.store(true, Ordering::Relaxed);
         }
@@ -122,8 +122,8 @@ fn millis(start: Instant) -> u64 {
 pub(crate) async fn follow(
     tracker: Tracker,
     forwarding: Arc<Forwarding>,
-    air: Arc<Air>,
-    auditor: Auditor,
+    read_throttle: Arc<ReadThrottle>,
+    loss_detector: LossDetector,
     me: impl Fn() -> (String, Option<String>),
     stop: CancellationToken,
 ) {
@@ -131,25 +131,25 @@ pub(crate) async fn follow(
     let mut last = None;
     loop {
         let state = roles.borrow_and_update().clone();
-        air.forget();
-        auditor.ledger.next_generation();
+        read_throttle.forget();
+        loss_detector.ack_log.next_generation();
         match &state.role {
             Role::Primary | Role::Standalone => {
                 last = None;
-                air.set_shared(true);
+                read_throttle.set_shared(true);
             }
             Role::Replica { primary } if last.as_ref() != Some(primary) => {
                 last = Some(primary.clone());
-                air.set_shared(false);
+                read_throttle.set_shared(false);
             }
             Role::Replica { .. } | Role::Unknown => {}
         }
         let work = async {
             match &state.role {
                 Role::Replica { primary } => {
-                    follow_one(&tracker, &forwarding, &air, &auditor, primary, &me).await
+                    follow_one(&tracker, &forwarding, &read_throttle, &loss_detector, primary, &me).await
                 }
-                Role::Primary => look_here(&tracker, &auditor, state.began).await,
+                Role::Primary => look_here(&tracker, &loss_detector, state.term_start).await,
                 Role::Standalone | Role::Unknown => {}
             }
             std::future::pending::<()>().await;
@@ -162,57 +162,60 @@ pub(crate) async fn follow(
     }
 }
 
-/// Looks at what was acknowledged before this node's own reign, and at what is acknowledged late.
-async fn look_here(tracker: &Tracker, auditor: &Auditor, began: Option<Position>) {
-    let Some(began) = began.or_else(|| tracker.read_position().ok()) else { return };
+/// Looks at what was acknowledged before this node's own term, and at what is acknowledged late.
+async fn look_here(tracker: &Tracker, loss_detector: &LossDetector, term_start: Option<Position>) {
+    let Some(term_start) = term_start.or_else(|| tracker.read_position().ok()) else { return };
     loop {
-        let former = auditor.ledger.of_former();
-        if !former.is_empty() {
-            auditor.look(former, &own_name(tracker).await, began).await;
+        let previous = loss_detector.ack_log.of_former();
+        if !previous.is_empty() {
+            loss_detector.look(previous, &own_name(tracker).await, term_start).await;
         }
-        auditor.ledger.late().await;
+        loss_detector.ack_log.late().await;
     }
 }
 
 async fn follow_one(
     tracker: &Tracker,
     forwarding: &Forwarding,
-    air: &Air,
-    auditor: &Auditor,
+    read_throttle: &ReadThrottle,
+    loss_detector: &LossDetector,
     primary: &NodeName,
     me: &impl Fn() -> (String, Option<String>),
 ) {
-    let mut reign = None;
+    let mut term = None;
     loop {
         let (node, address) = me();
-        let follower = Follower { node, address, position: tracker.last_position() };
-        let known = Txid::new(air.target.load(Ordering::Relaxed));
+        let report = ReplicaReport { node, address, position: tracker.last_position() };
+        let known = Txid::new(read_throttle.target.load(Ordering::Relaxed));
         // Taken before the primary is asked: whatever it acknowledged of this, it has then.
-        let former = auditor.ledger.of_former();
+        let previous = loss_detector.ack_log.of_former();
         // The primary answers once there is news of its position; that this file has come into its history is news as well.
-        let known = if former.is_empty() && air.is_shared() { known } else { Txid::new(0) };
-        let directory = forwarding.directory();
+        let known = if previous.is_empty() && read_throttle.same_history() { known } else { Txid::new(0) };
+        let locator = forwarding.locator();
         // Taken before the question: an address that is learned while it is asked is news.
-        let seen = directory.standing();
+        let seen = locator.location();
         let asked = async {
-            let asked = ask(forwarding, &seen, follower, known).await;
-            asked.inspect_err(|_| air.forget())
+            let asked = ask(forwarding, &seen, report, known).await;
+            asked.inspect_err(|_| read_throttle.forget())
         };
-        let pause = match answer(directory, &seen, asked, connected(forwarding, &seen)).await {
+        let pause = match answer(locator, &seen, asked, connected(forwarding, &seen)).await {
             Some(followed) => {
-                air.target.store(followed.position.txid.get(), Ordering::Relaxed);
+                read_throttle.target.store(followed.position.txid.get(), Ordering::Relaxed);
                 // Once in its history, it stays there for as long as the primary does.
                 if followed.shared {
-                    air.set_shared(true);
+                    read_throttle.set_shared(true);
                 }
                 // It may have been deposed and come back, unnoticed here.
-                if reign.replace(followed.began).is_some_and(|before| before != followed.began) {
-                    auditor.ledger.next_generation();
+                if term.replace(followed.term_start).is_some_and(|before| before != followed.term_start) {
+                    loss_detector.ack_log.next_generation();
                 }
-                if followed.shared && !former.is_empty() && has_come(tracker, followed.position).await {
-                    auditor.look(former, primary, followed.began).await;
+                if followed.shared && !previous.is_empty() && has_come(tracker, followed.position).await {
+                    loss_detector.look(previous, primary, followed.term_start).await;
                 }
-                match followed.awaited || !air.is_shared() || air.read.swap(false, Ordering::Relaxed) {
+                match followed.awaited
+                    || !read_throttle.same_history()
+                    || read_throttle.read.swap(false, Ordering::Relaxed)
+                {
                     true => READING,
                     false => IDLE,
                 }
@@ -233,12 +236,12 @@ async fn has_come(tracker: &Tracker, position: Position) -> bool {
 /// none, and now is the time to ask again: the primary is elsewhere or its address was learned, a
 /// connection to it was opened after none could be, or some time has passed.
 async fn answer<T>(
-    directory: &impl Directory,
-    seen: &Standing,
+    locator: &impl PrimaryLocator,
+    seen: &PrimaryLocation,
     asked: impl Future<Output = Result<T, CallError>>,
     connected: impl Future<Output = ()>,
 ) -> Option<T> {
-    let until = |time: Duration| directory.changed(seen, tokio::time::Instant::now() + time);
+    let until = |time: Duration| locator.changed(seen, tokio::time::Instant::now() + time);
     let error = tokio::select! {
         asked = asked => match asked {
             Ok(answer) => return Some(answer),
@@ -255,24 +258,24 @@ async fn answer<T>(
 }
 
 /// Returns once there is a connection to the primary, for example that of a forwarded write.
-async fn connected(forwarding: &Forwarding, seen: &Standing) {
+async fn connected(forwarding: &Forwarding, seen: &PrimaryLocation) {
     match seen {
-        Standing::Elsewhere(primary) => forwarding.client().connected(&primary.address).await,
-        Standing::Here | Standing::Nowhere => std::future::pending().await,
+        PrimaryLocation::Elsewhere(primary) => forwarding.client().connected(&primary.address).await,
+        PrimaryLocation::Here | PrimaryLocation::Nowhere => std::future::pending().await,
     }
 }
 
 async fn ask(
     forwarding: &Forwarding,
-    seen: &Standing,
-    follower: Follower,
+    seen: &PrimaryLocation,
+    report: ReplicaReport,
     known: Txid,
-) -> Result<Followed, CallError> {
-    let Standing::Elsewhere(primary) = seen else {
-        return Err(CallError::Refused(Refusal::NotPrimary { hint: None }));
+) -> Result<PrimaryReport, CallError> {
+    let PrimaryLocation::Elsewhere(primary) = seen else {
+        return Err(CallError::Refused(ServerError::NotPrimary { hint: None }));
     };
     let link = forwarding.client().connect(&primary.address).await?;
-    link.follow(follower, known, Instant::now() + QUESTION).await
+    link.follow(report, known, Instant::now() + QUESTION).await
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use litefs_core::Position;
 use tokio::sync::Notify;
 
-use super::fence::Fence;
-use crate::wire::{Follower, Refusal};
+use super::role_guard::RoleGuard;
+use crate::wire::{ReplicaReport, ServerError};
 
 /// How many of its own positions a primary remembers.
 const REMEMBERED: usize = 1_024;
@@ -20,35 +20,35 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(5);
 
 /// The replicas, as they tell of themselves.
 #[derive(Debug, Default)]
-pub(super) struct Followers {
-    known: Mutex<HashMap<String, (Follower, Instant)>>,
+pub(super) struct Replicas {
+    known: Mutex<HashMap<String, (ReplicaReport, Instant)>>,
     /// How many wait for replicas.
     waiting: AtomicUsize,
     moved: Notify,
     /// Where this node has been since it is the primary.
     history: Mutex<VecDeque<Position>>,
-    began: Mutex<Option<Position>>,
+    term_start: Mutex<Option<Position>>,
     /// Wakes the replicas that listen, because somebody waits for them.
     pub(super) wanted: Notify,
 }
 
-impl Followers {
-    pub(super) fn hear(&self, follower: Follower) {
+impl Replicas {
+    pub(super) fn hear(&self, report: ReplicaReport) {
         let mut known = self.known();
         known.retain(|_, (_, at)| at.elapsed() < FORGOTTEN_AFTER);
         // Nodes on one machine may go by one name.
-        let key = follower.address.clone().unwrap_or_else(|| follower.node.clone());
-        known.insert(key, (follower, Instant::now()));
+        let key = report.address.clone().unwrap_or_else(|| report.node.clone());
+        known.insert(key, (report, Instant::now()));
         drop(known);
         self.moved.notify_waiters();
     }
 
-    /// Keeps what [`has_been_at`](Self::has_been_at) needs, for as long as the fence tells.
-    pub(super) async fn keep_history(&self, fence: &dyn Fence) {
-        let (mut positions, mut roles) = (fence.positions(), fence.changes());
+    /// Keeps what [`has_been_at`](Self::has_been_at) needs, for as long as the role guard tells.
+    pub(super) async fn keep_history(&self, role_guard: &dyn RoleGuard) {
+        let (mut positions, mut roles) = (role_guard.positions(), role_guard.changes());
         loop {
             let position = *positions.borrow_and_update();
-            let writable = fence.writable().is_some();
+            let writable = role_guard.writable().is_some();
             roles.borrow_and_update();
             {
                 let mut history = self.history.lock().expect("no code panics while it holds the history");
@@ -56,15 +56,15 @@ impl Followers {
                     // Another's history, until this node's begins with where it is then.
                     _ if !writable => {
                         history.clear();
-                        *self.began() = None;
+                        *self.term_start() = None;
                     }
                     Some(position) => {
-                        let mut began = self.began();
-                        if began.is_none() {
-                            // The writer may have noted the last word of a former reign.
+                        let mut term_start = self.term_start();
+                        if term_start.is_none() {
+                            // The writer may have noted the last word of a former term.
                             history.clear();
                             // What was heard of last may be old; `-pos` is not.
-                            *began = Some(fence.position().unwrap_or(position));
+                            *term_start = Some(role_guard.position().unwrap_or(position));
                         }
                         remember(&mut history, position);
                     }
@@ -86,16 +86,16 @@ impl Followers {
         remember(&mut self.history.lock().expect("no code panics while it holds the history"), position);
     }
 
-    /// Where this node's reign began; `None` while it has none.
-    pub(super) fn began(&self) -> std::sync::MutexGuard<'_, Option<Position>> {
-        self.began.lock().expect("no code panics while it holds the beginning")
+    /// Where this node's term began; `None` while it has none.
+    pub(super) fn term_start(&self) -> std::sync::MutexGuard<'_, Option<Position>> {
+        self.term_start.lock().expect("no code panics while it holds the beginning")
     }
 
     /// Whether a replica at `position` shares this primary's history. One that is far behind is not known; it moves on.
-    pub(super) fn has_been_at(&self, position: Option<Position>, fence: &dyn Fence) -> bool {
+    pub(super) fn has_been_at(&self, position: Option<Position>, role_guard: &dyn RoleGuard) -> bool {
         let Some(position) = position else { return false };
         let history = self.history.lock().expect("no code panics while it holds the history");
-        history.contains(&position) || fence.position() == Ok(position)
+        history.contains(&position) || role_guard.position() == Ok(position)
     }
 
     /// Whether somebody waits for news of them.
@@ -104,14 +104,13 @@ impl Followers {
     }
 
     /// The replica of that name, or the one that has come furthest.
-    pub(super) fn successor(&self, name: Option<&str>) -> Option<Follower> {
+    pub(super) fn successor(&self, name: Option<&str>) -> Option<ReplicaReport> {
         let known = self.known();
-        let alive =
-            known.values().filter(|(_, at)| at.elapsed() < FORGOTTEN_AFTER).map(|(follower, _)| follower);
-        let able = alive.filter(|follower| follower.address.is_some());
+        let alive = known.values().filter(|(_, at)| at.elapsed() < FORGOTTEN_AFTER).map(|(report, _)| report);
+        let able = alive.filter(|report| report.address.is_some());
         match name {
-            Some(name) => able.into_iter().find(|follower| follower.node == name).cloned(),
-            None => able.max_by_key(|follower| follower.position.map(|position| position.txid)).cloned(),
+            Some(name) => able.into_iter().find(|report| report.node == name).cloned(),
+            None => able.max_by_key(|report| report.position.map(|position| position.txid)).cloned(),
         }
     }
 
@@ -134,7 +133,7 @@ impl Followers {
         position: Position,
         wanted: usize,
         deadline: Instant,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), ServerError> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&self.waiting);
         self.wanted.notify_waiters();
@@ -146,19 +145,19 @@ impl Followers {
                 return Ok(());
             }
             if tokio::time::timeout_at(deadline.into(), moved).await.is_err() {
-                return Err(Refusal::NotReplicated { reached: self.count(position), wanted });
+                return Err(ServerError::NotReplicated { reached: self.count(position), wanted });
             }
         }
     }
 
     fn count(&self, position: Position) -> usize {
         let known = self.known();
-        let has = |follower: &Follower| follower.position.is_some_and(|at| at.txid >= position.txid);
-        known.values().filter(|(follower, _)| has(follower)).count()
+        let has = |report: &ReplicaReport| report.position.is_some_and(|at| at.txid >= position.txid);
+        known.values().filter(|(report, _)| has(report)).count()
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Follower, Instant)>> {
-        self.known.lock().expect("no code panics while it holds the followers")
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, (ReplicaReport, Instant)>> {
+        self.known.lock().expect("no code panics while it holds the replicas")
     }
 }
 
@@ -190,38 +189,38 @@ mod tests {
         Position { txid: Txid::new(txid), checksum: Checksum::new(txid) }
     }
 
-    fn follower(node: &str, txid: u64, address: Option<&str>) -> Follower {
-        Follower { node: node.into(), address: address.map(Into::into), position: Some(at(txid)) }
+    fn report(node: &str, txid: u64, address: Option<&str>) -> ReplicaReport {
+        ReplicaReport { node: node.into(), address: address.map(Into::into), position: Some(at(txid)) }
     }
 
     #[test]
     fn the_successor_is_the_one_named_or_the_one_that_has_come_furthest() {
-        let followers = Followers::default();
-        assert_eq!(followers.successor(None), None);
-        followers.hear(follower("b", 7, Some("b:1")));
-        followers.hear(follower("c", 8, Some("c:1")));
-        followers.hear(follower("d", 9, None));
-        assert_eq!(followers.successor(None).map(|f| f.node).as_deref(), Some("c"));
-        assert_eq!(followers.successor(Some("b")).map(|f| f.node).as_deref(), Some("b"));
-        assert_eq!(followers.successor(Some("d")), None, "it takes no requests");
-        followers.hear(follower("b", 9, Some("b:1")));
-        assert_eq!(followers.successor(None).map(|f| f.node).as_deref(), Some("b"));
+        let replicas = Replicas::default();
+        assert_eq!(replicas.successor(None), None);
+        replicas.hear(report("b", 7, Some("b:1")));
+        replicas.hear(report("c", 8, Some("c:1")));
+        replicas.hear(report("d", 9, None));
+        assert_eq!(replicas.successor(None).map(|f| f.node).as_deref(), Some("c"));
+        assert_eq!(replicas.successor(Some("b")).map(|f| f.node).as_deref(), Some("b"));
+        assert_eq!(replicas.successor(Some("d")), None, "it takes no requests");
+        replicas.hear(report("b", 9, Some("b:1")));
+        assert_eq!(replicas.successor(None).map(|f| f.node).as_deref(), Some("b"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn waiting_ends_with_the_replica_that_was_missing_or_at_the_deadline() {
-        let followers = Followers::default();
-        followers.hear(follower("b", 7, None));
+        let replicas = Replicas::default();
+        replicas.hear(report("b", 7, None));
         let soon = || Instant::now() + Duration::from_secs(1);
-        assert_eq!(followers.reach(at(7), 1, soon()).await, Ok(()));
-        let (reached, ()) = tokio::join!(followers.reach(at(8), 2, soon()), async {
-            assert!(followers.are_awaited());
-            followers.hear(follower("b", 8, None));
-            followers.hear(follower("c", 9, None));
+        assert_eq!(replicas.reach(at(7), 1, soon()).await, Ok(()));
+        let (reached, ()) = tokio::join!(replicas.reach(at(8), 2, soon()), async {
+            assert!(replicas.are_awaited());
+            replicas.hear(report("b", 8, None));
+            replicas.hear(report("c", 9, None));
         });
         assert_eq!(reached, Ok(()));
-        assert!(!followers.are_awaited());
-        let late = followers.reach(at(9), 2, Instant::now() + Duration::from_millis(5)).await;
-        assert_eq!(late, Err(Refusal::NotReplicated { reached: 1, wanted: 2 }));
+        assert!(!replicas.are_awaited());
+        let late = replicas.reach(at(9), 2, Instant::now() + Duration::from_millis(5)).await;
+        assert_eq!(late, Err(ServerError::NotReplicated { reached: 1, wanted: 2 }));
     }
 }

@@ -10,19 +10,20 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::error::CallError;
-use super::lane::{Blocking, Lane, Lanes};
+use super::exclusive::{Blocking, ExclusiveConnection, Lanes};
 use crate::limits::Limits;
 use crate::service::{ForwardClient, ForwardRequest, ForwardResponse};
 use crate::transport;
 use crate::wire::{
-    Begin, Followed, Follower, ProtocolVersion, Refusal, Reply, Request, RequestId, SessionId, Settled, Work,
+    Begin, Command, PrimaryReport, ProtocolVersion, ReplicaReport, Reply, Request, RequestId, ServerError,
+    SessionId, Settled,
 };
 
 /// One open connection to a server. All threads of the process share it; requests are told apart by tarpc's ids.
 ///
 /// The futures need no runtime around them: the connection is driven by the one that opened it.
 #[derive(Debug)]
-pub struct Link {
+pub struct Connection {
     address: String,
     rpc: ForwardClient,
     closed: CancellationToken,
@@ -59,7 +60,7 @@ where
     (client.client, dispatch)
 }
 
-impl Link {
+impl Connection {
     /// Spawns the connection's task on the current runtime.
     pub(super) fn open(
         address: String,
@@ -101,7 +102,7 @@ impl Link {
 
     /// A connection for this caller alone, if one is idle. It is closed together with this one.
     #[must_use]
-    pub fn lane(&self) -> Option<Lane> {
+    pub fn lane(&self) -> Option<ExclusiveConnection> {
         self.lanes.take()
     }
 
@@ -157,7 +158,12 @@ impl Link {
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn step(&self, session: SessionId, work: Work, deadline: Instant) -> Result<Reply, CallError> {
+    pub async fn step(
+        &self,
+        session: SessionId,
+        work: Command,
+        deadline: Instant,
+    ) -> Result<Reply, CallError> {
         let call = self.start(deadline);
         let answer = self.unless_closed(self.rpc.step(call.context(), session, work)).await;
         self.checked(call.settle(answer)?)
@@ -195,12 +201,12 @@ impl Link {
     /// See [`CallError`].
     pub async fn follow(
         &self,
-        follower: Follower,
+        report: ReplicaReport,
         known: Txid,
         deadline: Instant,
-    ) -> Result<Followed, CallError> {
+    ) -> Result<PrimaryReport, CallError> {
         let call = Call { address: &self.address, started: Instant::now(), deadline };
-        let answer = self.unless_closed(self.rpc.follow(call.context(), follower, known)).await;
+        let answer = self.unless_closed(self.rpc.follow(call.context(), report, known)).await;
         call.settle(answer)
     }
 
@@ -219,13 +225,13 @@ impl Link {
         call.settle(answer)
     }
 
-    /// Asks the primary to hand over; see [`Server::hand_over`](crate::server::Server::hand_over).
+    /// Asks the primary to hand over; see [`Server::handoff`](crate::server::Server::handoff).
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn hand_over(&self, to: Option<String>, deadline: Instant) -> Result<String, CallError> {
+    pub async fn handoff(&self, to: Option<String>, deadline: Instant) -> Result<String, CallError> {
         let call = self.start(deadline);
-        let answer = self.unless_closed(self.rpc.hand_over(call.context(), to)).await;
+        let answer = self.unless_closed(self.rpc.handoff(call.context(), to)).await;
         call.settle(answer)
     }
 
@@ -233,9 +239,9 @@ impl Link {
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn take_over(&self, position: Position, deadline: Instant) -> Result<(), CallError> {
+    pub async fn promote_here(&self, position: Position, deadline: Instant) -> Result<(), CallError> {
         let call = self.start(deadline);
-        let answer = self.unless_closed(self.rpc.take_over(call.context(), position)).await;
+        let answer = self.unless_closed(self.rpc.promote_here(call.context(), position)).await;
         call.settle(answer)
     }
 
@@ -270,7 +276,7 @@ impl Link {
     /// A row set from elsewhere is used only if its shape is right.
     fn checked(&self, reply: Reply) -> Result<Reply, CallError> {
         match &reply.answer {
-            crate::wire::Answer::Rows(rows) if !rows.is_well_formed() => Err(CallError::Lost {
+            crate::wire::Output::Rows(rows) if !rows.is_well_formed() => Err(CallError::Lost {
                 address: self.address.clone(),
                 reason: "the answer is malformed: its values do not fill whole rows".into(),
             }),
@@ -294,7 +300,7 @@ impl Call<'_> {
     }
 
     /// tarpc's three layers of errors in our one.
-    fn settle<T>(&self, answer: Result<Result<T, Refusal>, RpcError>) -> Result<T, CallError> {
+    fn settle<T>(&self, answer: Result<Result<T, ServerError>, RpcError>) -> Result<T, CallError> {
         let lost = |reason: String| CallError::Lost { address: self.address.into(), reason };
         match answer {
             Ok(answer) => answer.map_err(CallError::Refused),
@@ -304,7 +310,7 @@ impl Call<'_> {
             }
             // tarpc's throttle answers in the server's place; the request was not looked at.
             Err(RpcError::Server(error)) if error.kind == std::io::ErrorKind::WouldBlock => {
-                Err(CallError::Refused(Refusal::Overloaded { limit: 0 }))
+                Err(CallError::Refused(ServerError::Overloaded { limit: 0 }))
             }
             Err(error @ (RpcError::Shutdown | RpcError::Channel(_) | RpcError::Server(_))) => {
                 Err(lost(error.to_string()))

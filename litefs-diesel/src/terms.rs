@@ -1,6 +1,6 @@
-//! The reigns that a history is made of.
+//! The terms that a history is made of.
 //!
-//! Positions compare within one history. Which history a file is in follows from where the reigns in it began: each primary
+//! Positions compare within one history. Which history a file is in follows from where the terms in it began: each primary
 //! has of the ones before it what lies up to its own beginning, and nothing beyond. So the tracking table's row remembers
 //! them, and replicates with the data that they explain.
 
@@ -10,16 +10,16 @@ use litefs_core::Position;
 
 /// The time of one primary, as the row remembers it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Reign {
+pub(crate) struct Term {
     pub(crate) node: String,
     /// What lies up to here it has of those before it; what lies beyond is its own.
-    pub(crate) began: Position,
+    pub(crate) term_start: Position,
 }
 
 /// `node@position`
-impl fmt::Display for Reign {
+impl fmt::Display for Term {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.node, self.began)
+        write!(f, "{}@{}", self.node, self.term_start)
     }
 }
 
@@ -27,10 +27,10 @@ impl fmt::Display for Reign {
 pub(crate) const REIGNS: usize = 2_048;
 
 /// The oldest one may be cut in the middle.
-pub(crate) fn parse_reigns(text: &str) -> Vec<Reign> {
+pub(crate) fn parse_reigns(text: &str) -> Vec<Term> {
     let parse = |word: &str| {
-        let (node, began) = word.rsplit_once('@')?;
-        Some(Reign { node: node.into(), began: began.parse().ok()? })
+        let (node, term_start) = word.rsplit_once('@')?;
+        Some(Term { node: node.into(), term_start: term_start.parse().ok()? })
     };
     text.split(' ').filter_map(parse).collect()
 }

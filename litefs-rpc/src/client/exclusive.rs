@@ -1,6 +1,6 @@
 //! Connections that one caller at a time has to itself and drives on its own thread.
 //!
-//! Over the shared [`Link`] a request wakes the I/O thread, which writes it, reads the answer and wakes the caller. A
+//! Over the shared [`Connection`] a request wakes the I/O thread, which writes it, reads the answer and wakes the caller. A
 //! caller that waits for its answer anyway can do all of that itself: it blocks in the socket's `read`, and the answer costs
 //! one wake-up instead of three. Lanes are few; who finds none idle uses the link.
 //!
@@ -20,15 +20,15 @@ use tarpc::{ClientMessage, Response};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::Handle;
 
+use super::connection::Connection;
 use super::error::CallError;
-use super::link::Link;
 
 type Dispatch = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A connection of one caller, for as long as it holds it. Dropped, the connection is closed, and with it a transaction that
-/// is still open on it; [`give_back`](Self::give_back) keeps it for the next caller.
-pub struct Lane {
-    link: Arc<Link>,
+/// is still open on it; [`release`](Self::release) keeps it for the next caller.
+pub struct ExclusiveConnection {
+    link: Arc<Connection>,
     dispatch: Dispatch,
     socket: TcpStream,
     runtime: Handle,
@@ -43,7 +43,7 @@ pub(super) struct Lanes(Mutex<Table>);
 
 #[derive(Default)]
 struct Table {
-    idle: Vec<Lane>,
+    idle: Vec<ExclusiveConnection>,
     /// The other ends of all lanes, to wake up those who wait at them.
     open: HashMap<u64, TcpStream>,
     last_number: u64,
@@ -58,7 +58,7 @@ impl Lanes {
     }
 
     /// Where many ask at once nobody waits for his turn to: they are better off with the link.
-    pub(super) fn take(&self) -> Option<Lane> {
+    pub(super) fn take(&self) -> Option<ExclusiveConnection> {
         self.0.try_lock().ok()?.idle.pop()
     }
 
@@ -94,7 +94,7 @@ impl Lanes {
     pub(super) fn add(
         self: &Arc<Self>,
         stream: tokio::net::TcpStream,
-        link: impl FnOnce(SyncStream) -> (Arc<Link>, Dispatch),
+        link: impl FnOnce(SyncStream) -> (Arc<Connection>, Dispatch),
     ) -> std::io::Result<()> {
         let stream = stream.into_std()?;
         stream.set_nonblocking(false)?;
@@ -109,12 +109,20 @@ impl Lanes {
         let number = table.last_number;
         table.open.insert(number, other_end);
         let (runtime, lanes) = (Handle::current(), Arc::clone(self));
-        table.idle.push(Lane { link, dispatch, socket, runtime, lanes, number, broken: false });
+        table.idle.push(ExclusiveConnection {
+            link,
+            dispatch,
+            socket,
+            runtime,
+            lanes,
+            number,
+            broken: false,
+        });
         Ok(())
     }
 }
 
-impl Lane {
+impl ExclusiveConnection {
     /// Makes a call. Blocks until it is answered, at most until `deadline`.
     ///
     /// # Errors
@@ -122,7 +130,7 @@ impl Lane {
     pub fn wait<T, Call>(
         &mut self,
         deadline: Instant,
-        call: impl FnOnce(Arc<Link>) -> Call,
+        call: impl FnOnce(Arc<Connection>) -> Call,
     ) -> Result<T, CallError>
     where
         Call: Future<Output = Result<T, CallError>>,
@@ -156,7 +164,7 @@ impl Lane {
     }
 
     /// Lets another caller have it. Nothing of this caller's may be open on it.
-    pub fn give_back(self) {
+    pub fn release(self) {
         let lanes = Arc::clone(&self.lanes);
         let mut table = lanes.table();
         if self.broken || table.full {
@@ -168,15 +176,18 @@ impl Lane {
     }
 }
 
-impl Drop for Lane {
+impl Drop for ExclusiveConnection {
     fn drop(&mut self) {
         self.lanes.table().open.remove(&self.number);
     }
 }
 
-impl std::fmt::Debug for Lane {
+impl std::fmt::Debug for ExclusiveConnection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lane").field("address", &self.link.address()).field("number", &self.number).finish()
+        f.debug_struct("ExclusiveConnection")
+            .field("address", &self.link.address())
+            .field("number", &self.number)
+            .finish()
     }
 }
 

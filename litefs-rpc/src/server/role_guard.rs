@@ -5,7 +5,7 @@ use tokio::sync::watch;
 use crate::wire::PrimaryHint;
 
 /// What the server knows of its own standing: may it write, and has LiteFS taken what it wrote?
-pub trait Fence: Send + Sync + 'static {
+pub trait RoleGuard: Send + Sync + 'static {
     /// The role as it stands, if it is one that writes.
     fn writable(&self) -> Option<RoleStamp>;
     /// Whether nothing has changed since `stamp`.
@@ -39,7 +39,7 @@ pub trait Fence: Send + Sync + 'static {
     }
 }
 
-impl Fence for Tracker {
+impl RoleGuard for Tracker {
     fn writable(&self) -> Option<RoleStamp> {
         let stamp = self.stamp();
         matches!(stamp.kind(), RoleKind::Primary).then_some(stamp)

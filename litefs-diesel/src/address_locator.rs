@@ -2,29 +2,29 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use litefs_core::{Role, Tracker};
-use litefs_rpc::client::{Directory, Standing};
+use litefs_rpc::client::{PrimaryLocation, PrimaryLocator};
 use tokio::time::Instant;
 
 use crate::tracking_table::TrackingTable;
 
 /// The tracker's knowledge of who is primary with the tracking table's of where that is.
 #[derive(Debug)]
-pub(crate) struct Primaries {
+pub(crate) struct AddressLocator {
     pub(crate) tracker: Tracker,
     pub(crate) table: Arc<TrackingTable>,
 }
 
-impl Directory for Primaries {
-    fn standing(&self) -> Standing {
-        self.tracker.standing()
+impl PrimaryLocator for AddressLocator {
+    fn location(&self) -> PrimaryLocation {
+        self.tracker.location()
     }
 
-    fn changed<'a>(&'a self, seen: &'a Standing, deadline: Instant) -> BoxFuture<'a, ()> {
+    fn changed<'a>(&'a self, seen: &'a PrimaryLocation, deadline: Instant) -> BoxFuture<'a, ()> {
         self.tracker.changed(seen, deadline)
     }
 
     /// The address may be old: the row is read again before LiteFS is asked.
-    fn suspect(&self) -> BoxFuture<'_, ()> {
+    fn recheck(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             if let Role::Replica { primary } = self.tracker.role() {
                 self.table.refresh(&self.tracker, &primary).await;

@@ -6,7 +6,7 @@ use crate::wire::PrimaryHint;
 
 /// Where writes go, seen from this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
+pub enum PrimaryLocation {
     /// This node writes itself.
     Here,
     /// Another node is the primary.
@@ -16,34 +16,34 @@ pub enum Standing {
 }
 
 /// Knows the primary. [`Tracker`] is the one in use; tests have small fakes.
-pub trait Directory: Send + Sync + 'static {
+pub trait PrimaryLocator: Send + Sync + 'static {
     /// Where writes go now.
-    fn standing(&self) -> Standing;
+    fn location(&self) -> PrimaryLocation;
     /// Returns once the standing is no longer `seen`, or at the deadline.
-    fn changed<'a>(&'a self, seen: &'a Standing, deadline: Instant) -> BoxFuture<'a, ()>;
+    fn changed<'a>(&'a self, seen: &'a PrimaryLocation, deadline: Instant) -> BoxFuture<'a, ()>;
     /// Hears that the node it names is not reachable or not the primary, and looks again.
-    fn suspect(&self) -> BoxFuture<'_, ()>;
+    fn recheck(&self) -> BoxFuture<'_, ()>;
 }
 
-impl Directory for Tracker {
-    fn standing(&self) -> Standing {
+impl PrimaryLocator for Tracker {
+    fn location(&self) -> PrimaryLocation {
         match self.role() {
-            Role::Primary | Role::Standalone => Standing::Here,
-            Role::Replica { primary } => Standing::Elsewhere(PrimaryHint {
+            Role::Primary | Role::Standalone => PrimaryLocation::Here,
+            Role::Replica { primary } => PrimaryLocation::Elsewhere(PrimaryHint {
                 node: primary.to_string(),
                 address: self.rpc_address(&primary),
             }),
-            Role::Unknown => Standing::Nowhere,
+            Role::Unknown => PrimaryLocation::Nowhere,
         }
     }
 
-    fn changed<'a>(&'a self, seen: &'a Standing, deadline: Instant) -> BoxFuture<'a, ()> {
+    fn changed<'a>(&'a self, seen: &'a PrimaryLocation, deadline: Instant) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             let mut roles = self.subscribe();
             loop {
                 // Registered before the look, so that no address learned in between is missed.
                 let learned = self.address_learned();
-                if self.standing() != *seen {
+                if self.location() != *seen {
                     return;
                 }
                 tokio::select! {
@@ -55,21 +55,21 @@ impl Directory for Tracker {
         })
     }
 
-    fn suspect(&self) -> BoxFuture<'_, ()> {
+    fn recheck(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.confirm())
     }
 }
 
-impl<D: Directory + ?Sized> Directory for std::sync::Arc<D> {
-    fn standing(&self) -> Standing {
-        (**self).standing()
+impl<D: PrimaryLocator + ?Sized> PrimaryLocator for std::sync::Arc<D> {
+    fn location(&self) -> PrimaryLocation {
+        (**self).location()
     }
 
-    fn changed<'a>(&'a self, seen: &'a Standing, deadline: Instant) -> BoxFuture<'a, ()> {
+    fn changed<'a>(&'a self, seen: &'a PrimaryLocation, deadline: Instant) -> BoxFuture<'a, ()> {
         (**self).changed(seen, deadline)
     }
 
-    fn suspect(&self) -> BoxFuture<'_, ()> {
-        (**self).suspect()
+    fn recheck(&self) -> BoxFuture<'_, ()> {
+        (**self).recheck()
     }
 }

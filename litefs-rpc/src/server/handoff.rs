@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use litefs_core::Position;
 
 use super::ServerConfig;
-use super::fence::Fence;
-use super::followers::Followers;
+use super::replicas::Replicas;
+use super::role_guard::RoleGuard;
 use crate::client::{Client, ClientConfig};
-use crate::wire::{Follower, Refusal};
+use crate::wire::{ReplicaReport, ServerError};
 
 /// How long the news of a change of role may take to come here.
 const NEWS: Duration = Duration::from_secs(2);
@@ -23,11 +23,11 @@ const NEWS: Duration = Duration::from_secs(2);
 /// Knows who may come next, and how to reach them.
 pub(super) struct Successors {
     client: Client,
-    followers: Arc<Followers>,
-    handing_over: Arc<AtomicBool>,
+    replicas: Arc<Replicas>,
+    handoff_running: Arc<AtomicBool>,
 }
 
-/// Marks the time of a handover; ends it when dropped.
+/// Marks the time of a handoff; ends it when dropped.
 pub(super) struct HandingOver(Arc<AtomicBool>);
 
 impl Drop for HandingOver {
@@ -36,35 +36,35 @@ impl Drop for HandingOver {
     }
 }
 
-pub(super) fn not_handed_over(reason: impl std::fmt::Display) -> Refusal {
-    Refusal::NotHandedOver { reason: reason.to_string() }
+pub(super) fn handoff_failed(reason: impl std::fmt::Display) -> ServerError {
+    ServerError::HandoffFailed { reason: reason.to_string() }
 }
 
 impl Successors {
     pub(super) fn new(
         config: &ServerConfig,
-        followers: Arc<Followers>,
-        handing_over: Arc<AtomicBool>,
+        replicas: Arc<Replicas>,
+        handoff_running: Arc<AtomicBool>,
     ) -> Self {
         let mut client = ClientConfig::new(&config.database);
         client.secret.clone_from(&config.secret);
         client.limits = config.limits.clone();
-        Self { client: Client::new(client), followers, handing_over }
+        Self { client: Client::new(client), replicas, handoff_running }
     }
 
     pub(super) fn begin(&self) -> HandingOver {
-        self.handing_over.store(true, Ordering::Release);
-        HandingOver(Arc::clone(&self.handing_over))
+        self.handoff_running.store(true, Ordering::Release);
+        HandingOver(Arc::clone(&self.handoff_running))
     }
 
-    pub(super) fn choose(&self, to: Option<&str>) -> Result<(Follower, String), Refusal> {
-        let chosen = self.followers.successor(to);
-        let chosen = chosen.and_then(|follower| follower.address.clone().map(|address| (follower, address)));
+    pub(super) fn choose(&self, to: Option<&str>) -> Result<(ReplicaReport, String), ServerError> {
+        let chosen = self.replicas.successor(to);
+        let chosen = chosen.and_then(|report| report.address.clone().map(|address| (report, address)));
         chosen.ok_or_else(|| match to {
             Some(name) => {
-                not_handed_over(format!("no replica named {name:?} follows this node and takes requests"))
+                handoff_failed(format!("no replica named {name:?} follows this node and takes requests"))
             }
-            None => not_handed_over("no replica follows this node and takes requests"),
+            None => handoff_failed("no replica follows this node and takes requests"),
         })
     }
 
@@ -73,25 +73,25 @@ impl Successors {
         &self,
         address: &str,
         position: Position,
-        fence: &dyn Fence,
+        role_guard: &dyn RoleGuard,
         deadline: Instant,
-    ) -> Result<(), Refusal> {
-        let link = self.client.connect(address).await.map_err(not_handed_over)?;
-        let mut roles = fence.changes();
-        let taken = link.take_over(position, deadline).await;
+    ) -> Result<(), ServerError> {
+        let link = self.client.connect(address).await.map_err(handoff_failed)?;
+        let mut roles = role_guard.changes();
+        let taken = link.promote_here(position, deadline).await;
         if taken.is_ok() {
             // It may have come to know before us.
-            let gone = async { while fence.writable().is_some() && roles.changed().await.is_ok() {} };
+            let gone = async { while role_guard.writable().is_some() && roles.changed().await.is_ok() {} };
             let _ = tokio::time::timeout(NEWS, gone).await;
         }
-        if fence.writable().is_some() {
-            fence.confirm().await;
+        if role_guard.writable().is_some() {
+            role_guard.confirm().await;
         }
-        match (taken, fence.writable()) {
+        match (taken, role_guard.writable()) {
             // Whatever the successor says: this node has given its place away.
             (_, None) => Ok(()),
-            (Err(error), Some(_)) => Err(not_handed_over(error)),
-            (Ok(()), Some(_)) => Err(not_handed_over("the successor has not taken over")),
+            (Err(error), Some(_)) => Err(handoff_failed(error)),
+            (Ok(()), Some(_)) => Err(handoff_failed("the successor has not taken over")),
         }
     }
 }
