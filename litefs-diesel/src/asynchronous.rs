@@ -7,7 +7,7 @@ use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use futures::FutureExt;
 
 use crate::connection::LiteFsConnection;
-use crate::litefs::LiteFs;
+use crate::handle::LiteFs;
 
 /// A [`LiteFsConnection`] for `diesel_async`: its statements run on tokio's threads for blocking work.
 pub type AsyncLiteFsConnection = SyncConnectionWrapper<LiteFsConnection>;

@@ -42,27 +42,19 @@
 //! * Several processes of one node: all but one say [`serve(false)`](LiteFsBuilder::serve).
 
 mod access;
-mod address_locator;
 #[cfg(feature = "async")]
 mod asynchronous;
 mod batch_insert;
+mod bind;
 mod connection;
 mod consistency;
-mod durability;
 mod error;
-mod io_thread;
-mod litefs;
-mod local_writes;
-mod loss_detector;
-mod losses;
+mod handle;
+mod loss;
 mod manager;
+mod node;
 mod options;
-mod own_name;
-mod read_throttle;
-mod registry;
 mod router;
-mod terms;
-mod tracking_table;
 
 pub use access::Access;
 #[cfg(feature = "async")]
@@ -70,15 +62,13 @@ pub use asynchronous::AsyncLiteFsConnection;
 pub use batch_insert::{BatchInsertDsl, IntoRows, IntoStatements, MappedRows, Rows, Upserts};
 pub use connection::LiteFsConnection;
 pub use consistency::{Consistency, UnknownName, WhenBehind};
-pub use durability::Durability;
 pub use error::Failure;
-pub use litefs::{LiteFs, StartError};
+pub use handle::LiteFs;
 pub use litefs_core as core;
 pub use litefs_rpc as rpc;
 pub use litefs_rpc::client::Fate;
 pub use litefs_rpc::wire::{Delivery, Outcome, RequestId};
-pub use local_writes::LocalWrites;
-pub use losses::{Acknowledgement, LostWrite, LostWrites};
+pub use loss::{Acknowledgement, LostWrite, LostWrites};
 pub use manager::ConnectionManager;
-pub use options::LiteFsBuilder;
+pub use options::{Durability, LiteFsBuilder, LocalWrites, StartError};
 pub use router::{EverythingOnPrimary, ForwardWrites, LocalOnly, RejectWrites, Route, Router, Situation};

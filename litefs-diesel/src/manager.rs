@@ -1,7 +1,7 @@
 use diesel::r2d2::{ManageConnection, R2D2Connection};
 
 use crate::connection::LiteFsConnection;
-use crate::litefs::LiteFs;
+use crate::handle::LiteFs;
 
 /// An r2d2 manager for connections of one [`LiteFs`] handle. Made by [`LiteFs::connection_manager`].
 ///

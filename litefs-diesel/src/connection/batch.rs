@@ -16,7 +16,7 @@ use super::destination::{Destination, Phase};
 use super::run::{TURNS, changed_again, no_place_for, refusal};
 use super::transaction_calls::is_locked;
 use crate::access::{Access, Class};
-use crate::litefs::Shared;
+use crate::node::Node;
 use crate::router::Route;
 
 /// A batch is a transaction, and what steers or leaves one has no place in it.
@@ -88,16 +88,16 @@ impl LiteFsConnection {
         if statements.is_empty() {
             return Ok(if rows { Output::Rows(RowSet::default()) } else { Output::Counts(Vec::new()) });
         }
-        let Some((shared, _)) = self.clustered() else {
+        let Some((node, _)) = self.clustered() else {
             return self.batch_here(&statements, rows).inspect_err(|e| self.lost_race |= is_locked(e));
         };
-        let shared = Arc::clone(shared);
-        self.run_held_back(&shared)?;
-        self.answer_batch(&shared, &mut statements)?;
+        let node = Arc::clone(node);
+        self.run_held_back(&node)?;
+        self.answer_batch(&node, &mut statements)?;
         let statements: Arc<[Repeated]> = statements.into();
         let mut writes = false;
         for _ in 0..TURNS {
-            self.follow_role(&shared)?;
+            self.follow_role(&node)?;
             let mut class = self.class_of_batch(&statements)?;
             if writes {
                 class.access = Access::Write;
@@ -105,16 +105,16 @@ impl LiteFsConnection {
             self.check_query_only(class)?;
             let text =
                 || statements.iter().map(|statement| statement.sql.as_str()).collect::<Vec<_>>().join(";");
-            let destination = match self.destination(&shared, class, self.phase(), &text) {
-                Destination::Local if self.is_grouped(&shared, class) => Destination::Primary,
+            let destination = match self.destination(&node, class, self.phase(), &text) {
+                Destination::Local if self.is_grouped(&node, class) => Destination::Primary,
                 destination => destination,
             };
             let here = match destination {
-                Destination::Local => match self.prepare_local(&shared, class)? {
+                Destination::Local => match self.prepare_local(&node, class)? {
                     Route::Primary if class.access == Access::Read => {
                         let pending = self.phase() == Phase::Pending;
                         let elsewhere = if pending { Destination::Move } else { Destination::Primary };
-                        match self.batch_elsewhere(&shared, class, &elsewhere, &statements, rows)? {
+                        match self.batch_elsewhere(&node, class, &elsewhere, &statements, rows)? {
                             Some(answer) => return Ok(answer),
                             None => continue,
                         }
@@ -125,13 +125,13 @@ impl LiteFsConnection {
                 Destination::Split => return Err(no_place_for(class)),
                 Destination::Lost => return Err(self.transaction.lost()),
                 Destination::Demoted => return Err(self.demoted()),
-                elsewhere => match self.batch_elsewhere(&shared, class, &elsewhere, &statements, rows)? {
+                elsewhere => match self.batch_elsewhere(&node, class, &elsewhere, &statements, rows)? {
                     Some(answer) => return Ok(answer),
                     None => continue,
                 },
             };
             let was = class.access;
-            if let Some(answer) = self.conclude(&shared, &mut class, here)? {
+            if let Some(answer) = self.conclude(&node, &mut class, here)? {
                 return Ok(answer);
             }
             writes |= class.access != was;
@@ -139,7 +139,7 @@ impl LiteFsConnection {
         Err(changed_again())
     }
 
-    fn answer_batch(&mut self, shared: &Shared, statements: &mut Vec<Repeated>) -> QueryResult<()> {
+    fn answer_batch(&mut self, node: &Node, statements: &mut Vec<Repeated>) -> QueryResult<()> {
         let mut classes = Vec::with_capacity(statements.len());
         for repeated in &*statements {
             classes.push(self.class_of_text(&repeated.sql)?);
@@ -151,7 +151,7 @@ impl LiteFsConnection {
         let classes: Vec<_> = statements.iter().zip(classes).flat_map(|(r, c)| vec![c; r.times]).collect();
         *statements = std::mem::take(statements).into_iter().flat_map(Repeated::split).collect();
         let texts: Vec<_> = statements.iter().map(|repeated| repeated.sql.as_str()).zip(classes).collect();
-        if let Some(answered) = self.answered_before_writes(shared, &texts)? {
+        if let Some(answered) = self.answered_before_writes(node, &texts)? {
             for (repeated, sql) in statements.iter_mut().zip(answered) {
                 repeated.cacheable &= repeated.sql == sql;
                 repeated.sql = sql;
@@ -176,7 +176,7 @@ impl LiteFsConnection {
     /// The user's instrumentation hears one query: the first row's, which stands for all.
     fn batch_elsewhere(
         &mut self,
-        shared: &Arc<Shared>,
+        node: &Arc<Node>,
         class: Class,
         destination: &Destination,
         statements: &Arc<[Repeated]>,
@@ -185,7 +185,7 @@ impl LiteFsConnection {
         let text = statements[0].sql.clone();
         let work = Command::Batch { statements: Arc::clone(statements), rows };
         let result = self
-            .reporting_text(&StrQueryHelper::new(&text), |conn| conn.carry(shared, class, destination, work));
+            .reporting_text(&StrQueryHelper::new(&text), |conn| conn.carry(node, class, destination, work));
         self.remember_violation(class, result.as_ref().err());
         let reply = result?;
         if let Some(reply) = &reply {

@@ -4,8 +4,8 @@ use diesel::connection::LoadConnection;
 use diesel::result::QueryResult;
 use diesel::sqlite::SqliteConnection;
 
-use super::failure::explained;
-use crate::litefs::Shared;
+use crate::node::Node;
+use crate::node::diagnosis::explained;
 
 type Rows<'conn, 'query> = <SqliteConnection as LoadConnection>::Cursor<'conn, 'query>;
 type Row<'conn, 'query> = <SqliteConnection as LoadConnection>::Row<'conn, 'query>;
@@ -14,13 +14,13 @@ type Row<'conn, 'query> = <SqliteConnection as LoadConnection>::Row<'conn, 'quer
 pub struct Cursor<'conn, 'query> {
     rows: Rows<'conn, 'query>,
     /// `None`: the rows are not read from a file on LiteFS.
-    shared: Option<&'conn Shared>,
+    node: Option<&'conn Node>,
 }
 
 impl<'conn, 'query> Cursor<'conn, 'query> {
     #[inline]
-    pub(super) fn new(rows: Rows<'conn, 'query>, shared: Option<&'conn Shared>) -> Self {
-        Self { rows, shared }
+    pub(super) fn new(rows: Rows<'conn, 'query>, node: Option<&'conn Node>) -> Self {
+        Self { rows, node }
     }
 }
 
@@ -29,8 +29,8 @@ impl<'conn, 'query> Iterator for Cursor<'conn, 'query> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        match (self.rows.next(), self.shared) {
-            (Some(Err(error)), Some(shared)) => Some(Err(explained(shared, error))),
+        match (self.rows.next(), self.node) {
+            (Some(Err(error)), Some(node)) => Some(Err(explained(node, error))),
             (row, _) => row,
         }
     }

@@ -12,8 +12,8 @@ use diesel::result::QueryResult;
 use diesel::sqlite::Sqlite;
 
 use super::LiteFsConnection;
-use super::capture::sql_of;
 use crate::access::Class;
+use crate::bind::sql_of;
 
 /// Whether the user's instrumentation hears what happens on the local connection. It hears the user's queries, once,
 /// and none of ours.

@@ -33,7 +33,7 @@ use super::LiteFsConnection;
 use super::destination::Phase;
 use crate::Failure;
 use crate::access::Control;
-use crate::litefs::Shared;
+use crate::node::Node;
 
 /// What Diesel says of its table, word for word: nothing else is taken for a migration's version.
 const ENTERED: &str = "INSERT INTO `__diesel_schema_migrations` (`version`) VALUES (?)";
@@ -83,14 +83,14 @@ impl LiteFsConnection {
     /// The harness begins: makes its table where there is none. With the table in place nothing leaves the node.
     pub(super) fn begin_migrating(&mut self) -> QueryResult<usize> {
         let create = diesel::sql_query(diesel::migration::CREATE_MIGRATIONS_TABLE);
-        let Some((shared, _)) = self.clustered() else { return self.execute(&create) };
-        let shared = Arc::clone(shared);
-        self.run_held_back(&shared)?;
+        let Some((node, _)) = self.clustered() else { return self.execute(&create) };
+        let node = Arc::clone(node);
+        self.run_held_back(&node)?;
         self.migrations = Migrations::default();
         if self.asks(TABLE, &[])?.is_empty() {
             self.execute(&create)?;
             if self.phase() == Phase::Autocommit {
-                self.await_schema(&shared)?;
+                self.await_schema(&node)?;
             }
         }
         let list = Some(self.asks(LIST, &[])?);
@@ -113,10 +113,10 @@ impl LiteFsConnection {
     }
 
     /// A script or a steering statement, on its way through the stages.
-    pub(super) fn script_or_migration(&mut self, shared: &Arc<Shared>, sql: &str) -> QueryResult<()> {
+    pub(super) fn script_or_migration(&mut self, node: &Arc<Node>, sql: &str) -> QueryResult<()> {
         if self.migrations.stage == Stage::Idle || self.forced.is_some() {
-            self.run_held_back(shared)?;
-            return self.run_script(shared, sql);
+            self.run_held_back(node)?;
+            return self.run_script(node, sql);
         }
         let control = match statements(sql).as_slice() {
             [only] => Control::of(only),
@@ -124,39 +124,39 @@ impl LiteFsConnection {
         };
         match (std::mem::take(&mut self.migrations.stage), control) {
             (Stage::Listed, Some(Control::Begin(None))) => {
-                self.run_script(shared, sql)?;
+                self.run_script(node, sql)?;
                 self.migrations.versioned = false;
                 self.migrations.stage = Stage::Begun;
                 Ok(())
             }
             (Stage::Listed, _) => {
                 self.migrations.stage = Stage::Listed;
-                self.run_script(shared, sql)
+                self.run_script(node, sql)
             }
-            (Stage::Begun, None) => self.begin_migration(shared, sql),
+            (Stage::Begun, None) => self.begin_migration(node, sql),
             // What was held back is not wanted any more.
-            (Stage::Held(_), Some(Control::Rollback)) => self.run_script(shared, sql),
+            (Stage::Held(_), Some(Control::Rollback)) => self.run_script(node, sql),
             (Stage::Held(script), _) => {
-                self.run_script(shared, &script)?;
-                self.script_or_migration(shared, sql)
+                self.run_script(node, &script)?;
+                self.script_or_migration(node, sql)
             }
             (Stage::Running, Some(Control::Commit)) if self.migrations.versioned => {
-                self.commit_migration(shared, sql)
+                self.commit_migration(node, sql)
             }
             (
                 Stage::Running,
                 None | Some(Control::Savepoint(_) | Control::Release(_) | Control::RollbackTo(_)),
             ) => {
                 self.migrations.stage = Stage::Running;
-                self.run_script(shared, sql)
+                self.run_script(node, sql)
             }
             // The end of a transaction that was no migration, or that failed.
-            _ => self.run_script(shared, sql),
+            _ => self.run_script(node, sql),
         }
     }
 
     /// One runner at a time: the lock is taken, then the list is looked at.
-    fn begin_migration(&mut self, shared: &Arc<Shared>, script: &str) -> QueryResult<()> {
+    fn begin_migration(&mut self, node: &Arc<Node>, script: &str) -> QueryResult<()> {
         if self.phase() == Phase::LocalWrites {
             let _silent = self.silence.keep();
             self.local.batch_execute(LOCK)?;
@@ -164,40 +164,40 @@ impl LiteFsConnection {
         let now = self.on_primary(|conn| conn.asks(LIST, &[]))?;
         if self.migrations.list.as_ref() == Some(&now) {
             self.migrations.stage = Stage::Running;
-            return self.run_script(shared, script);
+            return self.run_script(node, script);
         }
         self.migrations.list = None;
         self.migrations.stage = Stage::Held(script.to_owned());
         Ok(())
     }
 
-    fn commit_migration(&mut self, shared: &Arc<Shared>, sql: &str) -> QueryResult<()> {
+    fn commit_migration(&mut self, node: &Arc<Node>, sql: &str) -> QueryResult<()> {
         // Others cannot have changed it: the lock is held.
         let list = match self.migrations.list {
             Some(_) => Some(self.asks(LIST, &[])?),
             None => None,
         };
-        self.run_script(shared, sql)?;
-        self.await_schema(shared)?;
+        self.run_script(node, sql)?;
+        self.await_schema(node)?;
         self.migrations = Migrations { stage: Stage::Listed, list, versioned: false };
         Ok(())
     }
 
     /// Before any statement but a script or a change.
-    pub(super) fn before_statement(&mut self, shared: &Arc<Shared>) -> QueryResult<()> {
+    pub(super) fn before_statement(&mut self, node: &Arc<Node>) -> QueryResult<()> {
         match self.migrations.stage {
             Stage::Idle | Stage::Listed | Stage::Running => Ok(()),
-            Stage::Begun | Stage::Held(_) => self.run_held_back(shared),
+            Stage::Begun | Stage::Held(_) => self.run_held_back(node),
         }
     }
 
-    pub(super) fn run_held_back(&mut self, shared: &Arc<Shared>) -> QueryResult<()> {
+    pub(super) fn run_held_back(&mut self, node: &Arc<Node>) -> QueryResult<()> {
         match std::mem::take(&mut self.migrations.stage) {
             Stage::Held(script) => {
                 self.migrations.stage = Stage::Running;
                 // It was written before whatever is in force now.
                 let forced = self.forced.take();
-                let result = self.run_script(shared, &script);
+                let result = self.run_script(node, &script);
                 self.forced = forced;
                 result
             }
@@ -214,7 +214,7 @@ impl LiteFsConnection {
 
     /// Before a statement that changes something. `true`: it is the row of a migration that somebody else has applied, or
     /// taken back, already.
-    pub(super) fn is_migrated_already<T>(&mut self, shared: &Arc<Shared>, query: &T) -> QueryResult<bool>
+    pub(super) fn is_migrated_already<T>(&mut self, node: &Arc<Node>, query: &T) -> QueryResult<bool>
     where
         T: QueryFragment<Sqlite>,
     {
@@ -223,7 +223,7 @@ impl LiteFsConnection {
         }
         let statement = self.scratch.capture(query)?;
         let Some(entered) = enters(&statement) else {
-            return self.before_statement(shared).map(|()| false);
+            return self.before_statement(node).map(|()| false);
         };
         self.migrations.versioned = true;
         let Stage::Held(script) = std::mem::take(&mut self.migrations.stage) else {
@@ -234,35 +234,35 @@ impl LiteFsConnection {
         self.migrations.stage = Stage::Running;
         let is_there = !self.on_primary(|conn| conn.asks(FIND, &statement.params))?.is_empty();
         if is_there != entered {
-            self.run_script(shared, &script)?;
+            self.run_script(node, &script)?;
         }
         Ok(is_there == entered)
     }
 
     /// After a change outside of a transaction: the version of a migration that wanted none.
-    pub(super) fn after_change(&mut self, shared: &Arc<Shared>) -> QueryResult<()> {
+    pub(super) fn after_change(&mut self, node: &Arc<Node>) -> QueryResult<()> {
         if self.migrations.versioned && self.phase() == Phase::Autocommit {
             self.migrations.versioned = false;
             let list = self.on_primary(|conn| conn.asks(LIST, &[]))?;
             self.migrations.list = self.migrations.list.is_some().then_some(list);
-            self.await_schema(shared)?;
+            self.await_schema(node)?;
         }
         Ok(())
     }
 
     /// Whoever has migrated goes on to use the schema, perhaps in another process or without waiting for anything: it is
     /// here when the migration returns.
-    fn await_schema(&mut self, shared: &Arc<Shared>) -> QueryResult<()> {
-        let deadline = Instant::now() + shared.options.forward_timeout;
+    fn await_schema(&mut self, node: &Arc<Node>) -> QueryResult<()> {
+        let deadline = Instant::now() + node.options.forward_timeout;
         let marks = self.own_marks.clone();
-        if self.is_writable(shared) || self.is_visible(shared, marks, deadline) {
+        if self.is_writable(node) || self.is_visible(node, marks, deadline) {
             return Ok(());
         }
         // The migration stands; what fails is to go on here.
         self.manager = diesel::connection::AnsiTransactionManager::default();
         Err(Failure::SchemaSkew.error(format!(
             "the migration is applied, but this node has not received it within {:?}: it runs behind the primary",
-            shared.options.forward_timeout
+            node.options.forward_timeout
         )))
     }
 }

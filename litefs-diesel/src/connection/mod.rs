@@ -2,31 +2,25 @@
 
 mod acknowledgement;
 mod batch;
-mod capture;
 mod cursor;
 mod destination;
-mod diesel_traits;
+mod diesel_impls;
+mod extras;
 mod failure;
-mod forward;
 mod instrumentation;
 mod migrations;
-mod outcome;
-mod path;
 mod plan;
-mod probe;
 mod proof;
 mod recorder;
+mod remote;
 mod remount;
 mod run;
-mod scratch;
 mod script;
-mod session;
 mod session_functions;
 mod steering;
 mod transaction;
 mod transaction_calls;
 mod transaction_state;
-mod whole_database;
 
 use std::sync::Arc;
 
@@ -41,16 +35,15 @@ use litefs_rpc::wire::{Delivery, RowSet, SessionCounters, Settings, Value};
 
 pub(crate) use self::batch::unexpected;
 use self::destination::Phase;
-pub(crate) use self::failure::explained;
 use self::instrumentation::{ReportedCache, Silence};
 use self::migrations::Migrations;
 pub(crate) use self::recorder::{PrimaryReport, Recorder};
-use self::scratch::Scratch;
 use self::transaction_state::Transaction;
 use crate::access::{Access, Class, ClassCache};
+use crate::bind::Scratch;
 use crate::consistency::{Consistency, Marks};
-use crate::litefs::Shared;
-use crate::losses::Acknowledgement;
+use crate::loss::ack_log::Acknowledgement;
+use crate::node::Node;
 use crate::router::Route;
 
 /// A Diesel connection to a SQLite database on LiteFS. Reads run on this node's file, everything that changes the
@@ -82,7 +75,7 @@ pub struct LiteFsConnection {
     /// What SQLite knows of `local`.
     native: Native,
     /// `None`: not on LiteFS, everything is local.
-    home: Option<Arc<Shared>>,
+    home: Option<Arc<Node>>,
     /// The role as this connection last prepared itself for it.
     seen: Option<RoleStamp>,
     query_only: bool,
@@ -122,12 +115,12 @@ pub struct LiteFsConnection {
 
 impl LiteFsConnection {
     /// `url`: the handle's, or one within it.
-    pub(crate) fn of(home: Arc<Shared>, url: &DatabaseUrl) -> ConnectionResult<Self> {
+    pub(crate) fn of(home: Arc<Node>, url: &DatabaseUrl) -> ConnectionResult<Self> {
         let mut connection = Self::around(home.open(&url.to_string())?, Some(home));
         connection.read_only = url.is_read_only();
         connection.gate_default_instrumentation();
-        if let Some(shared) = connection.home.clone() {
-            connection.follow_role(&shared).map_err(ConnectionError::CouldntSetupConfiguration)?;
+        if let Some(node) = connection.home.clone() {
+            connection.follow_role(&node).map_err(ConnectionError::CouldntSetupConfiguration)?;
         }
         Ok(connection)
     }
@@ -136,13 +129,13 @@ impl LiteFsConnection {
         let plain = || Ok(Self::around(Opened::establish(url)?, None));
         // In memory, temporary, or refused by SQLite: never on LiteFS.
         let Ok(parsed) = DatabaseUrl::parse(url) else { return plain() };
-        let Some(home) = Shared::for_url(&parsed)? else { return plain() };
+        let Some(home) = Node::for_url(&parsed)? else { return plain() };
         let within = parsed.within(home.options.config.url());
         let within = within.map_err(|error| ConnectionError::InvalidConnectionUrl(error.to_string()))?;
         Self::of(home, &within)
     }
 
-    fn around(Opened { connection: local, native }: Opened, home: Option<Arc<Shared>>) -> Self {
+    fn around(Opened { connection: local, native }: Opened, home: Option<Arc<Node>>) -> Self {
         let options = home.as_ref().map(|home| &home.options);
         let consistency = options.map_or_else(Consistency::default, |options| options.consistency);
         let delivery = options.map_or_else(Delivery::default, |options| options.delivery);
@@ -252,33 +245,33 @@ impl LiteFsConnection {
     /// The handle's shared part, where statements may have to leave this node. One atomic load where there is LiteFS,
     /// none where there is not.
     #[inline]
-    fn clustered(&self) -> Option<(&Arc<Shared>, RoleStamp)> {
-        let shared = self.home.as_ref()?;
-        let stamp = shared.tracker.stamp();
-        (stamp.kind() != RoleKind::Standalone).then_some((shared, stamp))
+    fn clustered(&self) -> Option<(&Arc<Node>, RoleStamp)> {
+        let node = self.home.as_ref()?;
+        let stamp = node.tracker.stamp();
+        (stamp.kind() != RoleKind::Standalone).then_some((node, stamp))
     }
 
-    fn is_writable(&self, shared: &Shared) -> bool {
-        matches!(shared.tracker.stamp().kind(), RoleKind::Primary | RoleKind::Standalone)
+    fn is_writable(&self, node: &Node) -> bool {
+        matches!(node.tracker.stamp().kind(), RoleKind::Primary | RoleKind::Standalone)
     }
 
     /// Prepares the local connection for the role as it is now: on a node that is not the primary it must not write,
     /// not even by mistake, because LiteFS would let it seem to succeed until COMMIT.
-    fn follow_role(&mut self, shared: &Shared) -> QueryResult<()> {
+    fn follow_role(&mut self, node: &Node) -> QueryResult<()> {
         if self.phase().is_local() && self.native.is_autocommit() {
             // An error of the statement before, or `OR ROLLBACK`: nothing may run outside of its transaction.
             self.transaction.lose("SQLite has rolled it back, because of an error in it");
         }
-        if matches!(self.phase(), Phase::Autocommit | Phase::Pending) && self.is_writable(shared) {
-            shared.await_handoff();
+        if matches!(self.phase(), Phase::Autocommit | Phase::Pending) && self.is_writable(node) {
+            node.await_handoff();
         }
-        let stamp = shared.tracker.stamp();
+        let stamp = node.tracker.stamp();
         if self.seen != Some(stamp) {
-            self.check_mount(shared)?;
+            self.check_mount(node)?;
             let writable = matches!(stamp.kind(), RoleKind::Primary | RoleKind::Standalone);
             self.set_query_only(!writable)?;
             // Without a mount nothing is prepared: each statement looks again.
-            self.seen = remount::is_served(shared).then_some(stamp);
+            self.seen = remount::is_served(node).then_some(stamp);
         }
         Ok(())
     }
@@ -344,7 +337,7 @@ impl Drop for LiteFsConnection {
 impl std::fmt::Debug for LiteFsConnection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LiteFsConnection")
-            .field("role", &self.home.as_ref().map(|shared| shared.tracker.role()))
+            .field("role", &self.home.as_ref().map(|node| node.tracker.role()))
             .field("consistency", &self.consistency)
             .finish_non_exhaustive()
     }

@@ -12,37 +12,37 @@ use litefs_rpc::sqlite::sql::{SqlStatement, statements};
 use litefs_rpc::wire::{SessionCounters, Settings};
 
 use super::LiteFsConnection;
-use super::capture::sql_of;
 use super::destination::{Destination, Phase, destination};
-use super::failure::explained;
 use super::session_functions::{Answers, answered};
 use crate::Failure;
 use crate::access::{Access, Class, classify_with};
+use crate::bind::sql_of;
 use crate::consistency::{Consistency, Marks, Visibility, WhenBehind, make_visible};
-use crate::litefs::Shared;
-use crate::local_writes::LocalWrites;
+use crate::node::Node;
+use crate::node::diagnosis::explained;
+use crate::options::local_writes::LocalWrites;
 use crate::router::{Route, Situation};
 
 /// Whether the local file, at `here`, is known to have come as far as `mark`.
 #[inline]
-fn has_reached(shared: &Shared, here: Txid, mark: Txid) -> bool {
-    mark <= here && (mark == Txid::new(0) || shared.read_throttle.same_history())
+fn has_reached(node: &Node, here: Txid, mark: Txid) -> bool {
+    mark <= here && (mark == Txid::new(0) || node.read_throttle.same_history())
 }
 
 /// Holds a read back until LiteFS has applied what there is, or for as long as that may take.
 #[cold]
-fn throttle_read(shared: &Shared) {
-    let pause = shared.options.read_pause;
-    let Some(target) = shared.read_throttle.target(shared.started).filter(|_| !pause.is_zero()) else {
+fn throttle_read(node: &Node) {
+    let pause = node.options.read_pause;
+    let Some(target) = node.read_throttle.target(node.started).filter(|_| !pause.is_zero()) else {
         return;
     };
-    let (tracker, deadline) = (shared.tracker.clone(), Instant::now() + pause);
-    let applied = shared.io.wait(async move { tracker.wait_for_txid(target, deadline.into()).await.is_ok() });
-    shared.read_throttle.note(applied == Some(true), shared.started);
+    let (tracker, deadline) = (node.tracker.clone(), Instant::now() + pause);
+    let applied = node.io.wait(async move { tracker.wait_for_txid(target, deadline.into()).await.is_ok() });
+    node.read_throttle.note(applied == Some(true), node.started);
 }
 
-fn is_behind(shared: &Shared) -> diesel::result::Error {
-    let waited = shared.options.read_timeout;
+fn is_behind(node: &Node) -> diesel::result::Error {
+    let waited = node.options.read_timeout;
     Failure::Behind.error(format!("this node has not caught up with what must be seen within {waited:?}"))
 }
 
@@ -93,38 +93,38 @@ impl LiteFsConnection {
         }
         let home = self.home.clone();
         let none = HashSet::new();
-        let functions = home.as_ref().map_or(&none, |shared| shared.functions(&mut self.local));
+        let functions = home.as_ref().map_or(&none, |node| node.functions(&mut self.local));
         classify_with(&mut self.local, functions, statement)
     }
 
     /// Whether a query can go straight to the local file: the short cut for what a replica does most. Everything that it
     /// leaves out is the business of [`ready`](Self::ready), and it must never say yes where that would say otherwise.
     #[inline]
-    pub(super) fn goes_straight<T: QueryId>(&self, shared: &Shared, stamp: RoleStamp) -> bool {
-        let here = shared.tracker.last_txid();
+    pub(super) fn goes_straight<T: QueryId>(&self, node: &Node, stamp: RoleStamp) -> bool {
+        let here = node.tracker.last_txid();
         let visible = match self.consistency {
-            Consistency::ReadYourWrites => has_reached(shared, here, shared.watermark.highest()),
+            Consistency::ReadYourWrites => has_reached(node, here, node.watermark.highest()),
             Consistency::Eventual => true,
             Consistency::Session | Consistency::Strong => false,
         };
         visible
-            && shared.read_throttle.may_read(here)
+            && node.read_throttle.may_read(here)
             && self.seen == Some(stamp)
             && self.forced.is_none()
             && self.phase() == Phase::Autocommit
-            && shared.options.router.reads_locally()
+            && node.options.router.reads_locally()
             && T::query_id().is_some_and(|id| self.classes.is_plain_read(id))
     }
 
     /// Where a statement runs. `sql` is built only for routers that look at it.
     pub(super) fn destination(
         &self,
-        shared: &Shared,
+        node: &Node,
         class: Class,
         phase: Phase,
         sql: &dyn Fn() -> String,
     ) -> Destination {
-        let role = shared.tracker.stamp().kind();
+        let role = node.tracker.stamp().kind();
         let writable = matches!(role, RoleKind::Primary | RoleKind::Standalone);
         if self.read_only && class.access == Access::Write && phase != Phase::Lost {
             // To be refused by SQLite.
@@ -134,7 +134,7 @@ impl LiteFsConnection {
             Some(route) => route.clone(),
             None => {
                 let in_transaction = phase != Phase::Autocommit;
-                shared.options.router.route(&Situation { access: class.access, role, in_transaction, sql })
+                node.options.router.route(&Situation { access: class.access, role, in_transaction, sql })
             }
         })
     }
@@ -144,66 +144,66 @@ impl LiteFsConnection {
     }
 
     /// Whether a statement that would write here, on the primary, goes through the writer instead.
-    pub(super) fn is_grouped(&self, shared: &Shared, class: Class) -> bool {
-        shared.options.local_writes == LocalWrites::Grouped
+    pub(super) fn is_grouped(&self, node: &Node, class: Class) -> bool {
+        node.options.local_writes == LocalWrites::Grouped
             && class.access == Access::Write
             && !class.split
             && self.phase() == Phase::Autocommit
             && self.forced != Some(Route::Local)
             && !self.read_only
-            && shared.serves()
+            && node.serves()
     }
 
     /// Makes sure that a local read sees what it must, before its snapshot is taken. `Route::Primary`: it cannot be
     /// seen here in time, read it there.
     #[inline]
-    pub(super) fn before_local_read(&mut self, shared: &Arc<Shared>) -> QueryResult<Route> {
-        if !shared.read_throttle.may_read(shared.tracker.last_txid()) {
-            throttle_read(shared);
+    pub(super) fn before_local_read(&mut self, node: &Arc<Node>) -> QueryResult<Route> {
+        if !node.read_throttle.may_read(node.tracker.last_txid()) {
+            throttle_read(node);
         }
         let highest = match self.consistency {
-            Consistency::ReadYourWrites => shared.watermark.highest(),
+            Consistency::ReadYourWrites => node.watermark.highest(),
             Consistency::Session => self.own_marks.highest(),
             Consistency::Eventual => return Ok(Route::Local),
-            Consistency::Strong => return self.catch_up(shared, None),
+            Consistency::Strong => return self.catch_up(node, None),
         };
-        if has_reached(shared, shared.tracker.last_txid(), highest) {
+        if has_reached(node, node.tracker.last_txid(), highest) {
             return Ok(Route::Local);
         }
         let marks = match self.consistency {
             Consistency::Session => self.own_marks.clone(),
-            _ => shared.watermark.marks(),
+            _ => node.watermark.marks(),
         };
-        self.catch_up(shared, Some(marks))
+        self.catch_up(node, Some(marks))
     }
 
     /// The slow half: waits for `marks`, or for wherever the primary is.
     #[cold]
-    fn catch_up(&mut self, shared: &Arc<Shared>, marks: Option<Marks>) -> QueryResult<Route> {
-        if self.is_writable(shared) {
+    fn catch_up(&mut self, node: &Arc<Node>, marks: Option<Marks>) -> QueryResult<Route> {
+        if self.is_writable(node) {
             return Ok(Route::Local);
         }
-        let deadline = Instant::now() + shared.options.read_timeout;
+        let deadline = Instant::now() + node.options.read_timeout;
         let marks = match marks {
             Some(marks) => marks,
-            None => self.primary_position(shared, deadline)?,
+            None => self.primary_position(node, deadline)?,
         };
-        if self.is_visible(shared, marks, deadline) { Ok(Route::Local) } else { self.behind(shared) }
+        if self.is_visible(node, marks, deadline) { Ok(Route::Local) } else { self.behind(node) }
     }
 
     /// Waits until the local file has all of `marks`.
-    pub(super) fn is_visible(&mut self, shared: &Arc<Shared>, marks: Marks, deadline: Instant) -> bool {
-        if !self.is_in_history(shared, &marks, deadline) {
+    pub(super) fn is_visible(&mut self, node: &Arc<Node>, marks: Marks, deadline: Instant) -> bool {
+        if !self.is_in_history(node, &marks, deadline) {
             return false;
         }
         // The file may have come far enough without anybody having said so yet.
-        if shared.tracker.read_position().is_ok_and(|position| position.txid >= marks.highest()) {
+        if node.tracker.read_position().is_ok_and(|position| position.txid >= marks.highest()) {
             return true;
         }
-        let (tracker, forwarder) = (shared.tracker.clone(), Arc::clone(&shared.forwarder));
+        let (tracker, forwarder) = (node.tracker.clone(), Arc::clone(&node.forwarder));
         let waiting = make_visible(tracker, forwarder, marks.clone(), deadline.into());
-        let Some(Visibility::Here(settled)) = shared.io.wait(waiting) else { return false };
-        shared.watermark.settle(&marks, &settled);
+        let Some(Visibility::Here(settled)) = node.io.wait(waiting) else { return false };
+        node.watermark.settle(&marks, &settled);
         if self.own_marks == marks {
             self.own_marks = settled;
         }
@@ -211,29 +211,28 @@ impl LiteFsConnection {
     }
 
     /// Waits until the local file is in the history that the marks are of: before that its TXIDs say nothing.
-    fn is_in_history(&self, shared: &Arc<Shared>, marks: &Marks, deadline: Instant) -> bool {
-        if marks.highest() == Txid::new(0) || shared.read_throttle.same_history() || self.is_writable(shared)
-        {
+    fn is_in_history(&self, node: &Arc<Node>, marks: &Marks, deadline: Instant) -> bool {
+        if marks.highest() == Txid::new(0) || node.read_throttle.same_history() || self.is_writable(node) {
             return true;
         }
-        let mut history_changes = shared.read_throttle.history_changes();
+        let mut history_changes = node.read_throttle.history_changes();
         let share = async move {
-            let shared = history_changes.wait_for(|shared| *shared);
-            tokio::time::timeout_at(deadline.into(), shared).await.is_ok_and(|shared| shared.is_ok())
+            let same = history_changes.wait_for(|same| *same);
+            tokio::time::timeout_at(deadline.into(), same).await.is_ok_and(|same| same.is_ok())
         };
-        shared.io.wait(share) == Some(true)
+        node.io.wait(share) == Some(true)
     }
 
-    pub(super) fn primary_position(&mut self, shared: &Arc<Shared>, deadline: Instant) -> QueryResult<Marks> {
+    pub(super) fn primary_position(&mut self, node: &Arc<Node>, deadline: Instant) -> QueryResult<Marks> {
         use litefs_rpc::client::Forwarded;
-        let forwarder = Arc::clone(&shared.forwarder);
-        let asked = shared.io.wait(async move {
+        let forwarder = Arc::clone(&node.forwarder);
+        let asked = node.io.wait(async move {
             forwarder.ask_primary(deadline.into(), |link| async move { link.position(deadline).await }).await
         });
         let mut marks = Marks::default();
         match asked {
             Some(Ok(Forwarded::There(position))) => {
-                let primary = match shared.tracker.role() {
+                let primary = match node.tracker.role() {
                     litefs_core::Role::Replica { primary } => Some(primary.to_string()),
                     _ => None,
                 };
@@ -241,32 +240,32 @@ impl LiteFsConnection {
                 Ok(marks)
             }
             Some(Ok(Forwarded::Here | Forwarded::Unsettled)) => Ok(marks),
-            Some(Err(error)) if shared.options.when_behind != WhenBehind::ReadStale => {
+            Some(Err(error)) if node.options.when_behind != WhenBehind::ReadStale => {
                 Err(crate::error::forwarded(error, None))
             }
             _ => Ok(marks),
         }
     }
 
-    fn behind(&self, shared: &Shared) -> QueryResult<Route> {
-        match shared.options.when_behind {
+    fn behind(&self, node: &Node) -> QueryResult<Route> {
+        match node.options.when_behind {
             WhenBehind::ReadPrimary => Ok(Route::Primary),
             WhenBehind::ReadStale => Ok(Route::Local),
-            WhenBehind::Fail => Err(is_behind(shared)),
+            WhenBehind::Fail => Err(is_behind(node)),
         }
     }
 
     /// SQLite could not prepare this here. It may have been too early; or the schema has not arrived, and then the
     /// error should say so rather than that there is no such table.
-    pub(super) fn check_schema(&mut self, shared: &Arc<Shared>, sql: &str) -> QueryResult<()> {
-        let on_replica = shared.tracker.stamp().kind() == RoleKind::Replica;
+    pub(super) fn check_schema(&mut self, node: &Arc<Node>, sql: &str) -> QueryResult<()> {
+        let on_replica = node.tracker.stamp().kind() == RoleKind::Replica;
         if !on_replica || self.forced.is_some() || !self.classify_text(sql).guessed {
             return Ok(());
         }
         let Some(missing) = self.missing_here(sql) else { return Ok(()) };
-        let deadline = Instant::now() + shared.options.read_timeout;
-        let ahead = self.primary_position(shared, deadline).map(|marks| marks.highest());
-        let here = shared.tracker.read_position().map(|position| position.txid);
+        let deadline = Instant::now() + node.options.read_timeout;
+        let ahead = self.primary_position(node, deadline).map(|marks| marks.highest());
+        let here = node.tracker.read_position().map(|position| position.txid);
         match (ahead, here) {
             (Ok(ahead), Ok(here)) if ahead > here => Err(Failure::SchemaSkew.error(format!(
                 "{missing}; this node is at transaction {here}, the primary is at {ahead}: the schema may be on its way"
@@ -312,12 +311,12 @@ impl LiteFsConnection {
     /// questions are answered in the text, as those of a single statement are. `None` where there is nothing to answer.
     pub(super) fn answered_before_writes(
         &mut self,
-        shared: &Shared,
+        node: &Node,
         all: &[(&str, Class)],
     ) -> QueryResult<Option<Vec<String>>> {
         let first_write = all.iter().position(|(_, class)| class.counts).unwrap_or(all.len());
         let asking = |(at, (_, class)): (usize, &(&str, Class))| at <= first_write && class.asks_session;
-        let own = self.last_forwarded.is_none() && self.forwarded_changes == 0 && self.is_writable(shared);
+        let own = self.last_forwarded.is_none() && self.forwarded_changes == 0 && self.is_writable(node);
         if own || !all.iter().enumerate().any(asking) {
             return Ok(None);
         }
@@ -331,16 +330,16 @@ impl LiteFsConnection {
     /// Waits for what the statement must find in the local file. A forced route to this node waits
     /// for nothing; VACUUM INTO with a forced route to the primary waits for all that the primary
     /// has.
-    fn catch_up_for(&mut self, shared: &Arc<Shared>, class: Class) -> QueryResult<Route> {
+    fn catch_up_for(&mut self, node: &Arc<Node>, class: Class) -> QueryResult<Route> {
         match self.forced {
             Some(Route::Local) => Ok(Route::Local),
-            Some(Route::Primary) if class.copies => self.catch_up(shared, None),
-            _ => self.before_local_read(shared),
+            Some(Route::Primary) if class.copies => self.catch_up(node, None),
+            _ => self.before_local_read(node),
         }
     }
 
     /// Before a statement that reads the local file: takes the snapshot of a pending transaction, or waits.
-    pub(super) fn prepare_local(&mut self, shared: &Arc<Shared>, class: Class) -> QueryResult<Route> {
+    pub(super) fn prepare_local(&mut self, node: &Arc<Node>, class: Class) -> QueryResult<Route> {
         let phase = self.phase();
         let reads = class.access == Access::Read;
         let concerns_transaction =
@@ -352,15 +351,15 @@ impl LiteFsConnection {
         // The snapshot is for all that the transaction does, whatever begins it; and what fills a temporary table may
         // read the database.
         if begins || (phase == Phase::Autocommit && (reads || class.writes_locally)) {
-            match self.catch_up_for(shared, class)? {
+            match self.catch_up_for(node, class)? {
                 Route::Primary if reads => return Ok(Route::Primary),
                 // A copy must not lack what it is taken to have.
-                Route::Primary if class.copies => return Err(is_behind(shared)),
+                Route::Primary if class.copies => return Err(is_behind(node)),
                 _ => {}
             }
         }
         if begins {
-            self.begin_local(shared).map_err(|error| explained(shared, error))?;
+            self.begin_local(node).map_err(|error| explained(node, error))?;
         }
         Ok(Route::Local)
     }

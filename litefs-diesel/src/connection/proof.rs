@@ -13,12 +13,12 @@ use litefs_rpc::sqlite::Native;
 use super::LiteFsConnection;
 use super::acknowledgement::note_local;
 use super::destination::Phase;
-use super::forward::replicas_have;
+use super::remote::write::replicas_have;
 use crate::Failure;
 use crate::access::{Access, Class};
-use crate::durability::Durability;
-use crate::litefs::Shared;
-use crate::losses::Acknowledgement;
+use crate::loss::ack_log::Acknowledgement;
+use crate::node::Node;
+use crate::options::durability::Durability;
 
 /// What was true before a commit on the local file.
 pub(super) struct Ticket {
@@ -32,9 +32,9 @@ pub(super) struct Ticket {
 
 impl Ticket {
     /// To be drawn before the commit. `None` where there is no LiteFS to lose anything.
-    pub(super) fn draw(shared: &Shared, native: &Native, mixed: bool) -> Option<Self> {
-        let (generation, stamp) = (shared.ack_log.generation(), shared.tracker.stamp());
-        let before = || shared.tracker.read_position().ok();
+    pub(super) fn draw(node: &Node, native: &Native, mixed: bool) -> Option<Self> {
+        let (generation, stamp) = (node.ack_log.generation(), node.tracker.stamp());
+        let before = || node.tracker.read_position().ok();
         let pages = native.pages_written();
         let ticket = || Self { stamp, generation, before: before(), pages, mixed };
         (stamp.kind() == RoleKind::Primary).then(ticket)
@@ -42,13 +42,13 @@ impl Ticket {
 
     /// After SQLite's word: LiteFS's position has advanced if SQLite wrote pages, and this node is still the primary
     /// it was. Answers the position, if it has advanced.
-    fn confirm(&self, shared: &Shared, native: &Native) -> QueryResult<Option<Position>> {
+    fn confirm(&self, node: &Node, native: &Native) -> QueryResult<Option<Position>> {
         let unconfirmed = |why: &dyn std::fmt::Display| {
             Err(Failure::OutcomeUnknown
                 .error(format!("SQLite has committed, but LiteFS may not have: {why}")))
         };
         let wrote = native.pages_written() != self.pages;
-        let reached = match shared.tracker.read_position() {
+        let reached = match node.tracker.read_position() {
             // There never was one: nothing has been committed to this database yet, this included.
             Err(PositionError::Absent(_) | PositionError::NoDatabase(_))
                 if !wrote && self.before.is_none() =>
@@ -58,7 +58,7 @@ impl Ticket {
             Err(error) => return unconfirmed(&error),
             Ok(position) => Some(position).filter(|position| self.before != Some(*position)),
         };
-        if shared.tracker.stamp() != self.stamp {
+        if node.tracker.stamp() != self.stamp {
             return unconfirmed(&"the role changed during the commit");
         }
         if wrote && reached.is_none() && !self.mixed {
@@ -89,29 +89,29 @@ impl LiteFsConnection {
 
     /// After SQLite has committed on this connection: the commit is LiteFS's too, and those have it that must.
     pub(super) fn prove(&mut self, ticket: Option<Ticket>) -> QueryResult<()> {
-        let (Some(ticket), Some(shared)) = (ticket, self.home.clone()) else { return Ok(()) };
+        let (Some(ticket), Some(node)) = (ticket, self.home.clone()) else { return Ok(()) };
         if !self.native.is_autocommit() {
             return Err(self.roll_back_unknown());
         }
-        self.prove_by(&ticket, &shared, None)
+        self.prove_by(&ticket, &node, None)
     }
 
     /// The same for a commit on another connection.
     pub(super) fn prove_by(
         &mut self,
         ticket: &Ticket,
-        shared: &Shared,
+        node: &Node,
         other: Option<&Native>,
     ) -> QueryResult<()> {
-        shared.committed_here();
-        if !shared.options.prove_commits {
+        node.committed_here();
+        if !node.options.prove_commits {
             return Ok(());
         }
-        let Some(position) = ticket.confirm(shared, other.unwrap_or(&self.native))? else { return Ok(()) };
-        note_local(shared, position, ticket.generation);
+        let Some(position) = ticket.confirm(node, other.unwrap_or(&self.native))? else { return Ok(()) };
+        note_local(node, position, ticket.generation);
         self.acknowledgement = Some(Acknowledgement { position, request: None });
-        match shared.options.durability {
-            Durability::Replicas(replicas) => replicas_have(shared, position, replicas),
+        match node.options.durability {
+            Durability::Replicas(replicas) => replicas_have(node, position, replicas),
             _ => Ok(()),
         }
     }

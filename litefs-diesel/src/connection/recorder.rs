@@ -9,8 +9,8 @@ use diesel::query_dsl::methods::ExecuteDsl;
 use diesel::result::{ConnectionError, ConnectionResult, QueryResult};
 use diesel::sqlite::{Sqlite, SqliteQueryBuilder};
 
-use super::capture::sql_of;
-use super::probe::{BindCollector, Binds};
+use crate::bind::sql_of;
+use crate::bind::{BindCollector, Binds};
 
 /// Records statements and runs none.
 ///

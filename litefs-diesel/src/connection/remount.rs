@@ -12,33 +12,33 @@ use litefs_core::Presence;
 
 use super::LiteFsConnection;
 use crate::Failure;
-use crate::litefs::Shared;
+use crate::node::Node;
 
 /// The device that a path leads to; `None` where it leads nowhere just now.
-pub(super) fn device(shared: &Shared) -> Option<u64> {
-    std::fs::metadata(shared.options.config.database()).ok().map(|file| file.dev())
+pub(super) fn device(node: &Node) -> Option<u64> {
+    std::fs::metadata(node.options.config.database()).ok().map(|file| file.dev())
 }
 
 /// Whether LiteFS serves the mount. A dead one says so itself, before the tracker has looked.
-pub(super) fn is_served(shared: &Shared) -> bool {
+pub(super) fn is_served(node: &Node) -> bool {
     let answers = || {
         !matches!(
-            std::fs::metadata(shared.options.config.database()),
+            std::fs::metadata(node.options.config.database()),
             Err(error) if matches!(error.kind(), ErrorKind::NotConnected | ErrorKind::ConnectionAborted)
         )
     };
-    shared.tracker.presence() != Presence::Lost && answers()
+    node.tracker.presence() != Presence::Lost && answers()
 }
 
 impl LiteFsConnection {
     /// Whether the path leads to another mount than the one that this connection's file is on.
-    fn is_left_behind(&self, shared: &Shared) -> bool {
-        self.device.is_some() && device(shared).is_some_and(|device| self.device != Some(device))
+    fn is_left_behind(&self, node: &Node) -> bool {
+        self.device.is_some() && device(node).is_some_and(|device| self.device != Some(device))
     }
 
     /// To be asked after each change of the role: LiteFS does not come back without one.
-    pub(super) fn check_mount(&mut self, shared: &Shared) -> QueryResult<()> {
-        self.left_behind |= self.is_left_behind(shared);
+    pub(super) fn check_mount(&mut self, node: &Node) -> QueryResult<()> {
+        self.left_behind |= self.is_left_behind(node);
         if !self.left_behind {
             return Ok(());
         }

@@ -11,15 +11,15 @@ use litefs_rpc::sqlite::{BoundQuery, application_functions};
 use litefs_rpc::wire::{Command, Output, Repeated, Reply, RowSet, SessionCounters, Statement};
 
 use super::LiteFsConnection;
-use super::capture::sql_of;
 use super::destination::{Destination, Phase};
 use super::session_functions::answered;
 use super::transaction_calls::is_locked;
 use crate::Failure;
 use crate::access::{Access, Class};
+use crate::bind::sql_of;
 use crate::error::{missing_function, missing_on_primary};
-use crate::litefs::Shared;
-use crate::own_name::name_or_host;
+use crate::node::Node;
+use crate::node::own_name::name_or_host;
 use crate::router::Route;
 
 /// How often the role may change under one statement before that is an error of its own. Each turn has followed one
@@ -40,22 +40,20 @@ pub(super) enum Ready {
 }
 
 impl LiteFsConnection {
-    pub(super) fn ready<T>(&mut self, shared: &Arc<Shared>, class: Class, query: &T) -> QueryResult<Ready>
+    pub(super) fn ready<T>(&mut self, node: &Arc<Node>, class: Class, query: &T) -> QueryResult<Ready>
     where
         T: QueryFragment<Sqlite>,
     {
-        self.follow_role(shared)?;
+        self.follow_role(node)?;
         if class.refused {
             return Err(refusal(&sql_of(query)?));
         }
         self.check_query_only(class)?;
         let phase = self.phase();
-        let destination = self.destination(shared, class, phase, &|| sql_of(query).unwrap_or_default());
+        let destination = self.destination(node, class, phase, &|| sql_of(query).unwrap_or_default());
         match destination {
-            Destination::Local if self.is_grouped(shared, class) => {
-                Ok(Ready::Elsewhere(Destination::Primary))
-            }
-            Destination::Local => self.ready_here(shared, class, query),
+            Destination::Local if self.is_grouped(node, class) => Ok(Ready::Elsewhere(Destination::Primary)),
+            Destination::Local => self.ready_here(node, class, query),
             Destination::Reject(reason) => Err(Failure::Rejected.error(reason)),
             Destination::Split => Err(no_place_for(class)),
             Destination::Lost => Err(self.transaction.lost()),
@@ -64,16 +62,16 @@ impl LiteFsConnection {
         }
     }
 
-    fn ready_here<T>(&mut self, shared: &Arc<Shared>, class: Class, query: &T) -> QueryResult<Ready>
+    fn ready_here<T>(&mut self, node: &Arc<Node>, class: Class, query: &T) -> QueryResult<Ready>
     where
         T: QueryFragment<Sqlite>,
     {
-        if self.prepare_local(shared, class)? == Route::Primary {
+        if self.prepare_local(node, class)? == Route::Primary {
             let pending = self.phase() == Phase::Pending;
             return Ok(Ready::Elsewhere(if pending { Destination::Move } else { Destination::Primary }));
         }
         if class.guessed && class.access == Access::Read {
-            self.check_schema(shared, &sql_of(query)?)?;
+            self.check_schema(node, &sql_of(query)?)?;
         }
         if class.asks_session && (self.last_forwarded.is_some() || self.forwarded_changes > 0) {
             return Ok(Ready::Answered(self.capture(class, query)?));
@@ -107,7 +105,7 @@ impl LiteFsConnection {
     /// Runs a statement away from here. `None`: this node is the primary now, run it here.
     pub(super) fn run_elsewhere<T>(
         &mut self,
-        shared: &Arc<Shared>,
+        node: &Arc<Node>,
         class: Class,
         destination: &Destination,
         query: &T,
@@ -118,7 +116,7 @@ impl LiteFsConnection {
     {
         let result = self.reporting(class, query, |conn| {
             let statement = conn.capture(class, query)?;
-            let reply = conn.carry(shared, class, destination, work(statement))?;
+            let reply = conn.carry(node, class, destination, work(statement))?;
             if let Some(reply) = &reply {
                 conn.remember(class.counts, class.inserts, reply.effects);
             }
@@ -146,7 +144,7 @@ impl LiteFsConnection {
 
     pub(super) fn carry(
         &mut self,
-        shared: &Arc<Shared>,
+        node: &Arc<Node>,
         class: Class,
         destination: &Destination,
         work: Command,
@@ -154,32 +152,32 @@ impl LiteFsConnection {
         let single = matches!(work, Command::Execute(_) | Command::Query(_) | Command::Insert(_));
         let writes = Writes::of(class, single);
         let result = match destination {
-            Destination::Session => self.in_session(shared, work).map(Some),
-            Destination::Move => self.move_to_primary(shared, work),
-            _ => self.forward(shared, writes, work),
+            Destination::Session => self.in_session(node, work).map(Some),
+            Destination::Move => self.move_to_primary(node, work),
+            _ => self.forward(node, writes, work),
         };
         if let Ok(Some(reply)) = &result
             && self.phase() == Phase::Remote
         {
             self.transaction.may_have_written |= writes.may_have_written(reply.effects);
         }
-        result.map_err(|error| self.missing_there(shared, error))
+        result.map_err(|error| self.missing_there(node, error))
     }
 
     /// "no such function" is a riddle where this node has the function.
-    fn missing_there(&mut self, shared: &Shared, error: Error) -> Error {
+    fn missing_there(&mut self, node: &Node, error: Error) -> Error {
         let Some(function) = missing_function(&error) else { return error };
         let _silent = self.silence.keep();
         if !application_functions(&mut self.local).contains(&function.to_ascii_lowercase()) {
             return error;
         }
-        missing_on_primary(function, &self.primary_name(shared))
+        missing_on_primary(function, &self.primary_name(node))
     }
 
     /// The node that ran what went to the primary.
-    fn primary_name(&self, shared: &Shared) -> String {
-        let role = shared.tracker.role();
-        role.primary().map_or_else(|| name_or_host(&shared.tracker).to_string(), ToString::to_string)
+    fn primary_name(&self, node: &Node) -> String {
+        let role = node.tracker.role();
+        role.primary().map_or_else(|| name_or_host(&node.tracker).to_string(), ToString::to_string)
     }
 
     /// What the session functions say after a forwarded statement. The connection it ran on is shared: of its
@@ -236,9 +234,9 @@ impl LiteFsConnection {
 
     /// Whether a statement that failed here should be run on the primary as a write: it read as far as SQLite can tell,
     /// but called a function of the application that may have tried to write. Nothing of it was applied.
-    pub(super) fn was_a_write(&self, shared: &Shared, class: &mut Class, error: &Error) -> bool {
+    pub(super) fn was_a_write(&self, node: &Node, class: &mut Class, error: &Error) -> bool {
         let in_sql = matches!(error, Error::DatabaseError(..)) && Failure::of(error).is_none();
-        let may_move = self.forced != Some(Route::Local) && !self.is_writable(shared);
+        let may_move = self.forced != Some(Route::Local) && !self.is_writable(node);
         let was = class.may_write() && in_sql && may_move;
         if was {
             class.access = Access::Write;
@@ -250,24 +248,24 @@ impl LiteFsConnection {
     where
         T: QueryFragment<Sqlite> + QueryId,
     {
-        let Some((shared, _)) = self.clustered() else {
+        let Some((node, _)) = self.clustered() else {
             return self.local.execute_returning_count(query).inspect_err(|e| self.lost_race |= is_locked(e));
         };
-        let shared = Arc::clone(shared);
-        if self.is_migrated_already(&shared, query)? {
+        let node = Arc::clone(node);
+        if self.is_migrated_already(&node, query)? {
             return Ok(1);
         }
         let mut class = self.class_of(query)?;
         // A PRAGMA that concerns the transaction on the primary goes there too, as one in a script does.
         if class.control || class.query_only || (class.sets_session && self.phase() == Phase::Remote) {
-            return self.run_script(&shared, &sql_of(query)?).map(|()| 0);
+            return self.run_script(&node, &sql_of(query)?).map(|()| 0);
         }
         for _ in 0..TURNS {
-            let here = match self.ready(&shared, class, query)? {
+            let here = match self.ready(&node, class, query)? {
                 Ready::Elsewhere(destination) => {
-                    match self.run_elsewhere(&shared, class, &destination, query, execute)? {
+                    match self.run_elsewhere(&node, class, &destination, query, execute)? {
                         Some(reply) => {
-                            self.after_change(&shared)?;
+                            self.after_change(&node)?;
                             return Ok(self.count(class, &reply));
                         }
                         None => continue,
@@ -279,8 +277,8 @@ impl LiteFsConnection {
                 }
                 Ready::Local | Ready::Collected => self.execute_here(class, query),
             };
-            if let Some(count) = self.conclude(&shared, &mut class, here)? {
-                self.after_change(&shared)?;
+            if let Some(count) = self.conclude(&node, &mut class, here)? {
+                self.after_change(&node)?;
                 return Ok(count);
             }
         }

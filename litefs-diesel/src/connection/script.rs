@@ -12,13 +12,13 @@ use super::destination::{Destination, Phase};
 use super::run::{TURNS, changed_again, no_place_for, refusal};
 use crate::Failure;
 use crate::access::{Access, Class, Control, ScriptPlan, plan_script};
-use crate::litefs::Shared;
+use crate::node::Node;
 use crate::router::Route;
 
 impl LiteFsConnection {
     /// Several statements without parameters, or one that steers the transaction.
-    pub(super) fn run_script(&mut self, shared: &Arc<Shared>, sql: &str) -> QueryResult<()> {
-        self.follow_role(shared)?;
+    pub(super) fn run_script(&mut self, node: &Arc<Node>, sql: &str) -> QueryResult<()> {
+        self.follow_role(node)?;
         let all = statements(sql);
         let mut classes: Vec<_> = all.iter().map(|statement| self.classify_statement(statement)).collect();
         reclassify_by_what_is_made(&all, &mut classes);
@@ -29,10 +29,10 @@ impl LiteFsConnection {
             return self.query_only_pragma(sql).map(drop);
         }
         let texts: Vec<_> = all.iter().map(|statement| statement.sql).zip(classes.iter().copied()).collect();
-        let answered = self.answered_before_writes(shared, &texts)?.map(|texts| texts.join("; "));
+        let answered = self.answered_before_writes(node, &texts)?.map(|texts| texts.join("; "));
         let sql = answered.as_deref().unwrap_or(sql);
         match plan_script(&all, &classes) {
-            ScriptPlan::Control(control) => self.steer(shared, &control, sql),
+            ScriptPlan::Control(control) => self.steer(node, &control, sql),
             ScriptPlan::Refused(reason) => Err(Failure::Denied.error(reason)),
             ScriptPlan::Local { writes_locally, sets_session, reads } => {
                 let access = if reads { Access::Read } else { Access::Local };
@@ -41,7 +41,7 @@ impl LiteFsConnection {
                 let (vacuums, copies) = (any(|class| class.vacuums), any(|class| class.copies));
                 let class = Class { access, writes_locally, sets_session, ..Class::NOTHING };
                 let class = Class { calls_application, vacuums, copies, ..class };
-                self.script(shared, class, sql, &[])
+                self.script(node, class, sql, &[])
             }
             // Run here up to its first write, it could leave a transaction open.
             ScriptPlan::Write { .. } if self.read_only && all.len() > 1 => Err(super::read_only()),
@@ -50,7 +50,7 @@ impl LiteFsConnection {
                 let (counts, inserts) = (any(|class| class.counts), any(|class| class.inserts));
                 let (access, writes_locally) = (Access::Write, split);
                 let class = Class { access, writes_locally, split, counts, inserts, ..Class::NOTHING };
-                let result = self.script(shared, class, sql, &session);
+                let result = self.script(node, class, sql, &session);
                 self.note_failed_script(&all, &result);
                 result
             }
@@ -70,10 +70,10 @@ impl LiteFsConnection {
 
     /// A statement that steers the transaction is heard by the user's instrumentation once, whether SQLite runs it
     /// here, there, or later.
-    fn steer(&mut self, shared: &Arc<Shared>, control: &Control, sql: &str) -> QueryResult<()> {
+    fn steer(&mut self, node: &Arc<Node>, control: &Control, sql: &str) -> QueryResult<()> {
         self.heard(sql, |conn| {
             let _silent = conn.silence.keep();
-            conn.control(shared, control, sql)
+            conn.control(node, control, sql)
         })
     }
 
@@ -83,7 +83,7 @@ impl LiteFsConnection {
 
     fn script(
         &mut self,
-        shared: &Arc<Shared>,
+        node: &Arc<Node>,
         mut class: Class,
         sql: &str,
         session: &[String],
@@ -91,8 +91,8 @@ impl LiteFsConnection {
         for _ in 0..TURNS {
             let phase = self.phase();
             self.check_query_only(class)?;
-            let destination = match self.destination(shared, class, phase, &|| sql.to_owned()) {
-                Destination::Local => match self.prepare_local(shared, class)? {
+            let destination = match self.destination(node, class, phase, &|| sql.to_owned()) {
+                Destination::Local => match self.prepare_local(node, class)? {
                     Route::Primary if phase == Phase::Pending => Destination::Move,
                     Route::Primary => Destination::Primary,
                     _ => Destination::Local,
@@ -102,9 +102,9 @@ impl LiteFsConnection {
             match destination {
                 Destination::Local => {
                     let result = self.script_here(class, sql);
-                    match self.conclude(shared, &mut class, result)? {
+                    match self.conclude(node, &mut class, result)? {
                         Some(()) => return Ok(()),
-                        None => self.follow_role(shared)?,
+                        None => self.follow_role(node)?,
                     }
                 }
                 Destination::Reject(reason) => return Err(Failure::Rejected.error(reason)),
@@ -112,10 +112,10 @@ impl LiteFsConnection {
                 Destination::Lost => return Err(self.transaction.lost()),
                 Destination::Demoted => return Err(self.demoted()),
                 elsewhere => {
-                    if self.script_elsewhere(shared, class, &elsewhere, sql)? {
+                    if self.script_elsewhere(node, class, &elsewhere, sql)? {
                         return self.repeat_session_pragmas(session);
                     }
-                    self.follow_role(shared)?;
+                    self.follow_role(node)?;
                 }
             }
         }
@@ -138,11 +138,10 @@ impl LiteFsConnection {
             self.prove(ticket)?;
         }
         if class.sets_session && self.phase() == Phase::Remote {
-            let shared = self.home.clone();
+            let node = self.home.clone();
             result?;
-            return shared.map_or(Ok(()), |shared| {
-                self.in_session(&shared, Command::Script(sql.to_owned())).map(drop)
-            });
+            return node
+                .map_or(Ok(()), |node| self.in_session(&node, Command::Script(sql.to_owned())).map(drop));
         }
         result
     }
@@ -150,7 +149,7 @@ impl LiteFsConnection {
     /// `false`: this node is the primary now, run it here.
     fn script_elsewhere(
         &mut self,
-        shared: &Arc<Shared>,
+        node: &Arc<Node>,
         class: Class,
         destination: &Destination,
         sql: &str,
@@ -159,7 +158,7 @@ impl LiteFsConnection {
         self.heard(sql, |conn| {
             // Diesel refuses it before SQLite sees it.
             std::ffi::CString::new(sql)?;
-            let reply = conn.carry(shared, class, destination, Command::Script(sql.to_owned()))?;
+            let reply = conn.carry(node, class, destination, Command::Script(sql.to_owned()))?;
             if let Some(reply) = &reply {
                 conn.remember(class.counts, class.inserts, reply.effects);
             }

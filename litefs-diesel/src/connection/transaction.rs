@@ -8,15 +8,15 @@ use litefs_core::Position;
 use litefs_rpc::wire::{BeginMode, Command, Reply};
 
 use super::LiteFsConnection;
-use super::failure::explained;
-use super::path::Path;
-use super::session::{Opening, Session, Step};
+use super::remote::channel::Path;
+use super::remote::session::{Opening, Session, Step};
 use super::steering::{Steering, steering};
 use super::transaction_calls::is_locked;
 use super::transaction_state::Stage;
 use crate::Failure;
 use crate::access::Control;
-use crate::litefs::Shared;
+use crate::node::Node;
+use crate::node::diagnosis::explained;
 
 /// What SQLite itself would have said.
 pub(super) fn sqlite_error(message: impl Into<String>) -> Error {
@@ -25,8 +25,8 @@ pub(super) fn sqlite_error(message: impl Into<String>) -> Error {
 
 impl LiteFsConnection {
     /// Runs a statement that steers the transaction. `sql` is its text.
-    pub(super) fn control(&mut self, shared: &Arc<Shared>, control: &Control, sql: &str) -> QueryResult<()> {
-        let result = self.steered(shared, control, sql);
+    pub(super) fn control(&mut self, node: &Arc<Node>, control: &Control, sql: &str) -> QueryResult<()> {
+        let result = self.steered(node, control, sql);
         if self.settings.is_some_and(|settings| settings.defer_foreign_keys) {
             // SQLite clears it at the end of each transaction.
             self.settings = None;
@@ -34,7 +34,7 @@ impl LiteFsConnection {
         result
     }
 
-    fn steered(&mut self, shared: &Arc<Shared>, control: &Control, sql: &str) -> QueryResult<()> {
+    fn steered(&mut self, node: &Arc<Node>, control: &Control, sql: &str) -> QueryResult<()> {
         let (control, sql) = match control {
             // SQLite takes no write lock either where it only reads.
             Control::Begin(Some(_)) if self.read_only => (&Control::Begin(None), "BEGIN"),
@@ -45,25 +45,25 @@ impl LiteFsConnection {
             // From here on a failure is of the commit.
             self.lost_race = false;
         }
-        match steering(self.transaction.phase(), control, self.is_writable(shared), ends) {
+        match steering(self.transaction.phase(), control, self.is_writable(node), ends) {
             Steering::Pass => self.local.batch_execute(sql),
             Steering::BeginLazily => self.begun(control, Ok(Stage::Pending)),
             Steering::BeginHere => {
-                let begun = self.begin_here(shared, sql);
+                let begun = self.begin_here(node, sql);
                 self.begun(control, begun)
             }
             Steering::BeginThere(mode) => {
-                let begun = self.begin_there(shared, mode, sql);
+                let begun = self.begin_there(node, mode, sql);
                 self.begun(control, begun)
             }
             Steering::Nested => Err(sqlite_error("cannot start a transaction within a transaction")),
             Steering::Note => self.transaction.note(control),
-            Steering::Here => self.control_here(shared, control, sql),
+            Steering::Here => self.control_here(node, control, sql),
             Steering::There => {
-                self.in_session(shared, Command::Script(sql.to_owned()))?;
+                self.in_session(node, Command::Script(sql.to_owned()))?;
                 self.transaction.note(control)
             }
-            Steering::Finish { commit } => self.finish_there(shared, commit),
+            Steering::Finish { commit } => self.finish_there(node, commit),
             Steering::CommitLost => {
                 let error = self.transaction.lost();
                 self.transaction.end();
@@ -83,25 +83,25 @@ impl LiteFsConnection {
         Ok(())
     }
 
-    fn begin_here(&mut self, shared: &Shared, sql: &str) -> QueryResult<Stage> {
-        let begun = self.local.batch_execute(sql).map_err(|error| explained(shared, error));
+    fn begin_here(&mut self, node: &Node, sql: &str) -> QueryResult<Stage> {
+        let begun = self.local.batch_execute(sql).map_err(|error| explained(node, error));
         self.transaction.role = self.seen;
         begun.map(|()| Stage::Local { seen: None })
     }
 
     /// BEGIN IMMEDIATE: the lock is the primary's, so it is taken there at once.
-    fn begin_there(&mut self, shared: &Arc<Shared>, mode: BeginMode, sql: &str) -> QueryResult<Stage> {
+    fn begin_there(&mut self, node: &Arc<Node>, mode: BeginMode, sql: &str) -> QueryResult<Stage> {
         let opening = Opening { mode, expected: None, savepoints: Vec::new(), first: None };
-        match self.open_session(shared, opening)? {
+        match self.open_session(node, opening)? {
             Some((session, _)) => Ok(Stage::Remote(session)),
             None => {
-                self.follow_role(shared)?;
-                self.begin_here(shared, sql)
+                self.follow_role(node)?;
+                self.begin_here(node, sql)
             }
         }
     }
 
-    fn control_here(&mut self, shared: &Shared, control: &Control, sql: &str) -> QueryResult<()> {
+    fn control_here(&mut self, node: &Node, control: &Control, sql: &str) -> QueryResult<()> {
         let commits = *control == Control::Commit || self.transaction.ends_by(control);
         self.committing_from = None;
         let ticket = if commits && self.native.is_writing() {
@@ -110,7 +110,7 @@ impl LiteFsConnection {
             None
         };
         let result = self.local.batch_execute(sql);
-        result.map_err(|error| self.control_failed(shared, error))?;
+        result.map_err(|error| self.control_failed(node, error))?;
         self.transaction.note(control)?;
         self.prove(ticket).inspect_err(|_| {
             // It is over, one way or the other.
@@ -118,11 +118,11 @@ impl LiteFsConnection {
         })
     }
 
-    fn finish_there(&mut self, shared: &Arc<Shared>, commit: bool) -> QueryResult<()> {
+    fn finish_there(&mut self, node: &Arc<Node>, commit: bool) -> QueryResult<()> {
         let Stage::Remote(session) = std::mem::take(&mut self.transaction.stage) else {
             return Err(self.transaction.lost());
         };
-        match self.finish(shared, session, commit) {
+        match self.finish(node, session, commit) {
             Ok(()) => self.transaction.end(),
             // A deferred constraint, for example: as in SQLite, the caller may mend it or roll back.
             Err((error, Some(session))) => {
@@ -143,7 +143,7 @@ impl LiteFsConnection {
 
     /// Opens the pending transaction on the local file, for its first read. The snapshot is taken at once: its
     /// position can only be known while LiteFS cannot apply, which is as long as the snapshot is open.
-    pub(super) fn begin_local(&mut self, shared: &Shared) -> QueryResult<()> {
+    pub(super) fn begin_local(&mut self, node: &Node) -> QueryResult<()> {
         let _silent = self.silence.keep();
         let mut sql = String::new();
         if !self.transaction.implicit {
@@ -152,7 +152,7 @@ impl LiteFsConnection {
         for name in &self.transaction.savepoints {
             sql.push_str(&format!("SAVEPOINT \"{name}\";"));
         }
-        let writable = self.is_writable(shared);
+        let writable = self.is_writable(node);
         if !writable {
             sql.push_str("SELECT 1 FROM sqlite_schema;");
         }
@@ -163,14 +163,14 @@ impl LiteFsConnection {
             }
             return Err(error);
         }
-        let seen = if writable { None } else { Some(self.snapshot_position(shared)?) };
+        let seen = if writable { None } else { Some(self.snapshot_position(node)?) };
         self.transaction.role = self.seen;
         self.transaction.stage = Stage::Local { seen };
         Ok(())
     }
 
-    fn snapshot_position(&mut self, shared: &Shared) -> QueryResult<Position> {
-        shared.tracker.read_position().map_err(|error| {
+    fn snapshot_position(&mut self, node: &Node) -> QueryResult<Position> {
+        node.tracker.read_position().map_err(|error| {
             let _ = self.local.batch_execute("ROLLBACK");
             Failure::Behind
                 .error(format!("the position of what this transaction reads is not known: {error}"))
@@ -179,11 +179,7 @@ impl LiteFsConnection {
 
     /// Moves the transaction to the primary, with `first` as its first statement there. `None`: this node is the
     /// primary now, and the transaction is open on its file.
-    pub(super) fn move_to_primary(
-        &mut self,
-        shared: &Arc<Shared>,
-        first: Command,
-    ) -> QueryResult<Option<Reply>> {
+    pub(super) fn move_to_primary(&mut self, node: &Arc<Node>, first: Command) -> QueryResult<Option<Reply>> {
         if self.transaction.wrote_here {
             return Err(super::run::split());
         }
@@ -197,12 +193,12 @@ impl LiteFsConnection {
         // read while `defer_foreign_keys` still stands.
         self.settings()?;
         self.end_local()?;
-        match self.open_session(shared, opening) {
+        match self.open_session(node, opening) {
             Ok(Some((session, first))) => {
                 self.transaction.stage = Stage::Remote(session);
                 first.transpose().map_err(|error| crate::error::called(error, None))
             }
-            Ok(None) => self.open_here(shared, expected).map(|()| None),
+            Ok(None) => self.open_here(node, expected).map(|()| None),
             Err(error) => Err(self.not_moved(error)),
         }
     }
@@ -218,15 +214,15 @@ impl LiteFsConnection {
     }
 
     /// This node was promoted in the middle: the transaction goes on here, if what it read still holds.
-    fn open_here(&mut self, shared: &Arc<Shared>, expected: Option<Position>) -> QueryResult<()> {
-        self.follow_role(shared)?;
-        self.begin_local(shared)?;
+    fn open_here(&mut self, node: &Arc<Node>, expected: Option<Position>) -> QueryResult<()> {
+        self.follow_role(node)?;
+        self.begin_local(node)?;
         if expected.is_some() {
             // The snapshot is taken before its position is read: who writes after it is seen by SQLite itself.
             let _silent = self.silence.keep();
             self.local.batch_execute("SELECT 1 FROM sqlite_schema")?;
         }
-        match (expected, shared.tracker.read_position().ok()) {
+        match (expected, node.tracker.read_position().ok()) {
             (Some(expected), actual) if actual != Some(expected) => {
                 let _silent = self.silence.keep();
                 self.local.batch_execute("ROLLBACK")?;
@@ -247,11 +243,11 @@ impl LiteFsConnection {
     }
 
     /// Runs work in the transaction that is open on the primary.
-    pub(super) fn in_session(&mut self, shared: &Arc<Shared>, work: Command) -> QueryResult<Reply> {
+    pub(super) fn in_session(&mut self, node: &Arc<Node>, work: Command) -> QueryResult<Reply> {
         let Stage::Remote(mut session) = std::mem::take(&mut self.transaction.stage) else {
             return Err(self.transaction.lost());
         };
-        match self.step(shared, &mut session, work) {
+        match self.step(node, &mut session, work) {
             Ok(reply) => {
                 self.transaction.stage = Stage::Remote(session);
                 Ok(reply)
@@ -262,8 +258,8 @@ impl LiteFsConnection {
             }
             Err(Step::Lost(reason)) => {
                 // Lost with the primary, that is; not to a time limit, which it would meet again.
-                self.lost_race = self.link.as_ref().is_some_and(|(used, _)| *used != shared.tracker.stamp());
-                abandon(shared, session);
+                self.lost_race = self.link.as_ref().is_some_and(|(used, _)| *used != node.tracker.stamp());
+                abandon(node, session);
                 self.transaction.stage = Stage::Lost(reason);
                 Err(self.transaction.lost())
             }
@@ -286,21 +282,21 @@ impl LiteFsConnection {
 
     /// For a connection that goes away: what is open on the primary ends there at once.
     pub(super) fn abandon_session(&mut self) {
-        if let (Some(shared), Stage::Remote(session)) =
+        if let (Some(node), Stage::Remote(session)) =
             (&self.home, std::mem::take(&mut self.transaction.stage))
         {
-            abandon(shared, session);
+            abandon(node, session);
         }
     }
 }
 
 /// Tells the primary, without waiting, that a transaction is over. If the message does not arrive, the session's
 /// limits end it.
-fn abandon(shared: &Shared, session: Session) {
+fn abandon(node: &Node, session: Session) {
     // A lane is closed when it is dropped, which tells the primary.
     if let Path::Shared(link) = session.path {
-        let deadline = std::time::Instant::now() + shared.options.forward_timeout;
-        shared.io.spawn(async move {
+        let deadline = std::time::Instant::now() + node.options.forward_timeout;
+        node.io.spawn(async move {
             let _ = link.finish(session.id, false, deadline).await;
         });
     }

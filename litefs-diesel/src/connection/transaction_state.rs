@@ -4,7 +4,7 @@ use diesel::result::{Error, QueryResult};
 use litefs_core::{Position, RoleStamp};
 
 use super::destination::Phase;
-use super::session::Session;
+use super::remote::session::Session;
 use super::transaction::sqlite_error;
 use crate::Failure;
 use crate::access::Control;

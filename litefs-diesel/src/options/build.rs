@@ -9,13 +9,13 @@ use litefs_rpc::sqlite::DEFAULT_RETENTION;
 use litefs_rpc::wire::Delivery;
 use litefs_rpc::{Limits, Secret};
 
+use super::StartError;
 use super::vars::{Vars, advertise, refused};
 use super::{ConnectionHook, LiteFsBuilder};
 use crate::consistency::{Consistency, WhenBehind};
-use crate::durability::Durability;
-use crate::litefs::StartError;
-use crate::local_writes::LocalWrites;
-use crate::losses::OnLostWrites;
+use crate::loss::ack_log::OnLostWrites;
+use crate::options::durability::Durability;
+use crate::options::local_writes::LocalWrites;
 use crate::router::Router;
 
 /// Some ten times what LiteFS needs to apply a transaction.

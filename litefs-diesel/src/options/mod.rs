@@ -1,4 +1,7 @@
 mod build;
+pub(crate) mod durability;
+pub(crate) mod local_writes;
+mod start_error;
 #[cfg(test)]
 mod tests;
 mod vars;
@@ -16,17 +19,17 @@ use litefs_rpc::Limits;
 use litefs_rpc::wire::Delivery;
 
 pub(crate) use self::build::Options;
+pub use self::durability::Durability;
+pub use self::local_writes::LocalWrites;
+pub use self::start_error::StartError;
 use crate::consistency::{Consistency, WhenBehind};
-use crate::durability::Durability;
-use crate::litefs::{LiteFs, StartError};
-use crate::local_writes::LocalWrites;
-use crate::losses::{LostWrites, OnLostWrites};
+use crate::loss::ack_log::{LostWrites, OnLostWrites};
 use crate::router::{ForwardWrites, Router};
 
 /// Runs on every SQLite connection that the library opens, before anything else does.
 pub(crate) type ConnectionHook = Arc<dyn Fn(&mut SqliteConnection) -> QueryResult<()> + Send + Sync>;
 
-/// Sets up a [`LiteFs`] handle. Made by [`LiteFs::builder`].
+/// Sets up a [`LiteFs`](crate::LiteFs) handle. Made by [`LiteFs::builder`](crate::LiteFs::builder).
 ///
 /// Every option has a default that suits production; most can also be set by an environment variable, which is read
 /// after [`from_env`](Self::from_env). What is set on the builder wins.
@@ -299,15 +302,6 @@ impl LiteFsBuilder {
     pub fn prove_commits(mut self, prove: bool) -> Self {
         self.prove_commits = prove;
         self
-    }
-
-    /// Starts tracking and, where LiteFS is, serving. Blocks until this node's role is known, at most about 1 s.
-    ///
-    /// # Errors
-    /// [`StartError`] says which option is wrong, which address is taken, or that the process already has a handle for
-    /// this database.
-    pub fn start(self) -> Result<LiteFs, StartError> {
-        LiteFs::start_with(self.build()?)
     }
 }
 

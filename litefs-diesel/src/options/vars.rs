@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use litefs_core::ConfigError;
 
-use crate::litefs::StartError;
+use super::StartError;
 
 /// The environment, as far as it is ours.
 pub(super) struct Vars<'a>(pub(super) &'a [(String, OsString)]);

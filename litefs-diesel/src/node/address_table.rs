@@ -13,9 +13,9 @@ use litefs_rpc::diagnosis::Symptom;
 use litefs_rpc::sqlite::{BoundQuery, is_misshapen, value};
 use litefs_rpc::wire::Value;
 
+use crate::loss::terms::{REIGNS, Term, parse_reigns};
+use crate::node::own_name::own_name;
 use crate::options::Options;
-use crate::own_name::own_name;
-use crate::terms::{REIGNS, Term, parse_reigns};
 
 /// What the row says.
 #[derive(Debug, Clone, PartialEq, Eq)]

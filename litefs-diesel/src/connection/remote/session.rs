@@ -8,39 +8,39 @@ use litefs_core::Position;
 use litefs_rpc::client::{self, CallError, Fate, ForwardError, Forwarded};
 use litefs_rpc::wire::{Begin, BeginMode, Command, Delivery, Reply, RequestId, ServerError, SessionId};
 
-use super::LiteFsConnection;
-use super::forward::{Trip, is_worth_another_try, stopped};
-use super::path::Path;
+use super::super::LiteFsConnection;
+use super::channel::Path;
+use super::write::{Trip, is_worth_another_try, stopped};
 use crate::Failure;
 use crate::error::{called, forwarded};
-use crate::litefs::Shared;
+use crate::node::Node;
 
 /// A transaction that is open on the primary. It lives on one connection; when that is gone, so is the transaction.
 #[derive(Debug)]
-pub(super) struct Session {
-    pub(super) path: Path,
-    pub(super) id: SessionId,
+pub(in crate::connection) struct Session {
+    pub(in crate::connection) path: Path,
+    pub(in crate::connection) id: SessionId,
     /// Names what becomes of its COMMIT.
-    pub(super) request: RequestId,
+    pub(in crate::connection) request: RequestId,
     /// The acknowledgement log's when it was opened.
-    pub(super) generation: u64,
+    pub(in crate::connection) generation: u64,
 }
 
 /// What became of the statement that rode along with BEGIN.
-pub(super) type First = Result<Reply, CallError>;
+pub(in crate::connection) type First = Result<Reply, CallError>;
 
 /// What opening a transaction on the primary takes.
-pub(super) struct Opening {
-    pub(super) mode: BeginMode,
+pub(in crate::connection) struct Opening {
+    pub(in crate::connection) mode: BeginMode,
     /// What the transaction's local reads saw.
-    pub(super) expected: Option<Position>,
-    pub(super) savepoints: Vec<String>,
-    pub(super) first: Option<Command>,
+    pub(in crate::connection) expected: Option<Position>,
+    pub(in crate::connection) savepoints: Vec<String>,
+    pub(in crate::connection) first: Option<Command>,
 }
 
 /// Why a statement in a session failed.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(in crate::connection) enum Step {
     /// The statement alone; the transaction is still open.
     Failed(Error),
     /// The transaction is gone.
@@ -49,33 +49,33 @@ pub(super) enum Step {
 
 impl LiteFsConnection {
     /// Opens a transaction on the primary. `None`: this node is the primary now, open it here.
-    pub(super) fn open_session(
+    pub(in crate::connection) fn open_session(
         &mut self,
-        shared: &Arc<Shared>,
+        node: &Arc<Node>,
         opening: Opening,
     ) -> QueryResult<Option<(Session, Option<First>)>> {
         let Opening { mode, expected, savepoints, first } = opening;
         if let Some(work) = &first {
-            shared.options.limits.check(work).map_err(|refusal| called(refusal.into(), None))?;
+            node.options.limits.check(work).map_err(|refusal| called(refusal.into(), None))?;
         }
         let id = RequestId::new();
         let settings = self.settings()?;
         let begin = Begin { id, delivery: self.delivery, settings, mode, expected, savepoints, first };
-        let trip = Trip::start(shared, "begin");
-        let result = self.send_begin(shared, begin);
+        let trip = Trip::start(node, "begin");
+        let result = self.send_begin(node, begin);
         trip.end(&result);
         result
     }
 
     fn send_begin(
         &mut self,
-        shared: &Arc<Shared>,
+        node: &Arc<Node>,
         begin: Begin,
     ) -> QueryResult<Option<(Session, Option<First>)>> {
-        let (request, generation) = (begin.id, shared.ack_log.generation());
+        let (request, generation) = (begin.id, node.ack_log.generation());
         let started = Instant::now();
-        let deadline = started + shared.options.forward_timeout;
-        if let Some(mut path) = self.path(shared) {
+        let deadline = started + node.options.forward_timeout;
+        if let Some(mut path) = self.path(node) {
             let first = begin.clone();
             match path.wait(deadline, |link| async move { link.begin(first, deadline).await }) {
                 Ok((id, reply)) => return Ok(Some((Session { path, id, request, generation }, reply))),
@@ -84,8 +84,8 @@ impl LiteFsConnection {
                 Err(error) => return Err(called(error, None)),
             }
         }
-        let forwarder = Arc::clone(&shared.forwarder);
-        let sent = shared.io.wait(async move {
+        let forwarder = Arc::clone(&node.forwarder);
+        let sent = node.io.wait(async move {
             let open = |link: Arc<client::Connection>| {
                 let begin = begin.clone();
                 async move {
@@ -106,15 +106,15 @@ impl LiteFsConnection {
     }
 
     /// Runs work in the open session. The error says whether the session has survived it.
-    pub(super) fn step(
+    pub(in crate::connection) fn step(
         &mut self,
-        shared: &Arc<Shared>,
+        node: &Arc<Node>,
         session: &mut Session,
         work: Command,
     ) -> Result<Reply, Step> {
-        shared.options.limits.check(&work).map_err(|refusal| Step::Failed(called(refusal.into(), None)))?;
-        let trip = Trip::start(shared, "transaction");
-        let deadline = Instant::now() + shared.options.forward_timeout;
+        node.options.limits.check(&work).map_err(|refusal| Step::Failed(called(refusal.into(), None)))?;
+        let trip = Trip::start(node, "transaction");
+        let deadline = Instant::now() + node.options.forward_timeout;
         let id = session.id;
         let answer = session.path.wait(deadline, |link| async move { link.step(id, work, deadline).await });
         let result = answer.map_err(|error| {
@@ -130,35 +130,35 @@ impl LiteFsConnection {
     }
 
     /// Ends the open session. `Err((error, Some(..)))`: the transaction is still open.
-    pub(super) fn finish(
+    pub(in crate::connection) fn finish(
         &mut self,
-        shared: &Arc<Shared>,
+        node: &Arc<Node>,
         mut session: Session,
         commit: bool,
     ) -> Result<(), (Error, Option<Session>)> {
-        let trip = Trip::start(shared, if commit { "commit" } else { "rollback" });
-        let deadline = Instant::now() + shared.options.forward_timeout;
+        let trip = Trip::start(node, if commit { "commit" } else { "rollback" });
+        let deadline = Instant::now() + node.options.forward_timeout;
         let id = session.id;
         let result =
             session.path.wait(deadline, |link| async move { link.finish(id, commit, deadline).await });
         let open = matches!(result, Err(CallError::Refused(ServerError::Database(_))));
         let result = match result {
             Err(error) if commit && self.is_settled_by_asking(&error) => {
-                self.settle_commit(shared, session.request, &error)
+                self.settle_commit(node, session.request, &error)
             }
             result => result.map_err(|error| called(error, Some(session.request))),
         };
         trip.end(&result);
         match result {
             Ok(reply) => {
-                self.mark(shared, &reply);
+                self.mark(node, &reply);
                 let id = (self.delivery == Delivery::ExactlyOnce).then_some(session.request);
                 let wrote = commit && self.transaction.wrote_there;
-                self.note_acknowledged(shared, reply.position.filter(|_| wrote), id, session.generation);
+                self.note_acknowledged(node, reply.position.filter(|_| wrote), id, session.generation);
                 session.path.release();
                 let written = commit && self.transaction.may_have_written;
                 let written = reply.position.filter(|_| written);
-                self.await_replicas(shared, written).map_err(|error| (error, None))
+                self.await_replicas(node, written).map_err(|error| (error, None))
             }
             Err(error) => Err((error, open.then_some(session))),
         }

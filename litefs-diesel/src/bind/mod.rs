@@ -1,6 +1,9 @@
 //! A private in-memory SQLite database per connection: it turns any query's bind values into plain values (`capture`), and
 //! plain rows into Diesel's cursor.
 
+mod capture;
+mod probe;
+
 use diesel::connection::{Connection, LoadConnection, SimpleConnection};
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::{Error, QueryResult};
@@ -8,17 +11,20 @@ use diesel::sqlite::{Sqlite, SqliteConnection};
 use litefs_rpc::sqlite::{BoundQuery, SqlType};
 use litefs_rpc::wire::RowSet;
 
-pub(super) type Cursor<'conn, 'query> = <SqliteConnection as LoadConnection>::Cursor<'conn, 'query>;
+pub(crate) use self::capture::sql_of;
+pub(crate) use self::probe::{BindCollector, Binds};
+
+pub(crate) type Cursor<'conn, 'query> = <SqliteConnection as LoadConnection>::Cursor<'conn, 'query>;
 
 /// SQLite's limit on parameters of one statement, <https://www.sqlite.org/limits.html>.
-pub(super) const MAX_PARAMETERS: usize = 32_766;
+pub(crate) const MAX_PARAMETERS: usize = 32_766;
 
 /// Opened at the first forwarded statement: a connection that only reads never needs it.
 #[derive(Default)]
-pub(super) struct Scratch(Option<SqliteConnection>);
+pub(crate) struct Scratch(Option<SqliteConnection>);
 
 impl Scratch {
-    pub(super) fn connection(&mut self) -> QueryResult<&mut SqliteConnection> {
+    pub(crate) fn connection(&mut self) -> QueryResult<&mut SqliteConnection> {
         if self.0.is_none() {
             let mut connection = SqliteConnection::establish(":memory:")
                 .map_err(|error| Error::QueryBuilderError(Box::new(error)))?;
@@ -29,7 +35,7 @@ impl Scratch {
     }
 
     /// A cursor over rows that came from elsewhere, of the same type as one over local rows.
-    pub(super) fn replay<'conn, 'query>(&'conn mut self, rows: RowSet) -> QueryResult<Cursor<'conn, 'query>> {
+    pub(crate) fn replay<'conn, 'query>(&'conn mut self, rows: RowSet) -> QueryResult<Cursor<'conn, 'query>> {
         let connection = self.connection()?;
         if rows.is_empty() {
             return connection.load(Replay { sql: "SELECT NULL WHERE 0".into(), rows: RowSet::default() });

@@ -10,32 +10,36 @@ use litefs_rpc::client::{self, CallError, Fate, Forwarded};
 use litefs_rpc::sqlite::Opened;
 use litefs_rpc::wire::{Delivery, Outcome, Reply, RequestId, ServerError};
 
-use super::LiteFsConnection;
-use super::forward::stopped;
-use super::proof::Ticket;
+use super::super::LiteFsConnection;
+use super::super::proof::Ticket;
+use super::write::stopped;
 use crate::Failure;
 use crate::error::{called, forwarded};
-use crate::litefs::Shared;
+use crate::node::Node;
 
 impl LiteFsConnection {
     /// Whether this node, which was the primary a moment ago, is not any more.
-    pub(super) fn has_moved_on(&self, shared: &Shared) -> bool {
-        let tracker = shared.tracker.clone();
-        shared.io.wait(async move { tracker.confirm().await });
-        !self.is_writable(shared)
+    pub(in crate::connection) fn has_moved_on(&self, node: &Node) -> bool {
+        let tracker = node.tracker.clone();
+        node.io.wait(async move { tracker.confirm().await });
+        !self.is_writable(node)
     }
 
     /// Whether the primary can tell what this error leaves open.
-    pub(super) fn is_settled_by_asking(&self, error: &CallError) -> bool {
+    pub(in crate::connection) fn is_settled_by_asking(&self, error: &CallError) -> bool {
         let interrupted = *error == CallError::Refused(ServerError::Interrupted);
         self.delivery == Delivery::ExactlyOnce && error.fate() == Fate::Unknown && !interrupted
     }
 
     /// This node is the primary now, so its own file tells. `None`: not applied, and nobody will apply it any more.
-    pub(super) fn settled_here(&mut self, shared: &Arc<Shared>, id: RequestId) -> QueryResult<Option<Reply>> {
-        match self.settle_here(shared, id)? {
+    pub(in crate::connection) fn settled_here(
+        &mut self,
+        node: &Arc<Node>,
+        id: RequestId,
+    ) -> QueryResult<Option<Reply>> {
+        match self.settle_here(node, id)? {
             Outcome::Applied(answer, effects) => {
-                let position = shared.tracker.read_position().ok();
+                let position = node.tracker.read_position().ok();
                 Ok(Some(Reply { answer, position, effects }))
             }
             Outcome::NotApplied => Ok(None),
@@ -44,43 +48,43 @@ impl LiteFsConnection {
     }
 
     /// Asks this node's own file, and proves what that wrote. Blocks.
-    pub(crate) fn settle_here(&mut self, shared: &Arc<Shared>, id: RequestId) -> QueryResult<Outcome> {
+    pub(crate) fn settle_here(&mut self, node: &Arc<Node>, id: RequestId) -> QueryResult<Outcome> {
         let unknown = |error: &dyn std::fmt::Display| {
             Failure::OutcomeUnknown
                 .of_write(id, format!("what became of the write cannot be asked here: {error}"))
         };
-        let opened = shared.open(shared.options.config.database_url());
+        let opened = node.open(node.options.config.database_url());
         let Opened { mut connection, native } = opened.map_err(|error| unknown(&error))?;
         connection.set_instrumentation(|_: InstrumentationEvent<'_>| {});
-        let ticket = Ticket::draw(shared, &native, false);
+        let ticket = Ticket::draw(node, &native, false);
         let ticket = ticket.ok_or_else(|| unknown(&"this node is not the primary any more"))?;
         let outcome = litefs_rpc::sqlite::settle(&mut connection, id).map_err(|error| unknown(&error))?;
-        self.prove_by(&ticket, shared, Some(&native)).map_err(|error| unknown(&error))?;
+        self.prove_by(&ticket, node, Some(&native)).map_err(|error| unknown(&error))?;
         Ok(outcome)
     }
 
     /// Asks the primary, wherever it is, what became of a write. Also answers a position that has the outcome.
     pub(crate) fn outcome(
         &mut self,
-        shared: &Arc<Shared>,
+        node: &Arc<Node>,
         id: RequestId,
     ) -> QueryResult<(Outcome, Option<Position>)> {
         let started = Instant::now();
-        let deadline = started + shared.options.forward_timeout;
+        let deadline = started + node.options.forward_timeout;
         loop {
-            let forwarder = Arc::clone(&shared.forwarder);
-            let asked = shared.io.wait(async move {
+            let forwarder = Arc::clone(&node.forwarder);
+            let asked = node.io.wait(async move {
                 let ask = |link: Arc<client::Connection>| async move { link.outcome(id, deadline).await };
                 forwarder.ask_primary(deadline.into(), ask).await
             });
             match asked.ok_or_else(stopped)? {
                 Ok(Forwarded::There(settled)) => {
-                    self.mark_position(shared, settled.position);
+                    self.mark_position(node, settled.position);
                     return Ok((settled.outcome, Some(settled.position)));
                 }
-                Ok(Forwarded::Here | Forwarded::Unsettled) => match self.settle_here(shared, id) {
-                    Err(_) if Instant::now() < deadline && self.has_moved_on(shared) => {}
-                    settled => return settled.map(|outcome| (outcome, shared.tracker.read_position().ok())),
+                Ok(Forwarded::Here | Forwarded::Unsettled) => match self.settle_here(node, id) {
+                    Err(_) if Instant::now() < deadline && self.has_moved_on(node) => {}
+                    settled => return settled.map(|outcome| (outcome, node.tracker.read_position().ok())),
                 },
                 Err(error) => return Err(forwarded(error.in_all(started.elapsed()), None)),
             }
@@ -88,13 +92,13 @@ impl LiteFsConnection {
     }
 
     /// The answer to COMMIT was lost: the primary, whoever that is by now, knows whether it was done.
-    pub(super) fn settle_commit(
+    pub(in crate::connection) fn settle_commit(
         &mut self,
-        shared: &Arc<Shared>,
+        node: &Arc<Node>,
         id: RequestId,
         error: &CallError,
     ) -> QueryResult<Reply> {
-        match self.outcome(shared, id).map_err(|_| called(error.clone(), Some(id)))? {
+        match self.outcome(node, id).map_err(|_| called(error.clone(), Some(id)))? {
             (Outcome::Applied(answer, effects), position) => Ok(Reply { answer, position, effects }),
             (Outcome::NotApplied | Outcome::Interrupted, _) => {
                 Err(Failure::TransactionLost.error(format!("the transaction was not committed: {error}")))

@@ -22,9 +22,9 @@ impl LiteFsConnection {
     pub fn serialize_database_to_buffer(&mut self) -> SerializedDatabase {
         // Within a snapshot it would wait for what cannot arrive.
         let may_wait = matches!(self.phase(), Phase::Autocommit | Phase::Pending);
-        if may_wait && let Some(shared) = self.clustered().map(|(shared, _)| Arc::clone(shared)) {
+        if may_wait && let Some(node) = self.clustered().map(|(node, _)| Arc::clone(node)) {
             // Bounded, and there is no way to report that it was in vain.
-            let _ = self.before_local_read(&shared);
+            let _ = self.before_local_read(&node);
         }
         self.local.serialize_database_to_buffer()
     }

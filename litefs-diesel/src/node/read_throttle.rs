@@ -15,9 +15,9 @@ use litefs_rpc::wire::{PrimaryReport, ReplicaReport, ServerError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::litefs::Forwarding;
-use crate::loss_detector::LossDetector;
-use crate::own_name::own_name;
+use crate::loss::detector::LossDetector;
+use crate::node::Forwarding;
+use crate::node::own_name::own_name;
 
 /// How long nothing is held back after a pause that was in vain: something else keeps LiteFS from applying.
 const AFTER_IN_VAIN: Duration = Duration::from_secs(1);
@@ -35,7 +35,7 @@ pub(crate) struct ReadThrottle {
     /// Whether the local file is in the history of the primary of the moment. After a failover a file may be further on, in
     /// a history that is over, until LiteFS replaces it; its TXIDs then say nothing.
     same_history: AtomicBool,
-    shared: watch::Sender<bool>,
+    history: watch::Sender<bool>,
     /// The primary's TXID, as far as it is known here.
     target: AtomicU64,
     /// Somebody has read since this was looked at last.
@@ -50,7 +50,7 @@ impl Default for ReadThrottle {
     fn default() -> Self {
         Self {
             same_history: AtomicBool::new(true),
-            shared: watch::Sender::new(true),
+            history: watch::Sender::new(true),
             target: AtomicU64::new(0),
             read: AtomicBool::new(false),
             open_until: AtomicU64::new(0),
@@ -69,12 +69,12 @@ impl ReadThrottle {
 
     /// Wakes when that changes.
     pub(crate) fn history_changes(&self) -> watch::Receiver<bool> {
-        self.shared.subscribe()
+        self.history.subscribe()
     }
 
-    fn set_shared(&self, same_history: bool) {
+    fn set_same_history(&self, same_history: bool) {
         self.same_history.store(same_history, Ordering::Release);
-        self.shared.send_if_modified(|before| std::mem::replace(before, same_history) != same_history);
+        self.history.send_if_modified(|before| std::mem::replace(before, same_history) != same_history);
     }
 
     /// Whether a read may begin, with the local file at `here`.
@@ -136,11 +136,11 @@ pub(crate) async fn follow(
         match &state.role {
             Role::Primary | Role::Standalone => {
                 last = None;
-                read_throttle.set_shared(true);
+                read_throttle.set_same_history(true);
             }
             Role::Replica { primary } if last.as_ref() != Some(primary) => {
                 last = Some(primary.clone());
-                read_throttle.set_shared(false);
+                read_throttle.set_same_history(false);
             }
             Role::Replica { .. } | Role::Unknown => {}
         }
@@ -203,7 +203,7 @@ async fn follow_one(
                 read_throttle.target.store(followed.position.txid.get(), Ordering::Relaxed);
                 // Once in its history, it stays there for as long as the primary does.
                 if followed.shared {
-                    read_throttle.set_shared(true);
+                    read_throttle.set_same_history(true);
                 }
                 // It may have been deposed and come back, unnoticed here.
                 if term.replace(followed.term_start).is_some_and(|before| before != followed.term_start) {

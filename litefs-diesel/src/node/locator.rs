@@ -5,7 +5,7 @@ use litefs_core::{Role, Tracker};
 use litefs_rpc::client::{PrimaryLocation, PrimaryLocator};
 use tokio::time::Instant;
 
-use crate::tracking_table::TrackingTable;
+use crate::node::address_table::TrackingTable;
 
 /// The tracker's knowledge of who is primary with the tracking table's of where that is.
 #[derive(Debug)]

@@ -9,14 +9,14 @@ use litefs_rpc::client::{self, CallError, Forwarded};
 use litefs_rpc::wire::{Command, Delivery, Output, Reply, Request, RequestId, ServerError};
 use tracing::field::Empty;
 
-use super::LiteFsConnection;
-use super::run::Writes;
+use super::super::LiteFsConnection;
+use super::super::run::Writes;
 use crate::Failure;
 use crate::consistency::Mark;
-use crate::durability::Durability;
 use crate::error::{called, forwarded};
-use crate::litefs::Shared;
-use crate::local_writes::LocalWrites;
+use crate::node::Node;
+use crate::options::durability::Durability;
+use crate::options::local_writes::LocalWrites;
 
 /// Where a write was run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,14 +28,14 @@ enum Place {
 }
 
 /// One span per statement that leaves this node; it ends with the outcome, however that is.
-pub(super) struct Trip {
+pub(in crate::connection) struct Trip {
     span: tracing::Span,
     started: Instant,
 }
 
 impl Trip {
-    pub(super) fn start(shared: &Shared, access: &'static str) -> Self {
-        let database = shared.options.config.database_name();
+    pub(in crate::connection) fn start(node: &Node, access: &'static str) -> Self {
+        let database = node.options.config.database_name();
         let span = tracing::info_span!(
             "litefs.forward",
             db = database,
@@ -45,13 +45,13 @@ impl Trip {
             reason = Empty,
             duration_us = Empty
         );
-        if let Role::Replica { primary } = shared.tracker.role() {
+        if let Role::Replica { primary } = node.tracker.role() {
             span.record("primary", tracing::field::display(primary));
         }
         Self { span, started: Instant::now() }
     }
 
-    pub(super) fn end<T>(self, result: &QueryResult<T>) {
+    pub(in crate::connection) fn end<T>(self, result: &QueryResult<T>) {
         if self.span.is_disabled() {
             return;
         }
@@ -71,23 +71,23 @@ impl Trip {
 
 impl LiteFsConnection {
     /// Runs autocommit work on the primary. `None`: this node is the primary now, run it here.
-    pub(super) fn forward(
+    pub(in crate::connection) fn forward(
         &mut self,
-        shared: &Arc<Shared>,
+        node: &Arc<Node>,
         writes: Writes,
         work: Command,
     ) -> QueryResult<Option<Reply>> {
         let settings = self.settings()?;
         let request = Request { id: RequestId::new(), delivery: self.delivery, again: false, settings, work };
-        shared.options.limits.check(&request.work).map_err(|refusal| called(refusal.into(), None))?;
+        node.options.limits.check(&request.work).map_err(|refusal| called(refusal.into(), None))?;
         // What stays on this node is no trip.
         let access = if writes == Writes::No { "read" } else { "write" };
-        let trip = (!self.has_the_writer(shared)).then(|| Trip::start(shared, access));
-        let generation = shared.ack_log.generation();
+        let trip = (!self.has_the_writer(node)).then(|| Trip::start(node, access));
+        let generation = node.ack_log.generation();
         let id = (request.delivery == Delivery::ExactlyOnce).then_some(request.id);
-        let result = self.send(shared, request);
+        let result = self.send(node, request);
         let result = result.and_then(|reply| match reply {
-            Some((reply, at)) => self.taken(shared, writes, reply, at, (id, generation)).map(Some),
+            Some((reply, at)) => self.taken(node, writes, reply, at, (id, generation)).map(Some),
             None => Ok(None),
         });
         if let Some(trip) = trip {
@@ -96,14 +96,14 @@ impl LiteFsConnection {
         result
     }
 
-    fn has_the_writer(&self, shared: &Shared) -> bool {
-        shared.options.local_writes == LocalWrites::Grouped && self.is_writable(shared)
+    fn has_the_writer(&self, node: &Node) -> bool {
+        node.options.local_writes == LocalWrites::Grouped && self.is_writable(node)
     }
 
     /// Later reads must see what a write has left, also one that failed in the middle.
     fn taken(
         &mut self,
-        shared: &Arc<Shared>,
+        node: &Arc<Node>,
         writes: Writes,
         reply: Reply,
         at: Place,
@@ -111,12 +111,12 @@ impl LiteFsConnection {
     ) -> QueryResult<Reply> {
         let changed = reply.position.filter(|_| reply.effects.total_changes > 0);
         if at == Place::There {
-            self.mark(shared, &reply);
+            self.mark(node, &reply);
         }
-        self.note_acknowledged(shared, changed, id, generation);
+        self.note_acknowledged(node, changed, id, generation);
         // What has written nothing leaves nothing to be lost.
         let written = reply.position.filter(|_| writes.may_have_written(reply.effects));
-        self.await_replicas(shared, written)?;
+        self.await_replicas(node, written)?;
         match reply.answer {
             Output::Failed(error) => Err(litefs_rpc::sqlite::to_diesel(error)),
             Output::NotKept => Err(Failure::RowsLost.error(
@@ -130,45 +130,45 @@ impl LiteFsConnection {
     /// The first try, over what stands already. `None`: nothing does.
     fn try_at_once(
         &mut self,
-        shared: &Shared,
+        node: &Node,
         request: Request,
         deadline: Instant,
     ) -> Option<Result<(Reply, Place), CallError>> {
-        if self.has_the_writer(shared) {
-            let written = shared.server_handle()?.write(request, deadline);
+        if self.has_the_writer(node) {
+            let written = node.server_handle()?.write(request, deadline);
             return Some(written.map(|reply| (reply, Place::Here)).map_err(CallError::Refused));
         }
-        let mut path = self.path(shared)?;
+        let mut path = self.path(node)?;
         let answer = path.wait(deadline, |link| async move { link.write(request, deadline).await });
         path.release();
         Some(answer.map(|reply| (reply, Place::There)))
     }
 
-    fn send(&mut self, shared: &Arc<Shared>, request: Request) -> QueryResult<Option<(Reply, Place)>> {
+    fn send(&mut self, node: &Arc<Node>, request: Request) -> QueryResult<Option<(Reply, Place)>> {
         let id = request.id;
         let mut doubt = None;
         let started = Instant::now();
-        let deadline = started + shared.options.forward_timeout;
-        match self.try_at_once(shared, request.clone(), deadline) {
+        let deadline = started + node.options.forward_timeout;
+        match self.try_at_once(node, request.clone(), deadline) {
             Some(Ok(reply)) => return Ok(Some(reply)),
             Some(Err(error)) if self.is_settled_by_asking(&error) => doubt = Some(error),
             // Nobody else can take it.
             Some(Err(CallError::Refused(
                 refusal @ (ServerError::Overloaded { .. } | ServerError::ShuttingDown),
-            ))) if self.is_writable(shared) => {
+            ))) if self.is_writable(node) => {
                 return Err(called(refusal.into(), None));
             }
             Some(Err(error)) if !is_worth_another_try(&error) => return Err(called(error, Some(id))),
             Some(Err(_)) | None => {}
         }
         loop {
-            let (forwarder, again, doubted) = (Arc::clone(&shared.forwarder), request.clone(), doubt.take());
-            let sent = shared.io.wait(async move { forwarder.write(again, doubted, deadline.into()).await });
+            let (forwarder, again, doubted) = (Arc::clone(&node.forwarder), request.clone(), doubt.take());
+            let sent = node.io.wait(async move { forwarder.write(again, doubted, deadline.into()).await });
             match sent.ok_or_else(stopped)? {
                 Ok(Forwarded::There(reply)) => return Ok(Some((reply, Place::There))),
                 Ok(Forwarded::Here) => return Ok(None),
-                Ok(Forwarded::Unsettled) => match self.settled_here(shared, id) {
-                    Err(_) if Instant::now() < deadline && self.has_moved_on(shared) => {
+                Ok(Forwarded::Unsettled) => match self.settled_here(node, id) {
+                    Err(_) if Instant::now() < deadline && self.has_moved_on(node) => {
                         doubt = Some(CallError::Lost {
                             address: "a previous primary".into(),
                             reason: "the primary changed, more than once".into(),
@@ -183,62 +183,66 @@ impl LiteFsConnection {
 
     /// The open connection to the primary of the moment. In the common case that is the one used last, and costs
     /// neither a lock nor an allocation.
-    pub(super) fn link(&mut self, shared: &Shared) -> Option<Arc<client::Connection>> {
-        let stamp = shared.tracker.stamp();
+    pub(in crate::connection) fn link(&mut self, node: &Node) -> Option<Arc<client::Connection>> {
+        let stamp = node.tracker.stamp();
         if let Some((used, link)) = &self.link
             && *used == stamp
             && link.is_open()
         {
             return Some(Arc::clone(link));
         }
-        let Role::Replica { primary } = shared.tracker.role() else { return None };
-        let link = shared.forwarder.client().live(&shared.tracker.rpc_address(&primary))?;
+        let Role::Replica { primary } = node.tracker.role() else { return None };
+        let link = node.forwarder.client().live(&node.tracker.rpc_address(&primary))?;
         self.link = Some((stamp, Arc::clone(&link)));
         Some(link)
     }
 
     /// Waits until those have the commit that must have it.
-    pub(super) fn await_replicas(
+    pub(in crate::connection) fn await_replicas(
         &mut self,
-        shared: &Arc<Shared>,
+        node: &Arc<Node>,
         position: Option<Position>,
     ) -> QueryResult<()> {
         let Some(position) = position else { return Ok(()) };
-        match shared.options.durability {
+        match node.options.durability {
             Durability::Primary => Ok(()),
-            Durability::Replicas(replicas) => replicas_have(shared, position, replicas),
+            Durability::Replicas(replicas) => replicas_have(node, position, replicas),
             Durability::Here => {
-                let deadline = Instant::now() + shared.options.forward_timeout;
+                let deadline = Instant::now() + node.options.forward_timeout;
                 let marks = self.own_marks.clone();
-                let is_here = self.is_writable(shared) || self.is_visible(shared, marks, deadline);
+                let is_here = self.is_writable(node) || self.is_visible(node, marks, deadline);
                 if is_here { Ok(()) } else { Err(not_replicated("it is not here in time")) }
             }
         }
     }
 
     /// Remembers what later reads must see.
-    pub(super) fn mark(&mut self, shared: &Shared, reply: &Reply) {
+    pub(in crate::connection) fn mark(&mut self, node: &Node, reply: &Reply) {
         if let Some(position) = reply.position {
-            self.mark_position(shared, position);
+            self.mark_position(node, position);
         }
     }
 
-    pub(super) fn mark_position(&mut self, shared: &Shared, position: Position) {
-        let primary = match shared.tracker.role() {
+    pub(in crate::connection) fn mark_position(&mut self, node: &Node, position: Position) {
+        let primary = match node.tracker.role() {
             Role::Replica { primary } => Some(primary.to_string()),
             _ => None,
         };
         let mark = Mark { position, primary };
         self.own_marks.add(mark.clone());
-        shared.watermark.add(mark);
+        node.watermark.add(mark);
     }
 }
 
 /// Waits until as many replicas have a commit. Blocks.
-pub(super) fn replicas_have(shared: &Shared, position: Position, replicas: usize) -> QueryResult<()> {
-    let deadline = Instant::now() + shared.options.forward_timeout;
-    let (forwarder, server) = (Arc::clone(&shared.forwarder), shared.server_handle());
-    let asked = shared.io.wait(async move {
+pub(in crate::connection) fn replicas_have(
+    node: &Node,
+    position: Position,
+    replicas: usize,
+) -> QueryResult<()> {
+    let deadline = Instant::now() + node.options.forward_timeout;
+    let (forwarder, server) = (Arc::clone(&node.forwarder), node.server_handle());
+    let asked = node.io.wait(async move {
         let ask = |link: Arc<client::Connection>| async move {
             link.replicated(position, replicas, deadline).await
         };
@@ -261,7 +265,7 @@ fn not_replicated(why: impl std::fmt::Display) -> Error {
 }
 
 /// The forwarder knows how to go on from these: nothing was applied, and it may help to look again.
-pub(super) fn is_worth_another_try(error: &CallError) -> bool {
+pub(in crate::connection) fn is_worth_another_try(error: &CallError) -> bool {
     matches!(
         error,
         CallError::Unreachable { .. }
@@ -271,6 +275,6 @@ pub(super) fn is_worth_another_try(error: &CallError) -> bool {
     )
 }
 
-pub(super) fn stopped() -> Error {
+pub(in crate::connection) fn stopped() -> Error {
     Failure::Unreachable.error("the handle's I/O thread has ended")
 }

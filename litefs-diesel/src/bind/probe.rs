@@ -10,7 +10,7 @@ use diesel::sqlite::{Sqlite, SqliteQueryBuilder};
 use litefs_rpc::sqlite::{SqlType, value};
 use litefs_rpc::wire::Value;
 
-use super::scratch::Scratch;
+use super::Scratch;
 
 /// Stands behind the values of each query, to show that it has bound as many as it has places for.
 pub(super) const MARKER: i64 = 0x6c69_7465_6673_5f7c;
@@ -44,8 +44,8 @@ impl Scratch {
     }
 }
 
-pub(super) type BindCollector<'a> = <Sqlite as Backend>::BindCollector<'a>;
-pub(super) type Binds = <BindCollector<'static> as MoveableBindCollector<Sqlite>>::BindData;
+pub(crate) type BindCollector<'a> = <Sqlite as Backend>::BindCollector<'a>;
+pub(crate) type Binds = <BindCollector<'static> as MoveableBindCollector<Sqlite>>::BindData;
 
 /// Placeholders in the text do not count: they may be repeated or stand in a string.
 pub(super) fn count(binds: &Binds) -> usize {

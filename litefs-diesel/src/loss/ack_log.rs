@@ -13,7 +13,7 @@ use litefs_core::{NodeName, Position};
 use litefs_rpc::wire::RequestId;
 use tokio::sync::Notify;
 
-use crate::terms::Term;
+use crate::loss::terms::Term;
 
 /// How many acknowledgements are remembered, at most.
 const REMEMBERED: usize = 8_192;

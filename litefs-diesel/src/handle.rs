@@ -1,47 +1,23 @@
-mod serving;
-mod shared;
+//! The handle: one database on LiteFS in one process.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use diesel::result::{ConnectionResult, QueryResult};
-use litefs_core::{Position, Role, RoleKind, RoleState, Tracker};
+use litefs_core::{Position, Role, RoleState, Tracker};
 use litefs_rpc::client::Forwarded;
-use litefs_rpc::server::{ServeError, Server};
+use litefs_rpc::server::Server;
 use litefs_rpc::wire::{Outcome, RequestId};
 use tokio::sync::watch;
 
-pub(crate) use self::shared::{Forwarding, Shared};
 use crate::Failure;
 use crate::connection::LiteFsConnection;
 use crate::consistency::Mark;
 use crate::error::{called, forwarded};
-use crate::io_thread::IoThread;
 use crate::manager::ConnectionManager;
-use crate::options::{LiteFsBuilder, Options};
-use crate::registry;
-
-/// Why a handle did not start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// An option has a value that cannot work.
-    #[error(transparent)]
-    Config(#[from] litefs_core::ConfigError),
-    /// There is no LiteFS where one is required.
-    #[error(transparent)]
-    Tracker(#[from] litefs_core::StartError),
-    /// The server could not listen.
-    #[error(transparent)]
-    Serve(#[from] ServeError),
-    /// This process has a handle for this database already: use it, or establish connections by path.
-    #[error("this process already has a LiteFs handle for {0}; share it (it is cheap to clone)")]
-    AlreadyStarted(std::path::PathBuf),
-    /// The I/O thread could not be started, or ended at once.
-    #[error("cannot start the I/O thread: {0}")]
-    Thread(String),
-}
+use crate::node::Node;
+use crate::options::{LiteFsBuilder, StartError};
 
 /// One database on LiteFS: tracks the primary, serves the other nodes' writes while this node is it, and makes
 /// connections that write from anywhere.
@@ -50,7 +26,7 @@ pub enum StartError {
 /// gone, everything stops.
 #[derive(Clone)]
 pub struct LiteFs {
-    shared: Arc<Shared>,
+    node: Arc<Node>,
 }
 
 impl LiteFs {
@@ -71,27 +47,6 @@ impl LiteFs {
         LiteFsBuilder::new(database)
     }
 
-    pub(crate) fn start_with(options: Options) -> Result<Self, StartError> {
-        let database = options.config.database().to_owned();
-        if registry::find(&database).is_some() {
-            return Err(StartError::AlreadyStarted(database));
-        }
-        let io = IoThread::start(options.config.database_name())
-            .map_err(|error| StartError::Thread(error.to_string()))?;
-        let ended = || StartError::Thread("it ended".into());
-        let tracker = io.wait(Tracker::start(options.config.clone())).ok_or_else(ended)??;
-        let shared = Arc::new(Shared::new(options, tracker, io));
-        if shared.options.serve && shared.tracker.stamp().kind() != RoleKind::Standalone {
-            let starting = shared.starter().start();
-            shared.io.wait(starting).ok_or_else(ended)??;
-        }
-        shared.spawn_tasks();
-        if !registry::enter(&database, &shared) {
-            return Err(StartError::AlreadyStarted(database));
-        }
-        Ok(Self { shared })
-    }
-
     /// An r2d2 manager whose connections belong to this handle.
     #[must_use]
     pub fn connection_manager(&self) -> ConnectionManager {
@@ -103,41 +58,37 @@ impl LiteFs {
     /// # Errors
     /// What SQLite says when it cannot open the file, or what the connection hook says.
     pub fn establish(&self) -> ConnectionResult<LiteFsConnection> {
-        LiteFsConnection::of(Arc::clone(&self.shared), self.shared.options.config.url())
-    }
-
-    fn into_shared(self) -> Arc<Shared> {
-        self.shared
+        LiteFsConnection::of(Arc::clone(&self.node), self.node.options.config.url())
     }
 
     /// What this node is now.
     #[must_use]
     pub fn role(&self) -> Role {
-        self.shared.tracker.role()
+        self.node.tracker.role()
     }
 
     /// Wakes at each change of the role.
     #[must_use]
     pub fn roles(&self) -> watch::Receiver<RoleState> {
-        self.shared.tracker.subscribe()
+        self.node.tracker.subscribe()
     }
 
     /// The tracker, for everything it knows: position, lag, the state of each detector.
     #[must_use]
     pub fn tracker(&self) -> &Tracker {
-        &self.shared.tracker
+        &self.node.tracker
     }
 
     /// Where this node takes writes of others; `None` where it does not.
     #[must_use]
     pub fn rpc_address(&self) -> Option<SocketAddr> {
-        self.shared.server().as_deref().map(Server::address)
+        self.node.server().as_deref().map(Server::address)
     }
 
     /// How many requests this process has sent to primaries. Local reads and writes leave it as it is.
     #[must_use]
     pub fn round_trips(&self) -> u64 {
-        self.shared.forwarder.client().round_trips()
+        self.node.forwarder.client().round_trips()
     }
 
     /// What became of a write whose outcome is unknown ([`Failure::write_of`](crate::Failure::write_of) names it). A
@@ -149,7 +100,7 @@ impl LiteFs {
     /// Those of a forwarded write: no primary, or none that can be reached.
     pub fn outcome(&self, id: RequestId) -> QueryResult<Outcome> {
         let mut connection = self.establish().map_err(|error| Failure::Unreachable.error(error))?;
-        connection.outcome(&self.shared, id).map(|(outcome, _)| outcome)
+        connection.outcome(&self.node, id).map(|(outcome, _)| outcome)
     }
 
     /// Gives the primary's place to the node named, or to the replica that has come furthest; from whatever node this is
@@ -163,10 +114,10 @@ impl LiteFs {
     /// # Errors
     /// [`Failure::HandoffFailed`] says why; the primary is then where it was.
     pub fn handoff(&self, to: Option<&str>) -> QueryResult<String> {
-        let deadline = std::time::Instant::now() + self.shared.options.forward_timeout;
+        let deadline = std::time::Instant::now() + self.node.options.forward_timeout;
         let to = to.map(ToOwned::to_owned);
-        let (forwarder, server) = (Arc::clone(&self.shared.forwarder), self.shared.server_handle());
-        let handed = self.shared.io.wait(async move {
+        let (forwarder, server) = (Arc::clone(&self.node.forwarder), self.node.server_handle());
+        let handed = self.node.io.wait(async move {
             let there = to.clone();
             let ask = |link: Arc<litefs_rpc::client::Connection>| {
                 let to = there.clone();
@@ -201,7 +152,7 @@ impl LiteFs {
     /// ([`read_pause`](LiteFsBuilder::read_pause)), and how many of them in vain.
     #[must_use]
     pub fn held_reads(&self) -> (u64, u64) {
-        self.shared.read_throttle.counts()
+        self.node.read_throttle.counts()
     }
 
     /// What a reader must have seen to see everything that this process has written: a token for another process,
@@ -211,23 +162,34 @@ impl LiteFs {
     #[must_use]
     pub fn token(&self) -> Option<Position> {
         match self.role() {
-            Role::Primary => self.shared.tracker.read_position().ok(),
-            _ => self.shared.watermark.marks().newest().or_else(|| self.shared.tracker.last_position()),
+            Role::Primary => self.node.tracker.read_position().ok(),
+            _ => self.node.watermark.marks().newest().or_else(|| self.node.tracker.last_position()),
         }
     }
 
     /// Makes this process's reads wait until the local file has what `token` stands for.
     pub fn require(&self, token: Position) {
-        self.shared.watermark.add(Mark { position: token, primary: None });
+        self.node.watermark.add(Mark { position: token, primary: None });
     }
 }
 
 impl fmt::Debug for LiteFs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let database = self.shared.options.config.database();
+        let database = self.node.options.config.database();
         f.debug_struct("LiteFs")
             .field("database", &database)
             .field("role", &self.role())
             .finish_non_exhaustive()
+    }
+}
+
+impl LiteFsBuilder {
+    /// Starts tracking and, where LiteFS is, serving. Blocks until this node's role is known, at most about 1 s.
+    ///
+    /// # Errors
+    /// [`StartError`] says which option is wrong, which address is taken, or that the process already has a handle for
+    /// this database.
+    pub fn start(self) -> Result<LiteFs, StartError> {
+        Ok(LiteFs { node: Node::start(self.build()?)? })
     }
 }

@@ -19,22 +19,22 @@ use litefs_rpc::sqlite::{BoundQuery, collect};
 use litefs_rpc::wire::{Command, RowSet};
 
 use super::LiteFsConnection;
-use super::capture::sql_of;
 use super::cursor::Cursor;
 use super::destination::Phase;
-use super::failure::explained;
 use super::instrumentation::users;
 use super::run::{Ready, TURNS, changed_again, rows};
 use super::transaction_calls::is_locked;
 use crate::Failure;
-use crate::litefs::Shared;
+use crate::bind::sql_of;
+use crate::node::Node;
+use crate::node::diagnosis::explained;
 
 impl SimpleConnection for LiteFsConnection {
     fn batch_execute(&mut self, query: &str) -> QueryResult<()> {
         match self.clustered() {
-            Some((shared, _)) => {
-                let shared = Arc::clone(shared);
-                self.script_or_migration(&shared, query)
+            Some((node, _)) => {
+                let node = Arc::clone(node);
+                self.script_or_migration(&node, query)
             }
             None => self.local.batch_execute(query).inspect_err(|e| self.lost_race |= is_locked(e)),
         }
@@ -86,12 +86,12 @@ impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
         Sqlite: QueryMetadata<T::SqlType>,
     {
         match self.clustered() {
-            Some((shared, stamp)) if self.goes_straight::<T>(shared, stamp) => {
+            Some((node, stamp)) if self.goes_straight::<T>(node, stamp) => {
                 read(&mut self.local, self.home.as_deref(), source)
             }
-            Some((shared, _)) => {
-                let shared = Arc::clone(shared);
-                self.load_with_care(shared, source)
+            Some((node, _)) => {
+                let node = Arc::clone(node);
+                self.load_with_care(node, source)
             }
             None => {
                 let rows = self.local.load(source).inspect_err(|e| self.lost_race |= is_locked(e))?;
@@ -105,16 +105,16 @@ impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
 #[inline]
 fn read<'conn, 'query, T>(
     local: &'conn mut SqliteConnection,
-    shared: Option<&'conn Shared>,
+    node: Option<&'conn Node>,
     source: T,
 ) -> QueryResult<Cursor<'conn, 'query>>
 where
     T: Query + QueryFragment<Sqlite> + QueryId + 'query,
     Sqlite: QueryMetadata<T::SqlType>,
 {
-    match (local.load(source), shared) {
-        (Ok(rows), shared) => Ok(Cursor::new(rows, shared)),
-        (Err(error), Some(shared)) => Err(explained(shared, error)),
+    match (local.load(source), node) {
+        (Ok(rows), node) => Ok(Cursor::new(rows, node)),
+        (Err(error), Some(node)) => Err(explained(node, error)),
         (Err(error), None) => Err(error),
     }
 }
@@ -135,30 +135,30 @@ impl LiteFsConnection {
     #[inline(never)]
     fn load_with_care<'conn, 'query, T>(
         &'conn mut self,
-        shared: Arc<Shared>,
+        node: Arc<Node>,
         source: T,
     ) -> QueryResult<Cursor<'conn, 'query>>
     where
         T: Query + QueryFragment<Sqlite> + QueryId + 'query,
         Sqlite: QueryMetadata<T::SqlType>,
     {
-        self.before_statement(&shared)?;
+        self.before_statement(&node)?;
         let mut class = self.class_of(&source)?;
         if class.query_only {
             let rows = self.query_only_pragma(&sql_of(&source)?)?;
             return self.replay(rows);
         }
         if class.control {
-            self.script_or_migration(&shared, &sql_of(&source)?)?;
+            self.script_or_migration(&node, &sql_of(&source)?)?;
             return self.replay(RowSet::default());
         }
         for _ in 0..TURNS {
-            match self.ready(&shared, class, &source)? {
+            match self.ready(&node, class, &source)? {
                 Ready::Local if class.writes_locally => return self.load_here(class, source),
                 Ready::Local => return read(&mut self.local, self.home.as_deref(), source),
                 Ready::Answered(statement) => {
                     let answered = self.load_answered(class, &source, &statement);
-                    if let Some(rows) = self.conclude(&shared, &mut class, answered)? {
+                    if let Some(rows) = self.conclude(&node, &mut class, answered)? {
                         return self.replay(rows);
                     }
                 }
@@ -169,14 +169,14 @@ impl LiteFsConnection {
                             .map_err(|refusal| crate::error::called(refusal.into(), None))
                     });
                     self.ran_here(class);
-                    if let Some(rows) = self.conclude(&shared, &mut class, collected)? {
+                    if let Some(rows) = self.conclude(&node, &mut class, collected)? {
                         self.prove(ticket)?;
                         return self.replay(rows);
                     }
                 }
                 Ready::Elsewhere(destination) => {
                     if let Some(reply) =
-                        self.run_elsewhere(&shared, class, &destination, &source, Command::Query)?
+                        self.run_elsewhere(&node, class, &destination, &source, Command::Query)?
                     {
                         return self.replay(rows(reply)?);
                     }
@@ -238,8 +238,8 @@ impl WithMetadataLookup for LiteFsConnection {
 impl R2D2Connection for LiteFsConnection {
     fn ping(&mut self) -> QueryResult<()> {
         self.end_migrating();
-        if let Some(shared) = self.home.clone().filter(|shared| self.seen != Some(shared.tracker.stamp())) {
-            self.check_mount(&shared)?;
+        if let Some(node) = self.home.clone().filter(|node| self.seen != Some(node.tracker.stamp())) {
+            self.check_mount(&node)?;
         }
         if self.is_left_open() {
             return Err(Failure::TransactionLost.error(

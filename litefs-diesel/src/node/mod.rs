@@ -1,3 +1,15 @@
+//! What the handle, its connections and its tasks share. Knows no connection.
+
+pub(crate) mod address_table;
+pub(crate) mod diagnosis;
+pub(crate) mod io_thread;
+pub(crate) mod locator;
+pub(crate) mod own_name;
+pub(crate) mod read_throttle;
+pub(crate) mod registry;
+mod serve;
+mod start;
+
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -5,32 +17,30 @@ use std::time::{Duration, Instant};
 
 use diesel::result::{ConnectionError, ConnectionResult, DatabaseErrorKind, Error as DieselError};
 use diesel::sqlite::SqliteConnection;
-use litefs_core::{DatabaseUrl, Mount, MountError, NodeName, Presence, Role, RoleKind, Tracker, Txid};
+use litefs_core::{Mount, MountError, NodeName, Presence, Role, RoleKind, Tracker, Txid};
 use litefs_rpc::client::{Client, ClientConfig, Forwarder};
 use litefs_rpc::diagnosis::Symptom;
 use litefs_rpc::server::{Server, ServerConfig};
 use litefs_rpc::sqlite::{Checkpointer, Opened, application_functions};
 
-use super::serving::{ServerStarter, open, serve_when_litefs_appears};
-use super::{LiteFs, StartError};
-use crate::address_locator::AddressLocator;
-use crate::connection::explained;
+use self::address_table::TrackingTable;
+use self::diagnosis::explained;
+use self::serve::{ServerStarter, open, serve_when_litefs_appears};
 use crate::consistency::Watermark;
 use crate::error::mount_lost;
-use crate::io_thread::IoThread;
-use crate::loss_detector::LossDetector;
-use crate::losses::AckLog;
+use crate::loss::ack_log::AckLog;
+use crate::loss::detector::LossDetector;
+use crate::node::io_thread::IoThread;
+use crate::node::locator::AddressLocator;
+use crate::node::own_name::name_or_host;
+use crate::node::read_throttle::{ReadThrottle, follow};
 use crate::options::Options;
-use crate::own_name::name_or_host;
-use crate::read_throttle::{ReadThrottle, follow};
-use crate::registry;
-use crate::tracking_table::{self, TrackingTable};
 
 /// The way to the primary.
 pub(crate) type Forwarding = Forwarder<Arc<AddressLocator>>;
 
 /// What the handle, its connections and its tasks share.
-pub(crate) struct Shared {
+pub(crate) struct Node {
     pub(crate) options: Options,
     pub(crate) tracker: Tracker,
     pub(crate) forwarder: Arc<Forwarding>,
@@ -45,7 +55,7 @@ pub(crate) struct Shared {
     pub(crate) io: IoThread,
 }
 
-impl Shared {
+impl Node {
     pub(super) fn new(options: Options, tracker: Tracker, io: IoThread) -> Self {
         let mut client = ClientConfig::new(options.config.database_name());
         client.secret.clone_from(&options.secret);
@@ -68,24 +78,6 @@ impl Shared {
             checkpointer: Arc::default(),
             functions: OnceLock::new(),
             io,
-        }
-    }
-
-    /// The handle for a database URL: the one this process started, a new one from the environment where LiteFS is,
-    /// none where it is not.
-    pub(crate) fn for_url(url: &DatabaseUrl) -> ConnectionResult<Option<Arc<Self>>> {
-        if let Some(shared) = registry::find(url.path()) {
-            return Ok(Some(shared));
-        }
-        if !is_litefs(&Mount::new(url.path())) {
-            return Ok(None);
-        }
-        match LiteFs::start(&url.to_string()) {
-            Ok(litefs) => Ok(Some(litefs.into_shared())),
-            // Another thread was faster.
-            Err(StartError::AlreadyStarted(path)) => Ok(registry::find(&path)),
-            Err(StartError::Config(error)) => Err(ConnectionError::InvalidConnectionUrl(error.to_string())),
-            Err(error) => Err(ConnectionError::BadConnection(error.to_string())),
         }
     }
 
@@ -176,7 +168,7 @@ impl Shared {
         Ok(())
     }
 
-    pub(super) fn starter(&self) -> ServerStarter {
+    fn starter(&self) -> ServerStarter {
         ServerStarter {
             tracker: self.tracker.clone(),
             address: self.options.listen,
@@ -226,7 +218,7 @@ impl Shared {
         if self.options.config.detectors().row {
             let table = Arc::clone(&self.forwarder.locator().table);
             let advertised = self.options.serve.then(|| self.advertised());
-            self.io.spawn(tracking_table::keep(self.tracker.clone(), table, advertised));
+            self.io.spawn(address_table::keep(self.tracker.clone(), table, advertised));
         }
     }
 
@@ -290,7 +282,7 @@ async fn leave_former_primaries(tracker: Tracker, client: Arc<Client>) {
     }
 }
 
-impl Drop for Shared {
+impl Drop for Node {
     fn drop(&mut self) {
         self.tracker.shutdown();
         if let Some(server) = self.server().take() {

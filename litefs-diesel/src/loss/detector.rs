@@ -6,10 +6,10 @@ use diesel::connection::{Connection, SimpleConnection};
 use diesel::sqlite::SqliteConnection;
 use litefs_core::{NodeName, Position, Tracker};
 
-use crate::losses::{AckLog, Acknowledged, LostWrites, OnLostWrites, lost};
-use crate::own_name::own_names;
-use crate::terms::Term;
-use crate::tracking_table::TrackingTable;
+use crate::loss::ack_log::{AckLog, Acknowledged, LostWrites, OnLostWrites, lost};
+use crate::loss::terms::Term;
+use crate::node::address_table::TrackingTable;
+use crate::node::own_name::own_names;
 
 /// What it takes to look and to tell.
 #[derive(Clone)]

@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use litefs_rpc::client::{self, CallError, ExclusiveConnection};
 
-use super::LiteFsConnection;
-use crate::litefs::Shared;
+use super::super::LiteFsConnection;
+use crate::node::Node;
 
 /// What a call, or a whole transaction, goes over.
 #[derive(Debug)]
-pub(super) enum Path {
+pub(in crate::connection) enum Path {
     /// A connection of its own: the fastest for callers who are few.
     ExclusiveConnection(Box<ExclusiveConnection>),
     /// The connection that all share: the fastest for callers who are many.
@@ -19,7 +19,7 @@ pub(super) enum Path {
 
 impl Path {
     /// Makes a call and blocks until it is answered.
-    pub(super) fn wait<T, Call>(
+    pub(in crate::connection) fn wait<T, Call>(
         &mut self,
         deadline: Instant,
         call: impl FnOnce(Arc<client::Connection>) -> Call,
@@ -34,7 +34,7 @@ impl Path {
     }
 
     /// For the next caller. Nothing may be open on it; a path that is dropped instead ends what is open.
-    pub(super) fn release(self) {
+    pub(in crate::connection) fn release(self) {
         if let Path::ExclusiveConnection(lane) = self {
             lane.release();
         }
@@ -43,15 +43,15 @@ impl Path {
 
 impl LiteFsConnection {
     /// The way to the primary of the moment, if a connection to it is open.
-    pub(super) fn path(&mut self, shared: &Shared) -> Option<Path> {
-        let link = self.link(shared)?;
+    pub(in crate::connection) fn path(&mut self, node: &Node) -> Option<Path> {
+        let link = self.link(node)?;
         if let Some(lane) = link.lane() {
             return Some(Path::ExclusiveConnection(Box::new(lane)));
         }
-        let client = shared.forwarder.client();
+        let client = node.forwarder.client();
         if client.wants_lane(&link) {
             let (client, link) = (Arc::clone(client), Arc::clone(&link));
-            shared.io.spawn(async move { client.open_lane(link).await });
+            node.io.spawn(async move { client.open_lane(link).await });
         }
         Some(Path::Shared(link))
     }

@@ -6,7 +6,7 @@ use diesel::sqlite::{Sqlite, SqliteQueryBuilder};
 use litefs_rpc::wire::{Repeated, Statement, Value};
 
 use super::probe::{BindCollector, MARKER, Marked, Owned, Places, count};
-use super::scratch::{MAX_PARAMETERS, Scratch};
+use super::{MAX_PARAMETERS, Scratch};
 
 /// Up to this many binds the probe's statement is kept prepared.
 const CACHED_BINDS: usize = 64;
@@ -15,7 +15,7 @@ const PROBED: usize = 1_024;
 
 impl Scratch {
     /// A query as text and plain values.
-    pub(super) fn capture<T>(&mut self, query: &T) -> QueryResult<Statement>
+    pub(crate) fn capture<T>(&mut self, query: &T) -> QueryResult<Statement>
     where
         T: QueryFragment<Sqlite>,
     {
@@ -26,7 +26,7 @@ impl Scratch {
     }
 
     /// Many queries, those with one text after another together.
-    pub(super) fn capture_all<T>(&mut self, queries: &[T]) -> QueryResult<Vec<Repeated>>
+    pub(crate) fn capture_all<T>(&mut self, queries: &[T]) -> QueryResult<Vec<Repeated>>
     where
         T: QueryFragment<Sqlite>,
     {
@@ -148,7 +148,7 @@ impl Scratch {
 }
 
 /// The SQL text of a query.
-pub(super) fn sql_of<T: QueryFragment<Sqlite>>(query: &T) -> QueryResult<String> {
+pub(crate) fn sql_of<T: QueryFragment<Sqlite>>(query: &T) -> QueryResult<String> {
     let mut builder = SqliteQueryBuilder::new();
     query.to_sql(&mut builder, &Sqlite)?;
     Ok(builder.finish())
