@@ -15,19 +15,14 @@ use diesel::r2d2::R2D2Connection;
 use diesel::result::{ConnectionResult, QueryResult};
 use diesel::sql_types::TypeMetadata;
 use diesel::sqlite::{Sqlite, SqliteConnection};
-use litefs_rpc::sqlite::{BoundQuery, collect};
-use litefs_rpc::wire::{Command, RowSet};
 
 use super::LiteFsConnection;
 use super::cursor::Cursor;
 use super::destination::Phase;
 use super::instrumentation::users;
-use super::run::{Ready, TURNS, changed_again, rows};
+use super::jobs::read;
 use super::transaction_calls::is_locked;
 use crate::Failure;
-use crate::bind::sql_of;
-use crate::node::Node;
-use crate::node::diagnosis::explained;
 
 impl SimpleConnection for LiteFsConnection {
     fn batch_execute(&mut self, query: &str) -> QueryResult<()> {
@@ -91,7 +86,7 @@ impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
             }
             Some((node, _)) => {
                 let node = Arc::clone(node);
-                self.load_with_care(node, source)
+                self.load_slowly(node, source)
             }
             None => {
                 let rows = self.local.load(source).inspect_err(|e| self.lost_race |= is_locked(e))?;
@@ -101,131 +96,12 @@ impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
     }
 }
 
-/// Reads a file on LiteFS.
-#[inline]
-fn read<'conn, 'query, T>(
-    local: &'conn mut SqliteConnection,
-    node: Option<&'conn Node>,
-    source: T,
-) -> QueryResult<Cursor<'conn, 'query>>
-where
-    T: Query + QueryFragment<Sqlite> + QueryId + 'query,
-    Sqlite: QueryMetadata<T::SqlType>,
-{
-    match (local.load(source), node) {
-        (Ok(rows), node) => Ok(Cursor::new(rows, node)),
-        (Err(error), Some(node)) => Err(explained(node, error)),
-        (Err(error), None) => Err(error),
-    }
-}
-
 impl LiteFsConnection {
     /// Whether a transaction is open that Diesel does not know of, so that nobody is going to end it.
     fn is_left_open(&mut self) -> bool {
         let depth = AnsiTransactionManager::transaction_manager_status_mut(self).transaction_depth();
         depth.is_ok_and(|depth| depth.is_none())
             && (self.phase() != Phase::Autocommit || !self.native.is_autocommit())
-    }
-
-    fn replay<'conn, 'query>(&'conn mut self, rows: RowSet) -> QueryResult<Cursor<'conn, 'query>> {
-        Ok(Cursor::new(self.scratch.replay(rows)?, None))
-    }
-
-    /// Loads what cannot go straight to the local file. A function of its own, so that what can does not pay for its frame.
-    #[inline(never)]
-    fn load_with_care<'conn, 'query, T>(
-        &'conn mut self,
-        node: Arc<Node>,
-        source: T,
-    ) -> QueryResult<Cursor<'conn, 'query>>
-    where
-        T: Query + QueryFragment<Sqlite> + QueryId + 'query,
-        Sqlite: QueryMetadata<T::SqlType>,
-    {
-        self.before_statement(&node)?;
-        let mut class = self.class_of(&source)?;
-        if class.query_only {
-            let rows = self.query_only_pragma(&sql_of(&source)?)?;
-            return self.replay(rows);
-        }
-        if class.control {
-            self.script_or_migration(&node, &sql_of(&source)?)?;
-            return self.replay(RowSet::default());
-        }
-        for _ in 0..TURNS {
-            match self.ready(&node, class, &source)? {
-                Ready::Local if class.writes_locally => return self.load_here(class, source),
-                Ready::Local => return read(&mut self.local, self.home.as_deref(), source),
-                Ready::Answered(statement) => {
-                    let answered = self.load_answered(class, &source, &statement);
-                    if let Some(rows) = self.conclude(&node, &mut class, answered)? {
-                        return self.replay(rows);
-                    }
-                }
-                Ready::Collected => {
-                    let ticket = self.autocommit_ticket(class);
-                    let collected = self.local.load(&source).and_then(|rows| {
-                        collect(rows, usize::MAX)
-                            .map_err(|refusal| crate::error::called(refusal.into(), None))
-                    });
-                    self.ran_here(class);
-                    if let Some(rows) = self.conclude(&node, &mut class, collected)? {
-                        self.prove(ticket)?;
-                        return self.replay(rows);
-                    }
-                }
-                Ready::Elsewhere(destination) => {
-                    if let Some(reply) =
-                        self.run_elsewhere(&node, class, &destination, &source, Command::Query)?
-                    {
-                        return self.replay(rows(reply)?);
-                    }
-                }
-            }
-        }
-        Err(changed_again())
-    }
-
-    /// Writes to temporary tables run to their end before the first row is handed out: `query_only` is lifted only
-    /// as long.
-    fn load_here<'conn, 'query, T>(
-        &'conn mut self,
-        class: crate::access::Class,
-        source: T,
-    ) -> QueryResult<Cursor<'conn, 'query>>
-    where
-        T: Query + QueryFragment<Sqlite> + QueryId + 'query,
-        Sqlite: QueryMetadata<T::SqlType>,
-    {
-        let rows = self.lifting_query_only(|conn| {
-            let rows = conn.local.load(&source)?;
-            collect(rows, usize::MAX).map_err(|refusal| crate::error::called(refusal.into(), None))
-        });
-        self.ran_here(class);
-        self.replay(rows?)
-    }
-
-    fn load_answered<T>(
-        &mut self,
-        class: crate::access::Class,
-        source: &T,
-        statement: &litefs_rpc::wire::Statement,
-    ) -> QueryResult<RowSet>
-    where
-        T: QueryFragment<Sqlite> + QueryId,
-    {
-        let ticket = self.autocommit_ticket(class);
-        let load = |conn: &mut Self| {
-            let rows = conn.local.load(BoundQuery::new(&statement.sql, &statement.params, false))?;
-            collect(rows, usize::MAX).map_err(|refusal| crate::error::called(refusal.into(), None))
-        };
-        let rows = self.in_place_of(class, source, |conn| {
-            if class.writes_locally { conn.lifting_query_only(load) } else { load(conn) }
-        });
-        self.ran_here(class);
-        let rows = rows?;
-        self.prove(ticket)?;
-        Ok(rows)
     }
 }
 

@@ -1,13 +1,14 @@
 //! The connection that applications use.
 
 mod acknowledgement;
-mod batch;
 mod cursor;
 mod destination;
 mod diesel_impls;
+mod driver;
 mod extras;
 mod failure;
 mod instrumentation;
+mod jobs;
 mod migrations;
 mod plan;
 mod proof;
@@ -15,7 +16,6 @@ mod recorder;
 mod remote;
 mod remount;
 mod run;
-mod script;
 mod session_functions;
 mod steering;
 mod transaction;
@@ -33,9 +33,9 @@ use litefs_rpc::sqlite::sql::{SqlStatement, statements};
 use litefs_rpc::sqlite::{Native, Opened};
 use litefs_rpc::wire::{Delivery, RowSet, SessionCounters, Settings, Value};
 
-pub(crate) use self::batch::unexpected;
 use self::destination::Phase;
 use self::instrumentation::{ReportedCache, Silence};
+pub(crate) use self::jobs::unexpected;
 use self::migrations::Migrations;
 pub(crate) use self::recorder::{PrimaryReport, Recorder};
 use self::transaction_state::Transaction;

@@ -2,86 +2,31 @@
 
 use std::sync::Arc;
 
-use diesel::connection::Connection;
 use diesel::query_builder::{QueryFragment, QueryId};
 use diesel::result::{DatabaseErrorKind, Error, QueryResult};
 use diesel::sqlite::Sqlite;
+use litefs_rpc::sqlite::application_functions;
 use litefs_rpc::sqlite::sql::statements;
-use litefs_rpc::sqlite::{BoundQuery, application_functions};
-use litefs_rpc::wire::{Command, Output, Repeated, Reply, RowSet, SessionCounters, Statement};
+use litefs_rpc::wire::{Command, Reply, SessionCounters, Statement};
 
 use super::LiteFsConnection;
 use super::destination::{Destination, Phase};
 use super::session_functions::answered;
-use super::transaction_calls::is_locked;
 use crate::Failure;
 use crate::access::{Access, Class};
-use crate::bind::sql_of;
 use crate::error::{missing_function, missing_on_primary};
 use crate::node::Node;
 use crate::node::own_name::name_or_host;
 use crate::router::Route;
 
-/// How often the role may change under one statement before that is an error of its own. Each turn has followed one
-/// change, with nothing applied.
-pub(super) const TURNS: usize = 16;
-
-/// Where a statement is going to run, after everything that must happen before.
-pub(super) enum Ready {
-    /// Here, as it stands.
-    Local,
-    /// Here, as plain text and values: its questions about the last write are answered in the text.
-    Answered(Statement),
-    /// Here, collected to the end before the first row is handed out: LiteFS may reject the commit after SQLite has
-    /// returned rows.
-    Collected,
-    /// There.
-    Elsewhere(Destination),
-}
-
 impl LiteFsConnection {
-    pub(super) fn ready<T>(&mut self, node: &Arc<Node>, class: Class, query: &T) -> QueryResult<Ready>
-    where
-        T: QueryFragment<Sqlite>,
-    {
-        self.follow_role(node)?;
-        if class.refused {
-            return Err(refusal(&sql_of(query)?));
-        }
-        self.check_query_only(class)?;
-        let phase = self.phase();
-        let destination = self.destination(node, class, phase, &|| sql_of(query).unwrap_or_default());
-        match destination {
-            Destination::Local if self.is_grouped(node, class) => Ok(Ready::Elsewhere(Destination::Primary)),
-            Destination::Local => self.ready_here(node, class, query),
-            Destination::Reject(reason) => Err(Failure::Rejected.error(reason)),
-            Destination::Split => Err(no_place_for(class)),
-            Destination::Lost => Err(self.transaction.lost()),
-            Destination::Demoted => Err(self.demoted()),
-            elsewhere => Ok(Ready::Elsewhere(elsewhere)),
-        }
-    }
-
-    fn ready_here<T>(&mut self, node: &Arc<Node>, class: Class, query: &T) -> QueryResult<Ready>
-    where
-        T: QueryFragment<Sqlite>,
-    {
-        if self.prepare_local(node, class)? == Route::Primary {
-            let pending = self.phase() == Phase::Pending;
-            return Ok(Ready::Elsewhere(if pending { Destination::Move } else { Destination::Primary }));
-        }
-        if class.guessed && class.access == Access::Read {
-            self.check_schema(node, &sql_of(query)?)?;
-        }
-        if class.asks_session && (self.last_forwarded.is_some() || self.forwarded_changes > 0) {
-            return Ok(Ready::Answered(self.capture(class, query)?));
-        }
-        let collected = class.access == Access::Write || class.may_write();
-        Ok(if collected { Ready::Collected } else { Ready::Local })
+    /// Whether a statement asks for the numbers of a write that ran elsewhere.
+    pub(super) fn answers_differ(&self, class: Class) -> bool {
+        class.asks_session && (self.last_forwarded.is_some() || self.forwarded_changes > 0)
     }
 
     /// The query as text and values, with its questions about the last write answered.
-    fn capture<T>(&mut self, class: Class, query: &T) -> QueryResult<Statement>
+    pub(super) fn capture<T>(&mut self, class: Class, query: &T) -> QueryResult<Statement>
     where
         T: QueryFragment<Sqlite>,
     {
@@ -114,16 +59,10 @@ impl LiteFsConnection {
     where
         T: QueryFragment<Sqlite> + QueryId,
     {
-        let result = self.reporting(class, query, |conn| {
+        self.reporting(class, query, |conn| {
             let statement = conn.capture(class, query)?;
-            let reply = conn.carry(node, class, destination, work(statement))?;
-            if let Some(reply) = &reply {
-                conn.remember(class.counts, class.inserts, reply.effects);
-            }
-            Ok(reply)
-        });
-        self.remember_violation(class, result.as_ref().err());
-        result
+            conn.dispatch(node, class, destination, work(statement))
+        })
     }
 
     /// The user hears of the query as it was written, whatever runs in its place.
@@ -142,7 +81,8 @@ impl LiteFsConnection {
         })
     }
 
-    pub(super) fn carry(
+    /// Sends work to the primary and remembers what it came to. `None`: this node is the primary now.
+    pub(super) fn dispatch(
         &mut self,
         node: &Arc<Node>,
         class: Class,
@@ -161,7 +101,11 @@ impl LiteFsConnection {
         {
             self.transaction.may_have_written |= writes.may_have_written(reply.effects);
         }
-        result.map_err(|error| self.missing_there(node, error))
+        let reply = result.map_err(|error| self.missing_there(node, error))?;
+        if let Some(reply) = &reply {
+            self.remember(class.counts, class.inserts, reply.effects);
+        }
+        Ok(reply)
     }
 
     /// "no such function" is a riddle where this node has the function.
@@ -182,7 +126,7 @@ impl LiteFsConnection {
 
     /// What the session functions say after a forwarded statement. The connection it ran on is shared: of its
     /// numbers only those that this statement has set are this connection's.
-    pub(super) fn remember(&mut self, counts: bool, inserts: bool, effects: SessionCounters) {
+    fn remember(&mut self, counts: bool, inserts: bool, effects: SessionCounters) {
         self.forwarded_changes += effects.total_changes;
         self.transaction.wrote_there |= effects.total_changes > 0 && self.phase() == Phase::Remote;
         if counts {
@@ -243,74 +187,6 @@ impl LiteFsConnection {
         }
         was
     }
-
-    pub(super) fn execute<T>(&mut self, query: &T) -> QueryResult<usize>
-    where
-        T: QueryFragment<Sqlite> + QueryId,
-    {
-        let Some((node, _)) = self.clustered() else {
-            return self.local.execute_returning_count(query).inspect_err(|e| self.lost_race |= is_locked(e));
-        };
-        let node = Arc::clone(node);
-        if self.is_migrated_already(&node, query)? {
-            return Ok(1);
-        }
-        let mut class = self.class_of(query)?;
-        // A PRAGMA that concerns the transaction on the primary goes there too, as one in a script does.
-        if class.control || class.query_only || (class.sets_session && self.phase() == Phase::Remote) {
-            return self.run_script(&node, &sql_of(query)?).map(|()| 0);
-        }
-        for _ in 0..TURNS {
-            let here = match self.ready(&node, class, query)? {
-                Ready::Elsewhere(destination) => {
-                    match self.run_elsewhere(&node, class, &destination, query, execute)? {
-                        Some(reply) => {
-                            self.after_change(&node)?;
-                            return Ok(self.count(class, &reply));
-                        }
-                        None => continue,
-                    }
-                }
-                Ready::Answered(statement) => {
-                    let answered = BoundQuery::new(&statement.sql, &statement.params, false);
-                    self.in_place_of(class, query, |conn| conn.execute_here(class, &answered))
-                }
-                Ready::Local | Ready::Collected => self.execute_here(class, query),
-            };
-            if let Some(count) = self.conclude(&node, &mut class, here)? {
-                self.after_change(&node)?;
-                return Ok(count);
-            }
-        }
-        Err(changed_again())
-    }
-
-    fn execute_here<T>(&mut self, class: Class, query: &T) -> QueryResult<usize>
-    where
-        T: QueryFragment<Sqlite> + QueryId,
-    {
-        let ticket = self.autocommit_ticket(class);
-        let result = if class.writes_locally {
-            self.lifting_query_only(|conn| conn.local.execute_returning_count(query))
-        } else {
-            self.local.execute_returning_count(query)
-        };
-        self.ran_here(class);
-        if result.is_ok() {
-            self.prove(ticket)?;
-        }
-        let last = self.last_forwarded.map(|last| usize::try_from(last.changes).unwrap_or(0));
-        result.map(|count| last.unwrap_or(count))
-    }
-
-    /// `changes()` counts INSERT, UPDATE and DELETE; after anything else SQLite repeats the last count.
-    fn count(&self, class: Class, reply: &Reply) -> usize {
-        let count = match (class.counts, &reply.answer) {
-            (true, Output::Count(count)) => *count,
-            _ => self.last_forwarded.map_or(0, |last| u64::try_from(last.changes).unwrap_or(0)),
-        };
-        usize::try_from(count).unwrap_or(usize::MAX)
-    }
 }
 
 /// Whether what went to the primary can have written something.
@@ -339,30 +215,12 @@ impl Writes {
     }
 }
 
-/// The rows of a reply.
-pub(super) fn rows(reply: Reply) -> QueryResult<RowSet> {
-    match reply.answer {
-        Output::Rows(rows) => Ok(rows),
-        other => Err(Failure::Protocol.error(format!("asked for rows, the primary answered {other:?}"))),
-    }
-}
-
 fn is_violation(error: &Error) -> bool {
     use DatabaseErrorKind::{CheckViolation, ForeignKeyViolation, NotNullViolation, UniqueViolation};
     matches!(
         error,
         Error::DatabaseError(UniqueViolation | ForeignKeyViolation | NotNullViolation | CheckViolation, _)
     )
-}
-
-/// Nothing was applied: each try ended with this node not being what it was taken for.
-pub(super) fn changed_again() -> Error {
-    Failure::NoPrimary.error("the primary changed again and again while the statement ran")
-}
-
-pub(super) fn refusal(sql: &str) -> Error {
-    let reason = statements(sql).iter().find_map(litefs_rpc::sqlite::refused_under_litefs);
-    Failure::Denied.error(reason.unwrap_or_else(|| "refused under LiteFS".into()))
 }
 
 /// Why a statement that stays here cannot run while the transaction is open on the primary, or
@@ -381,13 +239,4 @@ pub(super) fn split() -> Error {
         "on a node that is not the primary, what changes the database cannot also use temporary or attached tables, in \
          one statement, script or transaction: they exist on this connection only",
     )
-}
-
-/// More rows than this in one INSERT are written short.
-const FEW_ROWS: usize = 16;
-
-/// A statement whose rows do not matter, as work.
-fn execute(statement: Statement) -> Command {
-    Repeated::roll_up(statement, FEW_ROWS)
-        .map_or_else(Command::Execute, |rows| Command::Insert(Arc::new(rows)))
 }

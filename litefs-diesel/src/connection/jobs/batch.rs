@@ -11,13 +11,12 @@ use litefs_rpc::sqlite::sql::{Verb, statements};
 use litefs_rpc::sqlite::{BoundQuery, collect};
 use litefs_rpc::wire::{Command, Output, Repeated, RowSet};
 
-use super::LiteFsConnection;
-use super::destination::{Destination, Phase};
-use super::run::{TURNS, changed_again, no_place_for, refusal};
-use super::transaction_calls::is_locked;
-use crate::access::{Access, Class};
+use super::super::LiteFsConnection;
+use super::super::destination::{Destination, Phase};
+use super::super::driver::{Job, refusal};
+use super::super::transaction_calls::is_locked;
+use crate::access::Class;
 use crate::node::Node;
-use crate::router::Route;
 
 /// A batch is a transaction, and what steers or leaves one has no place in it.
 fn check_batchable(sql: &str) -> QueryResult<()> {
@@ -32,6 +31,42 @@ fn check_batchable(sql: &str) -> QueryResult<()> {
 /// An answer of another kind than was asked for.
 pub(crate) fn unexpected(answer: &Output) -> Error {
     crate::Failure::Protocol.error(format!("a batch was answered with {answer:?}"))
+}
+
+struct BatchJob {
+    statements: Arc<[Repeated]>,
+    /// Whether the rows that the statements return are wanted, instead of their counts.
+    rows: bool,
+}
+
+impl Job for BatchJob {
+    type Done = Output;
+    const MAY_BE_GROUPED: bool = true;
+
+    fn sql(&self) -> QueryResult<String> {
+        let texts: Vec<_> = self.statements.iter().map(|statement| statement.sql.as_str()).collect();
+        Ok(texts.join(";"))
+    }
+
+    fn run_here(&mut self, conn: &mut LiteFsConnection, _: Class) -> QueryResult<Output> {
+        conn.batch_here(&self.statements, self.rows)
+    }
+
+    /// The application's instrumentation sees one query: the first statement's text stands for all.
+    fn run_there(
+        &mut self,
+        conn: &mut LiteFsConnection,
+        node: &Arc<Node>,
+        class: Class,
+        destination: &Destination,
+    ) -> QueryResult<Option<Output>> {
+        let text = self.statements[0].sql.clone();
+        let command = Command::Batch { statements: Arc::clone(&self.statements), rows: self.rows };
+        let reply = conn.reporting_text(&StrQueryHelper::new(&text), |conn| {
+            conn.dispatch(node, class, destination, command)
+        })?;
+        Ok(reply.map(|reply| reply.answer))
+    }
 }
 
 impl LiteFsConnection {
@@ -95,48 +130,8 @@ impl LiteFsConnection {
         self.run_held_back(&node)?;
         self.answer_batch(&node, &mut statements)?;
         let statements: Arc<[Repeated]> = statements.into();
-        let mut writes = false;
-        for _ in 0..TURNS {
-            self.follow_role(&node)?;
-            let mut class = self.class_of_batch(&statements)?;
-            if writes {
-                class.access = Access::Write;
-            }
-            self.check_query_only(class)?;
-            let text =
-                || statements.iter().map(|statement| statement.sql.as_str()).collect::<Vec<_>>().join(";");
-            let destination = match self.destination(&node, class, self.phase(), &text) {
-                Destination::Local if self.is_grouped(&node, class) => Destination::Primary,
-                destination => destination,
-            };
-            let here = match destination {
-                Destination::Local => match self.prepare_local(&node, class)? {
-                    Route::Primary if class.access == Access::Read => {
-                        let pending = self.phase() == Phase::Pending;
-                        let elsewhere = if pending { Destination::Move } else { Destination::Primary };
-                        match self.batch_elsewhere(&node, class, &elsewhere, &statements, rows)? {
-                            Some(answer) => return Ok(answer),
-                            None => continue,
-                        }
-                    }
-                    _ => self.batch_on_file(class, &statements, rows),
-                },
-                Destination::Reject(reason) => return Err(crate::Failure::Rejected.error(reason)),
-                Destination::Split => return Err(no_place_for(class)),
-                Destination::Lost => return Err(self.transaction.lost()),
-                Destination::Demoted => return Err(self.demoted()),
-                elsewhere => match self.batch_elsewhere(&node, class, &elsewhere, &statements, rows)? {
-                    Some(answer) => return Ok(answer),
-                    None => continue,
-                },
-            };
-            let was = class.access;
-            if let Some(answer) = self.conclude(&node, &mut class, here)? {
-                return Ok(answer);
-            }
-            writes |= class.access != was;
-        }
-        Err(changed_again())
+        let class = self.class_of_batch(&statements)?;
+        self.drive(&node, class, &mut BatchJob { statements, rows })
     }
 
     fn answer_batch(&mut self, node: &Node, statements: &mut Vec<Repeated>) -> QueryResult<()> {
@@ -171,41 +166,6 @@ impl LiteFsConnection {
             all = all.with(class);
         }
         Ok(all)
-    }
-
-    /// The user's instrumentation hears one query: the first row's, which stands for all.
-    fn batch_elsewhere(
-        &mut self,
-        node: &Arc<Node>,
-        class: Class,
-        destination: &Destination,
-        statements: &Arc<[Repeated]>,
-        rows: bool,
-    ) -> QueryResult<Option<Output>> {
-        let text = statements[0].sql.clone();
-        let work = Command::Batch { statements: Arc::clone(statements), rows };
-        let result = self
-            .reporting_text(&StrQueryHelper::new(&text), |conn| conn.carry(node, class, destination, work));
-        self.remember_violation(class, result.as_ref().err());
-        let reply = result?;
-        if let Some(reply) = &reply {
-            self.remember(class.counts, class.inserts, reply.effects);
-        }
-        Ok(reply.map(|reply| reply.answer))
-    }
-
-    /// On this node's own file, with all that goes with a statement there.
-    fn batch_on_file(&mut self, class: Class, statements: &[Repeated], rows: bool) -> QueryResult<Output> {
-        let ticket = self.autocommit_ticket(class);
-        let result = if class.writes_locally {
-            self.lifting_query_only(|conn| conn.batch_here(statements, rows))
-        } else {
-            self.batch_here(statements, rows)
-        };
-        self.ran_here(class);
-        let answer = result?;
-        self.prove(ticket)?;
-        Ok(answer)
     }
 
     /// Behind a savepoint, which outside of a transaction is one.

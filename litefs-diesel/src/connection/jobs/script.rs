@@ -7,17 +7,64 @@ use diesel::result::QueryResult;
 use litefs_rpc::sqlite::sql::{SqlStatement, Verb, statements};
 use litefs_rpc::wire::Command;
 
-use super::LiteFsConnection;
-use super::destination::{Destination, Phase};
-use super::run::{TURNS, changed_again, no_place_for, refusal};
+use super::super::LiteFsConnection;
+use super::super::destination::{Destination, Phase};
+use super::super::driver::{Job, refusal};
 use crate::Failure;
 use crate::access::{Access, Class, Control, ScriptPlan, plan_script};
 use crate::node::Node;
-use crate::router::Route;
+
+struct ScriptJob<'a> {
+    sql: &'a str,
+    /// The PRAGMAs in it that concern this connection as well.
+    session: &'a [String],
+}
+
+impl Job for ScriptJob<'_> {
+    type Done = ();
+    const MAY_BE_GROUPED: bool = false;
+
+    fn sql(&self) -> QueryResult<String> {
+        Ok(self.sql.to_owned())
+    }
+
+    fn run_here(&mut self, conn: &mut LiteFsConnection, class: Class) -> QueryResult<()> {
+        let remote = conn.phase() == Phase::Remote;
+        if remote && sets_foreign_keys(self.sql) {
+            // SQLite ignores it inside a transaction; the local connection does not know that it is in one.
+            return conn.heard(self.sql, |_| Ok(()));
+        }
+        conn.local.batch_execute(self.sql)?;
+        match conn.home.clone().filter(|_| class.sets_session && remote) {
+            Some(node) => conn.in_session(&node, Command::Script(self.sql.to_owned())).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    fn run_there(
+        &mut self,
+        conn: &mut LiteFsConnection,
+        node: &Arc<Node>,
+        class: Class,
+        destination: &Destination,
+    ) -> QueryResult<Option<()>> {
+        let mut reply = None;
+        conn.heard(self.sql, |conn| {
+            // Diesel refuses it before SQLite sees it.
+            std::ffi::CString::new(self.sql)?;
+            reply = conn.dispatch(node, class, destination, Command::Script(self.sql.to_owned()))?;
+            Ok(())
+        })?;
+        match reply {
+            Some(_) => conn.repeat_session_pragmas(self.session).map(Some),
+            None => Ok(None),
+        }
+    }
+}
 
 impl LiteFsConnection {
     /// Several statements without parameters, or one that steers the transaction.
-    pub(super) fn run_script(&mut self, node: &Arc<Node>, sql: &str) -> QueryResult<()> {
+    pub(in crate::connection) fn run_script(&mut self, node: &Arc<Node>, sql: &str) -> QueryResult<()> {
         self.follow_role(node)?;
         let all = statements(sql);
         let mut classes: Vec<_> = all.iter().map(|statement| self.classify_statement(statement)).collect();
@@ -41,16 +88,16 @@ impl LiteFsConnection {
                 let (vacuums, copies) = (any(|class| class.vacuums), any(|class| class.copies));
                 let class = Class { access, writes_locally, sets_session, ..Class::NOTHING };
                 let class = Class { calls_application, vacuums, copies, ..class };
-                self.script(node, class, sql, &[])
+                self.drive(node, class, &mut ScriptJob { sql, session: &[] })
             }
             // Run here up to its first write, it could leave a transaction open.
-            ScriptPlan::Write { .. } if self.read_only && all.len() > 1 => Err(super::read_only()),
+            ScriptPlan::Write { .. } if self.read_only && all.len() > 1 => Err(super::super::read_only()),
             ScriptPlan::Write { session, split } => {
                 let any = |test: fn(&Class) -> bool| classes.iter().any(test);
                 let (counts, inserts) = (any(|class| class.counts), any(|class| class.inserts));
                 let (access, writes_locally) = (Access::Write, split);
                 let class = Class { access, writes_locally, split, counts, inserts, ..Class::NOTHING };
-                let result = self.script(node, class, sql, &session);
+                let result = self.drive(node, class, &mut ScriptJob { sql, session: &session });
                 self.note_failed_script(&all, &result);
                 result
             }
@@ -79,93 +126,6 @@ impl LiteFsConnection {
 
     fn heard(&mut self, sql: &str, run: impl FnOnce(&mut Self) -> QueryResult<()>) -> QueryResult<()> {
         self.reporting_text(&StrQueryHelper::new(sql), run)
-    }
-
-    fn script(
-        &mut self,
-        node: &Arc<Node>,
-        mut class: Class,
-        sql: &str,
-        session: &[String],
-    ) -> QueryResult<()> {
-        for _ in 0..TURNS {
-            let phase = self.phase();
-            self.check_query_only(class)?;
-            let destination = match self.destination(node, class, phase, &|| sql.to_owned()) {
-                Destination::Local => match self.prepare_local(node, class)? {
-                    Route::Primary if phase == Phase::Pending => Destination::Move,
-                    Route::Primary => Destination::Primary,
-                    _ => Destination::Local,
-                },
-                other => other,
-            };
-            match destination {
-                Destination::Local => {
-                    let result = self.script_here(class, sql);
-                    match self.conclude(node, &mut class, result)? {
-                        Some(()) => return Ok(()),
-                        None => self.follow_role(node)?,
-                    }
-                }
-                Destination::Reject(reason) => return Err(Failure::Rejected.error(reason)),
-                Destination::Split => return Err(no_place_for(class)),
-                Destination::Lost => return Err(self.transaction.lost()),
-                Destination::Demoted => return Err(self.demoted()),
-                elsewhere => {
-                    if self.script_elsewhere(node, class, &elsewhere, sql)? {
-                        return self.repeat_session_pragmas(session);
-                    }
-                    self.follow_role(node)?;
-                }
-            }
-        }
-        Err(changed_again())
-    }
-
-    fn script_here(&mut self, class: Class, sql: &str) -> QueryResult<()> {
-        if self.phase() == Phase::Remote && sets_foreign_keys(sql) {
-            // SQLite ignores it inside a transaction; the local connection does not know that it is in one.
-            return self.heard(sql, |_| Ok(()));
-        }
-        let ticket = self.autocommit_ticket(class);
-        let result = if class.writes_locally {
-            self.lifting_query_only(|conn| conn.local.batch_execute(sql))
-        } else {
-            self.local.batch_execute(sql)
-        };
-        self.ran_here(class);
-        if result.is_ok() {
-            self.prove(ticket)?;
-        }
-        if class.sets_session && self.phase() == Phase::Remote {
-            let node = self.home.clone();
-            result?;
-            return node
-                .map_or(Ok(()), |node| self.in_session(&node, Command::Script(sql.to_owned())).map(drop));
-        }
-        result
-    }
-
-    /// `false`: this node is the primary now, run it here.
-    fn script_elsewhere(
-        &mut self,
-        node: &Arc<Node>,
-        class: Class,
-        destination: &Destination,
-        sql: &str,
-    ) -> QueryResult<bool> {
-        let mut there = false;
-        self.heard(sql, |conn| {
-            // Diesel refuses it before SQLite sees it.
-            std::ffi::CString::new(sql)?;
-            let reply = conn.carry(node, class, destination, Command::Script(sql.to_owned()))?;
-            if let Some(reply) = &reply {
-                conn.remember(class.counts, class.inserts, reply.effects);
-            }
-            there = reply.is_some();
-            Ok(())
-        })?;
-        Ok(there)
     }
 
     /// PRAGMAs within a forwarded script concern this connection as well.

@@ -1,0 +1,133 @@
+//! The one loop that runs a statement: decide where, run it there, follow a change of the role.
+
+use std::sync::Arc;
+
+use diesel::result::{Error, QueryResult};
+use litefs_rpc::sqlite::sql::statements;
+
+use super::LiteFsConnection;
+use super::destination::{Destination, Phase};
+use super::run::no_place_for;
+use crate::Failure;
+use crate::access::{Access, Class};
+use crate::node::Node;
+use crate::router::Route;
+
+/// How often the role may change under one statement before that is an error of its own. Nothing is
+/// applied in the tries that meet a change.
+const MAX_ROLE_CHANGES: usize = 16;
+
+/// Work that runs on this node's file or on the primary. The [driver](LiteFsConnection::drive) says
+/// which of the two, and calls them again after a change of the role.
+pub(super) trait Job {
+    /// What the work comes to.
+    type Done;
+
+    /// Whether the primary may run it through the writer, in one commit with others.
+    const MAY_BE_GROUPED: bool;
+
+    /// The SQL text, for routers and errors.
+    fn sql(&self) -> QueryResult<String>;
+
+    /// Runs it on this node's file.
+    fn run_here(&mut self, conn: &mut LiteFsConnection, class: Class) -> QueryResult<Self::Done>;
+
+    /// Sends it to the primary. `None`: this node is the primary now.
+    fn run_there(
+        &mut self,
+        conn: &mut LiteFsConnection,
+        node: &Arc<Node>,
+        class: Class,
+        destination: &Destination,
+    ) -> QueryResult<Option<Self::Done>>;
+}
+
+/// Where a job runs, after everything that must happen before.
+enum Plan {
+    Here,
+    There(Destination),
+}
+
+impl LiteFsConnection {
+    /// Runs a job where it belongs.
+    pub(super) fn drive<J: Job>(
+        &mut self,
+        node: &Arc<Node>,
+        mut class: Class,
+        job: &mut J,
+    ) -> QueryResult<J::Done> {
+        for _ in 0..MAX_ROLE_CHANGES {
+            self.follow_role(node)?;
+            let done = match self.plan(node, class, job)? {
+                Plan::Here => self.drive_here(node, &mut class, job)?,
+                Plan::There(destination) => {
+                    let result = job.run_there(self, node, class, &destination);
+                    self.remember_violation(class, result.as_ref().err());
+                    result?
+                }
+            };
+            if let Some(done) = done {
+                return Ok(done);
+            }
+        }
+        Err(Failure::NoPrimary.error("the primary changed again and again while the statement ran"))
+    }
+
+    /// On this node's file: the commit is confirmed, an error is diagnosed. `None`: the role has
+    /// changed, and nothing is applied.
+    fn drive_here<J: Job>(
+        &mut self,
+        node: &Arc<Node>,
+        class: &mut Class,
+        job: &mut J,
+    ) -> QueryResult<Option<J::Done>> {
+        let guard = self.autocommit_ticket(*class);
+        let result = if class.writes_locally {
+            self.lifting_query_only(|conn| job.run_here(conn, *class))
+        } else {
+            job.run_here(self, *class)
+        };
+        self.ran_here(*class);
+        if result.is_ok() {
+            self.prove(guard)?;
+        }
+        self.conclude(node, class, result)
+    }
+
+    fn plan<J: Job>(&mut self, node: &Arc<Node>, class: Class, job: &J) -> QueryResult<Plan> {
+        if class.refused {
+            return Err(refusal(&job.sql()?));
+        }
+        self.check_query_only(class)?;
+        let sql = || job.sql().unwrap_or_default();
+        match self.destination(node, class, self.phase(), &sql) {
+            Destination::Local if J::MAY_BE_GROUPED && self.is_grouped(node, class) => {
+                Ok(Plan::There(Destination::Primary))
+            }
+            Destination::Local => self.plan_here(node, class, job),
+            Destination::Reject(reason) => Err(Failure::Rejected.error(reason)),
+            Destination::Split => Err(no_place_for(class)),
+            Destination::Lost => Err(self.transaction.lost()),
+            Destination::Demoted => Err(self.demoted()),
+            elsewhere => Ok(Plan::There(elsewhere)),
+        }
+    }
+
+    /// A read that cannot be seen here in time goes to the primary.
+    fn plan_here<J: Job>(&mut self, node: &Arc<Node>, class: Class, job: &J) -> QueryResult<Plan> {
+        if self.prepare_local(node, class)? == Route::Primary {
+            let pending = self.phase() == Phase::Pending;
+            return Ok(Plan::There(if pending { Destination::Move } else { Destination::Primary }));
+        }
+        if class.guessed && class.access == Access::Read {
+            self.check_schema(node, &job.sql()?)?;
+        }
+        Ok(Plan::Here)
+    }
+}
+
+/// Why a statement is refused under LiteFS.
+pub(super) fn refusal(sql: &str) -> Error {
+    let reason = statements(sql).iter().find_map(litefs_rpc::sqlite::refused_under_litefs);
+    Failure::Denied.error(reason.unwrap_or_else(|| "refused under LiteFS".into()))
+}
