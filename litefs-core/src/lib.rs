@@ -46,6 +46,7 @@
 #![deny(missing_docs)]
 
 mod claim;
+mod commit_guard;
 mod config;
 mod debounce;
 mod detect;
@@ -59,6 +60,7 @@ mod sync;
 mod tracker;
 
 pub use claim::{Claim, InfoAnswer, Observation, Owner};
+pub use commit_guard::{CommitExpectation, CommitGuard, Unconfirmed};
 pub use config::{Config, ConfigBuilder, ConfigError, DatabaseUrl, Detectors, TableName, TableNameError};
 pub use detect::{Detector, Event, EventError, Info, InfoError, Sink, parse_event, parse_info};
 pub use evidence::ObservationSeq;
