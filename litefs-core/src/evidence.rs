@@ -85,7 +85,7 @@ impl Evidence {
     }
 
     /// Whether the event stream's word counts. If not, `/info` has to be asked from time to time.
-    pub(crate) fn stream_stands(&self) -> bool {
+    pub(crate) fn stream_is_current(&self) -> bool {
         self.stream.is_some() && self.owner != Owner::OtherMount
     }
 
@@ -98,14 +98,14 @@ impl Evidence {
     }
 
     /// A look at the mount directory.
-    pub(crate) fn look(&mut self, probe: Probe) {
+    pub(crate) fn record_probe(&mut self, probe: Probe) {
         if probe != Probe::Unclear {
             self.probe = probe;
         }
-        self.note_presence();
+        self.update_presence();
     }
 
-    fn note_presence(&mut self) {
+    fn update_presence(&mut self) {
         self.seen |= matches!(self.presence(), Presence::Here | Presence::Lost);
     }
 
@@ -120,12 +120,12 @@ impl Evidence {
             Observation::Stream(claim) => {
                 // The stream does not tell a primary its own name, `/info` does.
                 let nameless = claim == Claim::Primary && self.own_name.is_none();
-                self.hear(Authority::Stream, Stamped { at, value: claim });
+                self.record_claim(Authority::Stream, Stamped { at, value: claim });
                 nameless
             }
             Observation::StreamLost => self.stream.take().is_some(),
             Observation::Info(answer) => {
-                self.answered(at, answer);
+                self.record_info(at, answer);
                 false
             }
             Observation::InfoUnreachable => {
@@ -144,20 +144,20 @@ impl Evidence {
         }
     }
 
-    fn answered(&mut self, at: ObservationSeq, answer: InfoAnswer) {
+    fn record_info(&mut self, at: ObservationSeq, answer: InfoAnswer) {
         self.owner = answer.owner;
-        self.note_presence();
+        self.update_presence();
         if answer.owner == Owner::OtherMount {
             self.info = None;
             return;
         }
         self.own_name = self.own_name.take().or(answer.own_name);
-        self.hear(Authority::Info, Stamped { at, value: answer.claim });
+        self.record_claim(Authority::Info, Stamped { at, value: answer.claim });
     }
 
     /// Files a claim. Where two claims contradict each other, the older one is dropped for good, even if the source of the
     /// fresher one is lost by now: otherwise it would come back, long outdated.
-    fn hear(&mut self, source: Authority, claim: Stamped<Claim>) {
+    fn record_claim(&mut self, source: Authority, claim: Stamped<Claim>) {
         let contradicted = |known: &Option<Stamped<Claim>>| {
             known.as_ref().is_some_and(|known| self.read(&known.value) != self.read(&claim.value))
         };

@@ -29,7 +29,7 @@ impl Backoff {
     }
 
     /// How long an attempt must have held to count as a success.
-    pub(super) const fn settled(&self) -> Duration {
+    pub(super) const fn min_success(&self) -> Duration {
         self.max
     }
 }

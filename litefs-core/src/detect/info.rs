@@ -94,20 +94,20 @@ impl InfoDetector {
 
     /// Asks once and reports the answer or its absence.
     pub(crate) async fn ask_once(&self, sink: &Sink) {
-        let desk = &sink.shared().info;
+        let desk = &sink.state().info;
         // Both are drawn before the request leaves: the answer is as old as the question.
-        let (number, ticket) = (desk.begin(), sink.ticket());
+        let (number, seq) = (desk.begin(), sink.next_seq());
         let answer = tokio::time::timeout(sink.config().http_timeout(), self.answer(sink)).await;
         let answer = answer.unwrap_or(Err(InfoError::Timeout));
         let answered = answer.is_ok();
         match answer {
             Ok(answer) => {
                 sink.working();
-                sink.report_at(ticket, Observation::Info(answer));
+                sink.report_at(seq, Observation::Info(answer));
             }
             Err(error) => {
                 sink.failing(error);
-                sink.report_at(ticket, Observation::InfoUnreachable);
+                sink.report_at(seq, Observation::InfoUnreachable);
             }
         }
         desk.finish(number, answered);
@@ -137,18 +137,18 @@ impl InfoDetector {
 
     /// Waits until there is a reason to ask.
     async fn due(&self, sink: &Sink) {
-        let shared = sink.shared();
+        let state = sink.state();
         let regularly = async {
             loop {
                 tokio::time::sleep(sink.config().poll_interval()).await;
-                let here = *shared.presence.borrow() != Presence::NeverSeen;
-                if here && !shared.stream_stands() {
+                let here = *state.presence.borrow() != Presence::NeverSeen;
+                if here && !state.stream_is_current() {
                     return;
                 }
             }
         };
         tokio::select! {
-            () = shared.info.asked() => {}
+            () = state.info.requested() => {}
             () = regularly => {}
         }
     }

@@ -30,15 +30,15 @@ impl PrimaryFileDetector {
 
     /// Reads the file and reports what it says.
     pub(crate) async fn read_once(&self, sink: &Sink) -> Found {
-        let ticket = sink.ticket();
+        let seq = sink.next_seq();
         let mount = sink.mount().clone();
         let found = tokio::task::spawn_blocking(move || mount.read_primary()).await;
         let found = found.unwrap_or_else(|panic| Err(unread(sink.mount(), panic.into())));
         match &found {
-            Ok(Some(_)) => sink.shared().look(Probe::Marker),
+            Ok(Some(_)) => sink.state().record_probe(Probe::Marker),
             Ok(None) => {}
-            Err(MountError::Gone(_)) => sink.shared().look(Probe::Gone),
-            Err(MountError::NotConnected(_)) => sink.shared().look(Probe::Dead),
+            Err(MountError::Gone(_)) => sink.state().record_probe(Probe::Gone),
+            Err(MountError::NotConnected(_)) => sink.state().record_probe(Probe::Dead),
             Err(_) => {}
         }
         match &found {
@@ -46,7 +46,7 @@ impl PrimaryFileDetector {
             Err(error) => sink.failing(error),
         }
         let name = found.as_ref().ok().cloned().flatten();
-        sink.report_at(ticket, Observation::PrimaryFile(name));
+        sink.report_at(seq, Observation::PrimaryFile(name));
         found
     }
 

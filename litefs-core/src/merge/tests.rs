@@ -10,7 +10,7 @@ fn name(text: &str) -> NodeName {
 /// A node called `me` on a LiteFS mount, about which nobody has said anything.
 fn here() -> Evidence {
     let mut evidence = Evidence::new(Some(name("me")), false);
-    evidence.look(Probe::Marker);
+    evidence.record_probe(Probe::Marker);
     evidence
 }
 
@@ -118,7 +118,7 @@ fn d5_without_litefs_the_node_stands_alone_and_after_it_nothing_is_known() {
         assert_eq!(merge(&never), Role::Standalone, "{saying}");
         for probe in [Probe::Plain, Probe::Gone, Probe::Dead] {
             let mut lost = here();
-            lost.look(probe);
+            lost.record_probe(probe);
             lost.apply(ObservationSeq(1), observation.clone());
             assert_eq!(merge(&lost), Role::Unknown, "{saying}, {probe:?}");
         }
@@ -131,9 +131,9 @@ fn d5_without_litefs_the_node_stands_alone_and_after_it_nothing_is_known() {
 #[test]
 fn a_dead_mount_is_litefs_even_if_it_was_never_seen_alive() {
     let mut evidence = Evidence::new(None, false);
-    evidence.look(Probe::Dead);
+    evidence.record_probe(Probe::Dead);
     assert_eq!(merge(&evidence), Role::Unknown);
-    evidence.look(Probe::Plain);
+    evidence.record_probe(Probe::Plain);
     assert_eq!(merge(&evidence), Role::Unknown);
 }
 
@@ -141,7 +141,7 @@ fn a_dead_mount_is_litefs_even_if_it_was_never_seen_alive() {
 fn a_look_that_fails_for_another_reason_changes_nothing() {
     let mut evidence = here();
     evidence.apply(ObservationSeq(1), Observation::Stream(Claim::Primary));
-    evidence.look(Probe::Unclear);
+    evidence.record_probe(Probe::Unclear);
     assert_eq!(merge(&evidence), Role::Primary);
 }
 
@@ -158,7 +158,7 @@ fn a_claim_that_was_contradicted_never_comes_back() {
     evidence.apply(ObservationSeq(2), info(Claim::NoPrimary));
     evidence.apply(ObservationSeq(3), Observation::InfoUnreachable);
     assert_eq!(merge(&evidence), Role::Unknown, "the old word of the stream came back");
-    assert!(!evidence.stream_stands());
+    assert!(!evidence.stream_is_current());
 
     let mut evidence = here();
     evidence.apply(ObservationSeq(2), Observation::Stream(Claim::NoPrimary));

@@ -20,8 +20,8 @@ mod tests {
     use super::*;
 
     const TABLE: &str = "\
-        22 1 0:21 / / rw,relatime shared:1 - ext4 /dev/root rw\n\
-        40 22 0:33 / /litefs rw,nosuid shared:9 - fuse.litefs litefs rw,user_id=0\n\
+        22 1 0:21 / / rw,relatime state:1 - ext4 /dev/root rw\n\
+        40 22 0:33 / /litefs rw,nosuid state:9 - fuse.litefs litefs rw,user_id=0\n\
         41 22 0:34 / /my\\040mount rw - fuse litefs rw\n\
         42 22 0:35 / /over rw - fuse.litefs litefs rw\n\
         43 42 0:36 / /over rw - tmpfs tmpfs rw\n";

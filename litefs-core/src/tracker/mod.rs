@@ -1,11 +1,11 @@
 //! The one owner of this node's role and position.
 
 mod addresses;
-mod ask;
 mod positions;
 mod promote;
-mod shared;
+mod single_flight;
 mod start;
+mod state;
 mod status;
 mod tasks;
 
@@ -16,10 +16,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub(crate) use ask::InfoDesk;
 pub use promote::PromoteError;
-pub(crate) use shared::Shared;
+pub(crate) use single_flight::SingleFlight;
 pub use start::StartError;
+pub(crate) use state::TrackerState;
 pub use status::{DetectorState, DetectorStatus, Status};
 
 use crate::{
@@ -44,8 +44,8 @@ pub enum WaitError {
 /// Its tasks run on the tokio runtime it was started on, and end with [`shutdown`](Self::shutdown) or with the last clone.
 #[derive(Debug, Clone)]
 pub struct Tracker {
-    shared: Arc<Shared>,
-    /// The tasks hold `shared` but not this, so that it drops with the last handle and ends them.
+    state: Arc<TrackerState>,
+    /// The tasks hold `state` but not this, so that it drops with the last handle and ends them.
     _tasks: Arc<DropGuard>,
 }
 
@@ -70,28 +70,28 @@ impl Tracker {
         start::start(config, extra).await
     }
 
-    fn new(shared: Arc<Shared>) -> Self {
-        let guard = shared.stop.clone().drop_guard();
-        Self { shared, _tasks: Arc::new(guard) }
+    fn new(state: Arc<TrackerState>) -> Self {
+        let guard = state.stop.clone().drop_guard();
+        Self { state, _tasks: Arc::new(guard) }
     }
 
     /// The role now.
     #[must_use]
     pub fn role(&self) -> Role {
-        self.shared.role.borrow().role.clone()
+        self.state.role.borrow().role.clone()
     }
 
     /// The role's kind and epoch now: one atomic load.
     #[must_use]
     #[inline]
     pub fn stamp(&self) -> RoleStamp {
-        self.shared.stamp()
+        self.state.stamp()
     }
 
     /// The role now and from now on.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<RoleState> {
-        self.shared.role.subscribe()
+        self.state.role.subscribe()
     }
 
     /// Waits until the role is one that `pred` accepts.
@@ -123,7 +123,7 @@ impl Tracker {
         tokio::select! {
             biased;
             result = timeout_at(deadline, wait) => result.unwrap_or(Err(WaitError::Deadline)),
-            () = self.shared.stop.cancelled() => Err(WaitError::Stopped),
+            () = self.state.stop.cancelled() => Err(WaitError::Stopped),
         }
     }
 
@@ -131,7 +131,7 @@ impl Tracker {
     #[must_use]
     #[inline]
     pub fn last_txid(&self) -> Txid {
-        self.shared.positions.txid()
+        self.state.positions.txid()
     }
 
     /// The position last read from `<db>-pos`, or told by LiteFS where that could not be read.
@@ -139,13 +139,13 @@ impl Tracker {
     /// It is the latest truth, not a maximum: after a failover it may go back.
     #[must_use]
     pub fn last_position(&self) -> Option<Position> {
-        self.shared.positions.known()
+        self.state.positions.known()
     }
 
     /// [`last_position`](Self::last_position) now and from now on.
     #[must_use]
     pub fn positions(&self) -> watch::Receiver<Option<Position>> {
-        self.shared.positions.subscribe()
+        self.state.positions.subscribe()
     }
 
     /// Reads `<db>-pos` now and publishes it as the last position. Blocks: 15 to 41 us on FUSE.
@@ -154,7 +154,7 @@ impl Tracker {
     ///
     /// [`PositionError`] if the database does not exist yet, is not on LiteFS, or the mount is in trouble.
     pub fn read_position(&self) -> Result<Position, PositionError> {
-        self.shared.positions.read(&self.shared.mount)
+        self.state.positions.read(&self.state.mount)
     }
 
     /// The same, without waking those who [listen](Self::positions), which LiteFS's event for the transaction does: for one who
@@ -164,7 +164,7 @@ impl Tracker {
     ///
     /// As [`read_position`](Self::read_position).
     pub fn peek_position(&self) -> Result<Position, PositionError> {
-        self.shared.positions.peek(&self.shared.mount)
+        self.state.positions.peek(&self.state.mount)
     }
 
     /// Waits until the local database has reached `target`. Meanwhile `<db>-pos` is read at each `tx` event and each
@@ -184,7 +184,7 @@ impl Tracker {
         if let Some(position) = (*positions.borrow_and_update()).filter(|position| position.txid >= target) {
             return Ok(position);
         }
-        let _waiting = self.shared.positions.wait();
+        let _waiting = self.state.positions.wait();
         let found = async {
             let known = positions.wait_for(reached).await.map_err(|_| WaitError::Stopped)?;
             known.ok_or(WaitError::Stopped)
@@ -194,7 +194,7 @@ impl Tracker {
 
     /// Takes in what somebody outside this crate has learned about the role: the row detector, an RPC client.
     pub fn observe(&self, observation: Observation) {
-        self.shared.report(self.shared.ticket(), observation);
+        self.state.report(self.state.next_seq(), observation);
     }
 
     /// Looks at the mount and asks `/info` now, and returns when what they say, or their silence, has been merged. Calls
@@ -202,11 +202,11 @@ impl Tracker {
     /// [`http_timeout`](crate::ConfigBuilder::http_timeout). Where the `info` detector is off, only the mount is looked at.
     pub async fn confirm(&self) {
         // A mount whose LiteFS hangs does not answer either.
-        let look = tokio::time::timeout(2 * self.config().http_timeout(), self.shared.looks.confirm());
+        let look = tokio::time::timeout(2 * self.config().http_timeout(), self.state.mount_probe.confirm());
         tokio::select! {
             biased;
-            () = self.shared.stop.cancelled() => {}
-            _ = async { tokio::join!(self.shared.info.confirm(), look) } => {}
+            () = self.state.stop.cancelled() => {}
+            _ = async { tokio::join!(self.state.info.confirm(), look) } => {}
         }
     }
 
@@ -214,30 +214,30 @@ impl Tracker {
     /// [`poll_interval`](crate::ConfigBuilder::poll_interval), and at once after [`confirm`](Self::confirm).
     #[must_use]
     pub fn presence(&self) -> Presence {
-        *self.shared.presence.borrow()
+        *self.state.presence.borrow()
     }
 
     /// Remembers where a node takes forwarded writes: `host:port`.
     pub fn learn_address(&self, node: &NodeName, rpc_address: &str) {
-        self.shared.addresses.learn(node, rpc_address);
+        self.state.addresses.learn(node, rpc_address);
     }
 
     /// Returns once an address was [learned](Self::learn_address) after this call, whether or not the
     /// future was polled by then. Cancel safe.
     pub fn address_learned(&self) -> impl Future<Output = ()> + Send + '_ {
-        self.shared.addresses.learned()
+        self.state.addresses.learned()
     }
 
     /// Where a node takes forwarded writes: the learned address, or else its name with its own or the configured port.
     #[must_use]
     pub fn rpc_address(&self, node: &NodeName) -> String {
-        self.shared.addresses.get(node).unwrap_or_else(|| node.address(self.config().rpc_port()))
+        self.state.addresses.get(node).unwrap_or_else(|| node.address(self.config().rpc_port()))
     }
 
     /// This node's name: configured, or learned from LiteFS the first time it was the primary here.
     #[must_use]
     pub fn own_name(&self) -> Option<NodeName> {
-        self.shared.own_name()
+        self.state.own_name()
     }
 
     /// The age of the last sign of life from the primary; `None` without LiteFS or if `.lag` cannot be read.
@@ -250,30 +250,30 @@ impl Tracker {
     /// Everything a health endpoint wants to show. Blocks as [`lag`](Self::lag) does.
     #[must_use]
     pub fn status(&self) -> Status {
-        status::status(&self.shared)
+        status::status(&self.state)
     }
 
     /// The configuration it was started with.
     #[must_use]
     pub fn config(&self) -> &Config {
-        &self.shared.config
+        &self.state.config
     }
 
     /// The mount it tracks.
     #[must_use]
     pub fn mount(&self) -> &Mount {
-        &self.shared.mount
+        &self.state.mount
     }
 
     /// Ends the tasks. Waits in progress end with [`WaitError::Stopped`], and since nobody watches any more, a role other
     /// than [`Role::Standalone`] becomes [`Role::Unknown`].
     pub fn shutdown(&self) {
-        self.shared.shut_down();
+        self.state.shut_down();
     }
 
     /// Cancelled when the tracker stops: for work whose life is tied to it.
     #[must_use]
     pub fn stopped(&self) -> CancellationToken {
-        self.shared.stop.child_token()
+        self.state.stop.child_token()
     }
 }

@@ -18,9 +18,9 @@ pub(crate) struct Positions {
     known: watch::Sender<Option<Position>>,
     txid: AtomicU64,
     /// What LiteFS said in its last event: used if the file cannot be read.
-    told: Mutex<Option<Position>>,
+    announced: Mutex<Option<Position>>,
     /// The known position was read by somebody who did not tell the others yet.
-    quiet: AtomicBool,
+    unpublished: AtomicBool,
     /// The mount has come or gone: an open file may belong to the one before.
     reopen: AtomicBool,
     waiting: AtomicUsize,
@@ -42,8 +42,8 @@ impl Positions {
             file: Mutex::default(),
             known: watch::Sender::new(None),
             txid: AtomicU64::new(0),
-            told: Mutex::new(None),
-            quiet: AtomicBool::new(false),
+            announced: Mutex::new(None),
+            unpublished: AtomicBool::new(false),
             reopen: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             wake: Notify::new(),
@@ -69,25 +69,25 @@ impl Positions {
         Waiting(self)
     }
 
-    /// LiteFS has told of a transaction. The one that follows the known position is believed: reading the file for each
+    /// LiteFS has announced of a transaction. The one that follows the known position is believed: reading the file for each
     /// would cost a thread's wake-up per commit. Anything else may be old news or a history that went back, and only the
     /// file knows which.
-    pub(crate) fn tell(&self, position: Position) {
-        if self.believe(position).is_none() {
-            *lock(&self.told) = Some(position);
+    pub(crate) fn record_event(&self, position: Position) {
+        if self.publish_if_next(position).is_none() {
+            *lock(&self.announced) = Some(position);
             self.wake.notify_one();
         }
     }
 
     /// `None`: the file has to be read. Does not wait for a read in progress, which may hang with its mount.
-    fn believe(&self, told: Position) -> Option<()> {
+    fn publish_if_next(&self, announced: Position) -> Option<()> {
         let _not_while_reading = self.file.try_lock().ok()?;
         let known = self.known()?;
-        let follows = told.txid.get() == known.txid.get().wrapping_add(1);
-        if follows || (told == known && self.quiet.load(Ordering::Acquire)) {
-            self.publish(told);
+        let follows = announced.txid.get() == known.txid.get().wrapping_add(1);
+        if follows || (announced == known && self.unpublished.load(Ordering::Acquire)) {
+            self.publish(announced);
         }
-        (follows || told == known).then_some(())
+        (follows || announced == known).then_some(())
     }
 
     /// Lets the next read open the file anew. Does not wait for a read in progress, which may hang with its mount.
@@ -116,7 +116,7 @@ impl Positions {
         Ok(position)
     }
 
-    /// Reads the file. What it says is known from now on, but those who listen are told of it only with LiteFS's event, or
+    /// Reads the file. What it says is known from now on, but those who listen are announced of it only with LiteFS's event, or
     /// with the next read: waking them costs more than the read. Blocks.
     pub(crate) fn peek(&self, mount: &Mount) -> Result<Position, PositionError> {
         let mut file = self.file();
@@ -124,7 +124,7 @@ impl Positions {
         self.txid.store(position.txid.get(), Ordering::Release);
         let news = |known: &mut Option<Position>| {
             if known.replace(position) != Some(position) {
-                self.quiet.store(true, Ordering::Release);
+                self.unpublished.store(true, Ordering::Release);
             }
             false
         };
@@ -132,12 +132,12 @@ impl Positions {
         Ok(position)
     }
 
-    /// Like [`read`](Self::read), and where that fails publishes what LiteFS told. Blocks.
+    /// Like [`read`](Self::read), and where that fails publishes what LiteFS announced. Blocks.
     pub(crate) fn refresh(&self, mount: &Mount) {
-        // Taken before the read: what is told during it belongs to the next one.
-        let told = lock(&self.told).take();
+        // Taken before the read: what is announced during it belongs to the next one.
+        let announced = lock(&self.announced).take();
         let mut file = self.file();
-        if let Some(position) = file.read(mount).ok().or(told) {
+        if let Some(position) = file.read(mount).ok().or(announced) {
             self.publish(position);
         }
     }
@@ -152,8 +152,8 @@ impl Positions {
 
     fn publish(&self, position: Position) {
         self.txid.store(position.txid.get(), Ordering::Release);
-        let untold = self.quiet.swap(false, Ordering::AcqRel);
-        self.known.send_if_modified(|known| known.replace(position) != Some(position) || untold);
+        let unpublished = self.unpublished.swap(false, Ordering::AcqRel);
+        self.known.send_if_modified(|known| known.replace(position) != Some(position) || unpublished);
     }
 }
 
@@ -181,10 +181,10 @@ mod tests {
         assert_eq!(positions.peek(&mount(&dir, at(7))).unwrap(), at(7));
         assert_eq!((positions.known(), positions.txid()), (Some(at(7)), Txid::new(7)));
         assert!(!heard.has_changed().unwrap(), "nobody is woken");
-        positions.tell(at(7));
+        positions.record_event(at(7));
         assert!(heard.has_changed().unwrap(), "the event tells");
         heard.mark_unchanged();
-        positions.tell(at(7));
+        positions.record_event(at(7));
         assert!(!heard.has_changed().unwrap(), "once");
         let mount = mount(&dir, at(8));
         positions.peek(&mount).unwrap();
@@ -193,7 +193,7 @@ mod tests {
         assert!(heard.has_changed().unwrap(), "where no event comes, the next read tells");
         heard.mark_unchanged();
         positions.peek(&mount).unwrap();
-        positions.tell(at(8));
-        assert!(!heard.has_changed().unwrap(), "it was told already");
+        positions.record_event(at(8));
+        assert!(!heard.has_changed().unwrap(), "it was announced already");
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{DetectorState, Shared, Tracker, tasks};
+use super::{DetectorState, Tracker, TrackerState, tasks};
 use crate::detect::{EventsDetector, InfoDetector, PrimaryFileDetector, Sink, http};
 use crate::mount::Presence;
 use crate::sync::lock;
@@ -44,23 +44,23 @@ pub(super) async fn start(config: Config, extra: Vec<Box<dyn Detector>>) -> Resu
     let client = http::client(&config).map_err(|error| StartError::HttpClient(error.to_string()))?;
     let deadline = Instant::now() + config.http_timeout();
     // Finding the mount follows links on it, and a hung mount blocks.
-    let shared = tokio::task::spawn_blocking(move || Shared::new(config)).await;
-    let shared = Arc::new(shared.map_err(|_shutting_down| StartError::NoRuntime)?);
+    let state = tokio::task::spawn_blocking(move || TrackerState::new(config)).await;
+    let state = Arc::new(state.map_err(|_shutting_down| StartError::NoRuntime)?);
     // From here on, returning early drops the tracker and thereby ends what was started.
-    let tracker = Tracker::new(Arc::clone(&shared));
+    let tracker = Tracker::new(Arc::clone(&state));
 
-    let built_in = BuiltIn::new(client, &shared.config);
-    built_in.first_look(&shared).await;
-    if shared.config.require_litefs() && *shared.presence.borrow() == Presence::NeverSeen {
-        return Err(not_found(&shared));
+    let built_in = BuiltIn::new(client, &state.config);
+    built_in.ask_once(&state).await;
+    if state.config.require_litefs() && *state.presence.borrow() == Presence::NeverSeen {
+        return Err(not_found(&state));
     }
 
-    tasks::spawn_all(&shared);
-    built_in.spawn(&shared);
+    tasks::spawn_all(&state);
+    built_in.spawn(&state);
     for detector in extra {
-        spawn_or_note(&shared, true, detector);
+        spawn_or_note(&state, true, detector);
     }
-    first_word(&shared, deadline).await;
+    wait_for_first_report(&state, deadline).await;
     Ok(tracker)
 }
 
@@ -81,64 +81,64 @@ impl BuiltIn {
     }
 
     /// What can be had by asking once.
-    async fn first_look(&self, shared: &Arc<Shared>) {
-        let on = shared.config.detectors();
-        tasks::look_at_mount(shared).await;
+    async fn ask_once(&self, state: &Arc<TrackerState>) {
+        let on = state.config.detectors();
+        tasks::probe_mount(state).await;
         if on.primary_file {
-            self.primary_file.read_once(&sink(shared, self.primary_file.name())).await.ok();
+            self.primary_file.read_once(&sink(state, self.primary_file.name())).await.ok();
         }
         if on.info {
-            self.info.ask_once(&sink(shared, self.info.name())).await;
+            self.info.ask_once(&sink(state, self.info.name())).await;
         }
     }
 
-    fn spawn(self, shared: &Arc<Shared>) {
-        let on = shared.config.detectors();
-        spawn_or_note(shared, on.events, Box::new(self.events));
-        spawn_or_note(shared, on.primary_file, Box::new(self.primary_file));
-        spawn_or_note(shared, on.info, Box::new(self.info));
+    fn spawn(self, state: &Arc<TrackerState>) {
+        let on = state.config.detectors();
+        spawn_or_note(state, on.events, Box::new(self.events));
+        spawn_or_note(state, on.primary_file, Box::new(self.primary_file));
+        spawn_or_note(state, on.info, Box::new(self.info));
     }
 }
 
-fn sink(shared: &Arc<Shared>, name: &'static str) -> Sink {
-    Sink::new(Arc::clone(shared), name)
+fn sink(state: &Arc<TrackerState>, name: &'static str) -> Sink {
+    Sink::new(Arc::clone(state), name)
 }
 
-fn spawn_or_note(shared: &Arc<Shared>, on: bool, detector: Box<dyn Detector>) {
+fn spawn_or_note(state: &Arc<TrackerState>, on: bool, detector: Box<dyn Detector>) {
     let name = detector.name();
     if on {
-        lock(&shared.detectors).entry(name).or_insert(DetectorState::Starting);
-        tasks::spawn_detector(detector, sink(shared, name));
+        lock(&state.detectors).entry(name).or_insert(DetectorState::Starting);
+        tasks::spawn_detector(detector, sink(state, name));
     } else {
-        lock(&shared.detectors).insert(name, DetectorState::Off);
+        lock(&state.detectors).insert(name, DetectorState::Off);
     }
 }
 
 /// Where LiteFS is here and `/info` has not settled the role, waits for the event stream to say or fail something.
-async fn first_word(shared: &Shared, deadline: Instant) {
+async fn wait_for_first_report(state: &TrackerState, deadline: Instant) {
     let open = || {
-        let starting = lock(&shared.detectors).get(EventsDetector::NAME) == Some(&DetectorState::Starting);
-        *shared.presence.borrow() == Presence::Here && !shared.has_authority() && starting
+        let starting = lock(&state.detectors).get(EventsDetector::NAME) == Some(&DetectorState::Starting);
+        *state.presence.borrow() == Presence::Here && !state.has_authority() && starting
     };
     let settled = async {
         while open() {
-            shared.heard.notified().await;
+            state.reported.notified().await;
         }
     };
     // At the deadline the role is what it is: unknown, and said so.
     let _ = timeout_at(deadline, settled).await;
 }
 
-fn not_found(shared: &Shared) -> StartError {
-    let states = lock(&shared.detectors);
+fn not_found(state: &TrackerState) -> StartError {
+    let states = lock(&state.detectors);
     let info = match states.get(InfoDetector::NAME) {
         Some(DetectorState::Failing(reason)) => format!("does not answer ({reason})"),
         Some(DetectorState::Working) => "belongs to another mount".to_owned(),
         _ => "was not asked".to_owned(),
     };
     StartError::RequireLiteFs {
-        mount: shared.mount.dir().display().to_string(),
-        info_url: format!("{}/info", shared.config.http_url()),
+        mount: state.mount.dir().display().to_string(),
+        info_url: format!("{}/info", state.config.http_url()),
         info,
     }
 }

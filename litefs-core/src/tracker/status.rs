@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::Shared;
+use super::TrackerState;
 use crate::mount::Presence;
 use crate::sync::lock;
 use crate::{NodeName, Position, RoleKind};
@@ -54,18 +54,18 @@ pub struct Status {
     pub detectors: Vec<DetectorStatus>,
 }
 
-pub(crate) fn status(shared: &Shared) -> Status {
-    let state = shared.role.borrow().clone();
-    let lag = shared.mount.read_lag().ok().flatten();
-    let detectors = lock(&shared.detectors);
+pub(crate) fn status(state: &TrackerState) -> Status {
+    let role_state = state.role.borrow().clone();
+    let lag = state.mount.read_lag().ok().flatten();
+    let detectors = lock(&state.detectors);
     Status {
-        role: state.role.kind(),
-        epoch: state.epoch,
-        primary: state.role.primary().cloned(),
-        node: shared.own_name(),
-        position: shared.positions.known(),
+        role: role_state.role.kind(),
+        epoch: role_state.epoch,
+        primary: role_state.role.primary().cloned(),
+        node: state.own_name(),
+        position: state.positions.known(),
         lag_ms: lag.map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
-        litefs: *shared.presence.borrow(),
+        litefs: *state.presence.borrow(),
         detectors: detectors
             .iter()
             .map(|(name, state)| DetectorStatus { name, state: state.clone() })

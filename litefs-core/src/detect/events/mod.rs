@@ -51,7 +51,7 @@ impl EventsDetector {
             sink.report(Observation::StreamLost);
             sink.failing(error);
             // A stream that ends as soon as it begins is no success, however often it can be had.
-            if begin.elapsed() >= backoff.settled() {
+            if begin.elapsed() >= backoff.min_success() {
                 backoff.reset();
             }
             tokio::time::sleep(backoff.pause()).await;
@@ -66,7 +66,7 @@ impl EventsDetector {
         };
         loop {
             match timeout(sink.config().quiet_after(), connection.next()).await {
-                Ok(Ok(message)) => self.take_in(sink, &message),
+                Ok(Ok(message)) => self.handle(sink, &message),
                 Ok(Err(error)) => return error,
                 Err(_quiet) if confirmed(sink).await => {}
                 // What the old connection said stands until the new one has spoken or failed: an idle cluster must not lose
@@ -87,17 +87,17 @@ impl EventsDetector {
             Ok::<_, StreamError>((connection, first))
         });
         let (connection, first) = opened.await.map_err(|_| StreamError::Timeout)??;
-        self.take_in(sink, &first);
+        self.handle(sink, &first);
         sink.working();
-        let shared = sink.shared();
+        let state = sink.state();
         // What happened while nobody listened is not told again.
-        shared.positions.refresh_soon();
-        shared.info.request();
+        state.positions.refresh_soon();
+        state.info.request();
         Ok(connection)
     }
 
     /// Reports what a message says. One that makes no sense is skipped: the next may.
-    fn take_in(&self, sink: &Sink, message: &[u8]) {
+    fn handle(&self, sink: &Sink, message: &[u8]) {
         match parse_event(message) {
             Ok(Some(Event::Role(claim))) => sink.report(Observation::Stream(claim)),
             Ok(Some(Event::Transaction { database, position })) => {
@@ -119,7 +119,7 @@ impl EventsDetector {
 
 /// Whether `/info` answers and does not contradict what the silent stream said last.
 async fn confirmed(sink: &Sink) -> bool {
-    sink.shared().info.confirm().await && sink.shared().stream_stands()
+    sink.state().info.confirm().await && sink.state().stream_is_current()
 }
 
 impl Detector for EventsDetector {

@@ -23,14 +23,14 @@ struct Finished {
 
 /// Where questions for `/info` or the mount are left and answers picked up.
 #[derive(Debug)]
-pub(crate) struct InfoDesk {
+pub(crate) struct SingleFlight {
     enabled: bool,
     numbers: Mutex<Numbers>,
     wake: Notify,
     finished: watch::Sender<Finished>,
 }
 
-impl InfoDesk {
+impl SingleFlight {
     pub(crate) fn new(enabled: bool) -> Self {
         Self {
             enabled,
@@ -60,7 +60,7 @@ impl InfoDesk {
     }
 
     /// Waits until somebody asks.
-    pub(crate) async fn asked(&self) {
+    pub(crate) async fn requested(&self) {
         while {
             let numbers = lock(&self.numbers);
             numbers.wanted <= numbers.started
@@ -92,31 +92,31 @@ mod tests {
 
     #[tokio::test]
     async fn questions_asked_together_share_one_request() {
-        let desk = InfoDesk::new(true);
+        let desk = SingleFlight::new(true);
         let (mut a, mut b) = (pin!(desk.confirm()), pin!(desk.confirm()));
         assert!(poll!(&mut a).is_pending() && poll!(&mut b).is_pending());
-        desk.asked().await;
+        desk.requested().await;
         let number = desk.begin();
-        assert!(poll!(pin!(desk.asked())).is_pending(), "one request is enough");
+        assert!(poll!(pin!(desk.requested())).is_pending(), "one request is enough");
         desk.finish(number, true);
         assert!(a.await && b.await);
     }
 
     #[tokio::test]
     async fn a_request_that_is_under_way_does_not_answer_a_later_question() {
-        let desk = InfoDesk::new(true);
+        let desk = SingleFlight::new(true);
         let first = desk.begin();
         let mut late = pin!(desk.confirm());
         assert!(poll!(&mut late).is_pending());
         desk.finish(first, true);
         assert!(poll!(&mut late).is_pending());
-        desk.asked().await;
+        desk.requested().await;
         desk.finish(desk.begin(), false);
         assert!(!late.await);
     }
 
     #[tokio::test]
     async fn d18_nobody_waits_for_a_detector_that_is_off() {
-        assert!(!InfoDesk::new(false).confirm().await);
+        assert!(!SingleFlight::new(false).confirm().await);
     }
 }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::addresses::Addresses;
 use super::positions::Positions;
-use super::{DetectorState, InfoDesk};
+use super::{DetectorState, SingleFlight};
 use crate::debounce::Debounce;
 use crate::evidence::{Evidence, ObservationSeq};
 use crate::merge::merge;
@@ -20,35 +20,35 @@ use crate::{Config, Mount, NodeName, Observation, Role, RoleStamp, RoleState};
 
 /// What changes with each observation, under one lock.
 #[derive(Debug)]
-struct State {
+struct Inner {
     evidence: Evidence,
     debounce: Debounce,
     stopped: bool,
 }
 
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct TrackerState {
     pub(crate) config: Config,
     pub(crate) mount: Mount,
     pub(crate) role: watch::Sender<RoleState>,
     pub(crate) presence: watch::Sender<Presence>,
     pub(crate) positions: Positions,
-    pub(crate) info: InfoDesk,
+    pub(crate) info: SingleFlight,
     /// Who wants the mount looked at.
-    pub(crate) looks: InfoDesk,
+    pub(crate) mount_probe: SingleFlight,
     pub(crate) addresses: Addresses,
     pub(crate) detectors: Mutex<BTreeMap<&'static str, DetectorState>>,
     pub(crate) stop: CancellationToken,
     /// Wakes the task that publishes what the debounce has held.
     pub(crate) held: Notify,
     /// Wakes whoever starts the tracker and waits for a first word.
-    pub(crate) heard: Notify,
+    pub(crate) reported: Notify,
     stamp: AtomicU64,
-    tickets: AtomicU64,
-    state: Mutex<State>,
+    last_seq: AtomicU64,
+    inner: Mutex<Inner>,
 }
 
-impl Shared {
+impl TrackerState {
     pub(crate) fn new(config: Config) -> Self {
         let mount = Mount::new(config.database());
         let unknown = RoleState { role: Role::Unknown, epoch: 0, term_start: None };
@@ -56,16 +56,16 @@ impl Shared {
         Self {
             presence: watch::Sender::new(evidence.presence()),
             positions: Positions::new(),
-            info: InfoDesk::new(config.detectors().info),
-            looks: InfoDesk::new(true),
+            info: SingleFlight::new(config.detectors().info),
+            mount_probe: SingleFlight::new(true),
             addresses: Addresses::default(),
             detectors: Mutex::default(),
             stop: CancellationToken::new(),
             held: Notify::new(),
-            heard: Notify::new(),
+            reported: Notify::new(),
             stamp: AtomicU64::new(unknown.stamp().pack()),
-            tickets: AtomicU64::new(0),
-            state: Mutex::new(State { evidence, debounce: Debounce::new(config.debounce()), stopped: false }),
+            last_seq: AtomicU64::new(0),
+            inner: Mutex::new(Inner { evidence, debounce: Debounce::new(config.debounce()), stopped: false }),
             role: watch::Sender::new(unknown),
             config,
             mount,
@@ -78,65 +78,65 @@ impl Shared {
     }
 
     /// To be drawn before an observation begins.
-    pub(crate) fn ticket(&self) -> ObservationSeq {
-        ObservationSeq(self.tickets.fetch_add(1, Ordering::Relaxed) + 1)
+    pub(crate) fn next_seq(&self) -> ObservationSeq {
+        ObservationSeq(self.last_seq.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
     pub(crate) fn own_name(&self) -> Option<NodeName> {
-        lock(&self.state).evidence.own_name.clone()
+        lock(&self.inner).evidence.own_name.clone()
     }
 
-    pub(crate) fn stream_stands(&self) -> bool {
-        lock(&self.state).evidence.stream_stands()
+    pub(crate) fn stream_is_current(&self) -> bool {
+        lock(&self.inner).evidence.stream_is_current()
     }
 
     /// Whether any source that can prove a role has spoken.
     pub(crate) fn has_authority(&self) -> bool {
-        lock(&self.state).evidence.authority().is_some()
+        lock(&self.inner).evidence.authority().is_some()
     }
 
     /// Takes in an observation and publishes the role that follows.
     pub(crate) fn report(&self, at: ObservationSeq, observation: Observation) {
         if let Observation::Transaction { database, position } = &observation {
             if database == self.config.database_name() {
-                self.positions.tell(*position);
+                self.positions.record_event(*position);
             }
             return;
         }
         tracing::trace!(?at, ?observation, "observed");
-        if self.judge(|evidence| evidence.apply(at, observation)) {
+        if self.update(|evidence| evidence.apply(at, observation)) {
             self.info.request();
         }
     }
 
     /// Takes in a look at the mount directory.
-    pub(crate) fn look(&self, probe: Probe) {
-        self.judge(|evidence| evidence.look(probe));
+    pub(crate) fn record_probe(&self, probe: Probe) {
+        self.update(|evidence| evidence.record_probe(probe));
     }
 
-    fn judge<T>(&self, change: impl FnOnce(&mut Evidence) -> T) -> T {
-        let mut state = lock(&self.state);
-        let result = change(&mut state.evidence);
-        if state.stopped {
+    fn update<T>(&self, change: impl FnOnce(&mut Evidence) -> T) -> T {
+        let mut inner = lock(&self.inner);
+        let result = change(&mut inner.evidence);
+        if inner.stopped {
             return result;
         }
-        let remounted = self.note_presence(state.evidence.presence());
+        let remounted = self.update_presence(inner.evidence.presence());
         let epoch = self.role.borrow().epoch;
-        let role = merge(&state.evidence);
-        if let Some(role) = state.debounce.offer(role, Instant::now()) {
+        let role = merge(&inner.evidence);
+        if let Some(role) = inner.debounce.offer(role, Instant::now()) {
             self.publish(role);
         }
         if remounted && self.role.borrow().epoch == epoch {
-            self.renew();
+            self.advance_epoch();
         }
-        if state.debounce.due().is_some() {
+        if inner.debounce.due().is_some() {
             self.held.notify_one();
         }
         result
     }
 
     /// Whether the mount is lost now and was not, or the other way round.
-    fn note_presence(&self, presence: Presence) -> bool {
+    fn update_presence(&self, presence: Presence) -> bool {
         let mut before = presence;
         self.presence.send_if_modified(|known| {
             before = std::mem::replace(known, presence);
@@ -154,13 +154,13 @@ impl Shared {
 
     /// When the debounce has something to publish.
     pub(crate) fn held_until(&self) -> Option<Instant> {
-        lock(&self.state).debounce.due()
+        lock(&self.inner).debounce.due()
     }
 
     /// Publishes what the debounce has held for long enough.
     pub(crate) fn publish_held(&self) {
-        let mut state = lock(&self.state);
-        if let Some(role) = state.debounce.tick(Instant::now()).filter(|_| !state.stopped) {
+        let mut inner = lock(&self.inner);
+        if let Some(role) = inner.debounce.tick(Instant::now()).filter(|_| !inner.stopped) {
             self.publish(role);
         }
     }
@@ -182,7 +182,7 @@ impl Shared {
     }
 
     /// Publishes the same role anew: what was prepared for the mount as it was has to be looked at again.
-    fn renew(&self) {
+    fn advance_epoch(&self) {
         self.role.send_modify(|state| {
             state.epoch += 1;
             self.stamp.store(state.stamp().pack(), Ordering::SeqCst);
@@ -190,8 +190,8 @@ impl Shared {
     }
 
     pub(crate) fn shut_down(&self) {
-        let mut state = lock(&self.state);
-        if !std::mem::replace(&mut state.stopped, true) && self.role.borrow().role != Role::Standalone {
+        let mut inner = lock(&self.inner);
+        if !std::mem::replace(&mut inner.stopped, true) && self.role.borrow().role != Role::Standalone {
             self.publish(Role::Unknown);
         }
         self.stop.cancel();
