@@ -1,5 +1,6 @@
 //! One connection to the event stream, in either of its two formats.
 
+use bytes::Bytes;
 use eventsource_stream::{EventStreamError, Eventsource};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
@@ -47,7 +48,7 @@ impl From<EventStreamError<Self>> for StreamError {
 }
 
 /// Yields one JSON text after the other.
-pub(super) struct Connection(BoxStream<'static, Result<Vec<u8>, StreamError>>);
+pub(super) struct Connection(BoxStream<'static, Result<Bytes, StreamError>>);
 
 impl Connection {
     pub(super) async fn open(client: &Client, url: &str) -> Result<Self, StreamError> {
@@ -60,7 +61,7 @@ impl Connection {
     }
 
     /// The next message. Cancel safe: nothing is lost if it is dropped while it waits.
-    pub(super) async fn next(&mut self) -> Result<Vec<u8>, StreamError> {
+    pub(super) async fn next(&mut self) -> Result<Bytes, StreamError> {
         self.0.next().await.unwrap_or(Err(StreamError::Ended))
     }
 }
@@ -73,13 +74,13 @@ fn is_event_source(response: &Response) -> bool {
     })
 }
 
-fn lines(response: Response) -> impl Stream<Item = Result<Vec<u8>, StreamError>> {
+fn lines(response: Response) -> impl Stream<Item = Result<Bytes, StreamError>> {
     let mut lines = Lines::new(MAX_LINE);
-    response.bytes_stream().flat_map(move |chunk| futures::stream::iter(cut(&mut lines, chunk)))
+    response.bytes_stream().flat_map(move |chunk| futures::stream::iter(split(&mut lines, chunk)))
 }
 
 /// The lines that a chunk completes, and after them the error that ends the stream.
-fn cut(lines: &mut Lines, chunk: reqwest::Result<bytes::Bytes>) -> Vec<Result<Vec<u8>, StreamError>> {
+fn split(lines: &mut Lines, chunk: reqwest::Result<Bytes>) -> Vec<Result<Bytes, StreamError>> {
     match chunk {
         Ok(chunk) => lines.push(&chunk),
         Err(error) => return vec![Err(error.into())],
@@ -97,7 +98,7 @@ fn cut(lines: &mut Lines, chunk: reqwest::Result<bytes::Bytes>) -> Vec<Result<Ve
     }
 }
 
-fn events(response: Response) -> impl Stream<Item = Result<Vec<u8>, StreamError>> {
+fn events(response: Response) -> impl Stream<Item = Result<Bytes, StreamError>> {
     let mut blocks = Blocks::new(MAX_LINE);
     let checked = response.bytes_stream().map(move |chunk| {
         let chunk = chunk?;
@@ -105,5 +106,5 @@ fn events(response: Response) -> impl Stream<Item = Result<Vec<u8>, StreamError>
         Ok(chunk)
     });
     let events = checked.eventsource();
-    events.map(|event: Result<_, EventStreamError<StreamError>>| Ok(event?.data.into_bytes()))
+    events.map(|event: Result<_, EventStreamError<StreamError>>| Ok(event?.data.into()))
 }

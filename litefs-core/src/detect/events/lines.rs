@@ -1,5 +1,8 @@
 //! Cutting a stream of bytes into lines and blocks of bounded length.
 
+use bytes::{Bytes, BytesMut};
+use tokio_util::codec::{AnyDelimiterCodec, Decoder};
+
 /// The longest line or server-sent event accepted, in bytes. LiteFS's events have less than a kilobyte.
 pub(super) const MAX_LINE: usize = 1024 * 1024;
 
@@ -7,49 +10,35 @@ pub(super) const MAX_LINE: usize = 1024 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TooLong;
 
-/// Cuts chunks into lines, wherever the chunks are cut: works on bytes, so that a chunk may end inside a character.
+/// Splits chunks of bytes into lines, wherever the chunks end: inside a line or a character.
 #[derive(Debug)]
 pub(super) struct Lines {
-    limit: usize,
-    buffer: Vec<u8>,
-    /// Bytes of the buffer that were given out already.
-    taken: usize,
-    /// Bytes of the buffer known to hold no further newline.
-    searched: usize,
+    codec: AnyDelimiterCodec,
+    buffer: BytesMut,
 }
 
 impl Lines {
-    pub(super) const fn new(limit: usize) -> Self {
-        Self { limit, buffer: Vec::new(), taken: 0, searched: 0 }
+    pub(super) fn new(limit: usize) -> Self {
+        // Not `LinesCodec`: a line that is not UTF-8 must not end the stream.
+        let codec = AnyDelimiterCodec::new_with_max_length(b"\n".to_vec(), Vec::new(), limit);
+        Self { codec, buffer: BytesMut::new() }
     }
 
     pub(super) fn push(&mut self, chunk: &[u8]) {
-        // Once per chunk, not per line: many short lines in one chunk must not be moved again and again.
-        self.buffer.drain(..self.taken);
-        self.searched -= self.taken;
-        self.taken = 0;
         self.buffer.extend_from_slice(chunk);
     }
 
-    /// The next whole line that is not blank, without its line end.
-    pub(super) fn next(&mut self) -> Result<Option<Vec<u8>>, TooLong> {
-        loop {
-            let Some(at) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') else {
-                self.searched = self.buffer.len();
-                let pending = self.buffer.len() - self.taken;
-                return if pending > self.limit { Err(TooLong) } else { Ok(None) };
-            };
-            let end = self.searched + at;
-            let line = &self.buffer[self.taken..end];
-            self.taken = end + 1;
-            self.searched = self.taken;
-            if line.len() > self.limit {
-                return Err(TooLong);
-            }
-            if !line.trim_ascii().is_empty() {
-                return Ok(Some(line.trim_ascii_end().to_vec()));
+    /// The next complete line that is not blank, without its line end.
+    ///
+    /// A line that is too long must end the stream: the codec would drop the rest of it.
+    pub(super) fn next(&mut self) -> Result<Option<Bytes>, TooLong> {
+        while let Some(line) = self.codec.decode(&mut self.buffer).map_err(|_| TooLong)? {
+            let length = line.trim_ascii_end().len();
+            if length > 0 {
+                return Ok(Some(line.slice(..length)));
             }
         }
+        Ok(None)
     }
 }
 
@@ -92,7 +81,9 @@ mod tests {
     use super::*;
 
     fn all(lines: &mut Lines) -> Vec<String> {
-        std::iter::from_fn(|| lines.next().unwrap()).map(|line| String::from_utf8(line).unwrap()).collect()
+        std::iter::from_fn(|| lines.next().unwrap())
+            .map(|line| String::from_utf8(line.to_vec()).unwrap())
+            .collect()
     }
 
     #[test]
@@ -125,6 +116,14 @@ mod tests {
         let mut lines = Lines::new(4);
         lines.push(b"12345\n");
         assert_eq!(lines.next(), Err(TooLong));
+    }
+
+    #[test]
+    fn d10_a_line_that_is_not_utf8_does_not_end_the_stream() {
+        let mut lines = Lines::new(100);
+        lines.push(b"\xff\xfe\nnext\n");
+        assert_eq!(lines.next(), Ok(Some(Bytes::from_static(b"\xff\xfe"))));
+        assert_eq!(all(&mut lines), ["next"]);
     }
 
     #[test]
