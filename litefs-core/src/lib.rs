@@ -45,6 +45,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod backoff;
 mod claim;
 mod commit_guard;
 mod config;
@@ -59,6 +60,7 @@ mod role;
 mod sync;
 mod tracker;
 
+pub use backoff::Backoff;
 pub use claim::{Claim, InfoAnswer, Observation, Owner};
 pub use commit_guard::{CommitExpectation, CommitGuard, Unconfirmed};
 pub use config::{Config, ConfigBuilder, ConfigError, DatabaseUrl, Detectors, TableName, TableNameError};

@@ -1,6 +1,5 @@
 //! The sources of the role: [`Detector`] and the built-in ones.
 
-mod backoff;
 mod events;
 pub(crate) mod http;
 mod info;

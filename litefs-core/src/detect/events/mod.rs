@@ -13,10 +13,9 @@ use reqwest::Client;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::Backoff;
 use super::{Detector, Sink};
 use crate::sync::lock;
-use crate::{Config, Observation};
+use crate::{Backoff, Config, Observation};
 use connection::{Connection, StreamError};
 pub use parse::{Event, EventError, parse_event};
 use skipped::Skipped;
@@ -51,10 +50,10 @@ impl EventsDetector {
             sink.report(Observation::StreamLost);
             sink.failing(error);
             // A stream that ends as soon as it begins is no success, however often it can be had.
-            if begin.elapsed() >= backoff.min_success() {
+            if begin.elapsed() >= backoff.max() {
                 backoff.reset();
             }
-            tokio::time::sleep(backoff.pause()).await;
+            tokio::time::sleep(backoff.next_pause()).await;
         }
     }
 
