@@ -348,8 +348,8 @@ impl Executor for Halting {
         done
     }
 
-    fn settle(&mut self, id: RequestId) -> Result<(Outcome, CommitExpectation), ServerError> {
-        self.executor.settle(id)
+    fn resolve_outcome(&mut self, id: RequestId) -> Result<(Outcome, CommitExpectation), ServerError> {
+        self.executor.resolve_outcome(id)
     }
 
     fn begin(&mut self, settings: &Settings, mode: BeginMode) -> Result<(), ServerError> {

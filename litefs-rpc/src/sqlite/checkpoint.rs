@@ -13,7 +13,7 @@ use diesel::connection::SimpleConnection;
 use diesel::result::QueryResult;
 use diesel::sqlite::SqliteConnection;
 
-use super::executor::Open;
+use super::native::Open;
 
 /// The pages after which a commit beside a [`Checkpointer`] runs a checkpoint by itself: within what one table of the WAL's
 /// index holds (4,062 frames).

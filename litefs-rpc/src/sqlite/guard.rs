@@ -1,11 +1,12 @@
-//! What must not run, whoever asks.
+//! Statements that must not run: under LiteFS at all, or on behalf of another node.
 
 use super::sql::{Pragma, SqlStatement, Verb, statements};
 
-/// Why a statement must not run under LiteFS, on any node: it would destroy the replicas or the mount.
+/// Why a statement must not run under LiteFS on any node, or `None` if it may.
 ///
-/// LiteFS replicates the pages of a WAL database. Leaving WAL makes every replica stop with a checksum error,
-/// an exclusive lock is refused by LiteFS half-way, and a new page size makes the database unusable.
+/// LiteFS replicates the pages of a WAL database. If the database leaves WAL, every replica stops
+/// with a checksum error. LiteFS refuses an exclusive lock half-way. A new page size makes the
+/// database unusable.
 #[must_use]
 pub fn refused_under_litefs(statement: &SqlStatement<'_>) -> Option<String> {
     let Pragma { schema, name, value } = statement.pragma()?;
@@ -26,25 +27,29 @@ pub fn refused_under_litefs(statement: &SqlStatement<'_>) -> Option<String> {
     }
 }
 
-/// Where forwarded SQL is going to run.
+/// Where SQL of another node is going to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    Alone,
+pub(super) enum Scope {
+    /// One statement outside a transaction.
+    Autocommit,
+    /// A script, which may contain its own transactions.
     Script,
+    /// A statement inside an open transaction.
     Transaction,
 }
 
-/// Why SQL that came over the network must not run, if it must not.
-pub(super) fn refused_from_afar(sql: &str, place: Place) -> Option<String> {
+/// Why SQL of another node must not run, or `None` if it may.
+pub(super) fn refused_from_remote(sql: &str, scope: Scope) -> Option<String> {
     let all = statements(sql);
-    if place == Place::Alone && all.len() > 1 {
+    if scope == Scope::Autocommit && all.len() > 1 {
         return Some("several statements where one was announced".into());
     }
-    all.iter().find_map(|statement| refused_under_litefs(statement).or_else(|| escapes(statement, place)))
+    all.iter().find_map(|statement| refused_under_litefs(statement).or_else(|| escapes(statement, scope)))
 }
 
-/// Statements that reach beyond the database, or that would leave something behind on the primary's connection.
-fn escapes(statement: &SqlStatement<'_>, place: Place) -> Option<String> {
+/// Why a statement that reaches beyond the database, or that would change the primary's connection
+/// for later requests, is refused.
+fn escapes(statement: &SqlStatement<'_>, scope: Scope) -> Option<String> {
     let refused = |what: &str| Some(what.to_string());
     match statement.verb() {
         Verb::Attach | Verb::Detach => {
@@ -56,7 +61,7 @@ fn escapes(statement: &SqlStatement<'_>, place: Place) -> Option<String> {
         Verb::TempSchema => {
             refused("a temporary object lives on its own connection; it cannot be made on the primary")
         }
-        Verb::Begin | Verb::Commit | Verb::Rollback if place != Place::Script => {
+        Verb::Begin | Verb::Commit | Verb::Rollback if scope != Scope::Script => {
             refused("transactions are opened and closed through the connection, not by a statement")
         }
         Verb::Pragma => writable_schema(statement).or_else(|| query_only(statement)),
@@ -73,11 +78,12 @@ fn writable_schema(statement: &SqlStatement<'_>) -> Option<String> {
         .then(|| "PRAGMA writable_schema can corrupt the database; it is not taken from other nodes".into())
 }
 
-/// It would make the primary's connection refuse what it is there for.
+/// The PRAGMA would make the primary's connection refuse writes.
 fn query_only(statement: &SqlStatement<'_>) -> Option<String> {
     let sets = statement.pragma()?;
     let is_set = sets.name.eq_ignore_ascii_case("query_only") && sets.value.is_some();
-    is_set.then(|| "PRAGMA query_only concerns the connection that says it, alone and not in a script".into())
+    is_set
+        .then(|| "PRAGMA query_only applies to its own connection only; run it alone, not in a script".into())
 }
 
 #[cfg(test)]
@@ -103,12 +109,12 @@ mod tests {
             "\u{feff}PRAGMA writable_schema = ON",
             "SELECT $a(;); SELECT 2",
         ] {
-            assert!(refused_from_afar(sql, Place::Alone).is_some(), "{sql}");
+            assert!(refused_from_remote(sql, Scope::Autocommit).is_some(), "{sql}");
         }
-        assert_eq!(refused_from_afar("SELECT 1; BEGIN; COMMIT", Place::Script), None);
-        assert!(refused_from_afar("INSERT INTO t VALUES (1); ATTACH 'x' AS y", Place::Script).is_some());
-        assert!(refused_from_afar("COMMIT", Place::Transaction).is_some());
-        assert_eq!(refused_from_afar("SAVEPOINT a", Place::Transaction), None);
+        assert_eq!(refused_from_remote("SELECT 1; BEGIN; COMMIT", Scope::Script), None);
+        assert!(refused_from_remote("INSERT INTO t VALUES (1); ATTACH 'x' AS y", Scope::Script).is_some());
+        assert!(refused_from_remote("COMMIT", Scope::Transaction).is_some());
+        assert_eq!(refused_from_remote("SAVEPOINT a", Scope::Transaction), None);
     }
 
     #[test]

@@ -52,6 +52,10 @@ impl Opened {
     }
 }
 
+/// Opens the connection of an executor or a checkpointer. Called again after the connection had to
+/// be closed. Blocks.
+pub type Open = Box<dyn FnMut() -> ConnectionResult<Opened> + Send>;
+
 /// SQLite's own view of one connection. After the connection was closed every question has the answer of a
 /// connection that has done nothing.
 #[derive(Debug)]
@@ -257,7 +261,7 @@ mod tests {
         let mut other = SqliteConnection::establish(":memory:").unwrap();
         let sql = format!("SELECT {MARKER_FUNCTION}()");
         assert!(diesel::sql_query(&sql).execute(&mut other).is_err(), "no such function");
-        let missing = Opened::establish("/no/such/locator/db");
+        let missing = Opened::establish("/no/such/directory/db");
         assert!(missing.is_err());
         let mut next = SqliteConnection::establish(":memory:").unwrap();
         assert!(diesel::sql_query(&sql).execute(&mut next).is_err(), "nothing was left announced");

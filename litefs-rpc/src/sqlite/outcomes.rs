@@ -170,8 +170,8 @@ impl Outcomes {
         }
     }
 
-    /// What became of a write; one that is not applied is given up.
-    pub(super) fn settle(
+    /// What became of a write. If it is not applied, its id is fenced: a late retry is rejected.
+    pub(super) fn resolve(
         &mut self,
         connection: &mut SqliteConnection,
         id: RequestId,
@@ -193,12 +193,12 @@ pub fn is_applied(connection: &mut SqliteConnection, id: RequestId) -> QueryResu
 }
 
 /// What became of the write `id`, asked on a node that is the primary itself: as
-/// [`Executor::settle`](crate::Executor::settle).
+/// [`Executor::resolve_outcome`](crate::Executor::resolve_outcome).
 ///
 /// # Errors
 /// What SQLite says.
 pub fn settle(connection: &mut SqliteConnection, id: RequestId) -> QueryResult<Outcome> {
-    Outcomes { pruner: None }.settle(connection, id)
+    Outcomes { pruner: None }.resolve(connection, id)
 }
 
 fn id_value(id: RequestId) -> Value {

@@ -1,4 +1,4 @@
-//! Reads that other nodes send here, beside the connection that writes.
+//! Connections for the reads of other nodes, beside the connection that writes.
 
 use std::sync::Arc;
 
@@ -7,16 +7,16 @@ use diesel::sqlite::SqliteConnection;
 
 use super::error::{denied, other};
 use super::functions::{MAKES_A_TRIGGER, application_functions};
-use super::guard::{Place, refused_from_afar};
+use super::guard::{Scope, refused_from_remote};
 use super::native::Opened;
 use super::query::BoundQuery;
-use super::ready::begins_with_change;
 use super::rows;
 use super::sql::{SqlStatement, Verb, statements};
+use super::text::begins_with_change;
 use crate::executor::{Reader, Readers};
 use crate::wire::{Command, Output, ServerError, Statement};
 
-/// Opens a connection for reads; called for each of them, on several threads. Blocks.
+/// Opens a connection for reads. Called on several threads. Blocks.
 pub type OpenReader = Arc<dyn Fn() -> diesel::ConnectionResult<Opened> + Send + Sync>;
 
 pub(super) struct SqliteReaders {
@@ -41,14 +41,15 @@ impl Readers for SqliteReaders {
     fn open(&self) -> Result<Box<dyn Reader>, ServerError> {
         let opened = (self.open)().map_err(|error| other(error.to_string()))?;
         let mut connection = opened.connection;
-        // What is taken for a read cannot write, whatever it is.
+        // A statement that only looks like a read cannot write.
         connection.batch_execute("PRAGMA query_only = ON").map_err(super::from_diesel)?;
         let may_write = !application_functions(&mut connection).is_empty();
         Ok(Box::new(SqliteReader { connection, max_rows: self.max_rows, may_write }))
     }
 }
 
-/// What PRAGMAs say, as functions too, is a matter of the connection and of the request's settings.
+/// Whether the statement reads, and does not ask for a PRAGMA: the result of a PRAGMA depends on the
+/// connection and on the request's settings.
 fn is_read(statement: &SqlStatement<'_>) -> bool {
     statement.verb() == Verb::Read && !statement.asks_a_pragma() && !statement.calls(MAKES_A_TRIGGER)
 }
@@ -56,7 +57,7 @@ fn is_read(statement: &SqlStatement<'_>) -> bool {
 struct SqliteReader {
     connection: SqliteConnection,
     max_rows: usize,
-    /// The application has functions of its own, which may write.
+    /// The application has registered functions, which may write.
     may_write: bool,
 }
 
@@ -71,8 +72,8 @@ impl Reader for SqliteReader {
 
 impl SqliteReader {
     fn read(&mut self, work: &Command) -> Result<Output, ServerError> {
-        let place = if matches!(work, Command::Script(_)) { Place::Script } else { Place::Alone };
-        if let Some(why) = work.texts().find_map(|sql| refused_from_afar(sql, place)) {
+        let scope = if matches!(work, Command::Script(_)) { Scope::Script } else { Scope::Autocommit };
+        if let Some(why) = work.texts().find_map(|sql| refused_from_remote(sql, scope)) {
             return Err(denied(why));
         }
         match work {

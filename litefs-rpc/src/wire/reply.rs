@@ -155,7 +155,7 @@ pub enum ServerError {
         limit: usize,
     },
     /// The deadline passed before the work began. It was not applied.
-    #[error("the deadline passed before the work term_start")]
+    #[error("the deadline passed before the work began")]
     TooLate,
     /// The server is shutting down. The work was not applied and may be sent again.
     #[error("the server is shutting down")]
@@ -231,7 +231,15 @@ pub enum ServerError {
 }
 
 impl ServerError {
-    /// What SQLite's message may be about, where this is an error of SQLite.
+    pub(crate) fn unconfirmed(reason: impl fmt::Display) -> Self {
+        Self::Unconfirmed { reason: reason.to_string() }
+    }
+
+    pub(crate) fn handoff_failed(reason: impl fmt::Display) -> Self {
+        Self::HandoffFailed { reason: reason.to_string() }
+    }
+
+    /// Classifies the message, if this is an error of SQLite.
     #[must_use]
     pub fn symptom(&self) -> Symptom {
         match self {

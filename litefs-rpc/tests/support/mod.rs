@@ -168,7 +168,7 @@ impl Executor for FakeExecutor {
         self.role_guard.terms.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn settle(&mut self, id: RequestId) -> Result<(Outcome, CommitExpectation), ServerError> {
+    fn resolve_outcome(&mut self, id: RequestId) -> Result<(Outcome, CommitExpectation), ServerError> {
         let kept = self.kept.entry(id).or_insert(Err(ServerError::Fenced));
         Ok(match kept {
             Ok(done) => (Outcome::Applied(done.answer.clone(), done.effects), CommitExpectation::Unchanged),

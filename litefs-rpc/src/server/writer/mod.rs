@@ -181,7 +181,7 @@ impl<E: Executor> Writer<E> {
     fn settle(&mut self, id: RequestId, deadline: Instant) -> Result<Settled, ServerError> {
         let guard = self.admit(deadline)?;
         let _committing = self.commits.begin();
-        match self.executor.settle(id) {
+        match self.executor.resolve_outcome(id) {
             Ok((outcome, wrote)) => {
                 let position = self.prove_position(guard, wrote)?;
                 Ok(Settled { outcome, position })

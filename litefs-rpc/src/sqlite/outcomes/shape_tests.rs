@@ -34,7 +34,7 @@ impl Side {
         let path = self.dir.path().join("db");
         let mut conn = SqliteConnection::establish(path.to_str().unwrap()).unwrap();
         let query = BoundQuery::new("SELECT count(*) FROM t", &[], false);
-        crate::sqlite::ready::integers_of::<1>(&mut conn, query).unwrap()[0]
+        crate::sqlite::session::integers_of::<1>(&mut conn, query).unwrap()[0]
     }
 
     fn group(&mut self, request: &Request) -> Result<Done, ServerError> {
@@ -95,7 +95,7 @@ fn a_table_that_keeps_no_outcome_refuses_every_kind_of_write() {
         }
         says_what_to_do(side.group(&request(Command::Execute(insert()))), &what);
         says_what_to_do(side.session(&request(Command::Execute(insert()))), &what);
-        says_what_to_do(side.executor.settle(RequestId::new()), &what);
+        says_what_to_do(side.executor.resolve_outcome(RequestId::new()), &what);
         assert_eq!(side.rows(), 0, "{what}");
         let once = Request { delivery: Delivery::AtMostOnce, ..request(Command::Execute(insert())) };
         assert!(side.executor.write(&once).is_ok(), "nothing is to be kept");
@@ -126,7 +126,7 @@ fn a_table_of_another_version_is_used_as_it_is() {
         let again = Request { again: true, ..first.clone() };
         assert_eq!(side.executor.write(&again).unwrap().answer, answer);
         assert_eq!(side.executor.write(&first).unwrap().answer, answer, "although nobody says so");
-        assert_eq!(side.executor.settle(first.id).unwrap().1, CommitExpectation::Unchanged);
+        assert_eq!(side.executor.resolve_outcome(first.id).unwrap().1, CommitExpectation::Unchanged);
         assert_eq!(side.rows(), 1);
     }
 }

@@ -87,7 +87,7 @@ fn made_at(wall: Duration) -> RequestId {
 
 fn count(conn: &mut SqliteConnection) -> i64 {
     let query = BoundQuery::new("SELECT count(*) FROM _litefs_outcomes", &[], false);
-    super::super::ready::integers_of::<1>(conn, query).unwrap()[0]
+    super::super::session::integers_of::<1>(conn, query).unwrap()[0]
 }
 
 /// A primary's table with clocks of its own.

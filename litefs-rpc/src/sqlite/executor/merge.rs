@@ -11,11 +11,13 @@ use diesel::result::QueryResult;
 use diesel::row::Row;
 use diesel::sqlite::SqliteConnection;
 
-use super::query::BoundQuery;
-use super::ready::{Ready, integers_of};
-use super::rows;
-use super::sql::{Token, TokenKind, tokens, unquoted};
+use super::connection::ExecutorConnection;
 use crate::executor::Done;
+use crate::sqlite::error::from_diesel;
+use crate::sqlite::query::BoundQuery;
+use crate::sqlite::rows;
+use crate::sqlite::session::integers_of;
+use crate::sqlite::sql::{Token, TokenKind, tokens, unquoted};
 use crate::wire::{Output, Repeated, ServerError, Value};
 
 /// As many parameters as a statement of some rows has at most. More make it no faster (`bench bulk`).
@@ -27,11 +29,11 @@ const SAVE: &str = "SAVEPOINT litefs_rows";
 const RELEASE: &str = "RELEASE litefs_rows";
 const UNDO: &str = "ROLLBACK TO litefs_rows; RELEASE litefs_rows";
 
-impl Ready {
+impl ExecutorConnection {
     /// Runs a statement with each set of its parameters, in order. How many rows each has changed is added to `counts`.
     pub(super) fn repeat(&mut self, repeated: &Repeated, counts: &mut Vec<u64>) -> Result<(), ServerError> {
         let merged = match Insert::of(repeated) {
-            Some(insert) if insert.is_independent(&mut self.connection) => self.merged(&insert, counts)?,
+            Some(insert) if insert.is_independent(&mut self.sqlite) => self.merged(&insert, counts)?,
             _ => 0,
         };
         for params in repeated.runs().skip(merged) {
@@ -48,21 +50,19 @@ impl Ready {
         let mut done = 0;
         for params in params.chunks_exact(rows * insert.width).take((times - 1) / rows) {
             let before = self.read_total_changes()?;
-            self.connection.batch_execute(SAVE).map_err(super::from_diesel)?;
+            self.sqlite.batch_execute(SAVE).map_err(from_diesel)?;
             let result = self.count(&sql, params, *cacheable);
             if let Ok(count) = result
                 && (count == 0 || count == rows as u64)
             {
-                self.connection.batch_execute(RELEASE).map_err(super::from_diesel)?;
+                self.sqlite.batch_execute(RELEASE).map_err(from_diesel)?;
                 counts.extend(std::iter::repeat_n(count / rows as u64, rows));
                 done += rows;
                 continue;
             }
             // The table itself may say ON CONFLICT IGNORE: which rows it left out is not known. One by one they tell, and
             // so does the row that fails.
-            self.connection
-                .batch_execute(UNDO)
-                .map_err(|undo| result.err().unwrap_or(super::from_diesel(undo)))?;
+            self.sqlite.batch_execute(UNDO).map_err(|undo| result.err().unwrap_or(from_diesel(undo)))?;
             self.total_changes += self.read_total_changes()? - before;
             break;
         }
@@ -73,20 +73,20 @@ impl Ready {
     /// what it says afterwards.
     pub(super) fn insert(&mut self, rows: &Repeated, before: &mut i64) -> Result<Done, ServerError> {
         if let Some(insert) = Insert::of(rows)
-            && insert.is_independent(&mut self.connection)
+            && insert.is_independent(&mut self.sqlite)
         {
             let total = self.read_total_changes()?;
-            self.connection.batch_execute(SAVE).map_err(super::from_diesel)?;
+            self.sqlite.batch_execute(SAVE).map_err(from_diesel)?;
             match self.in_parts(&insert) {
                 Ok([count, last]) if last > 0 => {
-                    self.connection.batch_execute(RELEASE).map_err(super::from_diesel)?;
+                    self.sqlite.batch_execute(RELEASE).map_err(from_diesel)?;
                     let total = self.read_total_changes()?;
-                    self.instead = Some(([signed(last), total], signed(count)));
+                    self.changes_override = Some(([signed(last), total], signed(count)));
                     return self.done(Output::Count(count), Some(*before));
                 }
-                Ok(_) => self.connection.batch_execute(UNDO).map_err(super::from_diesel)?,
+                Ok(_) => self.sqlite.batch_execute(UNDO).map_err(from_diesel)?,
                 // The table itself may say ON CONFLICT FAIL: what stays then, is for the statement as a whole to say.
-                Err(refusal) => self.connection.batch_execute(UNDO).map_err(|_| refusal)?,
+                Err(refusal) => self.sqlite.batch_execute(UNDO).map_err(|_| refusal)?,
             }
             let undone = self.read_total_changes()? - total;
             self.total_changes += undone;

@@ -1,21 +1,22 @@
-//! Several requests in one transaction, each with the result it would have had alone.
+//! Several requests in one transaction, each with the result that it would have had alone.
 //!
-//! Alone, a statement that fails is undone by SQLite, and so it is within a transaction: no savepoint is needed around it.
-//! A batch has one of its own. Everything else in which a common transaction could make a difference is kept out of one
-//! (DDL, PRAGMAs, scripts, schemas with deferred keys) or breaks it up ([`GroupAborted`]): then nothing of the group is applied
-//! and its requests run one by one. Breaking up needs no foresight, so it also serves for what cannot be seen in a
-//! statement, such as a trigger with `RAISE(ROLLBACK)`.
+//! SQLite undoes a failed statement by itself, inside a transaction too, so a statement needs no
+//! savepoint. A batch has its own. A request for which the common transaction could make a
+//! difference is not admitted to a group (DDL, PRAGMAs, scripts, schemas with deferred keys), or
+//! aborts it ([`GroupAborted`]): then nothing of the group is applied and its requests run one by
+//! one. Aborting also covers what the text does not show, such as a trigger with `RAISE(ROLLBACK)`.
 
 use diesel::connection::SimpleConnection;
-use diesel::result::QueryResult;
 
-use super::executor::SqliteExecutor;
-use super::once::Idempotency;
-use super::ready::{Ready, changes_rows};
+use super::SqliteExecutor;
+use super::connection::ExecutorConnection;
+use super::idempotency::Idempotency;
 use crate::executor::{CommitExpectation, Done, GroupAborted};
+use crate::sqlite::error::from_diesel;
+use crate::sqlite::text::changes_rows;
 use crate::wire::{Command, Delivery, Request, ServerError, Settings};
 
-/// Texts of statements that broke a group up. An application has few of them; one that has more starts anew.
+/// The most texts remembered of statements that aborted a group; at the limit all are forgotten.
 const MAX_SOLITARY: usize = 256;
 
 impl SqliteExecutor {
@@ -29,16 +30,19 @@ impl SqliteExecutor {
             Command::Script(_) => false,
         };
         let solitary = !self.solitary.is_empty() && work.texts().any(|sql| self.solitary.contains(sql));
-        changes && !solitary && self.check_alone(work).is_ok() && Idempotency::of(work) == Idempotency::Whole
+        changes
+            && !solitary
+            && self.check_autocommit(work).is_ok()
+            && Idempotency::of(work) == Idempotency::SingleTransaction
     }
 
     pub(super) fn begin_group(&mut self, settings: &Settings) -> Result<bool, ServerError> {
-        let ready = self.ready(settings)?;
-        // Checked when the group is committed, what is missing for one might have been brought by another.
-        if ready.has_deferred_keys().map_err(super::from_diesel)? {
+        let connection = self.connect(settings)?;
+        // A deferred key is checked at COMMIT, when a row of another request could satisfy it.
+        if connection.has_deferred_keys().map_err(from_diesel)? {
             return Ok(false);
         }
-        ready.connection.batch_execute("BEGIN IMMEDIATE").map_err(super::from_diesel)?;
+        connection.sqlite.batch_execute("BEGIN IMMEDIATE").map_err(from_diesel)?;
         Ok(true)
     }
 
@@ -47,15 +51,15 @@ impl SqliteExecutor {
         request: &Request,
     ) -> Result<Result<Done, ServerError>, GroupAborted> {
         let max_rows = self.max_rows;
-        let ready = self.connection.as_mut().ok_or(GroupAborted)?;
+        let connection = self.connection.as_mut().ok_or(GroupAborted)?;
         if request.again && request.delivery == Delivery::ExactlyOnce {
-            match ready.kept(request.id) {
+            match connection.stored_result(request.id) {
                 Ok(None) => {}
-                Ok(Some(kept)) => return Ok(kept),
+                Ok(Some(stored)) => return Ok(stored),
                 Err(_) => return Err(GroupAborted),
             }
         }
-        let result = ready.member(&request.work, max_rows);
+        let result = connection.run_member(&request.work, max_rows);
         let done = match result {
             Ok(Ok(done)) => done,
             Ok(Err(refusal)) => return Ok(Err(refusal)),
@@ -68,9 +72,9 @@ impl SqliteExecutor {
             return Ok(Ok(done));
         }
         let Self { connection, outcomes, .. } = self;
-        let ready = connection.as_mut().ok_or(GroupAborted)?;
-        // Somebody was faster, or the disk is full: each finds out by itself.
-        ready.keep(outcomes, request.id, &done).map_err(|_| GroupAborted)?;
+        let connection = connection.as_mut().ok_or(GroupAborted)?;
+        // The id has an outcome already, or the disk is full: each request finds out alone.
+        connection.store_outcome(outcomes, request.id, &done).map_err(|_| GroupAborted)?;
         Ok(Ok(done))
     }
 
@@ -92,14 +96,18 @@ impl SqliteExecutor {
     }
 
     pub(super) fn commit_group(&mut self) -> Result<(), GroupAborted> {
-        let ready = self.connection.as_mut().ok_or(GroupAborted)?;
-        ready.connection.batch_execute("COMMIT").map_err(|_| GroupAborted)
+        let connection = self.connection.as_mut().ok_or(GroupAborted)?;
+        connection.sqlite.batch_execute("COMMIT").map_err(|_| GroupAborted)
     }
 }
 
-impl Ready {
-    /// Runs the work of one request in the group's transaction.
-    fn member(&mut self, work: &Command, max_rows: usize) -> Result<Result<Done, ServerError>, GroupAborted> {
+impl ExecutorConnection {
+    /// Runs the command of one request in the group's transaction.
+    fn run_member(
+        &mut self,
+        work: &Command,
+        max_rows: usize,
+    ) -> Result<Result<Done, ServerError>, GroupAborted> {
         self.mark_rowid(work).map_err(|_| GroupAborted)?;
         let before = self.total_changes;
         let result = match work {
@@ -108,31 +116,20 @@ impl Ready {
                 "SAVEPOINT litefs_one",
                 "RELEASE litefs_one",
                 "ROLLBACK TO litefs_one; RELEASE litefs_one",
-                |ready| ready.batch(statements, *rows, max_rows),
+                |connection| connection.batch(statements, *rows, max_rows),
             ),
-            _ => self.part_or_all(work, max_rows),
+            _ => self.run_in_transaction(work, max_rows),
         };
         let Err(refusal) = &result else { return Ok(result) };
         let undone = match work {
-            // Its rows were too many or could not be read: the change behind them stands, or a part of it.
+            // If its rows exceed the limit or cannot be read, the change behind them may remain.
             Command::Query(_) => self.read_total_changes() == Ok(before),
             _ => true,
         };
         if refusal.symptom().is_suspicious() || !undone || !self.is_in_transaction() {
             return Err(GroupAborted);
         }
-        self.forget_changes().map_err(|_| GroupAborted)?;
+        self.resync_counters().map_err(|_| GroupAborted)?;
         Ok(result)
-    }
-
-    /// Whether the schema has keys that SQLite checks at the end of a transaction.
-    pub(super) fn has_deferred_keys(&mut self) -> QueryResult<bool> {
-        const DEFERRED: &str =
-            "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE sql LIKE '%INITIALLY%DEFERRED%')";
-        if !self.settings.foreign_keys {
-            return Ok(false);
-        }
-        let [found] = super::ready::integers(&mut self.connection, DEFERRED)?;
-        Ok(found != 0)
     }
 }
