@@ -1,10 +1,10 @@
-//! Connections: accepted, greeted, served, on a thread of the server's own.
+//! Accepts connections, completes their handshakes and serves their requests, on one thread.
 
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::thread::JoinHandle;
 
@@ -12,10 +12,12 @@ use futures::stream::FuturesUnordered;
 use futures::{Stream, StreamExt};
 use tarpc::server::{BaseChannel, Channel};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::handler::{Handler, Node};
+use super::handler::Handler;
+use super::node::Node;
 use super::sessions::ConnectionId;
 use crate::handshake::{self, HandshakeError};
 use crate::service::Forward;
@@ -26,12 +28,14 @@ pub(super) struct Acceptor {
     pub(super) node: Arc<Node>,
     pub(super) stop: CancellationToken,
     pub(super) tasks: TaskTracker,
-    pub(super) open: Arc<AtomicUsize>,
+    /// One permit for each connection.
+    pub(super) permits: Arc<Semaphore>,
     pub(super) last_id: AtomicU64,
 }
 
 impl Acceptor {
-    /// The thread on which connections are served. It ends after the server has been stopped and they have ended.
+    /// Starts the thread that serves connections. It ends once the server is stopped and all
+    /// connections have ended.
     pub(super) fn start(self, listener: TcpListener) -> std::io::Result<JoinHandle<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = listener.into_std()?;
@@ -40,16 +44,16 @@ impl Acceptor {
             runtime.block_on(async move {
                 match TcpListener::from_std(listener) {
                     Ok(listener) => drop(tasks.spawn(self.run(listener))),
-                    Err(error) => tracing::error!(%error, "cannot take forwarded writes"),
+                    Err(error) => tracing::error!(%error, "cannot accept forwarded writes"),
                 }
-                // A task of its own: waking the future that `block_on` runs goes through the kernel.
-                let work = async move { queue.work_here().await };
+                // A separate task: waking the future that `block_on` runs takes a system call.
+                let work = async move { queue.run_inline().await };
                 tasks.spawn(stop.clone().run_until_cancelled_owned(work));
                 stop.cancelled().await;
                 tasks.close();
                 tasks.wait().await;
             });
-            // Nobody waits for the reads that are left any more.
+            // Reads that still run have no caller any more.
             runtime.shutdown_background();
         })
     }
@@ -61,9 +65,9 @@ impl Acceptor {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, peer)) => self.welcome(stream, peer.ip()),
+                Ok((stream, peer)) => self.serve_connection(stream, peer.ip()),
                 Err(error) => {
-                    // Out of descriptors, most likely: accepting at full speed would only burn the processor.
+                    // Most likely out of file descriptors: retry after a pause.
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(std::time::Duration::from_millis(20)).await;
                 }
@@ -71,21 +75,21 @@ impl Acceptor {
         }
     }
 
-    fn welcome(&self, stream: TcpStream, peer: IpAddr) {
-        // Requests are small and awaited one by one: Nagle's algorithm would only delay them.
+    fn serve_connection(&self, stream: TcpStream, peer: IpAddr) {
+        // Requests are small and awaited one by one: Nagle's algorithm would delay them.
         let _ = stream.set_nodelay(true);
-        let Some(slot) = Slot::take(&self.open, self.node.config.limits.connections) else {
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
             let limits = &self.node.config.limits;
-            let (limit, patience) = (limits.connections, limits.handshake);
-            // Also bounded: at most as many are being turned away as wait for `patience` in the backlog.
+            let (limit, timeout) = (limits.connections, limits.handshake);
+            // Bounded by `timeout`: a refused client holds its socket no longer than that.
             self.tasks.spawn(async move {
-                let _ = tokio::time::timeout(patience, handshake::turn_away(stream, limit)).await;
+                let _ = tokio::time::timeout(timeout, handshake::turn_away(stream, limit)).await;
             });
             return;
         };
         let id = ConnectionId(self.last_id.fetch_add(1, Ordering::Relaxed));
         let handler = Handler::new(id, Arc::clone(&self.node));
-        let connection = Connection { node: Arc::clone(&self.node), handler, id, _slot: slot };
+        let connection = Connection { node: Arc::clone(&self.node), handler, id, _permit: permit };
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
             tokio::select! {
@@ -96,27 +100,11 @@ impl Acceptor {
     }
 }
 
-/// One of the allowed connections; gives its place back when dropped.
-struct Slot(Arc<AtomicUsize>);
-
-impl Slot {
-    fn take(open: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
-        open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1)).ok()?;
-        Some(Self(Arc::clone(open)))
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 struct Connection {
     node: Arc<Node>,
     handler: Handler,
     id: ConnectionId,
-    _slot: Slot,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Connection {
@@ -129,8 +117,8 @@ impl Connection {
 
     async fn handshake(&self, stream: TcpStream) -> Result<(TcpStream, ProtocolVersion), HandshakeError> {
         let config = &self.node.config;
-        let shaken = handshake::receive_client(stream, &config.database, config.secret.as_ref());
-        match tokio::time::timeout(config.limits.handshake, shaken).await {
+        let handshake = handshake::receive_client(stream, &config.database, config.secret.as_ref());
+        match tokio::time::timeout(config.limits.handshake, handshake).await {
             Ok(result) => result,
             Err(_) => {
                 Err(HandshakeError::Broken(format!("it took longer than {:?}", config.limits.handshake)))
@@ -143,20 +131,21 @@ impl Connection {
         let channel =
             BaseChannel::with_defaults(transport).max_concurrent_requests(self.node.config.limits.queue);
         let responses = channel.execute(self.handler.clone().serve());
-        // All of a connection's requests run inside its one task: when it ends, so do they.
+        // A connection's requests run inside its task and end with it.
         run_all(responses).await;
     }
 }
 
 impl Drop for Connection {
-    /// A lost connection rolls back at once.
+    /// A lost connection rolls back its transaction immediately.
     fn drop(&mut self) {
         self.node.sessions.end_of(self.id);
     }
 }
 
-/// Runs requests as they come in. Those that are answered at the same time are all let finish before the connection is looked
-/// at again, which writes their answers in one go (`for_each_concurrent` looks after each, and writes it on its own).
+/// Runs requests as they arrive. All requests that are ready complete before the connection is
+/// polled again, so that it writes their answers together (`for_each_concurrent` polls it after
+/// each one).
 async fn run_all<R: Future<Output = ()>>(requests: impl Stream<Item = R>) {
     let mut requests = pin!(requests.fuse());
     let mut running = FuturesUnordered::new();

@@ -1,9 +1,11 @@
-//! Giving the primary's place to another node.
+//! A handoff: another node becomes the primary, and no write is lost.
 //!
-//! LiteFS hands over in the middle of writes and then loses some: a commit that it takes after the last one it has shipped,
-//! or that meets the loss of the lease. So the writer, which everything forwarded passes, takes SQLite's write lock, which
-//! everything else passes; waits until the successor has every commit; has it promoted; and lets go only when this node
-//! knows that it is not the primary any more. An open transaction keeps a demoted LiteFS node in limbo, so then at once.
+//! LiteFS itself performs a handoff in the middle of writes and then loses some: a commit that it
+//! records after the last one it has sent, or while it loses the lease. So the writer, which runs
+//! every forwarded write, takes SQLite's write lock, which every other write needs. It waits until
+//! the successor has every commit, promotes the successor, and releases the lock once this node
+//! knows that it is not the primary any more. It must not hold the lock longer: an open transaction
+//! stops replication on a demoted LiteFS node.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,33 +13,31 @@ use std::time::{Duration, Instant};
 
 use litefs_core::Position;
 
-use super::ServerConfig;
+use super::config::ServerConfig;
 use super::replicas::Replicas;
 use super::role_guard::RoleGuard;
 use crate::client::{Client, ClientConfig};
 use crate::wire::{ReplicaReport, ServerError};
 
-/// How long the news of a change of role may take to come here.
-const NEWS: Duration = Duration::from_secs(2);
+/// How long this node may take to learn that its role has changed.
+const ROLE_CHANGE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Knows who may come next, and how to reach them.
+/// Chooses the successor and promotes it.
+#[derive(Debug)]
 pub(super) struct Successors {
     client: Client,
     replicas: Arc<Replicas>,
     handoff_running: Arc<AtomicBool>,
 }
 
-/// Marks the time of a handoff; ends it when dropped.
-pub(super) struct HandingOver(Arc<AtomicBool>);
+/// A handoff in progress; it ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct HandoffInProgress(Arc<AtomicBool>);
 
-impl Drop for HandingOver {
+impl Drop for HandoffInProgress {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
     }
-}
-
-pub(super) fn handoff_failed(reason: impl std::fmt::Display) -> ServerError {
-    ServerError::HandoffFailed { reason: reason.to_string() }
 }
 
 impl Successors {
@@ -52,23 +52,23 @@ impl Successors {
         Self { client: Client::new(client), replicas, handoff_running }
     }
 
-    pub(super) fn begin(&self) -> HandingOver {
+    pub(super) fn begin(&self) -> HandoffInProgress {
         self.handoff_running.store(true, Ordering::Release);
-        HandingOver(Arc::clone(&self.handoff_running))
+        HandoffInProgress(Arc::clone(&self.handoff_running))
     }
 
     pub(super) fn choose(&self, to: Option<&str>) -> Result<(ReplicaReport, String), ServerError> {
         let chosen = self.replicas.successor(to);
         let chosen = chosen.and_then(|report| report.address.clone().map(|address| (report, address)));
         chosen.ok_or_else(|| match to {
-            Some(name) => {
-                handoff_failed(format!("no replica named {name:?} follows this node and takes requests"))
-            }
-            None => handoff_failed("no replica follows this node and takes requests"),
+            Some(name) => ServerError::handoff_failed(format!(
+                "no replica named {name:?} follows this node and takes requests"
+            )),
+            None => ServerError::handoff_failed("no replica follows this node and takes requests"),
         })
     }
 
-    /// Has the successor promoted. Nobody writes meanwhile.
+    /// Promotes the successor. The caller holds the write lock.
     pub(super) async fn promote(
         &self,
         address: &str,
@@ -76,22 +76,22 @@ impl Successors {
         role_guard: &dyn RoleGuard,
         deadline: Instant,
     ) -> Result<(), ServerError> {
-        let link = self.client.connect(address).await.map_err(handoff_failed)?;
+        let connection = self.client.connect(address).await.map_err(ServerError::handoff_failed)?;
         let mut roles = role_guard.changes();
-        let taken = link.promote_here(position, deadline).await;
-        if taken.is_ok() {
-            // It may have come to know before us.
-            let gone = async { while role_guard.writable().is_some() && roles.changed().await.is_ok() {} };
-            let _ = tokio::time::timeout(NEWS, gone).await;
+        let promoted = connection.promote_here(position, deadline).await;
+        if promoted.is_ok() {
+            // The successor may learn of its role before this node does.
+            let demoted = async { while role_guard.writable().is_some() && roles.changed().await.is_ok() {} };
+            let _ = tokio::time::timeout(ROLE_CHANGE_TIMEOUT, demoted).await;
         }
         if role_guard.writable().is_some() {
             role_guard.confirm().await;
         }
-        match (taken, role_guard.writable()) {
-            // Whatever the successor says: this node has given its place away.
+        match (promoted, role_guard.writable()) {
+            // This node is demoted, whatever the successor answered.
             (_, None) => Ok(()),
-            (Err(error), Some(_)) => Err(handoff_failed(error)),
-            (Ok(()), Some(_)) => Err(handoff_failed("the successor has not taken over")),
+            (Err(error), Some(_)) => Err(ServerError::handoff_failed(error)),
+            (Ok(()), Some(_)) => Err(ServerError::handoff_failed("the successor has not become the primary")),
         }
     }
 }

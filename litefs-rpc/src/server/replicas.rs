@@ -1,4 +1,4 @@
-//! Which replicas follow this node, and how far they have come.
+//! The replicas that follow this node, and their positions.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
@@ -13,38 +13,41 @@ use crate::wire::{ReplicaReport, ServerError};
 
 /// How many of its own positions a primary remembers.
 const REMEMBERED: usize = 1_024;
-/// How far back a position that is told twice is looked for.
-const TOLD_TWICE: usize = 16;
-/// A replica that has not been heard of for this long does not count.
+/// How many of the latest positions are searched for a duplicate.
+const DUPLICATE_WINDOW: usize = 16;
+/// A replica whose last report is older than this does not count.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(5);
 
-/// The replicas, as they tell of themselves.
+/// The replicas and their latest reports.
 #[derive(Debug, Default)]
 pub(super) struct Replicas {
     known: Mutex<HashMap<String, (ReplicaReport, Instant)>>,
-    /// How many wait for replicas.
+    /// The number of callers that wait for replicas.
     waiting: AtomicUsize,
-    moved: Notify,
-    /// Where this node has been since it is the primary.
+    /// Wakes the callers that wait, at each report.
+    updated: Notify,
+    /// The positions of this node since its term started.
     history: Mutex<VecDeque<Position>>,
     term_start: Mutex<Option<Position>>,
-    /// Wakes the replicas that listen, because somebody waits for them.
-    pub(super) wanted: Notify,
+    /// Wakes the long polls of the replicas when a caller starts to wait.
+    pub(super) waiter_arrived: Notify,
 }
 
 impl Replicas {
-    pub(super) fn hear(&self, report: ReplicaReport) {
+    /// Records a report.
+    pub(super) fn update(&self, report: ReplicaReport) {
         let mut known = self.known();
         known.retain(|_, (_, at)| at.elapsed() < FORGOTTEN_AFTER);
-        // Nodes on one machine may go by one name.
+        // Nodes on one machine may have the same name.
         let key = report.address.clone().unwrap_or_else(|| report.node.clone());
         known.insert(key, (report, Instant::now()));
         drop(known);
-        self.moved.notify_waiters();
+        self.updated.notify_waiters();
     }
 
-    /// Keeps what [`has_been_at`](Self::has_been_at) needs, for as long as the role guard tells.
-    pub(super) async fn keep_history(&self, role_guard: &dyn RoleGuard) {
+    /// Records this node's positions for [`shares_history`](Self::shares_history), until the role
+    /// guard is dropped.
+    pub(super) async fn track_history(&self, role_guard: &dyn RoleGuard) {
         let (mut positions, mut roles) = (role_guard.positions(), role_guard.changes());
         loop {
             let position = *positions.borrow_and_update();
@@ -53,7 +56,7 @@ impl Replicas {
             {
                 let mut history = self.history.lock().expect("no code panics while it holds the history");
                 match position {
-                    // Another's history, until this node's begins with where it is then.
+                    // Another node is the primary. The history starts with this node's term.
                     _ if !writable => {
                         history.clear();
                         *self.term_start() = None;
@@ -61,9 +64,9 @@ impl Replicas {
                     Some(position) => {
                         let mut term_start = self.term_start();
                         if term_start.is_none() {
-                            // The writer may have noted the last word of a former term.
+                            // The writer may have recorded a position of the previous term.
                             history.clear();
-                            // What was heard of last may be old; `-pos` is not.
+                            // The watched position may be old; `-pos` is current.
                             *term_start = Some(role_guard.position().unwrap_or(position));
                         }
                         remember(&mut history, position);
@@ -81,29 +84,30 @@ impl Replicas {
         }
     }
 
-    /// Where the writer has just been, which it knows before anybody else.
-    pub(super) fn note(&self, position: Position) {
+    /// Records the position of a commit, which the writer knows first.
+    pub(super) fn record_position(&self, position: Position) {
         remember(&mut self.history.lock().expect("no code panics while it holds the history"), position);
     }
 
-    /// Where this node's term began; `None` while it has none.
+    /// The position at which this node's term started; `None` while it is not the primary.
     pub(super) fn term_start(&self) -> std::sync::MutexGuard<'_, Option<Position>> {
-        self.term_start.lock().expect("no code panics while it holds the beginning")
+        self.term_start.lock().expect("no code panics while it holds the start of the term")
     }
 
-    /// Whether a replica at `position` shares this primary's history. One that is far behind is not known; it moves on.
-    pub(super) fn has_been_at(&self, position: Option<Position>, role_guard: &dyn RoleGuard) -> bool {
+    /// Whether a replica at `position` shares this primary's history. `false` for a replica that is
+    /// too far behind to tell.
+    pub(super) fn shares_history(&self, position: Option<Position>, role_guard: &dyn RoleGuard) -> bool {
         let Some(position) = position else { return false };
         let history = self.history.lock().expect("no code panics while it holds the history");
         history.contains(&position) || role_guard.position() == Ok(position)
     }
 
-    /// Whether somebody waits for news of them.
-    pub(super) fn are_awaited(&self) -> bool {
+    /// Whether a caller waits for replicas.
+    pub(super) fn has_waiters(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// The replica of that name, or the one that has come furthest.
+    /// The replica of that name, or the one with the highest position.
     pub(super) fn successor(&self, name: Option<&str>) -> Option<ReplicaReport> {
         let known = self.known();
         let alive = known.values().filter(|(_, at)| at.elapsed() < FORGOTTEN_AFTER).map(|(report, _)| report);
@@ -115,12 +119,12 @@ impl Replicas {
     }
 
     /// Returns once there is a [`successor`](Self::successor), or at the deadline.
-    pub(super) async fn appear(&self, name: Option<&str>, deadline: Instant) {
+    pub(super) async fn wait_for_replica(&self, name: Option<&str>, deadline: Instant) {
         loop {
-            // Registered before the look, so that nothing heard in between is missed.
-            let moved = self.moved.notified();
+            // Registered before the check, so that no report in between is missed.
+            let updated = self.updated.notified();
             if self.successor(name).is_some()
-                || tokio::time::timeout_at(deadline.into(), moved).await.is_err()
+                || tokio::time::timeout_at(deadline.into(), updated).await.is_err()
             {
                 return;
             }
@@ -128,7 +132,7 @@ impl Replicas {
     }
 
     /// Returns once `wanted` replicas have reached `position`.
-    pub(super) async fn reach(
+    pub(super) async fn wait_for_position(
         &self,
         position: Position,
         wanted: usize,
@@ -136,15 +140,15 @@ impl Replicas {
     ) -> Result<(), ServerError> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&self.waiting);
-        self.wanted.notify_waiters();
+        self.waiter_arrived.notify_waiters();
         loop {
-            // Registered before the look, so that nothing heard in between is missed.
-            let moved = self.moved.notified();
+            // Registered before the check, so that no report in between is missed.
+            let updated = self.updated.notified();
             let reached = self.count(position);
             if reached >= wanted {
                 return Ok(());
             }
-            if tokio::time::timeout_at(deadline.into(), moved).await.is_err() {
+            if tokio::time::timeout_at(deadline.into(), updated).await.is_err() {
                 return Err(ServerError::NotReplicated { reached: self.count(position), wanted });
             }
         }
@@ -169,9 +173,9 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// A position may be told twice, and then a little late.
+/// Appends a position. The writer and the tracker may both report it, one of them a little late.
 fn remember(history: &mut VecDeque<Position>, position: Position) {
-    if history.iter().rev().take(TOLD_TWICE).any(|known| *known == position) {
+    if history.iter().rev().take(DUPLICATE_WINDOW).any(|known| *known == position) {
         return;
     }
     if history.len() == REMEMBERED {
@@ -197,30 +201,30 @@ mod tests {
     fn the_successor_is_the_one_named_or_the_one_that_has_come_furthest() {
         let replicas = Replicas::default();
         assert_eq!(replicas.successor(None), None);
-        replicas.hear(report("b", 7, Some("b:1")));
-        replicas.hear(report("c", 8, Some("c:1")));
-        replicas.hear(report("d", 9, None));
+        replicas.update(report("b", 7, Some("b:1")));
+        replicas.update(report("c", 8, Some("c:1")));
+        replicas.update(report("d", 9, None));
         assert_eq!(replicas.successor(None).map(|f| f.node).as_deref(), Some("c"));
         assert_eq!(replicas.successor(Some("b")).map(|f| f.node).as_deref(), Some("b"));
         assert_eq!(replicas.successor(Some("d")), None, "it takes no requests");
-        replicas.hear(report("b", 9, Some("b:1")));
+        replicas.update(report("b", 9, Some("b:1")));
         assert_eq!(replicas.successor(None).map(|f| f.node).as_deref(), Some("b"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn waiting_ends_with_the_replica_that_was_missing_or_at_the_deadline() {
         let replicas = Replicas::default();
-        replicas.hear(report("b", 7, None));
+        replicas.update(report("b", 7, None));
         let soon = || Instant::now() + Duration::from_secs(1);
-        assert_eq!(replicas.reach(at(7), 1, soon()).await, Ok(()));
-        let (reached, ()) = tokio::join!(replicas.reach(at(8), 2, soon()), async {
-            assert!(replicas.are_awaited());
-            replicas.hear(report("b", 8, None));
-            replicas.hear(report("c", 9, None));
+        assert_eq!(replicas.wait_for_position(at(7), 1, soon()).await, Ok(()));
+        let (reached, ()) = tokio::join!(replicas.wait_for_position(at(8), 2, soon()), async {
+            assert!(replicas.has_waiters());
+            replicas.update(report("b", 8, None));
+            replicas.update(report("c", 9, None));
         });
         assert_eq!(reached, Ok(()));
-        assert!(!replicas.are_awaited());
-        let late = replicas.reach(at(9), 2, Instant::now() + Duration::from_millis(5)).await;
+        assert!(!replicas.has_waiters());
+        let late = replicas.wait_for_position(at(9), 2, Instant::now() + Duration::from_millis(5)).await;
         assert_eq!(late, Err(ServerError::NotReplicated { reached: 1, wanted: 2 }));
     }
 }

@@ -1,39 +1,41 @@
+//! The role of this node, as the server sees it.
+
 use futures::future::BoxFuture;
 use litefs_core::{Position, Presence, Role, RoleKind, RoleStamp, RoleState, Tracker};
 use tokio::sync::watch;
 
 use crate::wire::PrimaryHint;
 
-/// What the server knows of its own standing: may it write, and has LiteFS taken what it wrote?
+/// Tells the server this node's role, and LiteFS's position for the database.
 pub trait RoleGuard: Send + Sync + 'static {
-    /// The role as it stands, if it is one that writes.
+    /// The current role, if this node may write.
     fn writable(&self) -> Option<RoleStamp>;
     /// Whether nothing has changed since `stamp`.
     fn holds(&self, stamp: RoleStamp) -> bool;
     /// The database's position, read from LiteFS now. Blocks for some microseconds.
     ///
     /// # Errors
-    /// Why it cannot be read; then nothing is proven.
+    /// Why it cannot be read; then no commit is confirmed.
     fn position(&self) -> Result<Position, String>;
-    /// The primary, where this node knows it and is not it.
+    /// The primary, if it is another node and known.
     fn hint(&self) -> Option<PrimaryHint>;
     /// Wakes at each change of the role.
     fn changes(&self) -> watch::Receiver<RoleState>;
-    /// The position as it was last heard of, now and from now on. Never blocks.
+    /// Watches the position as it was last reported. Never blocks.
     fn positions(&self) -> watch::Receiver<Option<Position>>;
-    /// Asks LiteFS to make this node the primary. The answer comes before it is done.
+    /// Asks LiteFS to make this node the primary. Returns before the role has changed.
     ///
     /// # Errors
-    /// Why it does not.
+    /// Why LiteFS refuses.
     fn promote(&self) -> BoxFuture<'_, Result<(), String>>;
-    /// Looks at the mount and asks LiteFS anew whether this node is the primary; afterwards [`holds`](Self::holds) and
-    /// [`is_mounted`](Self::is_mounted) know.
+    /// Checks the mount and asks LiteFS for the role. Afterwards [`holds`](Self::holds) and
+    /// [`is_mounted`](Self::is_mounted) return the result.
     fn confirm(&self) -> BoxFuture<'_, ()>;
-    /// Whether LiteFS serves the mount, as far as that is known. Default: it does.
+    /// Whether LiteFS serves the mount, as far as that is known. Default: `true`.
     fn is_mounted(&self) -> bool {
         true
     }
-    /// This node's LiteFS host name, where it is known. Default: it is not.
+    /// This node's LiteFS host name, if known. Default: `None`.
     fn node(&self) -> Option<String> {
         None
     }

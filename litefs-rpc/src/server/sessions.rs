@@ -1,5 +1,5 @@
-//! The table of open transactions. It holds the sending ends of their statements, so that taking an entry out
-//! ends the transaction: the writer sees the channel close and rolls back.
+//! The table of open transactions. It holds the sending ends of their statements, so removing an
+//! entry ends the transaction: its channel closes and the writer rolls back.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -7,10 +7,10 @@ use std::sync::Mutex;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-use super::writer::{Opened, Step};
+use super::job::{Opened, Step};
 use crate::wire::{ServerError, SessionId};
 
-/// How many ended sessions are remembered, so that a late statement can be told why.
+/// How many ended sessions are remembered, to answer a late statement with the reason.
 const REMEMBERED: usize = 256;
 
 /// Identifies one client connection.
@@ -41,10 +41,11 @@ impl fmt::Display for Ended {
     }
 }
 
-#[derive(Default)]
+/// The open transactions of all connections.
+#[derive(Debug, Default)]
 pub(super) struct Sessions(Mutex<Table>);
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Table {
     last_id: u64,
     open: HashMap<SessionId, (ConnectionId, SyncSender<Step>)>,
@@ -66,7 +67,7 @@ impl Sessions {
         Opened { id, steps }
     }
 
-    /// Hands a step to the session, if it is open and belongs to this connection.
+    /// Sends a step to the session, if it is open and belongs to this connection.
     pub(super) fn send(
         &self,
         id: SessionId,
@@ -93,7 +94,7 @@ impl Sessions {
 
     pub(super) fn end(&self, id: SessionId, why: Ended) {
         let mut table = self.table();
-        // The first reason stands: a demotion that took the entry out is followed by the writer's own clean-up.
+        // The first reason stays: after a demotion the writer ends the session once more.
         if table.open.remove(&id).is_some() {
             table.remember(id, why);
         }
@@ -107,10 +108,10 @@ impl Sessions {
         self.end_where(why, |_| true);
     }
 
-    fn end_where(&self, why: Ended, doomed: impl Fn(ConnectionId) -> bool) {
+    fn end_where(&self, why: Ended, ends: impl Fn(ConnectionId) -> bool) {
         let mut table = self.table();
         let ids: Vec<_> =
-            table.open.iter().filter(|(_, (owner, _))| doomed(*owner)).map(|(id, _)| *id).collect();
+            table.open.iter().filter(|(_, (owner, _))| ends(*owner)).map(|(id, _)| *id).collect();
         for id in ids {
             table.open.remove(&id);
             table.remember(id, why);

@@ -1,4 +1,4 @@
-//! What to answer where work failed, by what has become of this node.
+//! Decides what a failure means, given this node's role and mount.
 
 use litefs_core::RoleStamp;
 
@@ -6,18 +6,19 @@ use super::role_guard::RoleGuard;
 use crate::diagnosis::{Diagnosis, NodeState};
 use crate::wire::ServerError;
 
-/// What a failure came to.
+/// What a failure means.
+#[derive(Debug)]
 pub(super) enum Verdict {
     /// This node is not the primary any more, or its mount is gone. Nothing is applied.
     Gone,
-    /// The answer.
+    /// The error to answer with.
     Refused(ServerError),
 }
 
 impl Verdict {
-    /// To be asked once the role guard has [confirmed](RoleGuard::confirm) what [looked suspicious].
+    /// Must be called after [`RoleGuard::confirm`] for a refusal that is [suspicious].
     ///
-    /// [looked suspicious]: crate::diagnosis::Symptom::is_suspicious
+    /// [suspicious]: crate::diagnosis::Symptom::is_suspicious
     pub(super) fn of(refusal: ServerError, role_guard: &dyn RoleGuard, stamp: RoleStamp) -> Self {
         let state = NodeState { mount_served: role_guard.is_mounted(), role_held: role_guard.holds(stamp) };
         let diagnosis = refusal.symptom().diagnose(state);
@@ -30,7 +31,7 @@ impl Verdict {
         })
     }
 
-    /// The answer, which is `gone` where this node cannot have the last word.
+    /// The error to answer with: `gone` if this node cannot decide.
     pub(super) fn or(self, gone: impl FnOnce() -> ServerError) -> ServerError {
         match self {
             Self::Gone => gone(),

@@ -1,4 +1,4 @@
-//! Whether this node may write, before and after: the role guard and the proof.
+//! Checks before and after a commit that this node may write: the role guard and the position.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,24 +10,24 @@ use crate::executor::{CommitExpectation, Done, Executor};
 use crate::server::verdict::Verdict;
 use crate::wire::{Reply, ServerError};
 
-/// The standing under which work was begun.
-#[derive(Clone, Copy)]
+/// The role and the position under which a job was started.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct CommitGuard {
     pub(super) stamp: RoleStamp,
     pub(super) before: Option<Position>,
 }
 
 impl<E: Executor> Writer<E> {
-    /// Command past its deadline is not started.
+    /// Starts a job, unless its deadline has passed.
     pub(super) fn admit(&mut self, deadline: Instant) -> Result<CommitGuard, ServerError> {
         if Instant::now() >= deadline {
             return Err(ServerError::TooLate);
         }
-        self.enter()
+        self.guard()
     }
 
-    /// Only a primary starts any work.
-    pub(super) fn enter(&mut self) -> Result<CommitGuard, ServerError> {
+    /// Starts a job if this node is the primary.
+    pub(super) fn guard(&mut self) -> Result<CommitGuard, ServerError> {
         let stamp = self.role_guard.writable().ok_or_else(|| self.not_primary())?;
         if self.term.replace(stamp) != Some(stamp) {
             self.executor.term_started();
@@ -36,14 +36,17 @@ impl<E: Executor> Writer<E> {
         Ok(CommitGuard { stamp, before })
     }
 
-    /// SQLite's word for a commit is not enough: LiteFS commits inside an unlock whose errors SQLite ignores. An
-    /// acknowledgement takes a position that advanced, on a node that is still the primary it was.
-    pub(super) fn prove(&self, guard: CommitGuard, done: Done) -> Result<Reply, ServerError> {
-        let position = self.prove_position(guard, done.wrote)?;
+    /// Confirms a commit and makes its reply.
+    ///
+    /// A commit that SQLite reports is not enough: LiteFS commits during an unlock, and SQLite
+    /// ignores the errors of an unlock. A write is acknowledged only if the position has advanced
+    /// and this node has stayed the primary.
+    pub(super) fn confirm(&self, guard: CommitGuard, done: Done) -> Result<Reply, ServerError> {
+        let position = self.confirm_position(guard, done.wrote)?;
         Ok(Reply { answer: done.answer, position: Some(position), effects: done.effects })
     }
 
-    pub(super) fn prove_position(
+    pub(super) fn confirm_position(
         &self,
         guard: CommitGuard,
         wrote: CommitExpectation,
@@ -51,40 +54,42 @@ impl<E: Executor> Writer<E> {
         let position = self
             .role_guard
             .position()
-            .map_err(|error| unconfirmed("the position cannot be read: ", error))?;
+            .map_err(|error| ServerError::unconfirmed(format!("the position cannot be read: {error}")))?;
         if !self.prove_commits {
             return Ok(position);
         }
         if !self.role_guard.holds(guard.stamp) {
-            return Err(unconfirmed("the role changed during the commit", ""));
+            return Err(ServerError::unconfirmed("the role changed during the commit"));
         }
         if wrote == CommitExpectation::Advances && guard.before == Some(position) {
-            return Err(unconfirmed(
-                "SQLite has committed, but LiteFS's position is the same as before: ",
-                position,
-            ));
+            return Err(ServerError::unconfirmed(format!(
+                "SQLite has committed, but LiteFS's position is the same as before: {position}"
+            )));
         }
-        self.replicas.note(position);
+        self.replicas.record_position(position);
         Ok(position)
     }
 
-    /// Asks LiteFS anew. Blocks.
-    pub(super) fn confirm(&self) {
+    /// Asks LiteFS for the role and the mount. Blocks.
+    pub(super) fn recheck_role(&self) {
         let role_guard = Arc::clone(&self.role_guard);
         self.wait(async move { role_guard.confirm().await });
     }
 
-    /// Why work failed: this node may learn here first that it is not the primary any more or that its mount is gone.
+    /// Decides what a failure means: SQLite may report a demotion or a lost mount before LiteFS
+    /// does.
     pub(super) fn judge(&self, refusal: ServerError, guard: CommitGuard) -> Verdict {
         if refusal.symptom().is_suspicious() {
-            self.confirm();
+            self.recheck_role();
         }
         match Verdict::of(refusal, &*self.role_guard, guard.stamp) {
-            // SQLite has taken it back, LiteFS may have found it in the WAL.
+            // SQLite has rolled back, but LiteFS may have found the commit in the WAL.
             Verdict::Refused(refusal @ (ServerError::DiskFull { .. } | ServerError::Io { .. }))
                 if self.role_guard.position().ok() != guard.before =>
             {
-                Verdict::Refused(unconfirmed("the position moved although SQLite failed: ", refusal))
+                Verdict::Refused(ServerError::unconfirmed(format!(
+                    "the position moved although SQLite failed: {refusal}"
+                )))
             }
             verdict => verdict,
         }
@@ -93,8 +98,4 @@ impl<E: Executor> Writer<E> {
     pub(super) fn not_primary(&self) -> ServerError {
         ServerError::NotPrimary { hint: self.role_guard.hint() }
     }
-}
-
-pub(in crate::server) fn unconfirmed(what: &str, why: impl std::fmt::Display) -> ServerError {
-    ServerError::Unconfirmed { reason: format!("{what}{why}") }
 }

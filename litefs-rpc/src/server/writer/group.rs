@@ -1,20 +1,21 @@
-//! Group commit: writes that wait together share one transaction, and so one commit.
+//! Group commit: queued writes share one transaction and its commit.
 //!
-//! While one group is being committed the next one gathers in the queue, so groups are as large as the load is high. Each
-//! write has its own result; where the executor cannot keep them apart nothing of the group is applied and its writes run
-//! one by one.
+//! While one group is committed the next one gathers in the queue, so groups grow with the load.
+//! Each write has its own result. If the executor cannot separate them, nothing of the group is
+//! applied and its writes run one by one.
 
 use std::time::{Duration, Instant};
 
-use super::commit_guard::{CommitGuard, unconfirmed};
-use super::{Write, Writer};
+use super::Writer;
+use super::commit_guard::CommitGuard;
 use crate::executor::{CommitExpectation, Done, Executor, GroupAborted};
+use crate::server::job::Write;
 use crate::server::queue::Queue;
 use crate::server::verdict::Verdict;
 use crate::wire::{Reply, ServerError, Settings};
 
-/// A group takes no more members after this long: the first of them waits for the last.
-const GATHER: Duration = Duration::from_millis(5);
+/// A group takes no more members after this time: the first member waits for the last.
+const GATHER_TIME: Duration = Duration::from_millis(5);
 
 /// The writes of the open group, in order.
 struct Group {
@@ -22,7 +23,7 @@ struct Group {
     members: Vec<Member>,
 }
 
-/// A write of the group and what it came to. `None`: not to be told within a group.
+/// A write of the group and its result. `None`: the write has to run alone.
 struct Member {
     write: Write,
     result: Option<Result<Done, ServerError>>,
@@ -30,13 +31,13 @@ struct Member {
 
 impl<E: Executor> Writer<E> {
     /// Runs a write, together with those queued behind it that may share its commit.
-    pub(super) fn writes(&mut self, first: Write, queue: &Queue) {
+    pub(super) fn run_writes(&mut self, first: Write, queue: &Queue) {
         let settings = first.request.settings;
         let alone = self.limits.group < 2 || !self.may_share(&first, settings);
         let second = if alone { None } else { queue.next_if(|second| self.may_share(second, settings)) };
         match second {
-            Some(second) => self.together(first, second, queue),
-            None => self.alone(first),
+            Some(second) => self.run_group(first, second, queue),
+            None => self.run_alone(first),
         }
     }
 
@@ -44,13 +45,13 @@ impl<E: Executor> Writer<E> {
         write.request.settings == settings && self.executor.may_share(&write.request)
     }
 
-    fn together(&mut self, first: Write, second: Write, queue: &Queue) {
+    fn run_group(&mut self, first: Write, second: Write, queue: &Queue) {
         let settings = first.request.settings;
         let mut group = match self.open_group(&first) {
             Ok(Some(guard)) => Group { guard, members: Vec::new() },
             Ok(None) => {
-                self.alone(first);
-                return self.alone(second);
+                self.run_alone(first);
+                return self.run_alone(second);
             }
             Err(refusal) => {
                 let _ = first.respond.send(Err(refusal.clone()));
@@ -58,7 +59,7 @@ impl<E: Executor> Writer<E> {
                 return;
             }
         };
-        let end = Instant::now() + GATHER;
+        let end = Instant::now() + GATHER_TIME;
         let mut joined = self.join(first, &mut group);
         match joined {
             Ok(()) => joined = self.join(second, &mut group),
@@ -74,9 +75,9 @@ impl<E: Executor> Writer<E> {
         }
     }
 
-    /// `None`: each has to find out by itself why not.
+    /// Returns `None` if the writes have to run alone; each then gets its own error.
     fn open_group(&mut self, first: &Write) -> Result<Option<CommitGuard>, ServerError> {
-        let Ok(guard) = self.enter() else { return Ok(None) };
+        let Ok(guard) = self.guard() else { return Ok(None) };
         match self.executor.open_group(&first.request.settings) {
             Ok(opened) => Ok(opened.then_some(guard)),
             Err(refusal) => match self.judge(refusal, guard) {
@@ -86,7 +87,8 @@ impl<E: Executor> Writer<E> {
         }
     }
 
-    /// Whoever does not wait any more, or not in time, has not had his write begun.
+    /// Runs a write in the group. A write whose caller has gone or whose deadline has passed is not
+    /// started.
     fn join(&mut self, write: Write, group: &mut Group) -> Result<(), GroupAborted> {
         if write.respond.is_closed() {
             return Ok(());
@@ -105,12 +107,13 @@ impl<E: Executor> Writer<E> {
         if self.role_guard.holds(group.guard.stamp) { self.executor.close_group() } else { Err(GroupAborted) }
     }
 
-    /// One proof for all: what is committed together is replicated together.
+    /// Confirms the commit once for all members: it is one LiteFS transaction.
     fn answer(&mut self, group: Group, wrote: CommitExpectation) {
-        let position = self.prove_position(group.guard, wrote);
+        let position = self.confirm_position(group.guard, wrote);
         for Member { write, result } in group.members {
-            let reply =
-                result.unwrap_or_else(|| Err(unconfirmed("the group was broken up", ""))).and_then(|done| {
+            let reply = result
+                .unwrap_or_else(|| Err(ServerError::unconfirmed("the group was broken up")))
+                .and_then(|done| {
                     let position = Some(position.clone()?);
                     Ok(Reply { answer: done.answer, position, effects: done.effects })
                 });
@@ -118,13 +121,13 @@ impl<E: Executor> Writer<E> {
         }
     }
 
-    /// Nothing of the group is applied.
+    /// Rolls the group back and runs its members alone.
     fn break_up(&mut self, group: Group) {
         self.executor.rollback();
-        // On a mount that is gone each would wait for a lock, for ten seconds.
-        self.confirm();
+        // If the mount is gone, each write would wait ten seconds for a lock.
+        self.recheck_role();
         for member in group.members {
-            self.alone(member.write);
+            self.run_alone(member.write);
         }
     }
 }

@@ -1,72 +1,29 @@
-//! The one who writes: fences, executes, proves. It works on whatever thread lets it ([`queue`](super::queue)).
+//! The writer: checks the role, runs the executor, confirms the commit. The [queue](super::queue)
+//! chooses the thread on which it runs.
 
 mod commit_guard;
 mod group;
 mod session;
 
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use litefs_core::RoleStamp;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
 
-pub(super) use self::commit_guard::unconfirmed;
-use super::ServerConfig;
-use super::commits::Commits;
-use super::handoff::{Successors, handoff_failed};
+use super::commit_barrier::CommitBarrier;
+use super::config::ServerConfig;
+use super::handoff::Successors;
+use super::job::{Job, Write};
 use super::queue::{self, Queue};
 use super::replicas::Replicas;
 use super::role_guard::RoleGuard;
 use super::sessions::{Ended, Sessions};
 use crate::executor::Executor;
 use crate::limits::Limits;
-use crate::wire::{
-    Begin, BeginMode, Command, Reply, Request, RequestId, ServerError, SessionId, Settings, Settled,
-};
+use crate::wire::{BeginMode, Command, Reply, Request, RequestId, ServerError, Settings, Settled};
 
-/// What became of the statement that rode along with BEGIN.
-type First = Result<Reply, ServerError>;
-type Respond<T> = oneshot::Sender<Result<T, ServerError>>;
-
-/// What the handlers ask of the writer.
-pub(super) enum Job {
-    Write(Write),
-    Settle { id: RequestId, deadline: Instant, respond: Respond<Settled> },
-    Handoff { to: Option<String>, deadline: Instant, respond: Respond<String> },
-    Begin { begin: Begin, deadline: Instant, opened: Opened, respond: Respond<(SessionId, Option<First>)> },
-}
-
-/// A write that waits for its turn.
-pub(super) struct Write {
-    pub(super) request: Request,
-    pub(super) deadline: Instant,
-    pub(super) respond: Respond<Reply>,
-}
-
-/// An entry of the session table and the other end of its statements.
-pub(super) struct Opened {
-    pub(super) id: SessionId,
-    pub(super) steps: Receiver<Step>,
-}
-
-/// What a session's connection asks of the open transaction.
-pub(super) enum Step {
-    Run { work: Command, respond: Respond<Reply> },
-    Finish { commit: bool, respond: Respond<Reply> },
-}
-
-impl Job {
-    /// Whether it is over as soon as one statement is.
-    pub(super) fn is_small(&self) -> bool {
-        match self {
-            Job::Write(write) => matches!(write.request.work, Command::Execute(_) | Command::Query(_)),
-            _ => false,
-        }
-    }
-}
-
+/// Runs the jobs of a server.
 pub(super) struct Writer<E> {
     executor: E,
     role_guard: Arc<dyn RoleGuard>,
@@ -76,18 +33,18 @@ pub(super) struct Writer<E> {
     runtime: Handle,
     successors: Arc<Successors>,
     replicas: Arc<Replicas>,
-    commits: Arc<Commits>,
-    /// The standing under which work was begun last.
+    commits: Arc<CommitBarrier>,
+    /// The role under which the last job was started.
     term: Option<RoleStamp>,
-    /// How long writes take on average, a group counting as one.
-    pace: Duration,
+    /// The average latency of writes; a group counts as one.
+    average_latency: Duration,
 }
 
 /// The weight of the last job in the average is one of this many.
-const PACE_WEIGHT: u32 = 8;
+const LATENCY_WEIGHT: u32 = 8;
 
 impl<E: Executor> Writer<E> {
-    /// To be made on the runtime on which the role guard lives.
+    /// Must be called on the runtime on which the role guard runs.
     pub(super) fn new(
         executor: E,
         config: &ServerConfig,
@@ -95,10 +52,10 @@ impl<E: Executor> Writer<E> {
         sessions: Arc<Sessions>,
         successors: Arc<Successors>,
         replicas: Arc<Replicas>,
-        commits: Arc<Commits>,
+        commits: Arc<CommitBarrier>,
     ) -> Self {
         let (limits, prove_commits) = (config.limits.clone(), config.prove_commits);
-        let pace = queue::UNKNOWN_PACE;
+        let average_latency = queue::INITIAL_LATENCY;
         let runtime = Handle::current();
         Self {
             executor,
@@ -111,30 +68,31 @@ impl<E: Executor> Writer<E> {
             replicas,
             commits,
             term: None,
-            pace,
+            average_latency,
         }
     }
 
-    /// Waits for what lives on the role guard's runtime. Blocks.
+    /// Runs a future on the role guard's runtime. Blocks.
     fn wait<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Option<T> {
         pollster::block_on(self.runtime.spawn(future)).ok()
     }
 
-    fn writes_at_pace(&mut self, write: Write, queue: &Queue) {
+    fn run_measured(&mut self, write: Write, queue: &Queue) {
         let started = Instant::now();
-        let _committing = self.commits.begin();
-        self.writes(write, queue);
-        self.pace = (self.pace * (PACE_WEIGHT - 1) + started.elapsed()) / PACE_WEIGHT;
+        let _in_progress = self.commits.begin();
+        self.run_writes(write, queue);
+        self.average_latency =
+            (self.average_latency * (LATENCY_WEIGHT - 1) + started.elapsed()) / LATENCY_WEIGHT;
     }
 }
 
-impl<E: Executor> queue::Work for Writer<E> {
+impl<E: Executor> queue::Worker for Writer<E> {
     fn run(&mut self, job: Job, queue: &Queue) {
         match job {
-            Job::Write(write) => self.writes_at_pace(write, queue),
-            Job::Settle { id, deadline, respond } => {
+            Job::Write(write) => self.run_measured(write, queue),
+            Job::ResolveOutcome { id, deadline, respond } => {
                 if !respond.is_closed() {
-                    let _ = respond.send(self.settle(id, deadline));
+                    let _ = respond.send(self.resolve_outcome(id, deadline));
                 }
             }
             Job::Handoff { to, deadline, respond } => {
@@ -152,38 +110,38 @@ impl<E: Executor> queue::Work for Writer<E> {
         }
     }
 
-    fn pace(&self) -> Duration {
-        self.pace
+    fn average_latency(&self) -> Duration {
+        self.average_latency
     }
 }
 
 impl<E: Executor> Writer<E> {
-    /// A write by itself. Whoever does not wait for it any more has not had it begun.
-    fn alone(&mut self, write: Write) {
+    /// Runs a write alone. A write whose caller has gone is not started.
+    fn run_alone(&mut self, write: Write) {
         if !write.respond.is_closed() {
             let _ = write.respond.send(self.write(&write.request, write.deadline));
         }
     }
 
-    /// RoleGuard, execute, prove.
+    /// Checks the role, executes, confirms the commit.
     fn write(&mut self, request: &Request, deadline: Instant) -> Result<Reply, ServerError> {
         let guard = self.admit(deadline)?;
         match self.executor.write(request) {
-            Ok(done) => self.prove(guard, done),
+            Ok(done) => self.confirm(guard, done),
             Err(refusal) => Err(self.judge(refusal, guard).or(|| match request.work {
-                // Its first statements may have been committed before.
-                Command::Script(_) => unconfirmed("the role changed while the script ran", ""),
+                // The first statements of a script may have been committed before.
+                Command::Script(_) => ServerError::unconfirmed("the role changed while the script ran"),
                 _ => self.not_primary(),
             })),
         }
     }
 
-    fn settle(&mut self, id: RequestId, deadline: Instant) -> Result<Settled, ServerError> {
+    fn resolve_outcome(&mut self, id: RequestId, deadline: Instant) -> Result<Settled, ServerError> {
         let guard = self.admit(deadline)?;
-        let _committing = self.commits.begin();
+        let _in_progress = self.commits.begin();
         match self.executor.resolve_outcome(id) {
             Ok((outcome, wrote)) => {
-                let position = self.prove_position(guard, wrote)?;
+                let position = self.confirm_position(guard, wrote)?;
                 Ok(Settled { outcome, position })
             }
             Err(refusal) => Err(self.judge(refusal, guard).or(|| self.not_primary())),
@@ -193,16 +151,16 @@ impl<E: Executor> Writer<E> {
     fn handoff(&mut self, to: Option<String>, deadline: Instant) -> Result<String, ServerError> {
         let guard = self.admit(deadline)?;
         let (successor, address) = self.successors.choose(to.as_deref())?;
-        let _handing_over = self.successors.begin();
-        // From here on nobody writes, forwarded or not.
+        let _in_progress = self.successors.begin();
+        // With the write lock held, no forwarded or local write can run.
         let begun = self.executor.begin(&Settings::default(), BeginMode::Immediate);
         begun.map_err(|refusal| self.judge(refusal, guard).or(|| self.not_primary()))?;
-        let position = self.role_guard.position().map_err(handoff_failed);
+        let position = self.role_guard.position().map_err(ServerError::handoff_failed);
         let promoted = position.and_then(|position| {
             let (successors, role_guard) = (Arc::clone(&self.successors), Arc::clone(&self.role_guard));
             let promoted = self
                 .wait(async move { successors.promote(&address, position, &*role_guard, deadline).await });
-            promoted.unwrap_or_else(|| Err(handoff_failed("the node is shutting down")))
+            promoted.unwrap_or_else(|| Err(ServerError::handoff_failed("the node is shutting down")))
         });
         self.executor.rollback();
         promoted.map(|()| successor.node)

@@ -1,11 +1,12 @@
-//! A session: one transaction that a connection has opened, from BEGIN to its end.
+//! Runs one session: a transaction that a connection has opened, from BEGIN to its end.
 
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Instant;
 
+use super::Writer;
 use super::commit_guard::CommitGuard;
-use super::{First, Opened, Respond, Step, Writer};
 use crate::executor::Executor;
+use crate::server::job::{First, Opened, Respond, Step};
 use crate::server::sessions::Ended;
 use crate::server::verdict::Verdict;
 use crate::wire::{
@@ -13,7 +14,7 @@ use crate::wire::{
 };
 
 impl<E: Executor> Writer<E> {
-    /// Runs one session from BEGIN to its end; whatever else is queued waits, as it would for SQLite's lock.
+    /// Runs one session from BEGIN to its end. Queued jobs wait, as they would for SQLite's lock.
     pub(super) fn session(
         &mut self,
         begin: &Begin,
@@ -55,7 +56,8 @@ impl<E: Executor> Writer<E> {
         Ok(guard)
     }
 
-    /// With the lock held nobody moves the position any more, so it can be compared with what was read.
+    /// Compares the position with the one that the transaction's local reads saw. The write lock is
+    /// held, so the position does not change any more.
     fn check_snapshot(&self, begin: &Begin, guard: &mut CommitGuard) -> Result<(), ServerError> {
         guard.before = self.role_guard.position().ok();
         match (begin.expected, guard.before) {
@@ -74,7 +76,7 @@ impl<E: Executor> Writer<E> {
         Ok(())
     }
 
-    /// Answers the session's statements until it ends or one of its limits does.
+    /// Answers the session's statements until it ends or exceeds a limit.
     fn serve(&mut self, begin: &Begin, opened: &Opened, guard: CommitGuard) -> Ended {
         let end = Instant::now() + self.limits.session_total;
         loop {
@@ -130,9 +132,9 @@ impl<E: Executor> Writer<E> {
         if !self.role_guard.holds(guard.stamp) {
             return (Err(lost_to_demotion()), Some(Ended::Demoted));
         }
-        let _committing = self.commits.begin();
+        let _in_progress = self.commits.begin();
         match self.executor.commit(keep) {
-            Ok(done) => (self.prove(*guard, done), Some(Ended::Finished)),
+            Ok(done) => (self.confirm(*guard, done), Some(Ended::Finished)),
             Err(refusal) => match self.judge(refusal, *guard) {
                 Verdict::Gone => (Err(lost_to_demotion()), Some(Ended::Demoted)),
                 Verdict::Refused(refusal) => {

@@ -1,42 +1,45 @@
-//! Whether the writer is about to commit.
+//! Lets readers wait for a commit in progress.
 //!
-//! SQLite shows a commit to readers a moment before it lets go of its lock, and it is then that LiteFS takes the commit and
-//! `-pos` tells of it (or does not: LiteFS may have lost the lease). Whoever has read in that moment waits until it is over
-//! before he says at which position that was.
+//! SQLite shows a commit to readers shortly before it releases its lock. LiteFS records the commit
+//! at that release, and only then `-pos` advances (or does not: LiteFS may have lost the lease). A
+//! reader that has read in between waits for the release before it reads the position.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-#[derive(Default)]
-pub(super) struct Commits {
+/// Whether the writer is committing.
+#[derive(Debug, Default)]
+pub(super) struct CommitBarrier {
     state: Mutex<State>,
     ended: Condvar,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
-    under_way: bool,
-    /// How many have ended.
+    in_progress: bool,
+    /// The number of commits that have ended.
     count: u64,
 }
 
-/// A commit under way, until it is dropped.
-pub(super) struct Committing(Arc<Commits>);
+/// A commit in progress; it ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct CommitInProgress(Arc<CommitBarrier>);
 
-impl Commits {
-    /// From before SQLite commits until the position is proven. There is one writer, so there is one.
-    pub(super) fn begin(self: &Arc<Self>) -> Committing {
-        self.state().under_way = true;
-        Committing(Arc::clone(self))
+impl CommitBarrier {
+    /// Marks the time from before SQLite commits until the position is confirmed. There is one
+    /// writer, so one commit at a time.
+    pub(super) fn begin(self: &Arc<Self>) -> CommitInProgress {
+        self.state().in_progress = true;
+        CommitInProgress(Arc::clone(self))
     }
 
-    /// Blocks until the commit under way has ended, if there is one, but no longer than `limit`: the writer may be waiting
-    /// for a lock, with nothing to show yet.
+    /// Blocks until the commit in progress has ended, if there is one, but no longer than `limit`:
+    /// the writer may be waiting for a lock and have committed nothing yet.
     pub(super) fn wait(&self, limit: Duration) {
         let state = self.state();
         let seen = state.count;
-        let on = |state: &mut State| state.under_way && state.count == seen;
-        drop(self.ended.wait_timeout_while(state, limit, on).expect(NO_PANIC));
+        let same = |state: &mut State| state.in_progress && state.count == seen;
+        drop(self.ended.wait_timeout_while(state, limit, same).expect(NO_PANIC));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -46,10 +49,10 @@ impl Commits {
 
 const NO_PANIC: &str = "no code panics while it holds the state of commits";
 
-impl Drop for Committing {
+impl Drop for CommitInProgress {
     fn drop(&mut self) {
         let mut state = self.0.state();
-        state.under_way = false;
+        state.in_progress = false;
         state.count += 1;
         drop(state);
         self.0.ended.notify_all();
@@ -67,10 +70,10 @@ mod tests {
 
     #[test]
     fn waiting_ends_with_the_commit_that_was_under_way_or_at_the_limit() {
-        let commits = Arc::new(Commits::default());
+        let commits = Arc::new(CommitBarrier::default());
         let started = Instant::now();
         commits.wait(LONG);
-        let committing = commits.begin();
+        let in_progress = commits.begin();
         commits.wait(Duration::from_millis(5));
         assert!(started.elapsed() >= Duration::from_millis(5));
         let (waits, waited) = mpsc::channel();
@@ -82,8 +85,8 @@ mod tests {
             }
         });
         assert!(waited.recv_timeout(Duration::from_millis(20)).is_err(), "it is still under way");
-        drop(committing);
-        // Others that follow without a pause are nothing to wait for.
+        drop(in_progress);
+        // A commit that follows without a pause is not waited for.
         let mut next = commits.begin();
         while !waiter.is_finished() {
             drop(next);
