@@ -1,16 +1,18 @@
+//! Why a call failed, and what became of its request.
+
 use std::time::Duration;
 
 use crate::handshake::HandshakeError;
 use crate::wire::ServerError;
 
-/// What became of work whose call failed: what the caller may do next hangs on this alone.
+/// What became of a request whose call failed. It decides what the caller may do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// It never left this node.
     NotSent,
-    /// It reached a server, which did not apply it.
+    /// A server received it and did not apply it.
     NotApplied,
-    /// Nobody here can tell.
+    /// It may or may not be applied.
     Unknown,
 }
 
@@ -21,12 +23,12 @@ pub enum CallError {
     /// No connection could be made.
     #[error("the primary at {address} cannot be reached: {reason}")]
     Unreachable {
-        /// Where it was looked for.
+        /// The address of the server.
         address: String,
-        /// What the network said.
+        /// The error of the network.
         reason: String,
     },
-    /// The server and this client do not fit together; trying again will not help.
+    /// The server refused the handshake; a retry will not help.
     #[error("the server at {address} refused this node: {error}")]
     Handshake {
         /// Which server.
@@ -34,10 +36,10 @@ pub enum CallError {
         /// Why.
         error: HandshakeError,
     },
-    /// The server answered that it did not do it.
+    /// The server answered with an error.
     #[error("{0}")]
     Refused(#[from] ServerError),
-    /// The connection broke while the request was under way.
+    /// The connection broke while the request was in progress.
     #[error("the connection to {address} was lost before the answer came: {reason}")]
     Lost {
         /// Which server.
@@ -50,7 +52,7 @@ pub enum CallError {
     Deadline {
         /// Which server.
         address: String,
-        /// How long was waited, earlier tries included.
+        /// How long the caller has waited, earlier attempts included.
         after: Duration,
     },
     /// The message could not be encoded, for example because it is larger than a frame.
@@ -59,7 +61,7 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// What became of the work.
+    /// What became of the request.
     #[must_use]
     pub fn fate(&self) -> Fate {
         match self {

@@ -1,3 +1,5 @@
+//! Brings a request to the primary, wherever it is.
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,19 +10,21 @@ use super::locator::{PrimaryLocation, PrimaryLocator};
 use super::{Client, Connection};
 use crate::wire::{Delivery, PrimaryHint, Reply, Request, ServerError};
 
-/// How many hints are followed in a row before the tracker is asked again: two nodes may name each other.
+/// How many hints are followed in a row before the locator is asked again: two nodes may name each
+/// other.
 const MAX_HOPS: u32 = 3;
-/// The pause after an answer that says "not now".
-const BUSY_PAUSE: Duration = Duration::from_millis(10);
+/// The pause before a retry.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
-/// A write's destination turned out to be this node.
+/// Where a request was run.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Forwarded<T> {
     /// The primary ran it.
     There(T),
-    /// This node has become the primary: run it here. Nothing was applied.
+    /// Not run: this node has become the primary and has to run it. Nothing was applied.
     Here,
-    /// This node has become the primary, and an earlier try may have been applied: its outcome is in the database here.
+    /// This node has become the primary, and an earlier attempt may have been applied: its outcome is
+    /// in this node's database.
     Unsettled,
 }
 
@@ -28,19 +32,19 @@ pub enum Forwarded<T> {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ForwardError {
-    /// No primary was known for as long as the caller was willing to wait. Nothing was sent.
+    /// No primary was known within the timeout. Nothing was sent.
     #[error("no primary is known: waited {waited:.1?} in all for one")]
     NoPrimary {
-        /// How long was waited, tries included.
+        /// How long the caller has waited, attempts included.
         waited: Duration,
     },
-    /// The last attempt's error; its [`fate`](CallError::fate) says what became of the work.
+    /// The last attempt's error; its [`fate`](CallError::fate) says what became of the request.
     #[error(transparent)]
     Call(#[from] CallError),
 }
 
 impl ForwardError {
-    /// The same, of a caller that has waited for so long in all.
+    /// The same error with the whole time that the caller has waited.
     #[must_use]
     pub fn in_all(mut self, whole: Duration) -> Self {
         if let Self::NoPrimary { waited } | Self::Call(CallError::Deadline { after: waited, .. }) = &mut self
@@ -51,11 +55,11 @@ impl ForwardError {
     }
 }
 
-/// Brings work to the primary, wherever it is, within a deadline.
+/// Brings requests to the primary, wherever it is, within a deadline.
 ///
-/// Tries again where the work was certainly not applied: a node that is not the primary, one that cannot be reached, a
-/// full queue. Where an answer is lost it tries again if the primary can tell that it has the work already
-/// ([`Delivery::ExactlyOnce`]), and reports the loss otherwise.
+/// It retries a request that was certainly not applied: the node is not the primary or cannot be
+/// reached, or its queue is full. After a lost answer it retries if the primary recognizes the
+/// request ([`Delivery::ExactlyOnce`]), and returns the error otherwise.
 #[derive(Debug)]
 pub struct Forwarder<D> {
     client: Arc<Client>,
@@ -64,7 +68,7 @@ pub struct Forwarder<D> {
 }
 
 impl<D: PrimaryLocator> Forwarder<D> {
-    /// Waits at most `primary_timeout` in all while no primary is known.
+    /// Waits at most `primary_timeout` in total while no primary is known.
     pub fn new(client: Arc<Client>, locator: D, primary_timeout: Duration) -> Self {
         Self { client, locator, primary_timeout }
     }
@@ -75,32 +79,33 @@ impl<D: PrimaryLocator> Forwarder<D> {
         &self.client
     }
 
-    /// What it asks for the primary.
+    /// The locator of the primary.
     pub fn locator(&self) -> &D {
         &self.locator
     }
 
-    /// Runs one autocommit write on the primary. Must be called on the runtime that carries the client.
+    /// Runs one autocommit write on the primary. Must be called on the runtime that drives the client.
     ///
-    /// `doubt`: the error of an earlier try that left its outcome open.
+    /// `ambiguous` is the error of an earlier attempt whose outcome is unknown.
     ///
     /// # Errors
     /// See [`ForwardError`].
     pub async fn write(
         &self,
         request: Request,
-        doubt: Option<CallError>,
+        ambiguous: Option<CallError>,
         deadline: Instant,
     ) -> Result<Forwarded<Reply>, ForwardError> {
         let repeat = request.delivery == Delivery::ExactlyOnce;
-        let write = |link: Arc<Connection>, again: bool| {
+        let write = |connection: Arc<Connection>, again: bool| {
             let request = Request { again, ..request.clone() };
-            async move { link.write(request, deadline.into_std()).await }
+            async move { connection.write(request, deadline.into_std()).await }
         };
-        self.run(deadline, repeat, doubt, write).await
+        self.run(deadline, repeat, ambiguous, write).await
     }
 
-    /// Runs `call` on a connection to the primary, again where the last try was certainly not applied.
+    /// Runs `call` on a connection to the primary. Retries it if the last attempt was certainly not
+    /// applied.
     ///
     /// # Errors
     /// See [`ForwardError`].
@@ -112,11 +117,10 @@ impl<D: PrimaryLocator> Forwarder<D> {
     where
         Call: Future<Output = Result<T, CallError>>,
     {
-        self.run(deadline, false, None, |link, _| call(link)).await
+        self.run(deadline, false, None, |connection, _| call(connection)).await
     }
 
-    /// Runs a `call` that changes nothing, or may as well be made twice, on a connection to the primary; again also where an
-    /// answer was lost.
+    /// Runs an idempotent `call` on a connection to the primary. Retries it also after a lost answer.
     ///
     /// # Errors
     /// See [`ForwardError`].
@@ -128,27 +132,27 @@ impl<D: PrimaryLocator> Forwarder<D> {
     where
         Call: Future<Output = Result<T, CallError>>,
     {
-        let asked = self.run(deadline, true, None, |link, _| call(link)).await;
+        let asked = self.run(deadline, true, None, |connection, _| call(connection)).await;
         asked.map(|forwarded| match forwarded {
             Forwarded::Unsettled => Forwarded::Here,
             forwarded => forwarded,
         })
     }
 
-    /// `repeat`: a try whose answer is lost may be made again; the second argument of `call` says that it is. `doubt`: the
-    /// last error that left the outcome open, which stands until somebody settles it.
+    /// `repeat`: retry after a lost answer; the second argument of `call` says that it is a retry.
+    /// `ambiguous`: the last error with an unknown outcome, until the outcome is known.
     async fn run<T, Call>(
         &self,
         deadline: Instant,
         repeat: bool,
-        doubt: Option<CallError>,
+        ambiguous: Option<CallError>,
         call: impl Fn(Arc<Connection>, bool) -> Call,
     ) -> Result<Forwarded<T>, ForwardError>
     where
         Call: Future<Output = Result<T, CallError>>,
     {
         let started = Instant::now();
-        let result = self.try_until(deadline, repeat, doubt, call).await;
+        let result = self.try_until(deadline, repeat, ambiguous, call).await;
         result.map_err(|error| error.in_all(started.elapsed()))
     }
 
@@ -156,7 +160,7 @@ impl<D: PrimaryLocator> Forwarder<D> {
         &self,
         deadline: Instant,
         repeat: bool,
-        mut doubt: Option<CallError>,
+        mut ambiguous: Option<CallError>,
         call: impl Fn(Arc<Connection>, bool) -> Call,
     ) -> Result<Forwarded<T>, ForwardError>
     where
@@ -168,17 +172,17 @@ impl<D: PrimaryLocator> Forwarder<D> {
         loop {
             let target = match hint.take().map_or_else(|| self.locator.location(), PrimaryLocation::Elsewhere)
             {
-                PrimaryLocation::Here if doubt.is_some() => return Ok(Forwarded::Unsettled),
+                PrimaryLocation::Here if ambiguous.is_some() => return Ok(Forwarded::Unsettled),
                 PrimaryLocation::Here => return Ok(Forwarded::Here),
                 PrimaryLocation::Elsewhere(target) => target,
                 PrimaryLocation::Nowhere => {
                     let waited = self.await_primary(no_primary_at).await;
-                    waited.map_err(|error| doubt.clone().map_or(error, ForwardError::Call))?;
+                    waited.map_err(|error| ambiguous.clone().map_or(error, ForwardError::Call))?;
                     continue;
                 }
             };
-            let again = doubt.is_some();
-            let attempt = self.attempt(&target.address, |link| call(link, again));
+            let again = ambiguous.is_some();
+            let attempt = self.attempt(&target.address, |connection| call(connection, again));
             let tried = tokio::select! {
                 tried = attempt => tried,
                 () = self.superseded(&target, deadline), if repeat => Err(CallError::Lost {
@@ -190,8 +194,8 @@ impl<D: PrimaryLocator> Forwarder<D> {
                 Ok(value) => return Ok(Forwarded::There(value)),
                 Err(error) => error,
             };
-            if repeat && is_open(&error) {
-                doubt = Some(error.clone());
+            if repeat && is_unresolved(&error) {
+                ambiguous = Some(error.clone());
             }
             match error {
                 CallError::Refused(ServerError::NotPrimary { hint: Some(other) })
@@ -202,10 +206,10 @@ impl<D: PrimaryLocator> Forwarder<D> {
                 }
                 error => {
                     hops = 0;
-                    let in_doubt = doubt.is_some();
-                    let paused = self.pause_before_retry(&target, error, in_doubt, deadline).await;
-                    paused.map_err(|error| match (&doubt, &error) {
-                        (Some(doubt), error) if !settles(error) => doubt.clone(),
+                    let is_ambiguous = ambiguous.is_some();
+                    let paused = self.pause_before_retry(&target, error, is_ambiguous, deadline).await;
+                    paused.map_err(|error| match (&ambiguous, &error) {
+                        (Some(ambiguous), error) if !is_conclusive(error) => ambiguous.clone(),
                         _ => error,
                     })?;
                 }
@@ -245,13 +249,13 @@ impl<D: PrimaryLocator> Forwarder<D> {
         Ok(())
     }
 
-    /// Waits for what may make another try worth it: news of the role, or the moment to knock again. Returns the
-    /// error where there is nothing to wait for or no time.
+    /// Waits until a retry may succeed: for a change of the primary or the end of the pause. Returns
+    /// the error if a retry is pointless or the deadline is too near.
     async fn pause_before_retry(
         &self,
         target: &PrimaryHint,
         error: CallError,
-        in_doubt: bool,
+        is_ambiguous: bool,
         deadline: Instant,
     ) -> Result<(), CallError> {
         let again = match &error {
@@ -261,15 +265,15 @@ impl<D: PrimaryLocator> Forwarder<D> {
             }
             CallError::Refused(ServerError::NotPrimary { .. }) => {
                 self.locator.recheck().await;
-                Instant::now() + BUSY_PAUSE
+                Instant::now() + RETRY_PAUSE
             }
             CallError::Refused(ServerError::Overloaded { .. } | ServerError::ShuttingDown) => {
-                Instant::now() + BUSY_PAUSE
+                Instant::now() + RETRY_PAUSE
             }
-            // The primary knows whether it has it.
-            error if in_doubt && is_open(error) => {
+            // The primary knows whether the write is applied.
+            error if is_ambiguous && is_unresolved(error) => {
                 self.locator.recheck().await;
-                Instant::now() + BUSY_PAUSE
+                Instant::now() + RETRY_PAUSE
             }
             _ => return Err(error),
         };
@@ -281,8 +285,8 @@ impl<D: PrimaryLocator> Forwarder<D> {
     }
 }
 
-/// Whether an error is the word of a primary that has looked for the outcome of earlier tries.
-fn settles(error: &CallError) -> bool {
+/// Whether an error comes from a primary that has looked for the outcome of earlier attempts.
+fn is_conclusive(error: &CallError) -> bool {
     matches!(
         error,
         CallError::Refused(
@@ -295,7 +299,7 @@ fn settles(error: &CallError) -> bool {
     )
 }
 
-/// Whether an error leaves the outcome open for as long as nobody asks the primary.
-fn is_open(error: &CallError) -> bool {
+/// Whether an error leaves an outcome unknown that the primary can tell.
+fn is_unresolved(error: &CallError) -> bool {
     error.fate() == Fate::Unknown && *error != CallError::Refused(ServerError::Interrupted)
 }

@@ -1,13 +1,15 @@
+//! Locates the primary.
+
 use futures::future::BoxFuture;
 use litefs_core::{Role, Tracker};
 use tokio::time::Instant;
 
 use crate::wire::PrimaryHint;
 
-/// Where writes go, seen from this node.
+/// Where writes go, as this node sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PrimaryLocation {
-    /// This node writes itself.
+    /// This node is the primary.
     Here,
     /// Another node is the primary.
     Elsewhere(PrimaryHint),
@@ -15,13 +17,13 @@ pub enum PrimaryLocation {
     Nowhere,
 }
 
-/// Knows the primary. [`Tracker`] is the one in use; tests have small fakes.
+/// Locates the primary. [`Tracker`] is the implementation in use; tests have small fakes.
 pub trait PrimaryLocator: Send + Sync + 'static {
     /// Where writes go now.
     fn location(&self) -> PrimaryLocation;
-    /// Returns once the standing is no longer `seen`, or at the deadline.
+    /// Returns once the location is no longer `seen`, or at the deadline.
     fn changed<'a>(&'a self, seen: &'a PrimaryLocation, deadline: Instant) -> BoxFuture<'a, ()>;
-    /// Hears that the node it names is not reachable or not the primary, and looks again.
+    /// Checks the location again: the node that it names is unreachable or not the primary.
     fn recheck(&self) -> BoxFuture<'_, ()>;
 }
 
@@ -41,7 +43,7 @@ impl PrimaryLocator for Tracker {
         Box::pin(async move {
             let mut roles = self.subscribe();
             loop {
-                // Registered before the look, so that no address learned in between is missed.
+                // Registered before the check, so that no address learned in between is missed.
                 let learned = self.address_learned();
                 if self.location() != *seen {
                     return;

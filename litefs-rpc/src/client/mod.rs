@@ -1,10 +1,13 @@
-//! The client that every other node runs: one connection to the primary, shared by all threads.
+//! The client on each node: one connection to the primary, shared by all threads.
 
+mod blocking;
+mod calls;
 mod connection;
 mod error;
 mod exclusive;
 mod forward;
 mod locator;
+mod pool;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,7 +30,7 @@ use crate::handshake::{self, HandshakeError};
 use crate::limits::Limits;
 use crate::secret::Secret;
 
-/// How the client is set up.
+/// The configuration of a client.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ClientConfig {
@@ -41,14 +44,15 @@ pub struct ClientConfig {
     pub reconnect_min: Duration,
     /// The longest pause between attempts. Default 500 ms.
     pub reconnect_max: Duration,
-    /// The most [lanes](ExclusiveConnection) beside the shared connection. 0: none. Default 2.
+    /// The most [exclusive connections](ExclusiveConnection) beside the shared one. 0: none.
+    /// Default 2.
     pub lanes: usize,
-    /// What is refused before it is sent.
+    /// The limits on requests, checked before they are sent.
     pub limits: Limits,
 }
 
 impl ClientConfig {
-    /// A configuration with defaults for everything but the database's name.
+    /// A configuration with default values for the database of this name.
     pub fn new(database: impl Into<String>) -> Self {
         Self {
             database: database.into(),
@@ -67,15 +71,15 @@ impl ClientConfig {
 pub struct Client {
     config: ClientConfig,
     current: RwLock<Option<Arc<Connection>>>,
-    /// Held while connecting: callers that need the same connection wait for one attempt instead of making many.
+    /// Held while connecting, so that callers of the same connection share one attempt.
     connecting: tokio::sync::Mutex<()>,
-    /// Wakes at each new connection.
+    /// Notified at each new connection.
     connected: Notify,
     failures: Mutex<HashMap<String, Failure>>,
     round_trips: Arc<AtomicU64>,
 }
 
-/// The last failure to reach an address, remembered until another attempt makes sense.
+/// The last failure to connect to an address, kept until the next attempt is due.
 #[derive(Debug)]
 struct Failure {
     error: CallError,
@@ -112,23 +116,26 @@ impl Client {
     /// The open connection to `address`, if there is one. Does not block and needs no runtime.
     #[must_use]
     pub fn live(&self, address: &str) -> Option<Arc<Connection>> {
-        let current = self.current.read().expect("no code panics while it holds the current link");
-        current.as_ref().filter(|link| link.address() == address && link.is_open()).map(Arc::clone)
+        let current = self.current.read().expect("no code panics while it holds the current connection");
+        current
+            .as_ref()
+            .filter(|connection| connection.address() == address && connection.is_open())
+            .map(Arc::clone)
     }
 
-    /// The connection to `address`, opened if need be. Must be called on a tokio runtime, which then carries the
-    /// connection.
+    /// The connection to `address`, opened if necessary. Must be called on a tokio runtime, which
+    /// then drives the connection.
     ///
     /// # Errors
-    /// [`CallError::Unreachable`] or [`CallError::Handshake`]. Failures are remembered for a moment that grows up to
-    /// `reconnect_max`, so that a dead primary is not hammered.
+    /// [`CallError::Unreachable`] or [`CallError::Handshake`]. A failure is returned again for a time
+    /// that grows up to `reconnect_max`, without a new attempt.
     pub async fn connect(&self, address: &str) -> Result<Arc<Connection>, CallError> {
-        if let Some(link) = self.live(address) {
-            return Ok(link);
+        if let Some(connection) = self.live(address) {
+            return Ok(connection);
         }
         let _one_at_a_time = self.connecting.lock().await;
-        if let Some(link) = self.live(address) {
-            return Ok(link);
+        if let Some(connection) = self.live(address) {
+            return Ok(connection);
         }
         if let Some(error) = self.recent_failure(address) {
             return Err(error);
@@ -139,12 +146,12 @@ impl Client {
             Err(CallError::Unreachable { address: address.into(), reason })
         });
         match result {
-            Ok(link) => {
+            Ok(connection) => {
                 self.failures().remove(address);
-                *self.current.write().expect("no code panics while it holds the current link") =
-                    Some(Arc::clone(&link));
+                *self.current.write().expect("no code panics while it holds the current connection") =
+                    Some(Arc::clone(&connection));
                 self.connected.notify_waiters();
-                Ok(link)
+                Ok(connection)
             }
             Err(error) => {
                 self.remember_failure(address, &error);
@@ -153,10 +160,10 @@ impl Client {
         }
     }
 
-    /// Returns once a connection to `address` is open, whoever has opened it. Opens none. Cancel safe.
+    /// Returns once a connection to `address` is open. Opens none. Cancel safe.
     pub async fn connected(&self, address: &str) {
         loop {
-            // Registered before the look, so that no connection made in between is missed.
+            // Registered before the check, so that no connection made in between is missed.
             let connected = self.connected.notified();
             if self.live(address).is_some() {
                 return;
@@ -165,7 +172,7 @@ impl Client {
         }
     }
 
-    /// When it makes sense to try `address` again.
+    /// When the next attempt to connect to `address` is due.
     #[must_use]
     pub fn retry_at(&self, address: &str) -> Option<Instant> {
         self.failures().get(address).map(|failure| failure.until)
@@ -174,33 +181,37 @@ impl Client {
     /// The connection used last, to whatever address.
     #[must_use]
     pub fn current(&self) -> Option<Arc<Connection>> {
-        self.current.read().expect("no code panics while it holds the current link").clone()
+        self.current.read().expect("no code panics while it holds the current connection").clone()
     }
 
-    /// Closes the connection, if one is open. Requests under way end as unknown.
+    /// Closes the connection, if one is open. The outcome of requests in progress is unknown.
     pub fn disconnect(&self) {
-        let link = self.current.write().expect("no code panics while it holds the current link").take();
-        if let Some(link) = link {
-            link.close();
+        let connection =
+            self.current.write().expect("no code panics while it holds the current connection").take();
+        if let Some(connection) = connection {
+            connection.close();
         }
     }
 
-    /// Whether another [lane](ExclusiveConnection) beside `link` would be of use. Who hears `true` goes on to
-    /// [`open_lane`](Self::open_lane).
+    /// Whether another [exclusive connection](ExclusiveConnection) beside this one would be of use. A
+    /// caller that gets `true` calls [`open_lane`](Self::open_lane).
     #[must_use]
-    pub fn wants_lane(&self, link: &Connection) -> bool {
-        link.lanes().wants_one(self.config.lanes)
+    pub fn wants_lane(&self, connection: &Connection) -> bool {
+        connection.pool().wants_one(self.config.lanes)
     }
 
-    /// Opens a lane beside `link`, on the runtime that carries it. A server that takes no more connections is not asked
-    /// again.
-    pub async fn open_lane(&self, link: Arc<Connection>) {
-        let dialed = tokio::time::timeout(self.config.connect_timeout, self.greet(link.address())).await;
-        let opened =
-            dialed.ok().and_then(Result::ok).map(|stream| link.add_lane(stream, &self.config.limits));
+    /// Opens an exclusive connection beside this one, on the runtime that drives it. After a failure
+    /// no further one is opened.
+    pub async fn open_lane(&self, connection: Arc<Connection>) {
+        let dialed =
+            tokio::time::timeout(self.config.connect_timeout, self.greet(connection.address())).await;
+        let opened = dialed
+            .ok()
+            .and_then(Result::ok)
+            .map(|stream| connection.add_exclusive(stream, &self.config.limits));
         if !matches!(opened, Some(Ok(()))) {
-            tracing::debug!(address = link.address(), "no lane beside the connection to the primary");
-            link.lanes().give_up();
+            tracing::debug!(address = connection.address(), "no exclusive connection to the primary");
+            connection.pool().give_up();
         }
     }
 
@@ -216,10 +227,10 @@ impl Client {
             reason: error.to_string(),
         };
         let stream = TcpStream::connect(address).await.map_err(unreachable)?;
-        // Requests are small and awaited one by one: Nagle's algorithm would only delay them.
+        // Requests are small and awaited one by one: Nagle's algorithm would delay them.
         stream.set_nodelay(true).map_err(unreachable)?;
-        let shaken = handshake::greet(stream, &self.config.database, self.config.secret.as_ref()).await;
-        let (stream, version) = shaken.map_err(|error| self.refused(address, error))?;
+        let greeted = handshake::greet(stream, &self.config.database, self.config.secret.as_ref()).await;
+        let (stream, version) = greeted.map_err(|error| self.refused(address, error))?;
         tracing::debug!(address, %version, "connected to the primary");
         Ok((stream, version))
     }
@@ -245,7 +256,7 @@ impl Client {
 
     fn remember_failure(&self, address: &str, error: &CallError) {
         let mut failures = self.failures();
-        // Nodes come and go; what was unreachable long ago is not worth keeping.
+        // Drops the failures of nodes that have left the cluster.
         failures.retain(|_, failure| failure.until + Duration::from_secs(60) > Instant::now());
         let last = failures.get(address).map(|failure| failure.pause);
         let pause =
