@@ -1,27 +1,22 @@
 //! The programs to run first.
 //!
 //! * `cargo run --release --bin two_nodes`: a small web application on two nodes that both write ([`two_nodes`]).
-//! * `cargo run --release --bin bench`: what reading and forwarding cost ([`mod@bench`]).
-//! * `cargo run --release --bin nemesis -- --seed 7 --seconds 30`: three nodes under attack, and a checker of what became
-//!   of every write ([`nemesis`]).
 //! * `resources`: the application of `two_nodes` by itself, on a real LiteFS mount ([`resources`]).
 //! * `examples/`: small programs to copy from, each run by `cargo run -p litefs-examples --example <name>`.
 //!
-//! But for `resources` nothing has to be installed: LiteFS is played by `litefs-testkit`, SQLite comes with the build.
+//! But for `resources` nothing has to be installed: LiteFS is played by `litefs-testkit`, SQLite comes
+//! with the build. The bench and the nemesis are in `tools`; they share [`process`] and [`stats`].
 
 // Diesel's derives and `table!` name paths that this lint dislikes.
 #![allow(unreachable_pub)]
 
-pub mod bench;
-pub mod nemesis;
+pub mod process;
 pub mod resources;
+pub mod stats;
 pub mod two_nodes;
 
 mod airports;
 mod app;
-mod link;
-mod process;
-mod stats;
 mod telemetry;
 mod upstream;
 

@@ -26,14 +26,14 @@ const LAST_REQUESTS: Duration = Duration::from_secs(5);
 
 /// What a child that serves HTTP says once it does.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Listening {
+pub struct Listening {
     /// Base URL.
-    pub(crate) http: String,
+    pub http: String,
 }
 
 /// A running child. Dropping it ends it.
 #[derive(Debug)]
-pub(crate) struct Child {
+pub struct Child {
     name: String,
     process: std::process::Child,
     /// What it has not said yet; `None` once somebody else listens.
@@ -42,7 +42,7 @@ pub(crate) struct Child {
 
 impl Child {
     /// Starts this program again with other arguments, and with `environment` added.
-    pub(crate) fn start(name: &str, args: &[&str], environment: &[(&str, &str)]) -> Result<Self, Problem> {
+    pub fn start(name: &str, args: &[&str], environment: &[(&str, &str)]) -> Result<Self, Problem> {
         let mut process = Command::new(std::env::current_exe()?)
             .args(args)
             .envs(environment.iter().copied())
@@ -55,7 +55,7 @@ impl Child {
     }
 
     /// The next thing that the child says. Blocks.
-    pub(crate) fn hear<T: DeserializeOwned>(&mut self) -> Result<T, Problem> {
+    pub fn hear<T: DeserializeOwned>(&mut self) -> Result<T, Problem> {
         match self.lines.as_mut().and_then(Iterator::next) {
             Some(line) => Ok(serde_json::from_str(&line?)?),
             None => Err(format!("the {} process ended early; it said why above", self.name).into()),
@@ -63,13 +63,13 @@ impl Child {
     }
 
     /// The id that the system knows it by.
-    pub(crate) fn id(&self) -> u32 {
+    pub fn id(&self) -> u32 {
         self.process.id()
     }
 
     /// Hands everything that the child says from now on to `listener`, on a thread, until the child has ended; what it said
     /// before it was killed is heard, too. A line that is no `T` ends that as well.
-    pub(crate) fn overhear<T: DeserializeOwned>(&mut self, mut listener: impl FnMut(T) + Send + 'static) {
+    pub fn overhear<T: DeserializeOwned>(&mut self, mut listener: impl FnMut(T) + Send + 'static) {
         let Some(lines) = self.lines.take() else { return };
         std::thread::spawn(move || {
             let heard = lines.map_while(Result::ok).map_while(|line| serde_json::from_str(&line).ok());
@@ -78,19 +78,19 @@ impl Child {
     }
 
     /// Ends the child as `kill -9` does: it gets no chance to put anything in order.
-    pub(crate) fn kill(mut self) -> Result<(), Problem> {
+    pub fn kill(mut self) -> Result<(), Problem> {
         self.process.kill()?;
         self.process.wait()?;
         Ok(())
     }
 
     /// How the child has ended, if it has.
-    pub(crate) fn ended(&mut self) -> Option<std::process::ExitStatus> {
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
         self.process.try_wait().ok().flatten()
     }
 
     /// Sends a signal, such as those that stop a process and let it go on.
-    pub(crate) fn signal(&self, signal: Signal) -> Result<(), Problem> {
+    pub fn signal(&self, signal: Signal) -> Result<(), Problem> {
         let id = Pid::from_child(&self.process);
         Ok(kill_process(id, signal)?)
     }
@@ -110,14 +110,14 @@ impl Drop for Child {
 }
 
 /// Says something to the parent.
-pub(crate) fn say(something: &impl Serialize) -> Result<(), Problem> {
+pub fn say(something: &impl Serialize) -> Result<(), Problem> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", serde_json::to_string(something)?)?;
     Ok(out.flush()?)
 }
 
 /// Resolves when the parent has ended, or wants this process to.
-pub(crate) fn parent_ended() -> oneshot::Receiver<()> {
+pub fn parent_ended() -> oneshot::Receiver<()> {
     let (ended, when_ended) = oneshot::channel();
     // Ctrl-C reaches every process of the terminal. A child leaves the decision to its parent, so that it ends in good
     // order and its directory is removed.
@@ -130,18 +130,18 @@ pub(crate) fn parent_ended() -> oneshot::Receiver<()> {
 }
 
 /// A listener on a free port of the loopback address.
-pub(crate) async fn free_port() -> Result<TcpListener, Problem> {
+pub async fn free_port() -> Result<TcpListener, Problem> {
     let bound = TcpListener::bind("127.0.0.1:0").await;
     bound.map_err(|error| format!("cannot get a free port on 127.0.0.1: {error}").into())
 }
 
 /// The listener's base URL.
-pub(crate) fn url_of(listener: &TcpListener) -> Result<String, Problem> {
+pub fn url_of(listener: &TcpListener) -> Result<String, Problem> {
     Ok(format!("http://{}", listener.local_addr()?))
 }
 
 /// Serves `router` until the parent has ended.
-pub(crate) async fn serve(listener: TcpListener, router: Router) -> Result<(), Problem> {
+pub async fn serve(listener: TcpListener, router: Router) -> Result<(), Problem> {
     let ended = parent_ended();
     tokio::select! {
         served = async { axum::serve(prompt(listener), router).await } => Ok(served?),
@@ -151,7 +151,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router) -> Result<(), P
 
 /// Serves `router` until this process is asked to end (SIGTERM, SIGINT), and then for as long as requests that have
 /// begun need, at most [`LAST_REQUESTS`].
-pub(crate) async fn serve_until_asked_to_end(listener: TcpListener, router: Router) -> Result<(), Problem> {
+pub async fn serve_until_asked_to_end(listener: TcpListener, router: Router) -> Result<(), Problem> {
     let mut asked = signal(SignalKind::terminate())?;
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = axum::serve(prompt(listener), router).with_graceful_shutdown(async {

@@ -1,13 +1,13 @@
 //! Medians and percentiles, for figures that the machine's other work disturbs.
 
 /// The value in the middle; zero of nothing.
-pub(crate) fn median(values: &mut [f64]) -> f64 {
+pub fn median(values: &mut [f64]) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
 /// The value that `part` of all values do not exceed, by the nearest rank; zero of nothing. Sorts them.
-pub(crate) fn percentile(values: &mut [f64], part: f64) -> f64 {
+pub fn percentile(values: &mut [f64], part: f64) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     let rank = (part * values.len() as f64).ceil() as usize;
     values.get(rank.saturating_sub(1)).copied().unwrap_or_default()

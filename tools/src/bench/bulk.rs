@@ -1,0 +1,150 @@
+//! Ten thousand rows in one call.
+
+use std::time::Instant;
+
+use diesel::connection::{Connection, SimpleConnection};
+use diesel::prelude::*;
+use diesel::sqlite::SqliteConnection;
+use litefs_diesel::{BatchInsertDsl, LiteFsConnection};
+use litefs_testkit::Cluster;
+
+use super::items::items;
+use super::options::Mount;
+use super::pair::Pair;
+use super::report::Report;
+use super::rig::Rig;
+use super::rounds::{Effort, Turn, alternate, ratio};
+use super::server::{Setup, Synchronous};
+use super::{DATABASE, items as table};
+use litefs_examples::Problem;
+use litefs_examples::stats::median;
+
+const ROUNDS: usize = 20;
+const WARM_UP: usize = 2;
+const ROWS: usize = 10_000;
+
+/// A row as applications have them: with a column that may be left out, and so inserted one by one by Diesel on SQLite.
+#[derive(Debug, Insertable)]
+#[diesel(table_name = items)]
+struct NewItem {
+    id: Option<i32>,
+    name: String,
+    payload: &'static str,
+}
+
+fn rows(count: usize) -> Vec<NewItem> {
+    let row = |number| NewItem { id: None, name: format!("item {number}"), payload: table::PAYLOAD };
+    (0..count).map(row).collect()
+}
+
+/// The same rows without it, which Diesel makes one statement of.
+fn tuples(count: usize) -> Vec<Tuple> {
+    let row = |number| (items::name.eq(format!("item {number}")), items::payload.eq(table::PAYLOAD));
+    (0..count).map(row).collect()
+}
+
+type Tuple = (diesel::dsl::Eq<items::name, String>, diesel::dsl::Eq<items::payload, &'static str>);
+
+pub(super) fn run(report: &mut Report, effort: Effort, mount: Option<&Mount>) -> Result<(), Problem> {
+    let count = effort.count(ROWS);
+    if let Some(mount) = mount {
+        return on_mount(report, effort, mount, count);
+    }
+    // Each has files of its own: SQLite's checkpoints, one after some commits, would otherwise always meet the same one.
+    let setup = Setup::embedded(Synchronous::Normal);
+    let pairs = [Pair::litefs(&setup)?, Pair::litefs(&setup)?];
+    let litefs = [pairs[0].open()?, pairs[1].open()?];
+    let [mut ours, mut one] = [litefs[0].establish()?, litefs[1].establish()?];
+    let [(_rows, mut plain), (_statement, mut plain_one)] = [local()?, local()?];
+    let mut turns: [Turn<'_, f64>; 4] = [
+        Box::new(move || timed(count, || at_once(&mut ours, count))),
+        Box::new(move || timed(count, || row_by_row(&mut plain, count))),
+        Box::new(move || timed(count, || one_statement(&mut one, count))),
+        Box::new(move || timed(count, || one_statement(&mut plain_one, count))),
+    ];
+    let mut times = alternate(effort.rounds(WARM_UP), effort.rounds(ROUNDS), &mut turns)?;
+    report.add(
+        "bulk_speed_ratio",
+        ratio(&times[1], &times[0]),
+        "ratio",
+        "rows/s of execute_at_once on a replica / Diesel on a local file; at least 0.8",
+    )?;
+    report.add(
+        "bulk_one_statement_ratio",
+        ratio(&times[3], &times[2]),
+        "ratio",
+        "the same for one statement of all rows, which needs no optional columns",
+    )?;
+    report.add("bulk_forwarded", median(&mut times[0]), "ms", "10,000 rows, execute_at_once on a replica")?;
+    report.add("bulk_local", median(&mut times[1]), "ms", "10,000 rows, Diesel on a local file")?;
+    report.add(
+        "bulk_forwarded_one_statement",
+        median(&mut times[2]),
+        "ms",
+        "in one statement, on a replica",
+    )?;
+    Ok(report.add("bulk_local_one_statement", median(&mut times[3]), "ms", "in one statement, local")?)
+}
+
+/// On real LiteFS a local insert is one on the primary's mount, which the bare server does there.
+fn on_mount(report: &mut Report, effort: Effort, mount: &Mount, count: usize) -> Result<(), Problem> {
+    let rig = Rig::start(Some(mount), &Setup::embedded(Synchronous::Normal))?;
+    let (mut ours, there) = (rig.litefs.establish()?, rig.tarpc()?);
+    let mut turns: [Turn<'_, f64>; 2] = [
+        Box::new(move || timed(count, || at_once(&mut ours, count))),
+        Box::new(move || Ok(there.bulk(count)? as f64 / 1e6)),
+    ];
+    let mut times = alternate(effort.rounds(WARM_UP), effort.rounds(ROUNDS), &mut turns)?;
+    report.add(
+        "bulk_speed_ratio",
+        ratio(&times[1], &times[0]),
+        "ratio",
+        "rows/s of execute_at_once on a replica / Diesel on the primary's own mount; at least 0.8",
+    )?;
+    report.add("bulk_forwarded", median(&mut times[0]), "ms", "10,000 rows, execute_at_once on a replica")?;
+    Ok(report.add("bulk_local", median(&mut times[1]), "ms", "10,000 rows, Diesel on the primary's mount")?)
+}
+
+fn local() -> Result<(Cluster, SqliteConnection), Problem> {
+    let cluster = Cluster::builder().nodes(["local"]).database(DATABASE).start()?;
+    cluster.node("local").set_sync(true)?;
+    let mut connection = SqliteConnection::establish(&cluster.node("local").database_url(DATABASE))?;
+    connection.batch_execute("PRAGMA busy_timeout = 5000")?;
+    Synchronous::Normal.set(&mut connection)?;
+    connection.batch_execute(table::DDL)?;
+    Ok((cluster, connection))
+}
+
+/// Makes the table hold at least so many rows.
+pub(super) fn fill(conn: &mut LiteFsConnection, wanted: i32) -> Result<(), Problem> {
+    let there: i64 = items::table.count().get_result(conn)?;
+    match usize::try_from(i64::from(wanted) - there) {
+        Ok(missing) if missing > 0 => Ok(at_once(conn, missing).map(drop)?),
+        _ => Ok(()),
+    }
+}
+
+fn at_once(conn: &mut LiteFsConnection, count: usize) -> QueryResult<usize> {
+    diesel::insert_into(items::table).values(rows(count)).execute_at_once(conn)
+}
+
+/// In one call, as applications do.
+pub(super) fn row_by_row(conn: &mut SqliteConnection, count: usize) -> QueryResult<usize> {
+    diesel::insert_into(items::table).values(&rows(count)).execute(conn)
+}
+
+fn one_statement<C>(conn: &mut C, count: usize) -> QueryResult<usize>
+where
+    C: Connection<Backend = diesel::sqlite::Sqlite>,
+{
+    diesel::insert_into(items::table).values(tuples(count)).execute(conn)
+}
+
+/// Milliseconds.
+fn timed(count: usize, insert: impl FnOnce() -> QueryResult<usize>) -> Result<f64, Problem> {
+    let started = Instant::now();
+    match insert()? {
+        rows if rows == count => Ok(started.elapsed().as_nanos() as f64 / 1e6),
+        rows => Err(format!("{rows} rows were inserted, not {count}").into()),
+    }
+}

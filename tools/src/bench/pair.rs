@@ -1,0 +1,154 @@
+//! A replica and its primary, which is another process.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use diesel::prelude::*;
+use litefs_diesel::core::RoleKind;
+use litefs_diesel::rpc::Secret;
+use litefs_diesel::rpc::client::ClientConfig;
+use litefs_diesel::{LiteFs, LiteFsBuilder};
+use litefs_testkit::{Cluster, Control, Node};
+use rand::Rng;
+use tempfile::TempDir;
+
+use super::DATABASE;
+use super::server::{Bare, Mounted, Ready, Setup};
+use litefs_examples::Problem;
+use litefs_examples::process::Child;
+
+/// How long a replica may take to have the table, and the primary's address.
+const SYNC_LIMIT: Duration = Duration::from_secs(10);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(10);
+
+diesel::table! {
+    /// Where the primary leaves its address for the replicas.
+    #[sql_name = "_litefs_primary"]
+    addresses (id) {
+        id -> Integer,
+    }
+}
+
+/// An embedded cluster: the replica in this process, the primary in one of its own.
+pub(super) struct Pair {
+    replica: Node,
+    control: Control,
+    ready: Ready,
+    secret: String,
+    // Ends before the directory goes.
+    primary: Child,
+    _root: TempDir,
+}
+
+impl Pair {
+    /// A primary with the library's server.
+    pub(super) fn litefs(setup: &Setup) -> Result<Self, Problem> {
+        Self::start("litefs-server", setup, None)
+    }
+
+    /// One whose server is reached by way of another address.
+    pub(super) fn litefs_behind(address: SocketAddr, setup: &Setup) -> Result<Self, Problem> {
+        Self::start("litefs-server", setup, Some(address))
+    }
+
+    /// A primary with the bare servers.
+    pub(super) fn bare(setup: &Setup) -> Result<Self, Problem> {
+        Self::start("bare-server", setup, None)
+    }
+
+    fn start(server: &str, setup: &Setup, advertise: Option<SocketAddr>) -> Result<Self, Problem> {
+        let secret = format!("{:032x}", rand::rng().random::<u128>());
+        let arguments: Vec<_> = std::iter::once(server).chain(setup.arguments()).collect();
+        let advertised = advertise.map(|address| address.to_string());
+        let mut environment = vec![("LITEFS_RPC_SECRET", secret.as_str())];
+        environment.extend(advertised.as_deref().map(|address| ("LITEFS_RPC_ADVERTISE", address)));
+        let mut primary = Child::start(server, &arguments, &environment)?;
+        let root = tempfile::Builder::new().prefix("bench-").tempdir()?;
+        let replica = Node::builder("replica").dir(root.path().join("replica")).start()?;
+        let cluster = Cluster::attach([primary.hear::<Mounted>()?.litefs, replica.http_url()])?;
+        cluster.promote("primary")?;
+        let ready = primary.hear()?;
+        cluster.wait_for_sync(SYNC_LIMIT)?;
+        if matches!(ready, Ready::LiteFs(_)) {
+            await_address(&replica)?;
+        }
+        // Replication is LiteFS's work and goes on behind a write, not in it. With both nodes on two processors it would
+        // be measured as well, in the one pair or the other, as chance has it.
+        replica.stall_replication()?;
+        let control = cluster.control("primary")?.clone();
+        Ok(Self { replica, control, ready, secret, primary, _root: root })
+    }
+
+    /// What goes wrong on the primary.
+    pub(super) fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// The primary's process.
+    pub(super) fn process(&self) -> u32 {
+        self.primary.id()
+    }
+
+    /// Where the library's server listens.
+    pub(super) fn rpc(&self) -> Result<SocketAddr, Problem> {
+        match self.ready {
+            Ready::LiteFs(address) => Ok(address),
+            Ready::Bare(_) => Err("the bare server is not the library's".into()),
+        }
+    }
+
+    /// Where the bare servers listen.
+    pub(super) fn bare_servers(&self) -> Result<Bare, Problem> {
+        match self.ready {
+            Ready::Bare(bare) => Ok(bare),
+            Ready::LiteFs(_) => Err("the library's server is not the bare one".into()),
+        }
+    }
+
+    /// A handle on the replica.
+    pub(super) fn open(&self) -> Result<LiteFs, Problem> {
+        let node = &self.replica;
+        let litefs =
+            LiteFs::builder(&node.database_url(DATABASE)).secret(self.secret.clone()).tracker(|tracker| {
+                tracker.http_url(&node.http_url()).require_litefs(true).detectors(super::AS_ON_FUSE)
+            });
+        start_on_replica(litefs)
+    }
+
+    /// For clients without a handle.
+    pub(super) fn client_config(&self) -> Result<ClientConfig, Problem> {
+        let mut config = ClientConfig::new(DATABASE);
+        config.secret = Some(Secret::new(self.secret.clone())?);
+        Ok(config)
+    }
+
+    /// The replica's database.
+    pub(super) fn replica_url(&self) -> String {
+        self.replica.database_url(DATABASE)
+    }
+}
+
+/// Nothing that comes after replication was stalled would tell the replica where the primary is.
+fn await_address(replica: &Node) -> Result<(), Problem> {
+    let mut connection = SqliteConnection::establish(&replica.database_url(DATABASE))?;
+    let deadline = Instant::now() + SYNC_LIMIT;
+    loop {
+        match addresses::table.count().get_result(&mut connection) {
+            Ok(1_i64) => return Ok(()),
+            found if Instant::now() > deadline => {
+                return Err(format!("the primary has left no address: {found:?}").into());
+            }
+            _ => std::thread::sleep(LOOK),
+        }
+    }
+}
+
+/// Starts a handle that only sends, on a node that must be a replica.
+pub(super) fn start_on_replica(litefs: LiteFsBuilder) -> Result<LiteFs, Problem> {
+    let litefs = litefs.serve(false).start()?;
+    match litefs.role().kind() {
+        RoleKind::Replica => Ok(litefs),
+        other => Err(format!("not a replica but {other}").into()),
+    }
+}

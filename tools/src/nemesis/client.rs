@@ -1,0 +1,177 @@
+//! A client: it appends to lists and reads them on one node, one thing after the other, and remembers.
+
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio_util::sync::CancellationToken;
+
+use super::history::{Key, Moment, Op, Outcome, Record, Value};
+use litefs_examples::Problem;
+
+/// Longer than a node may take for anything: an operation that takes this long is lost, or hangs.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two operations, at most.
+const PAUSE_MS: u64 = 8;
+/// Between two looks for a node that is away.
+const ABSENCE: Duration = Duration::from_millis(10);
+/// Lists that are in use at a time.
+const LISTS: i64 = 6;
+/// Operations of a client before it goes on to other lists: lists stay short enough to be read whole.
+const CHAPTER: i64 = 60;
+/// How often a client that repeats what it should not does so.
+const REPEATS: usize = 10;
+
+/// Where a node's application is, while it is anywhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Endpoint {
+    pub(super) incarnation: u64,
+    pub(super) url: String,
+}
+
+/// What all clients share.
+pub(super) struct Shared {
+    pub(super) began: Instant,
+    pub(super) http: reqwest::Client,
+    pub(super) endpoints: Vec<RwLock<Option<Endpoint>>>,
+    pub(super) over: CancellationToken,
+    pub(super) retry_unknown: bool,
+}
+
+impl Shared {
+    pub(super) fn new(nodes: usize, retry_unknown: bool) -> Result<Arc<Self>, Problem> {
+        Ok(Arc::new(Self {
+            began: Instant::now(),
+            // A client that sent something again on its own would make duplicates that nobody else is to blame for.
+            http: reqwest::Client::builder().timeout(PATIENCE).retry(reqwest::retry::never()).build()?,
+            endpoints: (0..nodes).map(|_| RwLock::default()).collect(),
+            over: CancellationToken::new(),
+            retry_unknown,
+        }))
+    }
+
+    pub(super) fn now(&self) -> Moment {
+        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(Moment::MAX)
+    }
+
+    pub(super) fn endpoint(&self, node: usize) -> Option<Endpoint> {
+        self.endpoints[node].read().expect("nobody panics while holding an endpoint").clone()
+    }
+
+    pub(super) fn set_endpoint(&self, node: usize, endpoint: Option<Endpoint>) {
+        *self.endpoints[node].write().expect("nobody panics while holding an endpoint") = endpoint;
+    }
+}
+
+pub(super) struct Client {
+    number: usize,
+    node: usize,
+    rng: StdRng,
+    shared: Arc<Shared>,
+    invented: i64,
+    operations: i64,
+    /// The list of its last append, which it is to see.
+    last: Option<Key>,
+    records: Vec<Record>,
+}
+
+impl Client {
+    pub(super) fn new(number: usize, node: usize, seed: u64, shared: Arc<Shared>) -> Self {
+        let rng = StdRng::seed_from_u64(seed.wrapping_mul(1_000).wrapping_add(number as u64 + 1));
+        Self { number, node, rng, shared, invented: 0, operations: 0, last: None, records: Vec::new() }
+    }
+
+    /// Goes on until the run is over.
+    pub(super) async fn run(mut self) -> Vec<Record> {
+        let over = self.shared.over.clone();
+        while !over.is_cancelled() {
+            let pause = match self.shared.endpoint(self.node) {
+                Some(endpoint) => {
+                    let op = self.choose();
+                    self.operate(&endpoint, op).await;
+                    Duration::from_millis(self.rng.random_range(0..PAUSE_MS))
+                }
+                None => ABSENCE,
+            };
+            tokio::time::sleep(pause).await;
+        }
+        self.records
+    }
+
+    fn choose(&mut self) -> Op {
+        self.operations += 1;
+        match self.rng.random_range(0..100) {
+            // A transaction whose answers are lost holds up the others on the primary, and few would be there to be
+            // repeated.
+            30..45 if !self.shared.retry_unknown => {
+                let patient = self.rng.random_bool(0.6);
+                Op::ReadThenAppend { key: self.key(), value: self.value(), patient }
+            }
+            0..45 => Op::Append { key: self.key(), value: self.value() },
+            45..55 => {
+                let count = self.rng.random_range(2..5);
+                Op::Batch { items: (0..count).map(|_| (self.key(), self.value())).collect() }
+            }
+            55..80 => Op::Read { key: self.last.unwrap_or_else(|| self.key()) },
+            _ => Op::Read { key: self.key() },
+        }
+    }
+
+    fn key(&mut self) -> Key {
+        self.operations / CHAPTER * LISTS + self.rng.random_range(0..LISTS)
+    }
+
+    fn value(&mut self) -> Value {
+        self.invented += 1;
+        // Readable: the client before the million, its count after it.
+        (self.number as i64 + 1) * 1_000_000 + self.invented
+    }
+
+    async fn operate(&mut self, endpoint: &Endpoint, op: Op) {
+        let invoked = self.shared.now();
+        let mut outcome = self.ask(endpoint, &op).await;
+        for _ in 0..REPEATS {
+            if !self.shared.retry_unknown || op.appends().is_empty() || !unknown(&outcome) {
+                break;
+            }
+            // What a careful client does not do.
+            match self.shared.endpoint(self.node) {
+                Some(endpoint) => outcome = self.ask(&endpoint, &op).await,
+                None => tokio::time::sleep(ABSENCE).await,
+            }
+        }
+        self.last = op.appends().first().map(|(key, _)| *key).or(self.last);
+        let completed = self.shared.now();
+        let (client, node, incarnation) = (self.number, self.node, endpoint.incarnation);
+        self.records.push(Record { client, node, incarnation, invoked, completed, op, outcome });
+    }
+
+    async fn ask(&self, endpoint: &Endpoint, op: &Op) -> Outcome {
+        let sent = self.shared.http.post(format!("{}/op", endpoint.url)).json(op).send().await;
+        match sent {
+            Err(error) if error.is_connect() => {
+                Outcome::Refused { why: "the node's process is away".to_owned() }
+            }
+            Err(error) => Outcome::Unknown { why: explained(&error) },
+            Ok(response) if !response.status().is_success() => {
+                Outcome::Unknown { why: format!("PANIC: {}", response.status()) }
+            }
+            Ok(response) => {
+                response.json().await.unwrap_or_else(|error| Outcome::Unknown { why: explained(&error) })
+            }
+        }
+    }
+}
+
+fn explained(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        format!("HANG: nothing within {PATIENCE:?}")
+    } else {
+        "the node's process went away".into()
+    }
+}
+
+fn unknown(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Unknown { .. })
+}

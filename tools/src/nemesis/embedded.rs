@@ -1,0 +1,203 @@
+//! The attack on the embedded cluster.
+
+mod roles;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread;
+
+use litefs_testkit::{Cluster, EventStreamFault};
+use tokio::runtime::Handle;
+
+use self::roles::Succession;
+use super::Weakness;
+use super::attack::Attack;
+use super::client::Shared;
+use super::fleet::{Fleet, NAMES};
+use super::history::{Row, Takeover};
+use super::losses::Losses;
+use super::rest::{REST_LIMIT, read_all};
+use super::schedule::{Fault, HELD, Target};
+use litefs_examples::Problem;
+use crate::link::Flow;
+
+/// Three nodes in processes of this program.
+pub(super) struct Embedded {
+    fleet: Fleet,
+    shared: Arc<Shared>,
+    runtime: Handle,
+    succession: Succession,
+    /// Whom the faults that have not ended yet met.
+    met: BTreeMap<usize, usize>,
+}
+
+impl Embedded {
+    /// Starts the nodes. Blocks until all applications answer.
+    pub(super) fn start(
+        shared: Arc<Shared>,
+        runtime: Handle,
+        weaken: Option<Weakness>,
+    ) -> Result<Self, Problem> {
+        let mut fleet = runtime.block_on(Fleet::new(Arc::clone(&shared), weaken))?;
+        (0..NAMES.len()).try_for_each(|node| fleet.start(node))?;
+        let primary = fleet.control(0)?;
+        primary.become_primary()?;
+        (1..NAMES.len()).try_for_each(|node| fleet.control(node)?.follow(primary).map_err(Problem::from))?;
+        (0..NAMES.len()).try_for_each(|node| fleet.settle(node))?;
+        Ok(Self { fleet, shared, runtime, succession: Succession::default(), met: BTreeMap::new() })
+    }
+
+    fn node(&self, target: Target) -> usize {
+        let primary = self.succession.primary;
+        match target {
+            Target::Primary => primary,
+            Target::Replica(which) => (primary + 1 + which) % NAMES.len(),
+        }
+    }
+
+    fn strike(&mut self, fault: Fault) -> Result<usize, Problem> {
+        let node = self.node(fault.target());
+        let primary = self.succession.primary;
+        let heir = |which| self.node(Target::Replica(which));
+        match fault {
+            Fault::Kill { heir: Some(which), .. } => {
+                let heir = heir(which);
+                self.fleet.kill(node)?;
+                self.promote_here(heir, None)?;
+            }
+            Fault::Kill { heir: None, .. } => self.fleet.kill(node)?,
+            Fault::Pause { heir: Some(which), .. } => {
+                let heir = heir(which);
+                self.fleet.put_to_sleep(node)?;
+                self.promote_here(heir, Some(node))?;
+            }
+            Fault::Pause { heir: None, .. } => self.fleet.put_to_sleep(node)?,
+            Fault::Promote { .. } => self.promote(node)?,
+            Fault::LoseTail { lost, .. } => self.lose_tail(node, lost)?,
+            Fault::LoseRole { .. } => self.depose()?,
+            Fault::HandOff => return Err("only a LiteFS of its own hands off".into()),
+            _ if !self.fleet.is_alive(node) => return Err(format!("{} is away", NAMES[node]).into()),
+            Fault::DropCommit => self.fleet.control(node)?.drop_next_commit()?,
+            Fault::Stall { .. } => self.fleet.control(node)?.stall_replication()?,
+            Fault::Delay { by, .. } => self.fleet.control(node)?.set_replication_delay(by)?,
+            Fault::Cut { .. } => {
+                self.fleet.control(node)?.cut_link(NAMES[primary])?;
+                if self.fleet.is_alive(primary) {
+                    self.fleet.control(primary)?.cut_link(NAMES[node])?;
+                }
+            }
+            Fault::SlowDisk { by } => self.fleet.control(node)?.set_commit_delay(by)?,
+            Fault::CutRequests => self.fleet.link(node).set(HELD, Flow::default()),
+            Fault::CutReplies => self.fleet.link(node).set(Flow::default(), HELD),
+            Fault::SlowLink { by } => {
+                let slow = Flow { held: false, delay: by };
+                self.fleet.link(node).set(slow, slow);
+            }
+            Fault::BreakLink => self.fleet.link(node).sever(),
+            Fault::DeafEvents { .. } => {
+                self.fleet.control(node)?.set_event_stream_fault(EventStreamFault::Silent)?;
+            }
+        }
+        Ok(node)
+    }
+
+    fn relieve(&mut self, node: usize, fault: Fault) -> Result<(), Problem> {
+        match fault {
+            Fault::Kill { .. } | Fault::DropCommit => self.come_back(node),
+            Fault::Pause { heir, late, .. } => {
+                self.fleet.wake(node)?;
+                if heir.is_some() {
+                    // It still takes itself for the primary, and its clients' writes with it.
+                    thread::sleep(late);
+                    self.submit(node)?;
+                }
+                Ok(())
+            }
+            Fault::LoseRole { heir } => {
+                let heir = self.node(heir);
+                self.restore(heir)
+            }
+            Fault::Promote { .. } | Fault::LoseTail { .. } => self.revive(),
+            Fault::CutReplies => {
+                self.fleet.link(node).sever();
+                self.fleet.clear_faults(node)
+            }
+            _ => (0..NAMES.len()).try_for_each(|node| self.fleet.clear_faults(node)),
+        }
+    }
+
+    /// Brings the cluster back to where a primary is, whatever went wrong with a fault. LiteFS may die of something that
+    /// was under way meanwhile, so there is a second try.
+    fn recover(&mut self) -> Result<(), Problem> {
+        self.repair().or_else(|_| self.repair())
+    }
+
+    fn repair(&mut self) -> Result<(), Problem> {
+        (0..NAMES.len()).try_for_each(|node| self.fleet.wake(node))?;
+        (0..NAMES.len()).try_for_each(|node| self.fleet.clear_faults(node))?;
+        let serves = |node: &usize| self.fleet.is_alive(*node) && self.shared.endpoint(*node).is_some();
+        let away: Vec<_> = (0..NAMES.len()).filter(|node| !serves(node)).collect();
+        for node in &away {
+            self.fleet.kill(*node)?;
+            self.fleet.start(*node)?;
+        }
+        let leads = self.fleet.control(self.succession.primary)?.is_primary();
+        let leader = if leads { self.succession.primary } else { self.fleet.furthest()? };
+        self.restore(leader)?;
+        away.into_iter().try_for_each(|node| self.fleet.settle(node))
+    }
+
+    fn told(&self, result: &Result<usize, Problem>, fault: Fault) -> String {
+        let primary = NAMES[self.succession.primary];
+        match result {
+            Ok(node) => format!("{fault:?} met {}; {primary} is the primary", NAMES[*node]),
+            Err(problem) => format!("{fault:?} came to nothing: {problem}; {primary} is the primary"),
+        }
+    }
+}
+
+impl Attack for Embedded {
+    fn begin(&mut self, id: usize, fault: Fault) -> Result<String, Problem> {
+        let struck = self.strike(fault);
+        match &struck {
+            Ok(node) => drop(self.met.insert(id, *node)),
+            Err(_) if fault.concerns_roles() => self.recover()?,
+            Err(_) => {}
+        }
+        Ok(self.told(&struck, fault))
+    }
+
+    fn end(&mut self, id: usize, fault: Fault) -> Result<String, Problem> {
+        let Some(node) = self.met.remove(&id) else { return Ok(String::new()) };
+        let relieved = self.relieve(node, fault).map(|()| node);
+        if relieved.is_err() {
+            self.recover()?;
+        }
+        Ok(format!("end of {}", self.told(&relieved, fault)))
+    }
+
+    fn heal(&mut self) -> Result<(), Problem> {
+        self.met.clear();
+        self.recover()
+    }
+
+    fn finals(&self) -> Result<Vec<(String, Vec<Row>)>, Problem> {
+        let controls =
+            (0..NAMES.len()).map(|node| self.fleet.control(node).map(|control| control.http_url()));
+        Cluster::attach(controls.collect::<Result<Vec<_>, _>>()?)?.wait_for_sync(REST_LIMIT)?;
+        let txids = || (0..NAMES.len()).map(|node| self.fleet.txid(node)).collect();
+        read_all(&NAMES.map(str::to_owned), &self.shared, &self.runtime, txids)
+    }
+
+    fn takeovers(&self) -> Vec<Takeover> {
+        self.succession.takeovers.clone()
+    }
+
+    fn losses(&self) -> Losses {
+        Losses {
+            reports: self.fleet.processes().reports().clone(),
+            inflicted: self.succession.inflicted.clone(),
+            ends: self.fleet.processes().ends().clone(),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Who is the primary, who becomes it and what that may have cost.
+
+use std::time::Duration;
+
+use litefs_testkit::Cluster;
+
+use super::Embedded;
+use litefs_examples::Problem;
+use crate::nemesis::fleet::{NAMES, txid};
+use crate::nemesis::history::{Moment, Takeover};
+use crate::nemesis::losses::Inflicted;
+
+/// How long an heir may take to get everything.
+const HEIR_LIMIT: Duration = Duration::from_secs(5);
+
+/// The primary and those before it.
+#[derive(Debug, Default)]
+pub(super) struct Succession {
+    pub(super) primary: usize,
+    pub(super) takeovers: Vec<Takeover>,
+    pub(super) inflicted: Vec<Inflicted>,
+}
+
+impl Succession {
+    fn passed_to(&mut self, heir: usize, began: Moment, ended: Moment) {
+        self.takeovers.push(Takeover { began, ended });
+        self.primary = heir;
+    }
+
+    fn lost(&mut self, began: Moment, until: Moment, kept: u64, node: Option<usize>) {
+        self.inflicted.push(Inflicted { began, until, kept, node });
+    }
+
+    /// All primaries that slept through a failover have heard of it.
+    fn nobody_sleeps(&mut self, now: Moment) {
+        self.inflicted.iter_mut().for_each(|loss| loss.until = loss.until.min(now));
+    }
+}
+
+impl Embedded {
+    /// A failover in good order: the old primary stops writing, the heir gets everything.
+    pub(super) fn promote(&mut self, heir: usize) -> Result<(), Problem> {
+        (0..NAMES.len()).try_for_each(|node| self.fleet.clear_faults(node))?;
+        let began = self.shared.now();
+        let old = self.fleet.control(self.succession.primary)?;
+        old.drain()?;
+        let last = txid(&old.status()?);
+        if let Err(error) = self.fleet.control(heir)?.wait_until(HEIR_LIMIT, |status| txid(status) == last) {
+            old.become_primary()?;
+            return Err(error.into());
+        }
+        self.enthrone(heir)?;
+        self.succession.passed_to(heir, began, self.shared.now());
+        Ok(())
+    }
+
+    /// A failover to a replica with what it has, after the old primary went away or fell asleep.
+    pub(super) fn promote_here(&mut self, heir: usize, asleep: Option<usize>) -> Result<(), Problem> {
+        let began = self.shared.now();
+        let kept = self.fleet.txid(heir)?;
+        self.enthrone(heir)?;
+        let ended = self.shared.now();
+        self.succession.lost(began, ended, kept, None);
+        if asleep.is_some() {
+            // What its own clients write on it until it hears of the failover goes the same way.
+            self.succession.lost(began, Moment::MAX, kept, asleep);
+        }
+        self.succession.passed_to(heir, began, ended);
+        Ok(())
+    }
+
+    /// A failover that loses transactions although the old primary lives.
+    pub(super) fn lose_tail(&mut self, heir: usize, lost: u64) -> Result<(), Problem> {
+        (0..NAMES.len()).try_for_each(|node| self.fleet.clear_faults(node))?;
+        let (old, began) = (self.succession.primary, self.shared.now());
+        // The primary goes on for a moment, so this is the least that is kept.
+        let kept = self.fleet.txid(old)?.saturating_sub(lost);
+        // The third node is not waited for: it follows below.
+        let pair =
+            Cluster::attach([self.fleet.control(old)?.http_url(), self.fleet.control(heir)?.http_url()])?;
+        let done = pair.promote_losing_tail(NAMES[heir], lost);
+        if self.fleet.control(heir)?.is_primary() {
+            self.lead(heir)?;
+            self.succession.lost(began, self.shared.now(), kept, None);
+            self.succession.passed_to(heir, began, self.shared.now());
+        }
+        Ok(done?)
+    }
+
+    /// Nobody is primary any more.
+    pub(super) fn depose(&mut self) -> Result<(), Problem> {
+        let reachable = self.fleet.reachable();
+        reachable
+            .into_iter()
+            .try_for_each(|node| self.fleet.control(node)?.lose_primary().map_err(Problem::from))
+    }
+
+    /// Makes `heir` the primary of nodes of which none is, or leaves it so. Those whose LiteFS has died are started again.
+    pub(super) fn restore(&mut self, heir: usize) -> Result<(), Problem> {
+        let began = self.shared.now();
+        let dead = self.fleet.dead();
+        for node in &dead {
+            self.fleet.kill(*node)?;
+            self.fleet.start(*node)?;
+        }
+        let (kept, most) = (self.fleet.txid(heir)?, self.fleet.txid(self.fleet.furthest()?)?);
+        if self.fleet.control(heir)?.is_primary() {
+            self.lead(heir)?
+        } else {
+            self.enthrone(heir)?
+        }
+        self.succession.nobody_sleeps(self.shared.now());
+        if kept < most {
+            self.succession.lost(began, self.shared.now(), kept, None);
+        }
+        if heir != self.succession.primary {
+            self.succession.passed_to(heir, began, self.shared.now());
+        }
+        dead.into_iter().try_for_each(|node| self.fleet.settle(node))
+    }
+
+    /// A killed node is back, in the role that it had if nobody took its place.
+    pub(super) fn come_back(&mut self, node: usize) -> Result<(), Problem> {
+        self.fleet.kill(node)?;
+        self.fleet.start(node)?;
+        let primary = self.succession.primary;
+        if node == primary {
+            self.enthrone(node)?;
+        } else {
+            self.fleet.control(node)?.follow(self.fleet.control(primary)?)?;
+        }
+        self.fleet.settle(node)
+    }
+
+    /// A primary that slept through a failover hears of it.
+    pub(super) fn submit(&mut self, node: usize) -> Result<(), Problem> {
+        let follows = self.fleet.control(node)?.follow(self.fleet.control(self.succession.primary)?);
+        self.succession.nobody_sleeps(self.shared.now());
+        follows?;
+        // A commit that was under way is dropped, and LiteFS dies of that.
+        self.revive()
+    }
+
+    /// Starts nodes again whose LiteFS has died, as it does when it cannot take a commit.
+    pub(super) fn revive(&mut self) -> Result<(), Problem> {
+        self.fleet.dead().into_iter().try_for_each(|node| self.come_back(node))
+    }
+
+    fn enthrone(&self, heir: usize) -> Result<(), Problem> {
+        self.fleet.control(heir)?.become_primary()?;
+        self.lead(heir)
+    }
+
+    /// Makes all others that live follow.
+    fn lead(&self, leader: usize) -> Result<(), Problem> {
+        let control = self.fleet.control(leader)?;
+        let mut others = self.fleet.alive().into_iter().filter(|node| *node != leader);
+        others.try_for_each(|other| self.fleet.control(other)?.follow(control).map_err(Problem::from))
+    }
+}

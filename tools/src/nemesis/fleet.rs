@@ -1,0 +1,138 @@
+//! The embedded cluster's nodes: their processes, and the LiteFS in each.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use litefs_testkit::{Control, EventStreamFault, NodeStatus};
+use tempfile::TempDir;
+
+use super::Weakness;
+use super::client::Shared;
+use super::node::{DATABASE, Mounted};
+use super::processes::Processes;
+use litefs_examples::Problem;
+use crate::link::{Flow, Link};
+
+/// The nodes' names; the first one begins as the primary.
+pub(super) const NAMES: [&str; 3] = ["node-a", "node-b", "node-c"];
+
+/// All nodes' machines, whether or not a process runs on them.
+pub(super) struct Fleet {
+    processes: Processes,
+    controls: Vec<Option<Control>>,
+    // After the processes, so that nobody uses it any more when it goes.
+    root: TempDir,
+}
+
+impl Fleet {
+    /// Machines on which nothing runs yet.
+    pub(super) async fn new(shared: Arc<Shared>, weaken: Option<Weakness>) -> Result<Self, Problem> {
+        let processes = Processes::new(&NAMES.map(str::to_owned), shared, weaken).await?;
+        let root = tempfile::Builder::new().prefix("nemesis-").tempdir()?;
+        Ok(Self { processes, controls: NAMES.map(|_| None).to_vec(), root })
+    }
+
+    /// Starts a process on a node's files. Its LiteFS runs then and waits for a role; see [`Fleet::settle`].
+    pub(super) fn start(&mut self, node: usize) -> Result<(), Problem> {
+        let dir = self.root.path().join(NAMES[node]).to_string_lossy().into_owned();
+        self.processes.start(node, &["--dir", &dir])?;
+        let control = Control::attach(self.processes.hear::<Mounted>(node)?.litefs)?;
+        // Another node that is cut off from the one before would keep this one from starting.
+        let others = self.reachable().into_iter().filter(|other| *other != node);
+        others
+            .into_iter()
+            .try_for_each(|other| self.control(other)?.heal_link(NAMES[node]).map_err(Problem::from))?;
+        self.controls[node] = Some(control);
+        Ok(())
+    }
+
+    /// Waits until the application of a started node answers. The node must have a role.
+    pub(super) fn settle(&mut self, node: usize) -> Result<(), Problem> {
+        self.processes.settle(node)
+    }
+
+    /// `kill -9`. Does nothing where no process runs.
+    pub(super) fn kill(&mut self, node: usize) -> Result<(), Problem> {
+        self.controls[node] = None;
+        self.processes.kill(node)
+    }
+
+    /// SIGSTOP.
+    pub(super) fn put_to_sleep(&mut self, node: usize) -> Result<(), Problem> {
+        self.processes.put_to_sleep(node)
+    }
+
+    /// SIGCONT. Does nothing to a node that is awake.
+    pub(super) fn wake(&mut self, node: usize) -> Result<(), Problem> {
+        // Faults that ended meanwhile could not be told.
+        if self.processes.wake(node)? { self.clear_faults(node) } else { Ok(()) }
+    }
+
+    /// Ends everything that was made to go wrong on a node and with its link.
+    pub(super) fn clear_faults(&self, node: usize) -> Result<(), Problem> {
+        self.link(node).set(Flow::default(), Flow::default());
+        // A dead LiteFS comes back without them.
+        if self.is_alive(node) {
+            let control = self.control(node)?;
+            control.resume_replication()?;
+            control.set_replication_delay(Duration::ZERO)?;
+            control.set_commit_delay(Duration::ZERO)?;
+            control.set_event_stream_fault(EventStreamFault::None)?;
+            NAMES.iter().try_for_each(|peer| control.heal_link(peer))?;
+        }
+        Ok(())
+    }
+
+    /// Nodes whose processes run and are awake.
+    pub(super) fn reachable(&self) -> Vec<usize> {
+        (0..NAMES.len()).filter(|node| self.processes.is_reachable(*node)).collect()
+    }
+
+    /// Whether its LiteFS answers.
+    pub(super) fn is_alive(&self, node: usize) -> bool {
+        self.processes.is_reachable(node) && self.control(node).is_ok_and(|control| control.is_alive())
+    }
+
+    /// Nodes whose LiteFS answers.
+    pub(super) fn alive(&self) -> Vec<usize> {
+        (0..NAMES.len()).filter(|node| self.is_alive(*node)).collect()
+    }
+
+    /// Nodes whose processes run but whose LiteFS has died.
+    pub(super) fn dead(&self) -> Vec<usize> {
+        self.reachable().into_iter().filter(|node| !self.is_alive(*node)).collect()
+    }
+
+    /// The handle that makes things go wrong on a node.
+    pub(super) fn control(&self, node: usize) -> Result<&Control, Problem> {
+        let control = self.controls[node].as_ref();
+        control.ok_or_else(|| format!("{} has no process", NAMES[node]).into())
+    }
+
+    /// Where a node's database is.
+    pub(super) fn txid(&self, node: usize) -> Result<u64, Problem> {
+        Ok(txid(&self.control(node)?.status()?))
+    }
+
+    /// The node that has come furthest, of those that can be asked.
+    pub(super) fn furthest(&self) -> Result<usize, Problem> {
+        let txids = self.alive().into_iter().map(|node| Ok((self.txid(node)?, node)));
+        let txids = txids.collect::<Result<Vec<_>, Problem>>()?;
+        txids.into_iter().max().map(|(_, node)| node).ok_or_else(|| "no node is left".into())
+    }
+
+    /// The link to a node's server.
+    pub(super) fn link(&self, node: usize) -> &Link {
+        self.processes.link(node)
+    }
+
+    /// The processes.
+    pub(super) fn processes(&self) -> &Processes {
+        &self.processes
+    }
+}
+
+/// Where the database is.
+pub(super) fn txid(status: &NodeStatus) -> u64 {
+    status.positions.get(DATABASE).map_or(0, |position| position.txid)
+}

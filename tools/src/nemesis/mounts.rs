@@ -1,0 +1,292 @@
+//! The attack on real LiteFS: a process of this program for each mount that somebody else has mounted.
+//!
+//! LiteFS itself is let alone: what goes wrong is what our own processes and the links between them can suffer, and changes
+//! of the primary that LiteFS is asked for.
+
+mod watch;
+
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tokio::runtime::Handle;
+
+use self::watch::Watch;
+use super::Weakness;
+use super::attack::Attack;
+use super::client::Shared;
+use super::history::{Row, Takeover};
+use super::losses::Losses;
+use super::processes::Processes;
+use super::rest::read_all;
+use super::schedule::{Fault, HELD, Target};
+use litefs_examples::Problem;
+use crate::link::Flow;
+
+/// How long LiteFS may take to have a primary, or to be started again.
+const LITEFS_LIMIT: Duration = Duration::from_secs(20);
+/// Between two looks for one.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// One node that runs already: `<dir>=<url>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mount {
+    /// Where LiteFS is mounted.
+    pub(super) dir: PathBuf,
+    /// LiteFS's HTTP server.
+    pub(super) url: String,
+}
+
+impl FromStr for Mount {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((dir, url)) if !dir.is_empty() && url.starts_with("http://") => {
+                Ok(Self { dir: dir.into(), url: url.trim_end_matches('/').into() })
+            }
+            _ => Err(format!("{text:?} is no <dir>=http://<LiteFS's address>")),
+        }
+    }
+}
+
+impl Mount {
+    fn file(&self, name: &str) -> String {
+        self.dir.join(name).to_string_lossy().into_owned()
+    }
+}
+
+/// The nodes on their mounts.
+pub(super) struct Mounts {
+    mounts: Vec<Mount>,
+    names: Vec<String>,
+    /// Of this run alone, so that nothing of an earlier one is in it.
+    database: String,
+    processes: Processes,
+    watch: Watch,
+    shared: Arc<Shared>,
+    runtime: Handle,
+    met: BTreeMap<usize, usize>,
+}
+
+impl Mounts {
+    /// Starts the nodes' processes. Blocks until all applications answer.
+    pub(super) fn start(
+        mounts: &[Mount],
+        shared: Arc<Shared>,
+        runtime: Handle,
+        weaken: Option<Weakness>,
+    ) -> Result<Self, Problem> {
+        let names: Vec<_> = (0..mounts.len()).map(|node| format!("mount-{node}")).collect();
+        let database = format!("nemesis-{:08x}.db", rand::random::<u32>());
+        let processes = runtime.block_on(Processes::new(&names, Arc::clone(&shared), weaken))?;
+        let watch = Watch::start(mounts.to_vec(), database.clone(), Arc::clone(&shared), &runtime);
+        let mounts = mounts.to_vec();
+        let mut all =
+            Self { mounts, names, database, processes, watch, shared, runtime, met: BTreeMap::new() };
+        let primary = all.await_primary()?;
+        // It makes the database that the others wait for.
+        all.begin_node(primary)?;
+        (0..all.mounts.len()).filter(|node| *node != primary).try_for_each(|node| all.begin_node(node))?;
+        Ok(all)
+    }
+
+    fn begin_node(&mut self, node: usize) -> Result<(), Problem> {
+        let mount = &self.mounts[node];
+        let (database, url) = (mount.file(&self.database), mount.url.clone());
+        self.processes.start(node, &["--database", &database, "--litefs", &url])?;
+        self.processes.settle(node).or_else(|problem| self.processes.kill(node).and(Err(problem)))
+    }
+
+    fn await_primary(&self) -> Result<usize, Problem> {
+        let missing = "no mount's LiteFS says that it is the primary";
+        self.await_state(missing, |all| all.watch.primary().is_some())?;
+        self.watch.primary().ok_or_else(|| missing.into())
+    }
+
+    fn await_state(&self, otherwise: &str, holds: impl Fn(&Self) -> bool) -> Result<(), Problem> {
+        let deadline = Instant::now() + LITEFS_LIMIT;
+        while !holds(self) {
+            if Instant::now() >= deadline {
+                return Err(otherwise.into());
+            }
+            thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
+    /// LiteFS ends when it loses the lease in the middle of a commit. Whoever mounted it starts it again; what our process
+    /// has open is still of the one before.
+    fn revive(&mut self) -> Result<(), Problem> {
+        while let Some((node, since)) = self.watch.take_back() {
+            self.processes.kill_deaf(node, since)?;
+            self.begin_node(node)?;
+        }
+        (0..self.mounts.len()).try_for_each(|node| self.replace(node))
+    }
+
+    /// SQLite maps the WAL's index from a file of LiteFS's, which may fail a process that touches it while LiteFS dies or
+    /// changes its role. A process that ends in any other way has a fault.
+    fn replace(&mut self, node: usize) -> Result<(), Problem> {
+        match self.processes.ended(node) {
+            None => Ok(()),
+            Some(status) if status.signal() == Some(Signal::BUS.as_raw()) => {
+                self.processes.kill(node)?;
+                self.begin_node(node)
+            }
+            Some(status) => Err(format!("{} has ended by itself: {status}", self.names[node]).into()),
+        }
+    }
+
+    fn node(&self, target: Target, primary: usize) -> usize {
+        let others = self.mounts.len() - 1;
+        match target {
+            Target::Primary => primary,
+            Target::Replica(which) => (primary + 1 + which % others) % self.mounts.len(),
+        }
+    }
+
+    fn strike(&mut self, fault: Fault) -> Result<usize, Problem> {
+        let primary = self.watch.primary().ok_or("there is no primary")?;
+        let node = self.node(fault.target(), primary);
+        match fault {
+            Fault::Kill { .. } => self.processes.kill(node)?,
+            Fault::Pause { .. } => self.processes.put_to_sleep(node)?,
+            Fault::Promote { .. } => self.post(&format!("{}/promote", self.mounts[node].url))?,
+            Fault::HandOff => {
+                let endpoint = self.shared.endpoint(node).ok_or("its process is away")?;
+                self.post(&format!("{}/handoff", endpoint.url))?;
+            }
+            Fault::CutRequests => self.processes.link(node).set(HELD, Flow::default()),
+            Fault::CutReplies => self.processes.link(node).set(Flow::default(), HELD),
+            Fault::SlowLink { by } => {
+                let slow = Flow { held: false, delay: by };
+                self.processes.link(node).set(slow, slow);
+            }
+            Fault::BreakLink => self.processes.link(node).sever(),
+            _ => return Err("this is LiteFS's own to suffer".into()),
+        }
+        Ok(node)
+    }
+
+    fn post(&self, url: &str) -> Result<(), Problem> {
+        self.runtime.block_on(async {
+            let answer = self.shared.http.post(url).send().await?;
+            if answer.status().is_success() {
+                return Ok(());
+            }
+            Err(format!("{}: {}", answer.status(), answer.text().await?.trim()).into())
+        })
+    }
+
+    fn relieve(&mut self, node: usize, fault: Fault) -> Result<(), Problem> {
+        match fault {
+            // Unless it is there again together with its LiteFS.
+            Fault::Kill { .. } if self.shared.endpoint(node).is_some() => Ok(()),
+            Fault::Kill { .. } => self.begin_node(node),
+            Fault::Pause { .. } => self.processes.wake(node).map(drop),
+            Fault::CutReplies => {
+                self.processes.link(node).sever();
+                self.pass(node);
+                Ok(())
+            }
+            _ => {
+                self.pass(node);
+                Ok(())
+            }
+        }
+    }
+
+    fn pass(&self, node: usize) {
+        self.processes.link(node).set(Flow::default(), Flow::default());
+    }
+
+    fn told(&self, result: &Result<usize, Problem>, fault: Fault) -> String {
+        let primary = self.watch.primary().map_or("nobody", |primary| &self.names[primary]);
+        match result {
+            Ok(node) => format!("{fault:?} met {}; {primary} is the primary", self.names[*node]),
+            Err(problem) => format!("{fault:?} came to nothing: {problem}; {primary} is the primary"),
+        }
+    }
+
+    /// As LiteFS tells them, in full: the same number may be of another history.
+    fn positions(&self) -> Result<Vec<String>, Problem> {
+        let read = |mount: &Mount| position(&mount.dir, &self.database).map_err(Problem::from);
+        self.mounts.iter().map(read).collect()
+    }
+}
+
+/// What `<db>-pos` says.
+fn position(dir: &Path, database: &str) -> std::io::Result<String> {
+    std::fs::read_to_string(dir.join(format!("{database}-pos")))
+}
+
+impl Attack for Mounts {
+    fn begin(&mut self, id: usize, fault: Fault) -> Result<String, Problem> {
+        let struck = self.strike(fault);
+        if let Ok(node) = struck {
+            self.met.insert(id, node);
+        }
+        Ok(self.told(&struck, fault))
+    }
+
+    fn end(&mut self, id: usize, fault: Fault) -> Result<String, Problem> {
+        let Some(node) = self.met.remove(&id) else { return Ok(String::new()) };
+        // What does not come back now, because its LiteFS is away too, comes back with that.
+        let relieved = self.relieve(node, fault).and_then(|()| self.revive()).map(|()| node);
+        Ok(format!("end of {}", self.told(&relieved, fault)))
+    }
+
+    fn heal(&mut self) -> Result<(), Problem> {
+        self.met.clear();
+        for node in 0..self.mounts.len() {
+            self.pass(node);
+            self.processes.wake(node)?;
+        }
+        self.await_state("a LiteFS does not come back", |all| all.watch.all_answer())?;
+        self.await_primary()?;
+        self.revive()?;
+        let away = |node: &usize| self.shared.endpoint(*node).is_none();
+        let away: Vec<_> = (0..self.mounts.len()).filter(away).collect();
+        away.into_iter().try_for_each(|node| self.begin_node(node))
+    }
+
+    fn finals(&self) -> Result<Vec<(String, Vec<Row>)>, Problem> {
+        read_all(&self.names, &self.shared, &self.runtime, || self.positions())
+    }
+
+    fn takeovers(&self) -> Vec<Takeover> {
+        self.watch.takeovers()
+    }
+
+    fn losses(&self) -> Losses {
+        Losses {
+            reports: self.processes.reports().clone(),
+            inflicted: self.watch.inflicted(),
+            ends: self.processes.ends().clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_is_a_directory_and_a_url() {
+        let mount: Mount = "/mnt/a=http://127.0.0.1:20202/".parse().unwrap();
+        assert_eq!(
+            (mount.dir.as_path(), mount.url.as_str()),
+            (Path::new("/mnt/a"), "http://127.0.0.1:20202")
+        );
+        assert_eq!(mount.file("x.db"), "/mnt/a/x.db");
+        for wrong in ["/mnt/a", "=http://a", "/mnt/a=127.0.0.1:20202"] {
+            assert!(wrong.parse::<Mount>().is_err(), "{wrong}");
+        }
+    }
+}

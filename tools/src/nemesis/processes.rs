@@ -1,0 +1,158 @@
+//! The nodes' processes: started, killed, put to sleep and woken, each behind a link of its own.
+
+use std::collections::HashMap;
+use std::process::ExitStatus;
+use std::sync::Arc;
+
+use rand::Rng;
+use rustix::process::Signal;
+use serde::de::DeserializeOwned;
+
+use super::Weakness;
+use super::client::{Endpoint, Shared};
+use super::history::{Moment, Process};
+use super::losses::Reports;
+use super::node::{Lost, Serving};
+use litefs_examples::Problem;
+use crate::link::Link;
+use litefs_examples::process::{Child, Listening};
+
+/// All nodes' places for a process, whether or not one runs there.
+pub(super) struct Processes {
+    places: Vec<Place>,
+    shared: Arc<Shared>,
+    /// How the nodes break a promise on purpose.
+    weaken: Option<Weakness>,
+    secret: String,
+    /// What the processes reported as lost.
+    reports: Reports,
+    /// When processes were killed.
+    ends: HashMap<Process, Moment>,
+}
+
+struct Place {
+    name: String,
+    child: Option<Child>,
+    asleep: bool,
+    incarnation: u64,
+    link: Link,
+}
+
+impl Processes {
+    /// Places where nothing runs yet. Must be called within a runtime, which then carries the links.
+    pub(super) async fn new(
+        names: &[String],
+        shared: Arc<Shared>,
+        weaken: Option<Weakness>,
+    ) -> Result<Self, Problem> {
+        let mut places = Vec::new();
+        for name in names {
+            let link = Link::open().await?;
+            places.push(Place { name: name.clone(), child: None, asleep: false, incarnation: 0, link });
+        }
+        // The secret never appears on a command line, which every user of the machine can read.
+        let secret = format!("{:032x}", rand::rng().random::<u128>());
+        Ok(Self { places, shared, weaken, secret, reports: Reports::default(), ends: HashMap::new() })
+    }
+
+    /// Starts a process. `where_to` says where its files are.
+    pub(super) fn start(&mut self, node: usize, where_to: &[&str]) -> Result<(), Problem> {
+        let place = &mut self.places[node];
+        let advertise = place.link.address().to_string();
+        let mut arguments = vec!["node", "--name", &place.name, "--advertise", &advertise];
+        arguments.extend(where_to);
+        arguments.extend(match self.weaken {
+            Some(Weakness::Eventual) => Some("--eventual"),
+            Some(Weakness::RetryUnknown) => Some("--at-most-once"),
+            Some(Weakness::Proof) => Some("--unproven"),
+            None => None,
+        });
+        let child = Child::start(&place.name, &arguments, &[("LITEFS_RPC_SECRET", &self.secret)])?;
+        place.child = Some(child);
+        place.incarnation += 1;
+        Ok(())
+    }
+
+    /// The next thing that a node says. Blocks.
+    pub(super) fn hear<T: DeserializeOwned>(&mut self, node: usize) -> Result<T, Problem> {
+        self.running(node)?.hear()
+    }
+
+    /// Waits until the application of a started node answers. The node must have a role.
+    pub(super) fn settle(&mut self, node: usize) -> Result<(), Problem> {
+        let child = self.running(node)?;
+        let rpc = child.hear::<Serving>()?.rpc;
+        let url = child.hear::<Listening>()?.http;
+        let (place, reports) = (&mut self.places[node], self.reports.clone());
+        let incarnation = place.incarnation;
+        let listener = move |lost: Lost| reports.hear((node, incarnation), lost.lost);
+        place.child.as_mut().ok_or("a node without a process cannot settle")?.overhear(listener);
+        place.link.lead_to(rpc);
+        self.shared.set_endpoint(node, Some(Endpoint { incarnation, url }));
+        Ok(())
+    }
+
+    fn running(&mut self, node: usize) -> Result<&mut Child, Problem> {
+        let place = &mut self.places[node];
+        place.child.as_mut().ok_or_else(|| format!("{} has no process", place.name).into())
+    }
+
+    /// `kill -9`. Does nothing where no process runs.
+    pub(super) fn kill(&mut self, node: usize) -> Result<(), Problem> {
+        self.shared.set_endpoint(node, None);
+        let place = &mut self.places[node];
+        place.asleep = false;
+        let Some(child) = place.child.take() else { return Ok(()) };
+        self.ends.entry((node, place.incarnation)).or_insert_with(|| self.shared.now());
+        child.kill()
+    }
+
+    /// `kill -9` of a process whose LiteFS has died: it has heard of nothing since then.
+    pub(super) fn kill_deaf(&mut self, node: usize, since: Moment) -> Result<(), Problem> {
+        let process = (node, self.places[node].incarnation);
+        self.ends.entry(process).or_insert(since);
+        self.kill(node)
+    }
+
+    /// SIGSTOP.
+    pub(super) fn put_to_sleep(&mut self, node: usize) -> Result<(), Problem> {
+        self.running(node)?.signal(Signal::STOP)?;
+        self.places[node].asleep = true;
+        Ok(())
+    }
+
+    /// SIGCONT. Does nothing to a node that is awake; answers whether it was not.
+    pub(super) fn wake(&mut self, node: usize) -> Result<bool, Problem> {
+        if !std::mem::take(&mut self.places[node].asleep) {
+            return Ok(false);
+        }
+        self.running(node)?.signal(Signal::CONT)?;
+        Ok(true)
+    }
+
+    /// How a process has ended that nobody has killed.
+    pub(super) fn ended(&mut self, node: usize) -> Option<ExitStatus> {
+        self.places[node].child.as_mut()?.ended()
+    }
+
+    /// Whether a process runs there and is awake.
+    pub(super) fn is_reachable(&self, node: usize) -> bool {
+        let place = &self.places[node];
+        place.child.is_some() && !place.asleep
+    }
+
+    /// The link to a node's server.
+    pub(super) fn link(&self, node: usize) -> &Link {
+        &self.places[node].link
+    }
+
+    /// What the processes of all nodes reported as lost.
+    pub(super) fn reports(&self) -> &Reports {
+        &self.reports
+    }
+
+    /// Which processes were killed, and when.
+    pub(super) fn ends(&self) -> &HashMap<Process, Moment> {
+        &self.ends
+    }
+}
