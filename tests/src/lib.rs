@@ -1,6 +1,6 @@
 //! What the integration tests share: a cluster of the testkit with a handle on each node.
 
-mod proxy;
+mod relay;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -10,9 +10,9 @@ use diesel::sqlite::SqliteConnection;
 use libsqlite3_sys as _;
 use litefs_diesel::core::Role;
 use litefs_diesel::{LiteFs, LiteFsBuilder, LiteFsConnection};
-use litefs_testkit::Cluster;
+use litefs_testkit::{Cluster, Relay};
 
-pub use self::proxy::{Proxy, Traffic};
+pub use self::relay::relay;
 
 /// The database that all tests use.
 pub const DATABASE: &str = "app.db";
@@ -45,25 +45,26 @@ impl Bed {
         Self::behind(names, &[], configure)
     }
 
-    /// The same, where some nodes are reached through a proxy only.
+    /// The same, where some nodes are reached through a relay only.
     ///
     /// # Panics
     /// As [`configured`](Self::configured).
     pub fn behind(
         names: &[&str],
-        proxies: &[(&str, &Proxy)],
+        relays: &[(&str, &Relay)],
         configure: impl Fn(&str, LiteFsBuilder) -> LiteFsBuilder,
     ) -> Self {
         let cluster =
             Cluster::builder().nodes(names.to_vec()).database(DATABASE).start().expect("the cluster starts");
-        let detours = proxies.iter().map(|(name, proxy)| ((*name).to_owned(), proxy.address())).collect();
+        let detours =
+            relays.iter().map(|(name, relay)| ((*name).to_owned(), relay.address().to_string())).collect();
         let mut bed = Self { handles: HashMap::new(), detours, cluster };
         for name in names {
             let handle = configure(name, bed.builder(name)).start().expect("the handle starts");
             bed.handles.insert((*name).to_owned(), handle);
         }
-        for (name, proxy) in proxies {
-            proxy.lead_to(bed.litefs(name).rpc_address().expect("it serves"));
+        for (name, relay) in relays {
+            relay.set_target(bed.litefs(name).rpc_address().expect("it serves"));
         }
         bed.settle();
         bed

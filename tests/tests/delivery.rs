@@ -5,8 +5,9 @@ use std::time::Duration;
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use litefs_diesel::{BatchInsertDsl, Delivery, Failure, Fate, LiteFsConnection, Outcome};
-use litefs_rpc::wire::Output;
-use litefs_tests::{Bed, Proxy, Traffic, wait_until};
+use litefs_rpc::wire::Answer;
+use litefs_testkit::{Relay, Traffic};
+use litefs_tests::{Bed, relay, wait_until};
 
 diesel::table! { notes { id -> Integer, text -> Text, stars -> Nullable<Integer>, } }
 
@@ -19,20 +20,20 @@ struct NewNote {
     stars: Option<i32>,
 }
 
-/// Three nodes; the primary is reached through the proxy.
-fn bed(timeout: Duration) -> (Bed, Proxy) {
+/// Three nodes; the primary is reached through the relay.
+fn bed(timeout: Duration) -> (Bed, Relay) {
     bed_with(timeout, 2)
 }
 
-fn bed_with(timeout: Duration, lanes: usize) -> (Bed, Proxy) {
-    let proxy = Proxy::start();
-    let bed = Bed::behind(&["a", "b", "c"], &[("a", &proxy)], |_, builder| {
+fn bed_with(timeout: Duration, lanes: usize) -> (Bed, Relay) {
+    let relay = relay();
+    let bed = Bed::behind(&["a", "b", "c"], &[("a", &relay)], |_, builder| {
         builder.forward_timeout(timeout).lanes(lanes)
     });
     bed.schema(SCHEMA);
     // The connection stands: what is lost below is a statement or its answer, not the handshake.
     bed.conn("b").batch_execute("DELETE FROM notes").unwrap();
-    (bed, proxy)
+    (bed, relay)
 }
 
 const LONG: Duration = Duration::from_secs(10);
@@ -49,7 +50,7 @@ fn insert(conn: &mut LiteFsConnection, text: &str) -> QueryResult<i32> {
 
 #[test]
 fn f1_a_write_whose_answer_is_lost_is_applied_once_and_answered_all_the_same() {
-    let (bed, proxy) = bed(LONG);
+    let (bed, relay) = bed(LONG);
     let mut conn = bed.conn("b");
     let batch = || vec![NewNote { text: "d", stars: None }, NewNote { text: "d", stars: Some(1) }];
     type Step<'a> = &'a dyn Fn(&mut LiteFsConnection) -> usize;
@@ -76,7 +77,7 @@ fn f1_a_write_whose_answer_is_lost_is_applied_once_and_answered_all_the_same() {
     ];
     for (what, step) in steps {
         let before = bed.litefs("b").round_trips();
-        proxy.replies(Traffic::Lose(1));
+        relay.set_replies(Traffic::Lose(1));
         assert_eq!(step(&mut conn), 1, "{what}");
         assert_eq!(bed.litefs("b").round_trips() - before, 2, "{what}: sent twice");
     }
@@ -86,10 +87,10 @@ fn f1_a_write_whose_answer_is_lost_is_applied_once_and_answered_all_the_same() {
 
 #[test]
 fn f1_a_write_that_loses_one_answer_after_another_is_applied_once() {
-    let (bed, proxy) = bed(LONG);
+    let (bed, relay) = bed(LONG);
     let mut conn = bed.conn("b");
     let before = bed.litefs("b").round_trips();
-    proxy.replies(Traffic::Lose(3));
+    relay.set_replies(Traffic::Lose(3));
     assert_eq!(insert(&mut conn, "x"), Ok(1));
     assert_eq!(bed.litefs("b").round_trips() - before, 4);
     assert_eq!(texts(&mut bed.plain("a")), ["x"]);
@@ -97,30 +98,30 @@ fn f1_a_write_that_loses_one_answer_after_another_is_applied_once() {
 
 #[test]
 fn f1_a_failure_whose_answer_is_lost_is_told_all_the_same() {
-    let (bed, proxy) = bed(LONG);
+    let (bed, relay) = bed(LONG);
     let mut conn = bed.conn("b");
     let script = "INSERT INTO notes (text) VALUES ('kept'); INSERT INTO notes (id, text) VALUES (1, 'taken')";
-    proxy.replies(Traffic::Lose(1));
+    relay.set_replies(Traffic::Lose(1));
     let error = conn.batch_execute(script).unwrap_err();
     assert!(error.to_string().contains("UNIQUE"), "{error}");
     assert_eq!(texts(&mut conn), ["kept"], "the first statement, once");
-    proxy.replies(Traffic::Lose(1));
+    relay.set_replies(Traffic::Lose(1));
     let error = diesel::sql_query("INSERT INTO notes (id) VALUES (2)").execute(&mut conn).unwrap_err();
     assert!(error.to_string().contains("NOT NULL"), "{error}");
 }
 
 #[test]
 fn f1_at_most_once_says_that_it_does_not_know() {
-    let (bed, proxy) = bed(LONG);
+    let (bed, relay) = bed(LONG);
     let mut conn = bed.conn("b");
-    proxy.replies(Traffic::Lose(1));
+    relay.set_replies(Traffic::Lose(1));
     let error = conn.with_delivery(Delivery::AtMostOnce, |conn| insert(conn, "x")).unwrap_err();
     assert_eq!(Failure::of(&error), Some(Failure::OutcomeUnknown), "{error}");
     assert_eq!(Failure::of(&error).map(Failure::fate), Some(Fate::Unknown));
     assert_eq!(conn.delivery(), Delivery::ExactlyOnce);
     wait_until("the write", || texts(&mut bed.plain("a")) == ["x"]);
     conn.batch_execute("DELETE FROM notes WHERE id = 77").unwrap();
-    proxy.requests(Traffic::Lose(1));
+    relay.set_requests(Traffic::Lose(1));
     let error = conn.with_delivery(Delivery::AtMostOnce, |conn| insert(conn, "y")).unwrap_err();
     assert_eq!(Failure::of(&error), Some(Failure::OutcomeUnknown), "it may have arrived: {error}");
     assert_eq!(texts(&mut bed.plain("a")), ["x"]);
@@ -130,11 +131,11 @@ fn f1_at_most_once_says_that_it_does_not_know() {
 fn f1_a_transaction_loses_any_one_answer() {
     // BEGIN with the first statement, the second statement, COMMIT.
     for (lost, fails) in [(0, false), (1, true), (2, false)] {
-        let (bed, proxy) = bed(LONG);
+        let (bed, relay) = bed(LONG);
         let mut conn = bed.conn("b");
         let lose = |step| {
             if step == lost {
-                proxy.replies(Traffic::Lose(1));
+                relay.set_replies(Traffic::Lose(1));
             }
         };
         let result = conn.transaction(|conn| {
@@ -164,9 +165,9 @@ fn f1_a_transaction_loses_any_one_answer() {
 fn f2_a_write_whose_answer_dies_with_the_primary_is_applied_once() {
     // Promoted: another node, and the very node that waits.
     for next in ["c", "b"] {
-        let (bed, proxy) = bed(LONG);
+        let (bed, relay) = bed(LONG);
         let mut conn = bed.conn("b");
-        proxy.replies(Traffic::Hold);
+        relay.set_replies(Traffic::Capture);
         let id = std::thread::scope(|scope| {
             let write = scope.spawn(|| insert(&mut conn, "x"));
             for node in ["b", "c"] {
@@ -186,12 +187,12 @@ fn f2_a_write_whose_answer_dies_with_the_primary_is_applied_once() {
 #[test]
 fn f3_a_write_that_never_reached_the_old_primary_is_applied_by_the_new_one() {
     for next in ["c", "b"] {
-        let (bed, proxy) = bed(LONG);
+        let (bed, relay) = bed(LONG);
         let mut conn = bed.conn("b");
-        proxy.requests(Traffic::Hold);
+        relay.set_requests(Traffic::Capture);
         let id = std::thread::scope(|scope| {
             let write = scope.spawn(|| insert(&mut conn, "x"));
-            wait_until("the request", || proxy.held() >= 1);
+            wait_until("the request", || relay.captured() >= 1);
             bed.cluster.promote(next).unwrap();
             write.join().unwrap()
         });
@@ -204,26 +205,26 @@ fn f3_a_write_that_never_reached_the_old_primary_is_applied_by_the_new_one() {
 #[test]
 fn f4_an_outcome_is_settled_and_a_late_arrival_is_refused() {
     // A lane is closed when its answer does not come; over the link a request may arrive later.
-    let (bed, proxy) = bed_with(Duration::from_millis(400), 0);
+    let (bed, relay) = bed_with(Duration::from_millis(400), 0);
     let mut conn = bed.conn("b");
     // Not applied: it is on its way until after somebody has asked.
-    proxy.requests(Traffic::Hold);
+    relay.set_requests(Traffic::Capture);
     let error = insert(&mut conn, "late").unwrap_err();
     assert_eq!(Failure::of(&error), Some(Failure::OutcomeUnknown), "{error}");
     let late = Failure::write_of(&error).unwrap();
-    proxy.requests(Traffic::Pass);
+    relay.set_requests(Traffic::Pass);
     // Another process would have a connection of its own; this one's is stuck.
     assert_eq!(bed.litefs("c").outcome(late), Ok(Outcome::NotApplied));
-    let answered = proxy.answered();
-    proxy.release_first();
-    wait_until("the refusal", || proxy.answered() > answered);
+    let answered = relay.replies_received();
+    relay.release_first().unwrap();
+    wait_until("the refusal", || relay.replies_received() > answered);
     assert!(texts(&mut bed.plain("a")).is_empty());
     assert_eq!(bed.litefs("a").outcome(late), Ok(Outcome::NotApplied), "the primary itself says so too");
-    proxy.cut();
+    relay.cut();
 
     // Applied: only the answer is missing.
     bed.conn("b").batch_execute("DELETE FROM notes").unwrap();
-    proxy.replies(Traffic::Hold);
+    relay.set_replies(Traffic::Capture);
     let error = bed
         .conn("b")
         .with_delivery(Delivery::ExactlyOnce, |conn| {
@@ -231,8 +232,8 @@ fn f4_an_outcome_is_settled_and_a_late_arrival_is_refused() {
         })
         .unwrap_err();
     let applied = Failure::write_of(&error).unwrap_or_else(|| panic!("{error}"));
-    proxy.replies(Traffic::Pass);
-    proxy.cut();
+    relay.set_replies(Traffic::Pass);
+    relay.cut();
     for node in ["a", "b", "c"] {
         let outcome = bed.litefs(node).outcome(applied);
         assert!(matches!(outcome, Ok(Outcome::Applied(Output::Count(1), _))), "{node}: {outcome:?}");

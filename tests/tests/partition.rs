@@ -9,8 +9,8 @@ use std::time::Duration;
 use diesel::prelude::*;
 use litefs_diesel::core::{Role, RoleKind};
 use litefs_diesel::{Failure, LiteFsConnection, LostWrites};
-use litefs_testkit::EventStreamFault;
-use litefs_tests::{Bed, DATABASE, Proxy, Traffic, wait_until};
+use litefs_testkit::{EventStreamFault, Relay, Traffic};
+use litefs_tests::{Bed, DATABASE, relay, wait_until};
 
 diesel::table! { notes { id -> Integer, text -> Text, } }
 
@@ -29,10 +29,10 @@ fn texts(
 
 type Told = Arc<Mutex<HashMap<String, Vec<LostWrites>>>>;
 
-/// Three nodes; "a" is reached through the proxy.
-fn bed(proxy: &Proxy) -> (Bed, Told) {
+/// Three nodes; "a" is reached through the relay.
+fn bed(relay: &Relay) -> (Bed, Told) {
     let told = Told::default();
-    let bed = Bed::behind(&NODES, &[("a", proxy)], |name, builder| {
+    let bed = Bed::behind(&NODES, &[("a", relay)], |name, builder| {
         let (told, name) = (Arc::clone(&told), name.to_owned());
         builder.forward_timeout(Duration::from_secs(10)).on_lost_writes(move |lost| {
             told.lock().unwrap().entry(name.clone()).or_default().push(lost.clone());
@@ -43,33 +43,31 @@ fn bed(proxy: &Proxy) -> (Bed, Told) {
 }
 
 /// Nothing passes between "a" and the others, neither LiteFS's traffic nor ours, and nobody is told.
-fn part(bed: &Bed, proxy: &Proxy) {
+fn part(bed: &Bed, relay: &Relay) {
     for other in ["b", "c"] {
         bed.cluster.cut("a", other).unwrap();
     }
-    proxy.requests(Traffic::Hold);
-    proxy.replies(Traffic::Hold);
+    relay.set(Traffic::Capture, Traffic::Capture);
 }
 
-fn heal(bed: &Bed, proxy: &Proxy) {
+fn heal(bed: &Bed, relay: &Relay) {
     for other in ["b", "c"] {
         bed.cluster.heal("a", other).unwrap();
     }
-    proxy.requests(Traffic::Pass);
-    proxy.replies(Traffic::Pass);
+    relay.set(Traffic::Pass, Traffic::Pass);
 }
 
 #[test]
 fn f8_after_a_partition_all_have_what_the_majority_wrote_and_the_other_side_hears_what_it_lost() {
-    let proxy = Proxy::start();
-    let (bed, told) = bed(&proxy);
+    let relay = relay();
+    let (bed, told) = bed(&relay);
     add(&mut bed.conn("c"), "before").unwrap();
     bed.sync();
-    part(&bed, &proxy);
+    part(&bed, &relay);
     let (b, mut on_c) = (bed.cluster.node("b"), bed.conn("c"));
     std::thread::scope(|scope| {
         let across = scope.spawn(|| add(&mut on_c, "across"));
-        wait_until("the request that does not arrive", || proxy.held() >= 1);
+        wait_until("the request that does not arrive", || relay.captured() >= 1);
         assert_eq!(add(&mut bed.conn("a"), "alone"), Ok(1), "it takes itself for the primary");
         b.become_primary().unwrap();
         bed.cluster.node("c").follow(b).unwrap();
@@ -78,7 +76,7 @@ fn f8_after_a_partition_all_have_what_the_majority_wrote_and_the_other_side_hear
     assert_eq!(bed.litefs("a").role(), Role::Primary, "nobody has told it");
     wait_until("the new primary", || bed.litefs("b").role() == Role::Primary);
     add(&mut bed.conn("b"), "meanwhile").unwrap();
-    heal(&bed, &proxy);
+    heal(&bed, &relay);
     bed.cluster.node("a").follow(b).unwrap();
     wait_until("its role", || bed.litefs("a").role().kind() == RoleKind::Replica);
     bed.sync();
@@ -97,10 +95,10 @@ fn f8_after_a_partition_all_have_what_the_majority_wrote_and_the_other_side_hear
 /// Seed 104 of the nemesis, at 33.8 s: when the old primary hears again, another one has come further than it ever was.
 #[test]
 fn f7_what_the_first_of_two_failovers_lost_is_reported_by_who_hears_only_of_the_second() {
-    let proxy = Proxy::start();
-    let (bed, told) = bed(&proxy);
+    let relay = relay();
+    let (bed, told) = bed(&relay);
     bed.sync();
-    part(&bed, &proxy);
+    part(&bed, &relay);
     add(&mut bed.conn("a"), "alone").unwrap();
     let (b, c) = (bed.cluster.node("b"), bed.cluster.node("c"));
     b.become_primary().unwrap();
@@ -113,7 +111,7 @@ fn f7_what_the_first_of_two_failovers_lost_is_reported_by_who_hears_only_of_the_
     wait_until("what is to be kept", || c.position(DATABASE) == far);
     c.become_primary().unwrap();
     b.follow(c).unwrap();
-    heal(&bed, &proxy);
+    heal(&bed, &relay);
     bed.cluster.node("a").follow(c).unwrap();
     wait_until("the report", || told.lock().unwrap().contains_key("a"));
     let told = told.lock().unwrap();
@@ -124,18 +122,18 @@ fn f7_what_the_first_of_two_failovers_lost_is_reported_by_who_hears_only_of_the_
 
 #[test]
 fn f8_a_partition_without_a_failover_costs_time_and_nothing_else() {
-    let proxy = Proxy::start();
-    let (bed, told) = bed(&proxy);
+    let relay = relay();
+    let (bed, told) = bed(&relay);
     add(&mut bed.conn("b"), "before").unwrap();
-    part(&bed, &proxy);
+    part(&bed, &relay);
     let mut on_b = bed.conn("b");
     std::thread::scope(|scope| {
         let across = scope.spawn(|| add(&mut on_b, "across"));
-        wait_until("the request that does not arrive", || proxy.held() >= 1);
+        wait_until("the request that does not arrive", || relay.captured() >= 1);
         add(&mut bed.conn("a"), "alone").unwrap();
-        heal(&bed, &proxy);
+        heal(&bed, &relay);
         // As TCP does after a while: what was on its way is lost with its connection.
-        proxy.cut();
+        relay.cut();
         assert_eq!(across.join().unwrap(), Ok(1));
     });
     bed.sync();

@@ -13,7 +13,5 @@
 pub mod bench;
 pub mod nemesis;
 
-mod link;
-
 // Links the SQLite that comes with the build.
 use libsqlite3_sys as _;

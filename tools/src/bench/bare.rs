@@ -7,6 +7,7 @@ use std::time::Instant;
 use diesel::result::QueryResult;
 use diesel::sqlite::SqliteConnection;
 use futures::StreamExt;
+use litefs_examples::Problem;
 use tarpc::client::RpcError;
 use tarpc::context::Context;
 use tarpc::serde_transport::Transport;
@@ -17,7 +18,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 
 use super::{bulk, items};
-use litefs_examples::Problem;
 
 #[tarpc::service]
 trait Insert {

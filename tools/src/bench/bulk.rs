@@ -6,6 +6,8 @@ use diesel::connection::{Connection, SimpleConnection};
 use diesel::prelude::*;
 use diesel::sqlite::SqliteConnection;
 use litefs_diesel::{BatchInsertDsl, LiteFsConnection};
+use litefs_examples::Problem;
+use litefs_examples::stats::median;
 use litefs_testkit::Cluster;
 
 use super::items::items;
@@ -16,8 +18,6 @@ use super::rig::Rig;
 use super::rounds::{Effort, Turn, alternate, ratio};
 use super::server::{Setup, Synchronous};
 use super::{DATABASE, items as table};
-use litefs_examples::Problem;
-use litefs_examples::stats::median;
 
 const ROUNDS: usize = 20;
 const WARM_UP: usize = 2;

@@ -3,6 +3,8 @@
 use std::time::Instant;
 
 use litefs_diesel::{Delivery, LiteFs, LiteFsConnection};
+use litefs_examples::Problem;
+use litefs_examples::stats::median;
 
 use super::items;
 use super::options::Mount;
@@ -10,8 +12,6 @@ use super::report::Report;
 use super::rig::Rig;
 use super::rounds::{Effort, Turn, alternate, ratio};
 use super::server::{Setup, Synchronous};
-use litefs_examples::Problem;
-use litefs_examples::stats::median;
 
 const ROUNDS: usize = 100;
 /// Of each kind, per round.

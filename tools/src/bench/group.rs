@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use litefs_diesel::{ConnectionManager, LiteFs};
+use litefs_examples::Problem;
 
 use super::options::Mount;
 use super::pair::Pair;
@@ -14,7 +15,6 @@ use super::rounds::{Effort, Turn, alternate, ratio};
 use super::server::{Setup, Synchronous};
 use super::storm::{Sample, Summary, storm, throughputs};
 use super::{bare, items};
-use litefs_examples::Problem;
 
 const ROUNDS: usize = 18;
 const WARM_UP: usize = 2;

@@ -5,7 +5,6 @@ use std::hint::black_box;
 use diesel::connection::LoadConnection;
 use diesel::prelude::*;
 use diesel::sqlite::{Sqlite, SqliteConnection};
-
 use litefs_examples::Problem;
 
 diesel::table! {

@@ -6,6 +6,7 @@ use diesel::connection::{Connection, SimpleConnection};
 use diesel::r2d2::{ConnectionManager, CustomizeConnection};
 use diesel::sqlite::SqliteConnection;
 use litefs_diesel::{LiteFs, LiteFsBuilder, LocalWrites};
+use litefs_examples::Problem;
 use litefs_testkit::Cluster;
 
 use super::report::Report;
@@ -13,7 +14,6 @@ use super::rounds::{Effort, Turn, alternate, ratio};
 use super::server::Synchronous;
 use super::storm::{Sample, Summary, p99s, storm, throughputs};
 use super::{DATABASE, items};
-use litefs_examples::Problem;
 
 const ROUNDS: usize = 6;
 /// Of one kind, in one round.

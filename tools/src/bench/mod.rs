@@ -41,11 +41,11 @@ mod transactions;
 use std::io::Write;
 
 use litefs_diesel::core::Detectors;
+use litefs_examples::Problem;
 
 pub use self::options::Arguments;
 use self::options::What;
 use self::report::Report;
-use litefs_examples::Problem;
 
 /// The kernel tells nothing of LiteFS's own changes on FUSE. In the plain directory of the embedded one it would tell of
 /// each write to the database, in whose directory `.primary` lies, and waking up for that is no part of forwarding.

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
+use litefs_examples::Problem;
 
 use super::rounds::Effort;
 use super::server::Setup;
-use litefs_examples::Problem;
 
 /// Measures what reading and writing through this library cost, in ratios to doing the same without it.
 ///

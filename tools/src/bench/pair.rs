@@ -8,14 +8,14 @@ use litefs_diesel::core::RoleKind;
 use litefs_diesel::rpc::Secret;
 use litefs_diesel::rpc::client::ClientConfig;
 use litefs_diesel::{LiteFs, LiteFsBuilder};
+use litefs_examples::Problem;
+use litefs_examples::process::Child;
 use litefs_testkit::{Cluster, Control, Node};
 use rand::Rng;
 use tempfile::TempDir;
 
 use super::DATABASE;
 use super::server::{Bare, Mounted, Ready, Setup};
-use litefs_examples::Problem;
-use litefs_examples::process::Child;
 
 /// How long a replica may take to have the table, and the primary's address.
 const SYNC_LIMIT: Duration = Duration::from_secs(10);

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use litefs_examples::Problem;
 use plotters::chart::ChartBuilder;
 use plotters::coord::Shift;
 use plotters::coord::combinators::IntoLogRange;
@@ -12,7 +13,6 @@ use plotters::series::LineSeries;
 use plotters::style::{BLACK, BLUE, Color, RED, RGBColor, WHITE};
 
 use super::storm::Summary;
-use litefs_examples::Problem;
 
 const COLOURS: [RGBColor; 3] = [BLUE, RED, RGBColor(128, 128, 128)];
 

@@ -9,9 +9,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use diesel::sqlite::SqliteConnection;
+use litefs_examples::Problem;
 
 use super::items;
-use litefs_examples::Problem;
 
 /// The answer to a request that failed.
 const FAILED: u64 = u64::MAX;

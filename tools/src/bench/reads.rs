@@ -7,6 +7,8 @@ use diesel::result::QueryResult;
 use diesel::sqlite::SqliteConnection;
 use litefs_diesel::core::RoleKind;
 use litefs_diesel::{LiteFs, LiteFsConnection};
+use litefs_examples::Problem;
+use litefs_examples::stats::median;
 use litefs_testkit::{Cluster, Node};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -16,8 +18,6 @@ use super::pair::start_on_replica;
 use super::report::Report;
 use super::rounds::{Effort, Turn, alternate, ratio};
 use super::{DATABASE, bulk, items};
-use litefs_examples::Problem;
-use litefs_examples::stats::median;
 
 const ROWS: i32 = 10_000;
 const ROUNDS: usize = 300;

@@ -2,6 +2,7 @@
 //! do the same work.
 
 use litefs_diesel::LiteFs;
+use litefs_examples::Problem;
 use tokio::runtime::Runtime;
 
 use super::bare;
@@ -9,7 +10,6 @@ use super::options::Mount;
 use super::pair::{Pair, start_on_replica};
 use super::raw;
 use super::server::{Bare, Setup, above};
-use litefs_examples::Problem;
 
 /// A handle on a replica and the way to the bare servers.
 pub(super) struct Rig {

@@ -7,8 +7,9 @@ use diesel::connection::Connection;
 use diesel::sqlite::SqliteConnection;
 use futures::future::try_join_all;
 use litefs_diesel::Delivery;
-use litefs_diesel::rpc::client::{self, CallError, Client};
-use litefs_diesel::rpc::wire::{Command, Request, RequestId, Settings, Statement, Value};
+use litefs_diesel::rpc::client::{CallError, Client, Link};
+use litefs_diesel::rpc::wire::{Request, RequestId, Settings, Statement, Value, Work};
+use litefs_examples::Problem;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
@@ -17,7 +18,6 @@ use super::pair::Pair;
 use super::report::Report;
 use super::rounds::Effort;
 use super::server::{Setup, Synchronous};
-use litefs_examples::Problem;
 
 /// Replicas that write, each with its connection to the primary.
 const REPLICAS: usize = 100;

@@ -10,11 +10,11 @@ use diesel::result::QueryResult;
 use diesel::sqlite::SqliteConnection;
 use litefs_diesel::rpc::Limits;
 use litefs_diesel::{LiteFs, LiteFsBuilder};
+use litefs_examples::{Problem, process};
 use litefs_testkit::Node;
 use serde::{Deserialize, Serialize};
 
 use super::{DATABASE, bare, items, raw};
-use litefs_examples::{Problem, process};
 
 /// `PRAGMA synchronous` of the connections that write, <https://www.sqlite.org/pragma.html#pragma_synchronous>.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

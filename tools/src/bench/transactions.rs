@@ -4,16 +4,15 @@ use std::time::{Duration, Instant};
 
 use diesel::connection::Connection;
 use litefs_diesel::{LiteFs, LiteFsConnection};
-use tokio::runtime::Runtime;
+use litefs_examples::Problem;
+use litefs_examples::stats::median;
+use litefs_testkit::{Flow, Relay};
 
 use super::items;
 use super::pair::Pair;
 use super::report::Report;
 use super::rounds::Effort;
 use super::server::{Setup, Synchronous};
-use litefs_examples::Problem;
-use crate::link::{Flow, Link};
-use litefs_examples::stats::median;
 
 /// What a round trip takes longer than without the link.
 const DELAY: Duration = Duration::from_millis(20);
@@ -22,15 +21,14 @@ const TRANSACTIONS: usize = 30;
 const STATEMENTS: usize = 5;
 
 pub(super) fn run(report: &mut Report, effort: Effort) -> Result<(), Problem> {
-    let runtime = Runtime::new()?;
-    let link = runtime.block_on(Link::open())?;
+    let link = Relay::start()?;
     let pair = Pair::litefs_behind(link.address(), &Setup::embedded(Synchronous::Normal))?;
-    link.lead_to(pair.rpc()?);
+    link.set_target(pair.rpc()?);
     let litefs = pair.open()?;
     let mut conn = litefs.establish()?;
     // Connects, and prepares the statements there.
     transaction(&mut conn)?;
-    link.set(Flow { delay: DELAY, ..Flow::default() }, Flow::default());
+    link.set_requests(Flow { delay: DELAY, ..Flow::default() });
     let (mut ratios, mut in_inserts, mut trips) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..effort.count(TRANSACTIONS) {
         let (took, made) = measured(&litefs, || transaction(&mut conn))?;

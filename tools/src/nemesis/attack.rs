@@ -1,9 +1,10 @@
 //! What can be attacked: the line between the schedule and the machines it is carried out on.
 
+use litefs_examples::Problem;
+
 use super::history::{Row, Takeover};
 use super::losses::Losses;
 use super::schedule::Fault;
-use litefs_examples::Problem;
 
 /// A cluster under attack. Its calls block until what they are for has happened.
 ///

@@ -3,12 +3,12 @@
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
+use litefs_examples::Problem;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio_util::sync::CancellationToken;
 
 use super::history::{Key, Moment, Op, Outcome, Record, Value};
-use litefs_examples::Problem;
 
 /// Longer than a node may take for anything: an operation that takes this long is lost, or hangs.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);

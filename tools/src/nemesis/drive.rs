@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use litefs_examples::Problem;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
@@ -22,7 +23,6 @@ use super::mounts::Mounts;
 use super::schedule::{Menu, Step, schedule};
 use super::summary::Summary;
 use super::{Options, Weakness};
-use litefs_examples::Problem;
 
 /// Clients of each node.
 const CLIENTS: usize = 4;

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
 
-use litefs_testkit::{Cluster, EventStreamFault};
+use litefs_examples::Problem;
+use litefs_testkit::{Cluster, EventStreamFault, Flow, Traffic};
 use tokio::runtime::Handle;
 
 use self::roles::Succession;
@@ -17,9 +18,7 @@ use super::fleet::{Fleet, NAMES};
 use super::history::{Row, Takeover};
 use super::losses::Losses;
 use super::rest::{REST_LIMIT, read_all};
-use super::schedule::{Fault, HELD, Target};
-use litefs_examples::Problem;
-use crate::link::Flow;
+use super::schedule::{Fault, Target};
 
 /// Three nodes in processes of this program.
 pub(super) struct Embedded {
@@ -38,7 +37,7 @@ impl Embedded {
         runtime: Handle,
         weaken: Option<Weakness>,
     ) -> Result<Self, Problem> {
-        let mut fleet = runtime.block_on(Fleet::new(Arc::clone(&shared), weaken))?;
+        let mut fleet = Fleet::new(Arc::clone(&shared), weaken)?;
         (0..NAMES.len()).try_for_each(|node| fleet.start(node))?;
         let primary = fleet.control(0)?;
         primary.become_primary()?;
@@ -87,13 +86,13 @@ impl Embedded {
                 }
             }
             Fault::SlowDisk { by } => self.fleet.control(node)?.set_commit_delay(by)?,
-            Fault::CutRequests => self.fleet.link(node).set(HELD, Flow::default()),
-            Fault::CutReplies => self.fleet.link(node).set(Flow::default(), HELD),
+            Fault::CutRequests => self.fleet.link(node).set(Traffic::Hold, Traffic::Pass),
+            Fault::CutReplies => self.fleet.link(node).set(Traffic::Pass, Traffic::Hold),
             Fault::SlowLink { by } => {
-                let slow = Flow { held: false, delay: by };
+                let slow = Flow { delay: by, ..Flow::default() };
                 self.fleet.link(node).set(slow, slow);
             }
-            Fault::BreakLink => self.fleet.link(node).sever(),
+            Fault::BreakLink => self.fleet.link(node).cut(),
             Fault::DeafEvents { .. } => {
                 self.fleet.control(node)?.set_event_stream_fault(EventStreamFault::Silent)?;
             }
@@ -119,7 +118,7 @@ impl Embedded {
             }
             Fault::Promote { .. } | Fault::LoseTail { .. } => self.revive(),
             Fault::CutReplies => {
-                self.fleet.link(node).sever();
+                self.fleet.link(node).cut();
                 self.fleet.clear_faults(node)
             }
             _ => (0..NAMES.len()).try_for_each(|node| self.fleet.clear_faults(node)),

@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use litefs_testkit::{Control, EventStreamFault, NodeStatus};
+use litefs_examples::Problem;
+use litefs_testkit::{Control, EventStreamFault, NodeStatus, Relay, Traffic};
 use tempfile::TempDir;
 
 use super::Weakness;
 use super::client::Shared;
 use super::node::{DATABASE, Mounted};
 use super::processes::Processes;
-use litefs_examples::Problem;
-use crate::link::{Flow, Link};
 
 /// The nodes' names; the first one begins as the primary.
 pub(super) const NAMES: [&str; 3] = ["node-a", "node-b", "node-c"];
@@ -26,8 +25,8 @@ pub(super) struct Fleet {
 
 impl Fleet {
     /// Machines on which nothing runs yet.
-    pub(super) async fn new(shared: Arc<Shared>, weaken: Option<Weakness>) -> Result<Self, Problem> {
-        let processes = Processes::new(&NAMES.map(str::to_owned), shared, weaken).await?;
+    pub(super) fn new(shared: Arc<Shared>, weaken: Option<Weakness>) -> Result<Self, Problem> {
+        let processes = Processes::new(&NAMES.map(str::to_owned), shared, weaken)?;
         let root = tempfile::Builder::new().prefix("nemesis-").tempdir()?;
         Ok(Self { processes, controls: NAMES.map(|_| None).to_vec(), root })
     }
@@ -70,7 +69,7 @@ impl Fleet {
 
     /// Ends everything that was made to go wrong on a node and with its link.
     pub(super) fn clear_faults(&self, node: usize) -> Result<(), Problem> {
-        self.link(node).set(Flow::default(), Flow::default());
+        self.link(node).set(Traffic::Pass, Traffic::Pass);
         // A dead LiteFS comes back without them.
         if self.is_alive(node) {
             let control = self.control(node)?;
@@ -122,7 +121,7 @@ impl Fleet {
     }
 
     /// The link to a node's server.
-    pub(super) fn link(&self, node: usize) -> &Link {
+    pub(super) fn link(&self, node: usize) -> &Relay {
         self.processes.link(node)
     }
 

@@ -33,7 +33,6 @@ mod summary;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-
 use litefs_examples::Problem;
 
 /// Attacks three nodes that all write, heals them, and tells what became of every write.

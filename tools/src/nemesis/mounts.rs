@@ -13,6 +13,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use litefs_examples::Problem;
+use litefs_testkit::{Flow, Traffic};
 use rustix::process::Signal;
 use tokio::runtime::Handle;
 
@@ -24,9 +26,7 @@ use super::history::{Row, Takeover};
 use super::losses::Losses;
 use super::processes::Processes;
 use super::rest::read_all;
-use super::schedule::{Fault, HELD, Target};
-use litefs_examples::Problem;
-use crate::link::Flow;
+use super::schedule::{Fault, Target};
 
 /// How long LiteFS may take to have a primary, or to be started again.
 const LITEFS_LIMIT: Duration = Duration::from_secs(20);
@@ -84,7 +84,7 @@ impl Mounts {
     ) -> Result<Self, Problem> {
         let names: Vec<_> = (0..mounts.len()).map(|node| format!("mount-{node}")).collect();
         let database = format!("nemesis-{:08x}.db", rand::random::<u32>());
-        let processes = runtime.block_on(Processes::new(&names, Arc::clone(&shared), weaken))?;
+        let processes = Processes::new(&names, Arc::clone(&shared), weaken)?;
         let watch = Watch::start(mounts.to_vec(), database.clone(), Arc::clone(&shared), &runtime);
         let mounts = mounts.to_vec();
         let mut all =
@@ -162,13 +162,13 @@ impl Mounts {
                 let endpoint = self.shared.endpoint(node).ok_or("its process is away")?;
                 self.post(&format!("{}/handoff", endpoint.url))?;
             }
-            Fault::CutRequests => self.processes.link(node).set(HELD, Flow::default()),
-            Fault::CutReplies => self.processes.link(node).set(Flow::default(), HELD),
+            Fault::CutRequests => self.processes.link(node).set(Traffic::Hold, Traffic::Pass),
+            Fault::CutReplies => self.processes.link(node).set(Traffic::Pass, Traffic::Hold),
             Fault::SlowLink { by } => {
-                let slow = Flow { held: false, delay: by };
+                let slow = Flow { delay: by, ..Flow::default() };
                 self.processes.link(node).set(slow, slow);
             }
-            Fault::BreakLink => self.processes.link(node).sever(),
+            Fault::BreakLink => self.processes.link(node).cut(),
             _ => return Err("this is LiteFS's own to suffer".into()),
         }
         Ok(node)
@@ -191,7 +191,7 @@ impl Mounts {
             Fault::Kill { .. } => self.begin_node(node),
             Fault::Pause { .. } => self.processes.wake(node).map(drop),
             Fault::CutReplies => {
-                self.processes.link(node).sever();
+                self.processes.link(node).cut();
                 self.pass(node);
                 Ok(())
             }
@@ -203,7 +203,7 @@ impl Mounts {
     }
 
     fn pass(&self, node: usize) {
-        self.processes.link(node).set(Flow::default(), Flow::default());
+        self.processes.link(node).set(Traffic::Pass, Traffic::Pass);
     }
 
     fn told(&self, result: &Result<usize, Problem>, fault: Fault) -> String {

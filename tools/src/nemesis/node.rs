@@ -15,14 +15,14 @@ use litefs_diesel::core::Role;
 use litefs_diesel::{
     ConnectionManager, Consistency, Delivery, LiteFs, LiteFsConnection, LostWrite, LostWrites,
 };
+use litefs_examples::Problem;
+use litefs_examples::process::{self, Listening};
 use litefs_testkit::Node;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
 use super::history::{Op, Outcome, Receipt, Row};
 use super::store;
-use litefs_examples::Problem;
-use litefs_examples::process::{self, Listening};
 
 /// The database on all nodes.
 pub(super) const DATABASE: &str = "app.db";

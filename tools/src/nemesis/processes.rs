@@ -4,6 +4,9 @@ use std::collections::HashMap;
 use std::process::ExitStatus;
 use std::sync::Arc;
 
+use litefs_examples::Problem;
+use litefs_examples::process::{Child, Listening};
+use litefs_testkit::Relay;
 use rand::Rng;
 use rustix::process::Signal;
 use serde::de::DeserializeOwned;
@@ -13,9 +16,6 @@ use super::client::{Endpoint, Shared};
 use super::history::{Moment, Process};
 use super::losses::Reports;
 use super::node::{Lost, Serving};
-use litefs_examples::Problem;
-use crate::link::Link;
-use litefs_examples::process::{Child, Listening};
 
 /// All nodes' places for a process, whether or not one runs there.
 pub(super) struct Processes {
@@ -35,19 +35,19 @@ struct Place {
     child: Option<Child>,
     asleep: bool,
     incarnation: u64,
-    link: Link,
+    link: Relay,
 }
 
 impl Processes {
-    /// Places where nothing runs yet. Must be called within a runtime, which then carries the links.
-    pub(super) async fn new(
+    /// Places where nothing runs yet.
+    pub(super) fn new(
         names: &[String],
         shared: Arc<Shared>,
         weaken: Option<Weakness>,
     ) -> Result<Self, Problem> {
         let mut places = Vec::new();
         for name in names {
-            let link = Link::open().await?;
+            let link = Relay::start()?;
             places.push(Place { name: name.clone(), child: None, asleep: false, incarnation: 0, link });
         }
         // The secret never appears on a command line, which every user of the machine can read.
@@ -87,7 +87,7 @@ impl Processes {
         let incarnation = place.incarnation;
         let listener = move |lost: Lost| reports.hear((node, incarnation), lost.lost);
         place.child.as_mut().ok_or("a node without a process cannot settle")?.overhear(listener);
-        place.link.lead_to(rpc);
+        place.link.set_target(rpc);
         self.shared.set_endpoint(node, Some(Endpoint { incarnation, url }));
         Ok(())
     }
@@ -142,7 +142,7 @@ impl Processes {
     }
 
     /// The link to a node's server.
-    pub(super) fn link(&self, node: usize) -> &Link {
+    pub(super) fn link(&self, node: usize) -> &Relay {
         &self.places[node].link
     }
 

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use litefs_examples::Problem;
 use tokio::runtime::Handle;
 
 use super::client::Shared;
 use super::history::Row;
 use super::node::Holding;
-use litefs_examples::Problem;
 
 /// How long the nodes may take to finish what they were asked for and to catch up.
 pub(super) const REST_LIMIT: Duration = Duration::from_secs(30);

@@ -7,8 +7,6 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::link::Flow;
-
 /// The load runs undisturbed for this long first.
 const CALM: Duration = Duration::from_millis(500);
 /// Then answers are lost, whatever else happens: no run is without outcomes that are unknown.
@@ -69,9 +67,6 @@ pub(super) enum Fault {
     /// A node hears nothing more from its own LiteFS's event stream.
     DeafEvents { node: Target },
 }
-
-/// How a link treats what it holds back.
-pub(super) const HELD: Flow = Flow { held: true, delay: Duration::ZERO };
 
 impl Fault {
     /// Whom it meets.

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use litefs_examples::Problem;
 use litefs_testkit::Cluster;
 
 use super::Embedded;
-use litefs_examples::Problem;
 use crate::nemesis::fleet::{NAMES, txid};
 use crate::nemesis::history::{Moment, Takeover};
 use crate::nemesis::losses::Inflicted;

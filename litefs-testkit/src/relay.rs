@@ -1,0 +1,174 @@
+//! A TCP relay between a client and a server, with scripted network failures.
+
+mod carry;
+mod state;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+
+use self::carry::Exempt;
+use self::state::State;
+pub use self::state::{Flow, Traffic};
+use crate::error::Error;
+
+/// A TCP relay on the loopback address, between the clients of one server and that server.
+///
+/// A test puts it into the server's place (for `litefs-diesel`: gives its address to
+/// `LiteFsBuilder::advertise`) and then delays, holds back, loses or breaks what goes through it.
+/// A new relay passes everything on.
+///
+/// A *request* is what one read from a client's socket returned, a *reply* what one read from the
+/// server's socket returned, both at most 64 KiB. A message that fits into one TCP segment and is
+/// awaited before the next is sent is one request or reply.
+///
+/// One thread of its own carries the traffic. Dropping the relay breaks all connections.
+///
+/// ```
+/// use litefs_testkit::{Flow, Relay, Traffic};
+/// use std::io::{Read, Write};
+/// use std::net::{TcpListener, TcpStream};
+/// use std::time::Duration;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let server = TcpListener::bind("127.0.0.1:0")?;
+/// let relay = Relay::start()?;
+/// relay.set_target(server.local_addr()?);
+/// let mut client = TcpStream::connect(relay.address())?;
+/// let (mut accepted, _) = server.accept()?;
+///
+/// relay.set_requests(Flow { delay: Duration::from_millis(5), ..Flow::default() });
+/// client.write_all(b"ping")?;
+/// let mut request = [0; 4];
+/// accepted.read_exact(&mut request)?;
+///
+/// // The reply is lost, and its connection with it.
+/// relay.set_replies(Traffic::Lose(1));
+/// client.write_all(b"ping")?;
+/// accepted.read_exact(&mut request)?;
+/// accepted.write_all(b"pong")?;
+/// assert!(!matches!(client.read(&mut request), Ok(1..)));
+/// # Ok(())
+/// # }
+/// ```
+pub struct Relay {
+    address: SocketAddr,
+    state: Arc<watch::Sender<State>>,
+    runtime: Option<Runtime>,
+}
+
+impl Relay {
+    /// Listens on a free port. Connections wait until there is a target.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if there is no free port or no thread can be started.
+    pub fn start() -> Result<Self, Error> {
+        Self::start_with(|_, _| false)
+    }
+
+    /// The same, for a protocol with traffic of its own that failures are to leave alone, such as a
+    /// handshake. `exempt` is asked about each request: which one of its connection it is, counted
+    /// from 1, and its bytes. Requests for which it returns true pass, apart from the delay.
+    ///
+    /// # Errors
+    /// As [`Relay::start`].
+    pub fn start_with(exempt: impl Fn(usize, &[u8]) -> bool + Send + Sync + 'static) -> Result<Self, Error> {
+        let failed = || Error::io("start a relay");
+        let mut builder = Builder::new_multi_thread();
+        let runtime = builder.worker_threads(1).enable_all().build().map_err(failed())?;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(failed())?;
+        let address = listener.local_addr().map_err(failed())?;
+        listener.set_nonblocking(true).map_err(failed())?;
+        let guard = runtime.enter();
+        let listener = TcpListener::from_std(listener).map_err(failed())?;
+        drop(guard);
+        let state = Arc::new(watch::Sender::new(State::default()));
+        let exempt: Arc<Exempt> = Arc::new(exempt);
+        runtime.spawn(carry::accept(listener, Arc::clone(&state), exempt));
+        Ok(Self { address, state, runtime: Some(runtime) })
+    }
+
+    /// Where clients connect.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where the server listens from now on. Breaks connections to where it was.
+    pub fn set_target(&self, target: SocketAddr) {
+        self.state.send_modify(|state| {
+            state.target = Some(target);
+            state.break_connections();
+        });
+    }
+
+    /// How requests travel from now on, those that are on their way included.
+    pub fn set_requests(&self, flow: impl Into<Flow>) {
+        self.state.send_modify(|state| state.requests = flow.into());
+    }
+
+    /// How replies travel from now on, those that are on their way included.
+    pub fn set_replies(&self, flow: impl Into<Flow>) {
+        self.state.send_modify(|state| state.set_replies(flow.into()));
+    }
+
+    /// [`Relay::set_requests`] and [`Relay::set_replies`] in one.
+    pub fn set(&self, requests: impl Into<Flow>, replies: impl Into<Flow>) {
+        self.state.send_modify(|state| {
+            state.requests = requests.into();
+            state.set_replies(replies.into());
+        });
+    }
+
+    /// Breaks all connections; what was held back or captured on them is lost. New connections
+    /// work.
+    pub fn cut(&self) {
+        self.state.send_modify(State::break_connections);
+    }
+
+    /// How many requests are captured; see [`Traffic::Capture`].
+    #[must_use]
+    pub fn captured(&self) -> usize {
+        self.state.borrow().captured.len()
+    }
+
+    /// Delivers the request that was captured first, on its own connection.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if there is none, or if its connection is gone.
+    pub fn release_first(&self) -> Result<(), Error> {
+        let mut first = None;
+        self.state.send_if_modified(|state| {
+            first = state.captured.pop_front();
+            false
+        });
+        let released = first.is_some_and(carry::deliver);
+        let missing = || Error::Invalid("no captured request with an open connection".into());
+        released.then_some(()).ok_or_else(missing)
+    }
+
+    /// How many replies have come from the server, lost ones included.
+    #[must_use]
+    pub fn replies_received(&self) -> usize {
+        self.state.borrow().replies_received
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // A plain drop would wait, and would panic within another runtime.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl fmt::Debug for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relay").field("address", &self.address).finish_non_exhaustive()
+    }
+}
