@@ -1,8 +1,10 @@
-//! One suite over the public behaviour of Diesel's SQLite backend, run unchanged over plain SQLite (what is expected
-//! was observed there), over the primary of a cluster, over one whose own writes are grouped, and over a replica. A case that passes in one place and fails
-//! in another is a defect of ours, never of the case.
+//! One suite over the public behaviour of Diesel's SQLite backend, run unchanged at four places: over
+//! plain SQLite, where the expected results were observed, over the primary of a cluster, over a
+//! primary whose own writes are grouped, and over a replica. A case that passes at one place and fails
+//! at another shows a defect of the library, not of the case.
 //!
-//! The cases are in `cases/`; each of the four modules below says where they run, and compiles all of them.
+//! `cases/mod.rs` lists the cases. Each of the four modules below says where they run, and compiles
+//! all of them.
 
 // The four modules are the same files on purpose.
 #![allow(clippy::duplicate_mod)]

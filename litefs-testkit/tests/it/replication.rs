@@ -1,11 +1,10 @@
 //! Transactions on their way from the primary to its replicas.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection;
-use support::{DB, LIMIT, cluster, connect, count, eventually, insert, insert_rows, number, special};
+
+use crate::support::{DB, LIMIT, cluster, connect, count, eventually, insert, insert_rows, number, special};
 
 /// Long enough for replication that nothing holds back, which takes a millisecond or two.
 const WHILE: Duration = Duration::from_millis(150);

@@ -1,13 +1,12 @@
 //! Primaries that change, die and come back.
 
-mod support;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
 use litefs_testkit::Error;
-use support::{DB, Http, LIMIT, cluster, connect, count, eventually, insert, insert_rows, special};
+
+use crate::support::{DB, Http, LIMIT, cluster, connect, count, eventually, insert, insert_rows, special};
 
 const WHILE: Duration = Duration::from_millis(150);
 

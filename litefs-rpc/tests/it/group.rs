@@ -1,8 +1,6 @@
 //! Requests that share a transaction come to what they would have come to alone: the same sequences, grouped and one by
 //! one, on two databases.
 
-// Helpers of tests are tests: clippy looks at the functions only.
-#![allow(clippy::unwrap_used)]
 #![cfg(feature = "diesel")]
 
 use diesel::connection::{Connection, SimpleConnection};

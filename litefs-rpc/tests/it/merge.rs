@@ -1,8 +1,6 @@
 //! Rows that are inserted some at a time come to what they would have come to each on its own, or in the one statement that
 //! they were: the same requests with and without, on two databases.
 
-// Helpers of tests are tests: clippy looks at the functions only.
-#![allow(clippy::unwrap_used)]
 #![cfg(feature = "diesel")]
 
 use diesel::connection::{Connection, SimpleConnection};

@@ -1,13 +1,12 @@
 //! Nodes in processes of their own, killed as processes are.
 
-mod support;
-
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use litefs_testkit::{Cluster, Control, Node};
-use support::{DB, LIMIT, connect, count, insert, insert_rows};
+
+use crate::support::{DB, LIMIT, connect, count, insert, insert_rows};
 
 const DIR: &str = "LITEFS_TESTKIT_CHILD_DIR";
 
@@ -34,7 +33,7 @@ impl Drop for Process {
 
 fn spawn(dir: &Path) -> Process {
     let mut child = Command::new(std::env::current_exe().expect("this binary"))
-        .args(["--exact", "child_process_that_hosts_a_node", "--nocapture"])
+        .args(["--exact", "processes::child_process_that_hosts_a_node", "--nocapture"])
         .env(DIR, dir)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

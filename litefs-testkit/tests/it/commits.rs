@@ -1,14 +1,13 @@
 //! What counts as a transaction, and when it shows.
 
-mod support;
-
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection;
 use litefs_testkit::{Cluster, Position};
-use support::{DB, LIMIT, cluster, connect, connect_to, count, insert, number, special, word};
+
+use crate::support::{DB, LIMIT, cluster, connect, connect_to, count, insert, number, special, word};
 
 #[test]
 fn every_committed_transaction_is_one_step_of_the_txid() {

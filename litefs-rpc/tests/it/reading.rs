@@ -1,10 +1,6 @@
 //! Reads beside the writer: what goes there, what does not wait, and where it ends.
 
-// Helpers of tests are tests: clippy looks at the functions only.
-#![allow(clippy::unwrap_used)]
 #![cfg(feature = "diesel")]
-
-mod support;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, OnceLock};
@@ -23,7 +19,7 @@ use litefs_rpc::wire::{
 };
 use litefs_rpc::{CommitExpectation, Done, Executor, Limits, Readers};
 
-use support::{FakeRoleGuard, begin, client, request, soon, statement};
+use crate::support::{FakeFence, begin, client, request, soon, statement};
 
 /// A server over a real file, and what its readers' connections go through first.
 struct Bed {

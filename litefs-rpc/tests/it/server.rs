@@ -1,10 +1,5 @@
 //! Client and server over real sockets, with a small executor in SQLite's place and a role guard that does as it is told.
 
-// Helpers of tests are tests: clippy looks at the functions only.
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,7 +22,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use support::*;
+use crate::support::*;
 
 #[tokio::test]
 async fn a_write_is_answered_with_its_result_and_the_position_after_it() {

@@ -1,9 +1,6 @@
 //! How often, and until when, the client tries again. In tokio's own time, which only moves while nothing else can run: the
 //! durations are exact. No address here is one, so that no socket is opened.
 
-// Helpers of tests are tests: clippy looks at the functions only.
-#![allow(clippy::unwrap_used)]
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

@@ -1,16 +1,12 @@
 //! Writes that wait together, over real sockets: how the writer groups them.
 
-// Helpers of tests are tests: clippy looks at the functions only.
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
 use std::sync::{Arc, mpsc};
 
 use futures::future::join_all;
-use litefs_rpc::client::{CallError, Connection};
-use litefs_rpc::wire::{Output, Reply, ServerError};
-use support::{Bed, FakeRoleGuard, PATIENCE, Run, client, request, soon};
+use litefs_rpc::client::{CallError, Link};
+use litefs_rpc::wire::{Answer, Refusal, Reply};
+
+use crate::support::{Bed, FakeFence, PATIENCE, Run, client, request, soon};
 
 /// A server whose writer is held by a first write until the test lets it go.
 struct Held {

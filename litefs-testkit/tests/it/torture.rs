@@ -1,11 +1,10 @@
 //! Many threads at once.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection;
-use support::{DB, LIMIT, cluster, connect, count, insert, number, word};
+
+use crate::support::{DB, LIMIT, cluster, connect, count, insert, number, word};
 
 const WRITERS: usize = 8;
 const ROUNDS: usize = 60;

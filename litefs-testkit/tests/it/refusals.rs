@@ -1,12 +1,11 @@
 //! What SQLite may not do on a replica, and with which codes it learns.
 
-mod support;
-
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use diesel::sql_query;
 use litefs_testkit::{Cluster, Node};
-use support::{DB, LIMIT, cluster, connect, connect_to, count, insert, number, try_number, word};
+
+use crate::support::{DB, LIMIT, cluster, connect, connect_to, count, insert, number, try_number, word};
 
 const WRITE: i32 = 778;
 const READONLY_DIRECTORY: i32 = 1544;

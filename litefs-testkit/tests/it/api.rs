@@ -1,11 +1,10 @@
 //! The bytes of the special files and of the HTTP API.
 
-mod support;
-
 use std::os::unix::fs::PermissionsExt;
 
 use litefs_testkit::{EventFormat, EventStreamFault, InfoFault, Node};
-use support::{DB, Http, LIMIT, cluster, connect, eventually, insert, insert_rows, special};
+
+use crate::support::{DB, Http, LIMIT, cluster, connect, eventually, insert, insert_rows, special};
 
 #[test]
 fn special_files_are_those_of_litefs_byte_for_byte() {

@@ -1,16 +1,12 @@
 //! Connections that a caller has to itself.
 
-// Helpers of tests are tests: clippy looks at the functions only.
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use litefs_rpc::client::{CallError, Client, ClientConfig, Connection, ExclusiveConnection, Fate};
-use litefs_rpc::wire::{Output, ServerError};
-use support::{Bed, PATIENCE, begin, counting, request, soon, statement};
+use litefs_rpc::client::{CallError, Client, ClientConfig, Fate, Lane, Link};
+use litefs_rpc::wire::{Answer, Refusal};
+
+use crate::support::{Bed, PATIENCE, begin, counting, request, soon, statement};
 
 /// A client with one lane beside its link.
 async fn with_a_lane(bed: &Bed) -> (Client, Arc<Connection>) {

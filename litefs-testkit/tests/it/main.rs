@@ -1,0 +1,10 @@
+//! Tests of a cluster as its users see it: nodes, their files and their HTTP servers.
+
+mod api;
+mod commits;
+mod failover;
+mod processes;
+mod refusals;
+mod replication;
+mod support;
+mod torture;

@@ -1,0 +1,21 @@
+//! The integration tests, in one binary: LiteFs handles on the nodes of an embedded cluster.
+
+mod asynchronous;
+mod backups;
+mod batch_upserts;
+mod corners;
+mod delivery;
+mod forwarding;
+mod group_commit;
+mod handles;
+mod handoff;
+mod honesty;
+mod migrations;
+mod partition;
+mod programs;
+mod reading;
+mod smoke;
+mod takeover;
+mod telemetry;
+mod tracking_table;
+mod transactions;
