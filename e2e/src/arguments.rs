@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use clap::Parser;
 
-use crate::Problem;
-use crate::scenarios::Scenario;
+use crate::problem::Problem;
+use crate::scenario::Scenario;
 
 /// Runs the end-to-end scenarios over two nodes on real LiteFS.
 #[derive(Debug, Clone, Parser)]
@@ -21,7 +21,7 @@ pub struct Arguments {
     /// Run these scenarios only, such as E1,E3.
     #[arg(long, value_delimiter = ',')]
     pub(crate) only: Vec<Scenario>,
-    /// Why there can be no failover here: scenarios that need one are reported as skipped, with this reason.
+    /// Skip the scenarios that need a failover, and report this reason.
     #[arg(long)]
     pub(crate) no_failover: Option<String>,
     /// Writers per node where there is load.

@@ -1,19 +1,19 @@
-//! Both nodes, and waiting for what must become true.
+//! Both nodes, and waiting for a condition on them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::Problem;
 use crate::control::{Control, Verb};
 use crate::node::Node;
+use crate::problem::Problem;
 use crate::wire::{Row, Status};
 
-/// Between two looks.
+/// Between two checks of a condition.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long two running nodes may take to agree on who is primary, a lease that has to expire included (Consul: twice its
-/// TTL of 10 s, and the lock delay).
+/// How long two running nodes may take to agree on the primary. A lease may have to expire first: with
+/// Consul that takes twice its TTL of 10 s, and the lock delay.
 pub(crate) const SETTLE: Duration = Duration::from_secs(60);
-/// How long a replica may take to have everything, once nobody writes.
+/// How long a replica may take to catch up after the last write.
 pub(crate) const CATCH_UP: Duration = Duration::from_secs(20);
 
 /// The two nodes by their roles at one moment.
@@ -23,7 +23,7 @@ pub(crate) struct Roles {
     pub(crate) replica: Node,
 }
 
-/// Both nodes and the power over them.
+/// Both nodes, and the command that controls them.
 pub(crate) struct Cluster {
     nodes: [Node; 2],
     control: Arc<dyn Control>,
@@ -38,21 +38,21 @@ impl Cluster {
         &self.nodes
     }
 
-    /// Has something done to a node, and waits until it is done.
-    pub(crate) async fn tell(&self, verb: Verb, node: &Node) -> Result<String, Problem> {
+    /// Runs the control command for a node and waits until it has ended.
+    pub(crate) async fn run(&self, verb: Verb, node: &Node) -> Result<String, Problem> {
         let (control, name) = (Arc::clone(&self.control), node.name().to_owned());
-        tokio::task::spawn_blocking(move || control.tell(verb, &name)).await?
+        tokio::task::spawn_blocking(move || control.run(verb, &name)).await?
     }
 
-    /// Starts what does not run and waits until one node is primary and the other knows it.
-    pub(crate) async fn settled(&self) -> Result<Roles, Problem> {
+    /// Starts nodes that do not run, and waits until one is the primary and the other its replica.
+    pub(crate) async fn wait_for_roles(&self) -> Result<Roles, Problem> {
         for node in &self.nodes {
-            self.tell(Verb::Start, node).await?;
+            self.run(Verb::Start, node).await?;
         }
         wait(SETTLE, "one node to be primary and the other its replica", async || self.roles().await).await
     }
 
-    /// Both nodes' roles, if both agree on them: with each other and with LiteFS.
+    /// Both nodes' roles, if the nodes agree with each other and with LiteFS.
     pub(crate) async fn roles(&self) -> Result<Option<Roles>, Problem> {
         let [a, b] = &self.nodes;
         let (of_a, of_b) = (a.status().await?, b.status().await?);
@@ -87,19 +87,20 @@ fn follows(status: &Status, other: &Node) -> bool {
     status.tracker.role == "replica" && status.tracker.primary.as_deref() == Some(other.name())
 }
 
-/// Waits until `look` has something. What it fails with on the way (a node that is not up yet) is told in the end only.
+/// Waits until `check` returns a value. An error, as from a node that is not up yet, does not end the
+/// wait.
 ///
 /// # Errors
-/// If `limit` passes first.
+/// If `limit` passes first; the message contains the last error of `check`.
 pub(crate) async fn wait<T>(
     limit: Duration,
     what: &str,
-    mut look: impl AsyncFnMut() -> Result<Option<T>, Problem>,
+    mut check: impl AsyncFnMut() -> Result<Option<T>, Problem>,
 ) -> Result<T, Problem> {
     let until = Instant::now() + limit;
     let mut last = String::new();
     while Instant::now() < until {
-        match look().await {
+        match check().await {
             Ok(Some(found)) => return Ok(found),
             Ok(None) => last.clear(),
             Err(error) => last = format!(" ({error})"),

@@ -1,23 +1,23 @@
-//! Power over the nodes: what neither the application nor LiteFS's API offers.
+//! Control of the nodes' processes, which neither the application nor LiteFS's API offers.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::Problem;
+use crate::problem::Problem;
 
-/// What can be asked for.
+/// An action on a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
-    /// Start the node; nothing happens if it runs.
+    /// Start the node, unless it runs.
     Start,
-    /// Stop it in good order, and wait until it has ended.
+    /// Stop it gracefully, and wait until it has ended.
     Stop,
-    /// End it at once, LiteFS and the application, as if its machine were gone.
+    /// Kill LiteFS and the application with SIGKILL.
     Kill,
     /// Ask LiteFS to make it the primary. Does not wait until it is.
     Promote,
-    /// Run the application's migrations on it, in a process of their own. Answers with the versions, as JSON.
+    /// Run the application's migrations on it, in a process of their own. Prints the versions as JSON.
     Migrate,
 }
 
@@ -33,13 +33,13 @@ impl fmt::Display for Verb {
     }
 }
 
-/// Who can do it.
+/// Runs actions on nodes.
 pub trait Control: Send + Sync + 'static {
-    /// Does it, and tells what was answered. Blocks until it is done.
+    /// Runs the action and returns what it printed. Blocks until it has ended.
     ///
     /// # Errors
-    /// If it could not be done.
-    fn tell(&self, verb: Verb, node: &str) -> Result<String, Problem>;
+    /// If it cannot be run or fails.
+    fn run(&self, verb: Verb, node: &str) -> Result<String, Problem>;
 }
 
 /// A command that takes a verb and a node's name.
@@ -53,7 +53,7 @@ impl Script {
 }
 
 impl Control for Script {
-    fn tell(&self, verb: Verb, node: &str) -> Result<String, Problem> {
+    fn run(&self, verb: Verb, node: &str) -> Result<String, Problem> {
         let output = Command::new(absolute(&self.0)?)
             .args([&verb.to_string(), node])
             .stdin(Stdio::null())
@@ -77,14 +77,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_is_told_the_verb_and_the_node_and_answers() {
+    fn the_command_gets_verb_and_node_and_its_output_is_returned() {
         let echo = Script::new("/bin/echo".into());
-        assert_eq!(echo.tell(Verb::Migrate, "node-a").unwrap(), "migrate node-a\n");
+        assert_eq!(echo.run(Verb::Migrate, "node-a").unwrap(), "migrate node-a\n");
     }
 
     #[test]
     fn a_failure_names_what_was_asked() {
-        let error = Script::new("/bin/false".into()).tell(Verb::Kill, "node-b").unwrap_err().to_string();
+        let error = Script::new("/bin/false".into()).run(Verb::Kill, "node-b").unwrap_err().to_string();
         assert!(error.contains("kill node-b") && error.contains('1'), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! The verdict over a load: what writers were told, held against what the nodes have in the end.
+//! The verdict on a load: compares the replies that writers got with the rows at the end.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,20 +18,21 @@ pub(crate) struct Attempt {
     pub(crate) write: Write,
 }
 
-/// What was to be written. Each attempt has its own key or its own number: a refused one can be looked for.
+/// What was to be written. Each attempt has a key or a number of its own, so that refused ones can be
+/// searched for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Write {
     /// A new row with this key.
     Post { key: String },
-    /// A number in the row with this key. One writer sets it, to ever higher numbers.
+    /// A number in the row with this key. One writer sets it, to increasing numbers.
     Set { key: String, number: u32 },
 }
 
-/// A primary that died. LiteFS replicates asynchronously: what it had acknowledged and not shipped is lost, and no
-/// library can help it.
+/// A primary that died. LiteFS replicates asynchronously, so writes that it acknowledged but did not
+/// ship are lost.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Death {
-    /// When it was dead for certain.
+    /// When it was known to be dead.
     pub(crate) dead_at: Instant,
     /// When the other node had become the primary.
     pub(crate) succeeded_at: Instant,
@@ -40,14 +41,14 @@ pub(crate) struct Death {
 }
 
 impl Death {
-    /// Whether the dead primary may have taken an acknowledged write with it.
+    /// Whether an acknowledged write may be lost with this primary.
     fn may_have_lost(&self, started: Instant, answered: Instant, txid: Option<u64>) -> bool {
         let by_the_dead = started <= self.dead_at && answered < self.succeeded_at;
         by_the_dead && txid.is_none_or(|txid| txid > self.shipped)
     }
 }
 
-/// What a write must have come to.
+/// What must be true of a write at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expected {
     There,
@@ -57,10 +58,10 @@ enum Expected {
     Open,
 }
 
-/// The sum.
+/// The counts.
 #[derive(Debug, Default)]
 pub(crate) struct Judgement {
-    /// Acknowledged, and to be there.
+    /// Acknowledged, and therefore expected.
     pub(crate) acknowledged: u64,
     /// Acknowledged by the dead primary, but not shipped.
     pub(crate) unshipped: u64,
@@ -76,12 +77,12 @@ pub(crate) struct Judgement {
     pub(crate) duplicated: u64,
     /// Refused, but there. Must be 0.
     pub(crate) refused_but_there: u64,
-    /// The first few of what must not be, in words.
+    /// Descriptions of the first few violations.
     pub(crate) details: Vec<String>,
 }
 
 impl Judgement {
-    /// Holds `attempts` against the `rows` that both nodes have.
+    /// Compares `attempts` with the `rows` that both nodes have.
     pub(crate) fn of(attempts: &[Attempt], rows: &[Row], death: Option<&Death>) -> Self {
         let mut judgement = Self::default();
         let mut by_key: HashMap<&str, Vec<&Row>> = HashMap::new();
@@ -123,44 +124,44 @@ impl Judgement {
     fn post(&mut self, key: &str, expected: Expected, times: usize) {
         if times > 1 {
             self.duplicated += 1;
-            self.tell(format!("{key} is there {times} times"));
+            self.note(format!("{key} is there {times} times"));
         }
         match (expected, times) {
             (Expected::There, 0) => {
                 self.lost += 1;
-                self.tell(format!("{key} was acknowledged and is not there"));
+                self.note(format!("{key} was acknowledged and is not there"));
             }
             (Expected::AtRisk, 0) => self.lost_by_litefs += 1,
             (Expected::NotThere, 1..) => {
                 self.refused_but_there += 1;
-                self.tell(format!("{key} was refused and is there"));
+                self.note(format!("{key} was refused and is there"));
             }
             (Expected::Open, 1..) => self.unknown_applied += 1,
             _ => {}
         }
     }
 
-    /// A number that was written later may stand there instead, never an earlier one. `None`: the row itself is gone,
-    /// which is judged where it was posted.
+    /// A later number may have replaced this one, an earlier one must not. `None` means that the row
+    /// is missing, which `post` judges.
     fn set(&mut self, key: &str, number: u32, expected: Expected, found: Option<f64>) {
         let Some(found) = found else { return };
         let number_as_found = f64::from(number);
         match expected {
             Expected::There if found < number_as_found => {
                 self.lost += 1;
-                self.tell(format!("{key} was set to {number} and is {found}"));
+                self.note(format!("{key} was set to {number} and is {found}"));
             }
             Expected::AtRisk if found < number_as_found => self.lost_by_litefs += 1,
             Expected::NotThere if found == number_as_found => {
                 self.refused_but_there += 1;
-                self.tell(format!("{key} is {found}, which was refused"));
+                self.note(format!("{key} is {found}, which was refused"));
             }
             Expected::Open if found == number_as_found => self.unknown_applied += 1,
             _ => {}
         }
     }
 
-    fn tell(&mut self, detail: String) {
+    fn note(&mut self, detail: String) {
         if self.details.len() < MAX_DETAILS {
             self.details.push(detail);
         }

@@ -1,4 +1,4 @@
-//! Writers and readers on both nodes, and what they were told.
+//! Writers and readers on both nodes, and the replies that they got.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -6,26 +6,26 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use crate::Problem;
 use crate::cluster::wait;
 use crate::judge::{Attempt, Write};
 use crate::node::{Node, Outcome};
+use crate::problem::Problem;
 use crate::wire::{New, Row};
 
-/// After a failure, before the next try. A writer that is refused tries something else, not the same again.
+/// Pause after a failure. The writer then tries another write, not the same again.
 const AFTER_FAILURE: Duration = Duration::from_millis(50);
-/// Between two reads of a reader: tight readers would hold replication up.
+/// Between two reads of a reader: readers without a pause would block replication.
 const BETWEEN_READS: Duration = Duration::from_millis(10);
-/// Every so many writes one sets the writer's own number instead of adding a row.
+/// Of this many writes one sets the number in the writer's row, the others add rows.
 const SET_EVERY: u32 = 4;
 /// Failures of each kind that are printed.
 const EXAMPLES: usize = 3;
-/// No writer goes on for longer, whatever happens to the scenario.
+/// Writers stop after this time, whatever happens to the scenario.
 const END: Duration = Duration::from_secs(180);
 
-/// What the writers and readers of a load saw.
+/// The replies that the writers and readers of a load got.
 #[derive(Debug, Default)]
-pub(crate) struct Experience {
+pub(crate) struct LoadReport {
     pub(crate) attempts: Vec<Attempt>,
     /// Reads that failed: on which node, and why.
     pub(crate) failed_reads: Vec<(String, String)>,
@@ -34,14 +34,14 @@ pub(crate) struct Experience {
     pub(crate) reads: u64,
 }
 
-impl Experience {
-    pub(crate) fn reads_in_words(&self) -> String {
+impl LoadReport {
+    pub(crate) fn reads_summary(&self) -> String {
         let (failed, unseen) = (self.failed_reads.len(), self.unseen.len());
         format!("{} reads: {failed} failed, {unseen} without what was acknowledged there", self.reads)
     }
 
-    /// The first few of what failed, one per line.
-    pub(crate) fn failures_in_words(&self) -> String {
+    /// The first few failures, one per line.
+    pub(crate) fn failures_summary(&self) -> String {
         let writes = self.attempts.iter().filter_map(|attempt| match &attempt.outcome {
             Outcome::Acknowledged { .. } => None,
             Outcome::Refused(why) | Outcome::Unknown(why) => Some(why),
@@ -58,7 +58,7 @@ impl Experience {
 /// A running load.
 pub(crate) struct Load {
     shared: Arc<Shared>,
-    tasks: JoinSet<Experience>,
+    tasks: JoinSet<LoadReport>,
 }
 
 struct Shared {
@@ -75,7 +75,7 @@ impl Shared {
 }
 
 impl Load {
-    /// Starts `writers` writers and one reader per node. `name` makes the keys of this load its own.
+    /// Starts `writers` writers and one reader per node. Keys of this load start with `name`.
     pub(crate) fn start(nodes: &[Node; 2], name: &str, writers: u16) -> Self {
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
@@ -109,10 +109,10 @@ impl Load {
         wait(limit, &what, async || Ok((so_far() >= wanted).then_some(()))).await
     }
 
-    /// Ends it.
-    pub(crate) async fn stop(mut self) -> Result<Experience, Problem> {
+    /// Stops the load and returns what it recorded.
+    pub(crate) async fn stop(mut self) -> Result<LoadReport, Problem> {
         self.shared.stop.store(true, Ordering::Relaxed);
-        let mut all = Experience::default();
+        let mut all = LoadReport::default();
         while let Some(one) = self.tasks.join_next().await {
             let one = one?;
             all.attempts.extend(one.attempts);
@@ -135,8 +135,8 @@ struct Writer {
 }
 
 impl Writer {
-    async fn run(mut self) -> Experience {
-        let mut seen = Experience::default();
+    async fn run(mut self) -> LoadReport {
+        let mut seen = LoadReport::default();
         while self.shared.goes_on() {
             self.done += 1;
             let attempt = self.write().await;
@@ -145,7 +145,7 @@ impl Writer {
             match outcome {
                 Outcome::Acknowledged { row, .. } => {
                     self.shared.acknowledged[self.index].fetch_add(1, Ordering::Relaxed);
-                    self.must_show(row, &mut seen).await;
+                    self.check_visible(row, &mut seen).await;
                 }
                 Outcome::Refused(_) | Outcome::Unknown(_) => {
                     tokio::time::sleep(AFTER_FAILURE).await;
@@ -173,8 +173,8 @@ impl Writer {
         Attempt { started, outcome, write: Write::Post { key } }
     }
 
-    /// What a node acknowledged, it shows.
-    async fn must_show(&self, row: Option<Row>, seen: &mut Experience) {
+    /// Checks that a node returns the row that it has acknowledged.
+    async fn check_visible(&self, row: Option<Row>, seen: &mut LoadReport) {
         let name = self.node.name();
         let Some(row) = row else {
             return seen.unseen.push(format!("{name} acknowledged without a row"));
@@ -190,11 +190,11 @@ impl Writer {
     }
 }
 
-async fn read(node: Node, shared: Arc<Shared>) -> Experience {
-    let mut seen = Experience::default();
+async fn read(node: Node, shared: Arc<Shared>) -> LoadReport {
+    let mut seen = LoadReport::default();
     while shared.goes_on() {
         seen.reads += 1;
-        if let Err(error) = node.glance().await {
+        if let Err(error) = node.read_some().await {
             seen.failed_reads.push((node.name().to_owned(), error.to_string()));
         }
         tokio::time::sleep(BETWEEN_READS).await;

@@ -1,20 +1,20 @@
-//! One node, by HTTP.
+//! One node, reached by HTTP.
 
 use std::time::{Duration, Instant};
 
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::de::DeserializeOwned;
 
-use crate::Problem;
 use crate::arguments::NodeAt;
+use crate::problem::Problem;
 use crate::wire::{Info, New, Row, Status, txid_of};
 
-/// Longer than the library takes for anything: its limits must show, not ours.
+/// Longer than any timeout of the library, so that the library's own timeouts apply.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 /// Rows per page when everything is read; the most that the application gives.
 const PAGE: usize = 1_000;
 
-/// What became of a write.
+/// The outcome of a write.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Outcome {
     /// Applied. With the transaction that has it, or a later one.
@@ -59,12 +59,12 @@ impl Node {
         &self.at.name
     }
 
-    /// What the application says of itself.
+    /// The application's status.
     pub(crate) async fn status(&self) -> Result<Status, Problem> {
         self.json(self.http.get(format!("{}/status", self.at.application))).await
     }
 
-    /// What LiteFS says of itself.
+    /// LiteFS's status.
     pub(crate) async fn info(&self) -> Result<Info, Problem> {
         self.json(self.http.get(format!("{}/info", self.at.litefs))).await
     }
@@ -95,8 +95,8 @@ impl Node {
         }
     }
 
-    /// A few rows: a read that everybody makes.
-    pub(crate) async fn glance(&self) -> Result<Vec<Row>, Problem> {
+    /// The first few rows.
+    pub(crate) async fn read_some(&self) -> Result<Vec<Row>, Problem> {
         self.json(self.request(Method::GET, "/resources").query(&[("limit", "5")])).await
     }
 
@@ -119,7 +119,7 @@ impl Node {
         self.write(self.request(Method::POST, "/import").json(rows)).await
     }
 
-    /// Asks the application of a primary to hand over to the replica that has come furthest.
+    /// Asks the application on the primary for a handoff to the most advanced replica.
     pub(crate) async fn handoff(&self) -> Result<(), Problem> {
         let response = self.request(Method::POST, "/handoff").send().await?;
         let status = response.status();

@@ -1,22 +1,22 @@
-//! What became of the scenarios.
+//! The results of the scenarios.
 
 use std::fmt;
 use std::time::Duration;
 
-use crate::scenarios::Scenario;
+use crate::scenario::Scenario;
 
-/// What became of one.
+/// The result of a scenario.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// With what was seen.
+    /// With a summary.
     Passed(String),
-    /// With what was wrong.
+    /// With the error.
     Failed(String),
     /// With the reason.
     Skipped(String),
 }
 
-/// What became of all of them. Its text is what the program prints in the end.
+/// The results of all scenarios. Displayed as the counts that the program prints at the end.
 #[derive(Debug, Default)]
 pub struct Report {
     verdicts: Vec<Verdict>,

@@ -1,4 +1,4 @@
-//! What the application and LiteFS say over HTTP. Written down here once more, as a client would.
+//! The JSON of the application's and LiteFS's HTTP APIs, defined here independently of the server.
 
 use serde::{Deserialize, Serialize};
 
@@ -41,7 +41,7 @@ pub(crate) struct Row {
     pub(crate) new: New,
 }
 
-/// `GET /status` of the application, as far as it is of interest.
+/// `GET /status` of the application, the fields that the scenarios use.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Status {
     pub(crate) counters: Counters,
@@ -69,7 +69,7 @@ pub(crate) struct Detector {
     pub(crate) state: String,
 }
 
-/// How far a node's file has come.
+/// A node's replication position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub(crate) struct Position {
     pub(crate) txid: u64,

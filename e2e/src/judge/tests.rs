@@ -1,3 +1,5 @@
+//! Tables of what each kind of attempt must have come to.
+
 use std::time::Duration;
 
 use super::*;

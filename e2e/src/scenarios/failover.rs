@@ -1,30 +1,33 @@
-//! E4 and E5: the primary stops in good order, and comes back.
+//! E4 and E5: the primary stops gracefully, and returns.
 
 use std::time::Instant;
 
-use super::{key, must};
-use crate::Problem;
-use crate::cluster::{Cluster, SETTLE, wait};
+use super::support::{ensure, key, wait_for_primary};
+use crate::cluster::Cluster;
 use crate::control::Verb;
 use crate::node::Node;
+use crate::problem::Problem;
 use crate::wire::New;
 
-/// Rows that are written at each station.
+/// Rows that are written at each step.
 const ROWS: usize = 50;
 
 /// E4. Leaves the old primary stopped.
 pub(super) async fn the_primary_stops(cluster: &Cluster) -> Result<String, Problem> {
-    let roles = cluster.settled().await?;
+    let roles = cluster.wait_for_roles().await?;
     write(&[&roles.primary, &roles.replica], "e4-before").await?;
     let before = cluster.same_rows().await?;
     let stopping = Instant::now();
-    cluster.tell(Verb::Stop, &roles.primary).await?;
-    is_primary(&roles.replica).await?;
+    cluster.run(Verb::Stop, &roles.primary).await?;
+    wait_for_primary(&roles.replica).await?;
     let took = stopping.elapsed();
-    must(roles.replica.rows().await? == before, "the new primary has not what both had")?;
+    ensure(roles.replica.rows().await? == before, "the new primary lacks rows that both nodes had")?;
     write(&[&roles.replica], "e4-after").await?;
     let rows = roles.replica.rows().await?.len();
-    must(rows == before.len() + ROWS, format!("{rows} rows, {} and {ROWS} were to be there", before.len()))?;
+    ensure(
+        rows == before.len() + ROWS,
+        format!("{rows} rows, {} and {ROWS} were to be there", before.len()),
+    )?;
     Ok(format!(
         "{} took over {:.1} s after the stop began; {rows} rows, none missing",
         roles.replica.name(),
@@ -32,24 +35,27 @@ pub(super) async fn the_primary_stops(cluster: &Cluster) -> Result<String, Probl
     ))
 }
 
-/// E5. Goes on where E4 ended; without it, the primary is stopped first.
+/// E5. Starts from the state that E4 leaves; if E4 did not run, it stops the primary first.
 pub(super) async fn the_old_primary_returns(cluster: &Cluster) -> Result<String, Problem> {
     let (old, new) = one_stopped(cluster).await?;
     write(&[&new], "e5-alone").await?;
     let before = new.rows().await?;
-    let roles = cluster.settled().await?;
-    must(roles.replica.name() == old.name(), format!("{} came back as the primary", old.name()))?;
-    must(cluster.same_rows().await? == before, "the nodes have not what the primary had")?;
+    let roles = cluster.wait_for_roles().await?;
+    ensure(roles.replica.name() == old.name(), format!("{} came back as the primary", old.name()))?;
+    ensure(cluster.same_rows().await? == before, "the nodes lack rows that the primary had")?;
     let forwarded = old.status().await?.counters.forwarded;
     for number in 0..ROWS {
         let row = old.post(&New::row(&key("e5", number), 1)).await.row()?;
         let found = old.find(&row.id).await?.map(|(row, _)| row);
-        must(found.as_ref() == Some(&row), format!("{} does not show what it forwarded", old.name()))?;
+        ensure(found.as_ref() == Some(&row), format!("{} does not show what it forwarded", old.name()))?;
     }
     let forwarded = old.status().await?.counters.forwarded - forwarded;
-    must(forwarded == ROWS as u64, format!("{forwarded} of {ROWS} writes were forwarded"))?;
+    ensure(forwarded == ROWS as u64, format!("{forwarded} of {ROWS} writes were forwarded"))?;
     let rows = cluster.same_rows().await?.len();
-    must(rows == before.len() + ROWS, format!("{rows} rows, {} and {ROWS} were to be there", before.len()))?;
+    ensure(
+        rows == before.len() + ROWS,
+        format!("{rows} rows, {} and {ROWS} were to be there", before.len()),
+    )?;
     Ok(format!("{} is back and forwarded {forwarded}; {rows} rows on both", old.name()))
 }
 
@@ -60,19 +66,13 @@ async fn one_stopped(cluster: &Cluster) -> Result<(Node, Node), Problem> {
         (false, true) => (a.clone(), b.clone()),
         (true, false) => (b.clone(), a.clone()),
         _ => {
-            let roles = cluster.settled().await?;
-            cluster.tell(Verb::Stop, &roles.primary).await?;
+            let roles = cluster.wait_for_roles().await?;
+            cluster.run(Verb::Stop, &roles.primary).await?;
             (roles.primary, roles.replica)
         }
     };
-    is_primary(&new).await?;
+    wait_for_primary(&new).await?;
     Ok((old, new))
-}
-
-/// Waits until a node is the primary.
-pub(super) async fn is_primary(node: &Node) -> Result<(), Problem> {
-    let what = format!("{} to become the primary", node.name());
-    wait(SETTLE, &what, async || Ok((node.status().await?.tracker.role == "primary").then_some(()))).await
 }
 
 /// Writes rows, in turn on each of the nodes.

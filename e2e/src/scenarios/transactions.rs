@@ -1,10 +1,10 @@
-//! E6: what takes more than one statement, from the replica.
+//! E6: transactions and migrations from the replica.
 
-use super::{key, must};
-use crate::Problem;
+use super::support::{ensure, key};
 use crate::cluster::Cluster;
 use crate::control::Verb;
 use crate::node::{Node, Outcome};
+use crate::problem::Problem;
 use crate::wire::{New, Row};
 
 /// Rows of one transaction.
@@ -14,26 +14,30 @@ const RACES: usize = 20;
 /// What the application's migration leaves behind, each time it is applied.
 const MIGRATED: &str = "migration-1";
 
-/// E6: a transaction that reads and then writes is applied as a whole or not at all; of two that want the same one wins; and
-/// a migration that both nodes run at the same time, each in a process of its own, is applied once.
+/// E6: a transaction that reads and then writes is applied as a whole or not at all; of two that want
+/// the same rows one wins; a migration that both nodes run at the same time, each in a process of its
+/// own, is applied once.
 pub(super) async fn from_the_replica(cluster: &Cluster) -> Result<String, Problem> {
-    let roles = cluster.settled().await?;
+    let roles = cluster.wait_for_roles().await?;
     let before = cluster.same_rows().await?.len();
     let good = batch("e6");
     roles.replica.import(&good).await.acknowledged()?;
-    must(has(&roles.replica, &good).await?, "the replica does not show the transaction that it was told of")?;
+    ensure(
+        has(&roles.replica, &good).await?,
+        "the replica does not show the transaction that it acknowledged",
+    )?;
     // One row of this one is there already; it comes last.
     let mut mixed = batch("e6-mixed");
     mixed.extend(good.first().cloned());
     let refused = roles.replica.import(&mixed).await;
-    must(matches!(refused, Outcome::Refused(_)), format!("{refused:?} for a row that is there already"))?;
+    ensure(matches!(refused, Outcome::Refused(_)), format!("{refused:?} for a row that is there already"))?;
     let races = race(&roles.primary, &roles.replica).await?;
     let migrated = migrate(cluster).await?;
     let rows = cluster.same_rows().await?;
     let expected = before + ROWS + RACES * ROWS + migrated;
-    must(rows.len() == expected, format!("{} rows instead of {expected}", rows.len()))?;
+    ensure(rows.len() == expected, format!("{} rows instead of {expected}", rows.len()))?;
     let count = rows.iter().filter(|row| row.new.client_key.as_deref() == Some(MIGRATED)).count();
-    must(count == 1, format!("the migration was applied {count} times"))?;
+    ensure(count == 1, format!("the migration was applied {count} times"))?;
     Ok(format!("{RACES} races for the same rows, {races} won by the replica; the migration is applied once"))
 }
 
@@ -56,16 +60,16 @@ async fn race(primary: &Node, replica: &Node) -> Result<usize, Problem> {
     Ok(won)
 }
 
-/// Runs the migrations on both nodes at the same time, then once more: nothing may be left to do. Returns how many rows
-/// that makes.
+/// Runs the migrations on both nodes at the same time, then once more: nothing may be left to do.
+/// Returns how many rows that makes.
 async fn migrate(cluster: &Cluster) -> Result<usize, Problem> {
     let [a, b] = cluster.nodes();
-    let (of_a, of_b) = tokio::join!(cluster.tell(Verb::Migrate, a), cluster.tell(Verb::Migrate, b));
+    let (of_a, of_b) = tokio::join!(cluster.run(Verb::Migrate, a), cluster.run(Verb::Migrate, b));
     let versions = |text: String| Ok::<Vec<String>, Problem>(serde_json::from_str(&text)?);
     let seen_through = versions(of_a?)?.len().max(versions(of_b?)?.len());
     for node in [a, b] {
-        let left = versions(cluster.tell(Verb::Migrate, node).await?)?;
-        must(left.is_empty(), format!("{} still had to apply {left:?}", node.name()))?;
+        let left = versions(cluster.run(Verb::Migrate, node).await?)?;
+        ensure(left.is_empty(), format!("{} still had to apply {left:?}", node.name()))?;
     }
     Ok(seen_through)
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use diesel::connection::SimpleConnection;
 use litefs_testkit::Error;
 
-use crate::support::{DB, Http, LIMIT, cluster, connect, count, eventually, insert, insert_rows, special};
+use crate::support::{
+    self, DB, Http, LIMIT, cluster, connect, count, eventually, insert, insert_rows, special,
+};
 
 const WHILE: Duration = Duration::from_millis(150);
 
