@@ -3,6 +3,7 @@
 // Helpers of tests are tests: clippy looks at the functions only.
 #![allow(clippy::unwrap_used)]
 
+mod faults;
 mod group;
 mod groups;
 mod lanes;

@@ -252,7 +252,7 @@ fn waited(message: &str) -> f64 {
 
 #[test]
 fn a_timeout_says_how_long_was_waited_in_all() {
-    let (bed, _proxy) = bed(Duration::from_millis(400));
+    let (bed, _relay) = bed(Duration::from_millis(400));
     let mut lock = bed.plain("a");
     lock.batch_execute("BEGIN IMMEDIATE").unwrap();
     let mut conn = bed.conn("b");

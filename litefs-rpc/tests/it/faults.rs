@@ -1,13 +1,11 @@
 //! What a server answers where its storage fails, before anybody has said what became of the node.
 
-mod support;
-
 use std::sync::atomic::Ordering;
 
 use litefs_rpc::client::CallError;
 use litefs_rpc::wire::{DatabaseError, DatabaseErrorKind, ServerError};
 
-use support::*;
+use crate::support::*;
 
 fn failing(message: &'static str) -> Run {
     let error = DatabaseError { kind: DatabaseErrorKind::Other, message: message.into() };
