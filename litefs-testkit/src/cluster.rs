@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::command::{Command, NodeStatus};
+use crate::command::Command;
 use crate::control::Control;
 use crate::error::Error;
-use crate::host::random_id;
-use crate::node::Node;
+use crate::launch::random_id;
+use crate::node::{Node, NodeBuilder};
 use crate::remote::wait_for;
+use crate::status::NodeStatus;
 
 /// How long role changes and catching up may take, unless the caller says otherwise.
 const SETTLE_LIMIT: Duration = Duration::from_secs(10);
@@ -83,7 +84,7 @@ impl ClusterBuilder {
         let cluster_id = format!("LFSC{}", random_id());
         let start = |name: &String| {
             let node = Node::builder(name).dir(root.path().join(name)).cluster_id(&cluster_id);
-            self.databases.iter().fold(node, crate::NodeBuilder::database).start().map(Member::Local)
+            self.databases.iter().fold(node, NodeBuilder::database).start().map(Member::Local)
         };
         let members = self.nodes.iter().map(start).collect::<Result<_, _>>()?;
         let cluster = Cluster { members, _root: Some(root) };

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::command::{Answer, Command, NodeStatus};
+use crate::command::{Answer, Command};
 use crate::error::Error;
 use crate::faults::{DiskFault, EventFormat, EventStreamFault, InfoFault};
 use crate::host::Host;
 use crate::position::Position;
 use crate::remote::{post, wait_for};
+use crate::status::NodeStatus;
 
 /// A handle on one node that sets its role and makes things go wrong on it.
 ///

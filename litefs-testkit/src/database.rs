@@ -1,7 +1,8 @@
 //! One database on one node: its files, locks, wal-index and position.
 
-mod apply;
-mod capture;
+pub(crate) mod apply;
+pub(crate) mod capture;
+mod record;
 mod recovery;
 
 use std::collections::BTreeSet;
@@ -21,9 +22,6 @@ use crate::sync::locked;
 use crate::transaction::{CatchUp, History, Transaction};
 use crate::wal::Cursor;
 use crate::wal_index::WalIndex;
-
-pub(crate) use apply::ApplyError;
-pub(crate) use capture::Capture;
 
 /// Suffixes that are SQLite's or LiteFS's own; a database cannot be called so.
 const RESERVED_SUFFIXES: [&str; 5] = ["-journal", "-wal", "-shm", "-pos", "-lock"];
@@ -161,7 +159,7 @@ impl Database {
     /// Makes `position` the database's: in the record, in `-pos`, to those who wait and to those who listen.
     fn publish(&self, state: &mut State, position: Position, event: Option<&Transaction>) -> io::Result<()> {
         state.position = position;
-        state.record.write_all_at(recovery::record_text(position, state.cursor).as_bytes(), 0)?;
+        state.record.write_all_at(record::text(position, state.cursor).as_bytes(), 0)?;
         write_position(&state.position_file, position)?;
         if let Some(transaction) = event {
             self.context.emit(&Event::Tx { db: self.name.clone(), data: transaction.event_data() });

@@ -1,33 +1,30 @@
 //! A running node: its databases, its role, and the threads that serve and follow.
 
-mod follower;
-mod leader;
+mod assignment;
+pub(crate) mod follower;
+pub(crate) mod leader;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::command::NodeStatus;
 use crate::context::{Context, Standing};
 use crate::database::{Database, is_database_name};
 use crate::error::Error;
-use crate::http::Server;
+use crate::runtime::ServerRuntime;
+use crate::status::NodeStatus;
 use crate::sync::locked;
 use crate::wire::Peer;
-use crate::{http, vfs};
-use follower::Assignment;
+use assignment::Assignment;
 
 /// How often `.lag` is brought up to date.
 const LAG_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a node that is to become primary waits for its follower to let go.
 const PARK_LIMIT: Duration = Duration::from_secs(10);
-/// In the data directory of a node that LiteFS would refuse to start again.
-pub(crate) const CORRUPT_MARKER: &str = "corrupt";
 
 /// One incarnation of a node, from start to death.
 pub(crate) struct Engine {
@@ -45,19 +42,17 @@ pub(crate) struct Engine {
     epoch: AtomicU64,
     connected: AtomicBool,
     sockets: Mutex<Vec<TcpStream>>,
-    server: Mutex<Option<Server>>,
+    server: Mutex<Option<ServerRuntime>>,
 }
 
 impl Engine {
-    /// Starts a node on bound listeners. It opens what databases it finds and has no role yet.
-    pub(crate) fn start(
+    /// A node without a role, which serves nobody yet. Opens the databases that it finds.
+    pub(crate) fn open(
         context: Context,
-        http: TcpListener,
-        replication: TcpListener,
+        http_addr: SocketAddr,
+        replication_addr: SocketAddr,
     ) -> Result<Arc<Self>, Error> {
         let context = Arc::new(context);
-        let address = |listener: &TcpListener| listener.local_addr().map_err(Error::io("local address"));
-        let (http_addr, replication_addr) = (address(&http)?, address(&replication)?);
         let peer = Peer {
             name: context.identity.name.clone(),
             id: context.identity.id.clone(),
@@ -83,25 +78,16 @@ impl Engine {
         engine.context.write_lag();
         let weak = Arc::downgrade(&engine);
         engine.context.on_death(move || clear_away(&weak, replication_addr));
-        *locked(&engine.server) = Some(http::serve(http, &engine)?);
-        vfs::mount(&engine)?;
-        engine.spawn("accept", move |engine| leader::accept(&engine, &replication))?;
-        engine.spawn("follow", |engine| follower::run(&engine))?;
-        engine.spawn("lag", |engine| engine.tick())?;
         Ok(engine)
     }
 
-    fn spawn(
-        self: &Arc<Self>,
-        task: &str,
-        run: impl FnOnce(Arc<Self>) + Send + 'static,
-    ) -> Result<(), Error> {
-        let engine = Arc::clone(self);
-        let builder = thread::Builder::new().name(format!("{}-{task}", self.peer.name));
-        builder.spawn(move || run(engine)).map(drop).map_err(Error::io("start a thread"))
+    /// Keeps the HTTP server until the node dies.
+    pub(crate) fn keep_server(&self, server: ServerRuntime) {
+        *locked(&self.server) = Some(server);
     }
 
-    fn tick(&self) {
+    /// Keeps `.lag` up to date until the node dies.
+    pub(crate) fn keep_lag(&self) {
         while !self.context.signal.wait_until(Instant::now() + LAG_INTERVAL, || self.context.is_dead()) {
             self.context.write_lag();
         }

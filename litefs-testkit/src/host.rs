@@ -1,28 +1,16 @@
 //! A node through its incarnations: what stays the same when it is killed and started again.
 
-use std::fs;
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io;
-use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
-use crate::command::{Answer, Command, execute};
-use crate::context::{Context, Identity, remount};
-use crate::engine::{CORRUPT_MARKER, Engine};
+use crate::command::{Answer, Command};
+use crate::context::{Identity, remount};
+use crate::engine::Engine;
 use crate::error::Error;
+use crate::execute::execute;
 use crate::faults::Faults;
+use crate::launch::launch;
 use crate::sync::{Signal, locked};
 use crate::vfs;
-
-/// How long a restarted node waits for its ports: the servers of the last incarnation let go in the background.
-const BIND_LIMIT: Duration = Duration::from_secs(5);
-
-/// 16 random upper-case hexadecimal digits.
-pub(crate) fn random_id() -> String {
-    // The standard library's hash seeds are random numbers.
-    format!("{:016X}", RandomState::new().build_hasher().finish())
-}
 
 /// A node's lasting part.
 pub(crate) struct Host {
@@ -93,33 +81,5 @@ impl Host {
     pub(crate) fn retire(&self) {
         self.kill();
         vfs::unmount(&self.identity.dir);
-    }
-}
-
-fn launch(
-    identity: &Identity,
-    http_addr: &str,
-    replication_addr: &str,
-    faults: &Arc<Faults>,
-    signal: &Arc<Signal>,
-) -> Result<Arc<Engine>, Error> {
-    fs::create_dir_all(&identity.data_dir).map_err(Error::io("create the data directory"))?;
-    if identity.data_dir.join(CORRUPT_MARKER).exists() {
-        return Err(Error::Corrupt(identity.name.clone()));
-    }
-    let identity = Identity { id: random_id(), ..identity.clone() };
-    let (http, replication) = (bind(http_addr)?, bind(replication_addr)?);
-    Engine::start(Context::new(identity, Arc::clone(faults), Arc::clone(signal)), http, replication)
-}
-
-fn bind(addr: &str) -> Result<TcpListener, Error> {
-    let began = Instant::now();
-    loop {
-        match TcpListener::bind(addr) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && began.elapsed() < BIND_LIMIT => {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            bound => return bound.map_err(Error::io(format!("listen on {addr}"))),
-        }
     }
 }

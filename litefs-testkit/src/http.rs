@@ -17,13 +17,14 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
-use tokio::runtime::{Builder, Runtime};
 
-use crate::command::{Command, execute};
+use crate::command::Command;
 use crate::context::Standing;
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::execute::execute;
 use crate::faults::{EventFormat, EventStreamFault, InfoFault};
+use crate::runtime::ServerRuntime;
 use body::Body;
 
 /// Where nodes take orders from tests.
@@ -33,29 +34,10 @@ const MAX_COMMAND: usize = 64 << 10;
 /// How long `POST /promote` may take to reach the primary.
 const HANDOFF_LIMIT: Duration = Duration::from_secs(5);
 
-/// A running server. Dropping it breaks all connections in the middle.
-pub(crate) struct Server(Option<Runtime>);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            // A plain drop would wait, and could not be done from the server's own threads.
-            runtime.shutdown_background();
-        }
-    }
-}
-
-/// Serves `engine` on `listener`.
-pub(crate) fn serve(listener: TcpListener, engine: &Arc<Engine>) -> Result<Server, Error> {
-    let mut builder = Builder::new_multi_thread();
-    let runtime =
-        builder.worker_threads(1).enable_all().build().map_err(Error::io("start the HTTP server"))?;
-    listener.set_nonblocking(true).map_err(Error::io("start the HTTP server"))?;
-    let guard = runtime.enter();
-    let listener = tokio::net::TcpListener::from_std(listener).map_err(Error::io("start the HTTP server"))?;
-    drop(guard);
-    runtime.spawn(accept(listener, Arc::downgrade(engine)));
-    Ok(Server(Some(runtime)))
+/// Serves `engine` on `listener`. Dropping the server breaks all connections.
+pub(crate) fn serve(listener: TcpListener, engine: &Arc<Engine>) -> Result<ServerRuntime, Error> {
+    let engine = Arc::downgrade(engine);
+    ServerRuntime::serve("the HTTP server", listener, |listener| accept(listener, engine))
 }
 
 async fn accept(listener: tokio::net::TcpListener, engine: Weak<Engine>) {

@@ -8,7 +8,8 @@ use crate::context::Identity;
 use crate::control::Control;
 use crate::database::is_database_name;
 use crate::error::Error;
-use crate::host::{Host, random_id};
+use crate::host::Host;
+use crate::launch::random_id;
 use crate::vfs::VFS_NAME;
 
 /// A node: a directory that looks like a LiteFS mount, an HTTP server that answers like LiteFS, and replication.

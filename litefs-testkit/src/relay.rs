@@ -4,17 +4,16 @@ mod carry;
 mod state;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
-use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
 use self::carry::Exempt;
 use self::state::State;
 pub use self::state::{Flow, Traffic};
 use crate::error::Error;
+use crate::runtime::ServerRuntime;
 
 /// A TCP relay on the loopback address, between the clients of one server and that server.
 ///
@@ -58,7 +57,7 @@ use crate::error::Error;
 pub struct Relay {
     address: SocketAddr,
     state: Arc<watch::Sender<State>>,
-    runtime: Option<Runtime>,
+    _runtime: ServerRuntime,
 }
 
 impl Relay {
@@ -78,18 +77,12 @@ impl Relay {
     /// As [`Relay::start`].
     pub fn start_with(exempt: impl Fn(usize, &[u8]) -> bool + Send + Sync + 'static) -> Result<Self, Error> {
         let failed = || Error::io("start a relay");
-        let mut builder = Builder::new_multi_thread();
-        let runtime = builder.worker_threads(1).enable_all().build().map_err(failed())?;
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(failed())?;
+        let listener = TcpListener::bind("127.0.0.1:0").map_err(failed())?;
         let address = listener.local_addr().map_err(failed())?;
-        listener.set_nonblocking(true).map_err(failed())?;
-        let guard = runtime.enter();
-        let listener = TcpListener::from_std(listener).map_err(failed())?;
-        drop(guard);
         let state = Arc::new(watch::Sender::new(State::default()));
-        let exempt: Arc<Exempt> = Arc::new(exempt);
-        runtime.spawn(carry::accept(listener, Arc::clone(&state), exempt));
-        Ok(Self { address, state, runtime: Some(runtime) })
+        let (states, exempt): (_, Arc<Exempt>) = (Arc::clone(&state), Arc::new(exempt));
+        let serve = |listener| carry::accept(listener, states, exempt);
+        Ok(Self { address, state, _runtime: ServerRuntime::serve("a relay", listener, serve)? })
     }
 
     /// Where clients connect.
@@ -155,15 +148,6 @@ impl Relay {
     #[must_use]
     pub fn replies_received(&self) -> usize {
         self.state.borrow().replies_received
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            // A plain drop would wait, and would panic within another runtime.
-            runtime.shutdown_background();
-        }
     }
 }
 

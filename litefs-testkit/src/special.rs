@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use crate::position::Position;
 
+/// In the data directory of a node that LiteFS would refuse to start again.
+pub(crate) const CORRUPT_MARKER: &str = "corrupt";
+
 /// `.lag` of a replica that has never heard of its primary, in milliseconds.
 pub(crate) const NEVER_SYNCED_MS: u64 = i32::MAX as u64;
 

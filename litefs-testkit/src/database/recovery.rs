@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use super::{Database, State};
+use super::{Database, State, record};
 use crate::context::Context;
 use crate::image::{Image, Page, Pages};
 use crate::journal;
@@ -19,21 +19,6 @@ use crate::wal::{self, Cursor, Salt};
 /// Bytes in a page of a database that the testkit itself makes.
 const NEW_PAGE_SIZE: usize = 4096;
 
-/// What the node keeps of a position across restarts: the position, and how much of which WAL belongs to it.
-/// Always the same length, so that it is replaced by one write.
-pub(super) fn record_text(position: Position, cursor: Cursor) -> String {
-    format!("{position} {:016x} {:016x}\n", u64::from_be_bytes(cursor.salt()), cursor.offset())
-}
-
-/// Reads [`record_text`]; nothing in it means a position of zero.
-fn parse_record(text: &str) -> (Position, Salt, u64) {
-    let mut fields = text.split_whitespace();
-    let position = fields.next().and_then(|field| field.parse().ok()).unwrap_or_default();
-    let mut hex = || fields.next().and_then(|field| u64::from_str_radix(field, 16).ok()).unwrap_or_default();
-    let (salt, offset) = (hex(), hex());
-    (position, salt.to_be_bytes(), offset)
-}
-
 impl Database {
     /// Opens the database `name`, which is empty if there is no such file.
     ///
@@ -44,7 +29,7 @@ impl Database {
         let file = open_rw(&context.path(name))?;
         keep_others_out(&file, true)?;
         let record = open_rw(&context.data_path(&format!("{name}.record")))?;
-        let (position, salt, captured) = parse_record(&io::read_to_string(&record)?);
+        let (position, salt, captured) = record::parse(&io::read_to_string(&record)?);
         undo_journal(&context.path(&format!("{name}-journal")), &file)?;
         let image = recovered_image(context, name, &file, salt, captured)?;
         let sound = image.checksum() == position.checksum;
@@ -186,16 +171,4 @@ fn keep_others_out(file: &File, keep: bool) -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn keep_others_out(_file: &File, _keep: bool) -> io::Result<()> {
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_record_reads_back_as_written() {
-        let position = Position { txid: 9, checksum: 1 << 63 | 5 };
-        assert_eq!(parse_record(&record_text(position, Cursor::default())), (position, [0; 8], 0));
-        assert_eq!(parse_record(""), (Position::default(), [0; 8], 0));
-    }
 }

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{CORRUPT_MARKER, Engine};
+use super::Engine;
 use crate::context::{Context, Standing};
-use crate::database::ApplyError;
+use crate::database::apply::ApplyError;
+use crate::special::CORRUPT_MARKER;
 use crate::sync::locked;
 use crate::transaction::Transaction;
 use crate::wire::{self, Message, Peer};
@@ -20,43 +21,6 @@ const RECONNECT_DELAY: Duration = Duration::from_secs(1);
 /// The delay after "lease expired": the primary-to-be is about to take the lease.
 const LEASE_DELAY: Duration = Duration::from_millis(20);
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
-
-/// Whom to follow, set by the engine and carried out by the follower's thread.
-#[derive(Debug, Default)]
-pub(super) struct Assignment {
-    leader: Option<Peer>,
-    /// Whether to put the files in order first, as after a demotion.
-    settle: bool,
-    /// Counts the assignments.
-    generation: u64,
-    /// The last assignment that the thread is through with.
-    done: u64,
-}
-
-impl Assignment {
-    /// Follow `leader`, or nobody.
-    pub(super) fn to(leader: Option<Peer>) -> Self {
-        Self { leader, settle: true, ..Self::default() }
-    }
-
-    /// Do nothing: the node is to become primary.
-    pub(super) fn parked() -> Self {
-        Self::default()
-    }
-
-    /// Whether the thread has nothing left to do.
-    pub(super) fn is_idle(&self) -> bool {
-        self.done == self.generation
-    }
-
-    pub(super) fn leader(&self) -> Option<&Peer> {
-        self.leader.as_ref()
-    }
-
-    pub(super) fn replace(&mut self, new: Self) {
-        *self = Self { generation: self.generation + 1, done: self.done, ..new };
-    }
-}
 
 /// How a connection to the primary ended.
 enum Ending {
@@ -71,7 +35,7 @@ enum Ending {
 }
 
 /// Carries out assignments until the node dies.
-pub(super) fn run(engine: &Arc<Engine>) {
+pub(crate) fn run(engine: &Arc<Engine>) {
     loop {
         engine.context.signal.wait(|| engine.context.is_dead() || !locked(&engine.assignment).is_idle());
         if engine.context.is_dead() {

@@ -20,7 +20,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 const HELLO_LIMIT: Duration = Duration::from_secs(5);
 
 /// Accepts replicas until the node dies.
-pub(super) fn accept(engine: &Arc<Engine>, listener: &TcpListener) {
+pub(crate) fn accept(engine: &Arc<Engine>, listener: &TcpListener) {
     for socket in listener.incoming() {
         if engine.context.is_dead() {
             return;

@@ -13,7 +13,8 @@ use sqlite_plugin::flags::{LockLevel, ShmLockMode};
 use sqlite_plugin::vars;
 use sqlite_plugin::vfs::{VfsHandle, VfsResult};
 
-use crate::database::{Capture, Database};
+use crate::database::Database;
+use crate::database::capture::Capture;
 use crate::faults::DiskFault;
 use crate::locks::{Owner, WRITE_SLOT};
 use crate::sync::locked;

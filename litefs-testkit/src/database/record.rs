@@ -1,0 +1,31 @@
+//! The file in which a node keeps a database's position across restarts.
+
+use crate::position::Position;
+use crate::wal::{Cursor, Salt};
+
+/// What the node keeps of a position across restarts: the position, and how much of which WAL belongs to it.
+/// Always the same length, so that it is replaced by one write.
+pub(super) fn text(position: Position, cursor: Cursor) -> String {
+    format!("{position} {:016x} {:016x}\n", u64::from_be_bytes(cursor.salt()), cursor.offset())
+}
+
+/// Reads [`text`]; nothing in it means a position of zero.
+pub(super) fn parse(text: &str) -> (Position, Salt, u64) {
+    let mut fields = text.split_whitespace();
+    let position = fields.next().and_then(|field| field.parse().ok()).unwrap_or_default();
+    let mut hex = || fields.next().and_then(|field| u64::from_str_radix(field, 16).ok()).unwrap_or_default();
+    let (salt, offset) = (hex(), hex());
+    (position, salt.to_be_bytes(), offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_reads_back_as_written() {
+        let position = Position { txid: 9, checksum: 1 << 63 | 5 };
+        assert_eq!(parse(&text(position, Cursor::default())), (position, [0; 8], 0));
+        assert_eq!(parse(""), (Position::default(), [0; 8], 0));
+    }
+}

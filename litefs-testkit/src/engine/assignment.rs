@@ -1,0 +1,40 @@
+//! Which primary a node is to follow: set by the engine, carried out by the replica's thread.
+
+use crate::wire::Peer;
+
+/// Whom to follow, set by the engine and carried out by the follower's thread.
+#[derive(Debug, Default)]
+pub(super) struct Assignment {
+    pub(super) leader: Option<Peer>,
+    /// Whether to put the files in order first, as after a demotion.
+    pub(super) settle: bool,
+    /// Counts the assignments.
+    pub(super) generation: u64,
+    /// The last assignment that the thread is through with.
+    pub(super) done: u64,
+}
+
+impl Assignment {
+    /// Follow `leader`, or nobody.
+    pub(super) fn to(leader: Option<Peer>) -> Self {
+        Self { leader, settle: true, ..Self::default() }
+    }
+
+    /// Do nothing: the node is to become primary.
+    pub(super) fn parked() -> Self {
+        Self::default()
+    }
+
+    /// Whether the thread has nothing left to do.
+    pub(super) fn is_idle(&self) -> bool {
+        self.done == self.generation
+    }
+
+    pub(super) fn leader(&self) -> Option<&Peer> {
+        self.leader.as_ref()
+    }
+
+    pub(super) fn replace(&mut self, new: Self) {
+        *self = Self { generation: self.generation + 1, done: self.done, ..new };
+    }
+}
