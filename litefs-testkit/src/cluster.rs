@@ -167,17 +167,17 @@ impl Cluster {
     /// [`Error::Timeout`] after 10 seconds if `name` cannot get everything (the old primary is then primary again), or
     /// if the others do not follow.
     pub fn promote(&self, name: &str) -> Result<(), Error> {
-        let heir = self.control(name)?;
+        let successor = self.control(name)?;
         if let Some(old) = self.primary_control().filter(|old| old.name() != name) {
             old.drain()?;
             let last = old.status()?;
-            if let Err(error) = heir.wait_until(SETTLE_LIMIT, |status| caught_up(status, &last)) {
+            if let Err(error) = successor.wait_until(SETTLE_LIMIT, |status| caught_up(status, &last)) {
                 old.become_primary()?;
                 return Err(error);
             }
         }
-        heir.become_primary()?;
-        self.follow(heir)
+        successor.become_primary()?;
+        self.follow(successor)
     }
 
     /// Makes `name` primary as a failover does that loses the last `lost` transactions of every database: it gets
@@ -189,7 +189,7 @@ impl Cluster {
     /// [`Error::Invalid`] if there are not so many transactions, [`Error::HistoryTooShort`] if the node cannot go
     /// back that far, else as [`Cluster::promote`].
     pub fn promote_losing_tail(&self, name: &str, lost: u64) -> Result<(), Error> {
-        let heir = self.control(name)?;
+        let successor = self.control(name)?;
         let old = self.primary_control().filter(|old| old.name() != name);
         old.map_or(Ok(()), Control::drain)?;
         let mut last: BTreeMap<String, u64> = BTreeMap::new();
@@ -205,18 +205,19 @@ impl Cluster {
         };
         let back_to = last.into_iter().map(shorter).collect::<Result<BTreeMap<_, _>, _>>()?;
         if old.is_some() {
-            heir.order(Command::PassUntil(back_to.clone()))?;
-            heir.wait_until(SETTLE_LIMIT, |status| has(status, &back_to))?;
+            successor.send(Command::PassUntil(back_to.clone()))?;
+            successor.wait_until(SETTLE_LIMIT, |status| has(status, &back_to))?;
         }
-        heir.order(Command::BecomePrimary { back_to })?;
-        self.follow(heir)
+        successor.send(Command::BecomePrimary { back_to })?;
+        self.follow(successor)
     }
 
-    /// Makes every living node follow `leader` and waits until they do.
-    fn follow(&self, leader: &Control) -> Result<(), Error> {
-        for control in self.controls().filter(|control| control.name() != leader.name() && control.is_alive())
+    /// Makes every living node follow `primary` and waits until they do.
+    fn follow(&self, primary: &Control) -> Result<(), Error> {
+        for control in
+            self.controls().filter(|control| control.name() != primary.name() && control.is_alive())
         {
-            control.follow(leader)?;
+            control.follow(primary)?;
         }
         self.wait_for_sync(SETTLE_LIMIT)
     }
@@ -278,9 +279,9 @@ impl Cluster {
     pub fn wait_for_sync(&self, timeout: Duration) -> Result<(), Error> {
         let primary = self.primary_control().ok_or(Error::NoPrimary)?;
         wait_for(timeout, "the replicas to be at the primary's position", || {
-            let Ok(leader) = primary.status() else { return false };
+            let Ok(status) = primary.status() else { return false };
             let replicas = self.controls().filter(|control| control.name() != primary.name());
-            replicas.filter_map(|control| control.status().ok()).all(|replica| in_sync(&replica, &leader))
+            replicas.filter_map(|control| control.status().ok()).all(|replica| in_sync(&replica, &status))
         })
     }
 }
@@ -288,7 +289,7 @@ impl Cluster {
 fn in_sync(replica: &NodeStatus, primary: &NodeStatus) -> bool {
     let cut = replica.cut.contains(&primary.peer.name) || primary.cut.contains(&replica.peer.name);
     let excused = !replica.alive || replica.stalled || replica.frozen || primary.frozen || cut;
-    let follows = replica.leader.as_ref() == Some(&primary.peer.name) && replica.connected;
+    let follows = replica.primary.as_ref() == Some(&primary.peer.name) && replica.connected;
     excused || (follows && caught_up(replica, primary))
 }
 

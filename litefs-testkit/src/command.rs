@@ -16,7 +16,7 @@ pub(crate) enum Command {
     Status,
     BecomePrimary { back_to: BTreeMap<String, u64> },
     Drain,
-    Follow { leader: Option<Peer> },
+    Follow { primary: Option<Peer> },
     ReplicationDelay(Duration),
     Stall,
     Resume,

@@ -38,7 +38,7 @@ pub(crate) struct Identity {
 
 /// What a node is and says it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum Role {
     /// No primary is known.
     None,
     /// It holds the lease.
@@ -47,7 +47,7 @@ pub(crate) enum Standing {
     Replica(String),
 }
 
-impl Standing {
+impl Role {
     fn data(&self) -> RoleData {
         let hostname = self.primary_name().map(str::to_owned);
         RoleData { is_primary: *self == Self::Primary, hostname }
@@ -77,22 +77,22 @@ pub(crate) struct Context {
     pub(crate) signal: Arc<Signal>,
     pub(crate) files: SpecialFiles,
     pub(crate) listeners: Listeners,
-    standing: Mutex<Standing>,
+    role: Mutex<Role>,
     gate: Mutex<Gate>,
-    heard: Mutex<Option<Instant>>,
+    last_contact: Mutex<Option<Instant>>,
     dead: AtomicBool,
     unmounted: AtomicBool,
     refusal: AtomicI32,
-    funeral: Funeral,
+    shutdown_hook: ShutdownHook,
 }
 
 /// What clears away the sockets and files of a dead node.
 #[derive(Default)]
-struct Funeral(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+struct ShutdownHook(Mutex<Option<Box<dyn FnOnce() + Send>>>);
 
-impl std::fmt::Debug for Funeral {
+impl std::fmt::Debug for ShutdownHook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Funeral")
+        f.write_str("ShutdownHook")
     }
 }
 
@@ -115,13 +115,13 @@ impl Context {
             signal,
             files,
             listeners: Listeners::default(),
-            standing: Mutex::new(Standing::None),
+            role: Mutex::new(Role::None),
             gate: Mutex::default(),
-            heard: Mutex::default(),
+            last_contact: Mutex::default(),
             dead: AtomicBool::new(false),
             unmounted: AtomicBool::new(false),
             refusal: AtomicI32::new(0),
-            funeral: Funeral::default(),
+            shutdown_hook: ShutdownHook::default(),
         }
     }
 
@@ -140,14 +140,14 @@ impl Context {
         &self.identity.dir
     }
 
-    pub(crate) fn standing(&self) -> Standing {
-        locked(&self.standing).clone()
+    pub(crate) fn role(&self) -> Role {
+        locked(&self.role).clone()
     }
 
-    /// Takes a standing and tells everyone: `.primary` first, then the event, as LiteFS does.
-    pub(crate) fn set_standing(&self, new: Standing) {
-        let mut standing = locked(&self.standing);
-        if self.is_dead() || *standing == new {
+    /// Takes a role and tells everyone: `.primary` first, then the event, as LiteFS does.
+    pub(crate) fn set_role(&self, new: Role) {
+        let mut role = locked(&self.role);
+        if self.is_dead() || *role == new {
             return;
         }
         if self.is_served()
@@ -155,17 +155,17 @@ impl Context {
         {
             tracing::error!(%error, node = self.identity.name, "cannot write .primary");
         }
-        *standing = new;
-        self.emit(&Event::PrimaryChange { data: standing.data() });
-        drop(standing);
+        *role = new;
+        self.emit(&Event::PrimaryChange { data: role.data() });
+        drop(role);
         self.write_lag();
         self.signal.bump();
     }
 
     /// A new listener; no role change can fall between its `init` and what follows.
     pub(crate) fn listen(&self) -> mpsc::Receiver<Delivery> {
-        let standing = locked(&self.standing);
-        self.listeners.add(&Event::Init { data: standing.data() })
+        let role = locked(&self.role);
+        self.listeners.add(&Event::Init { data: role.data() })
     }
 
     /// Sends an event, unless the stream is made to fall silent.
@@ -218,16 +218,16 @@ impl Context {
     }
 
     /// The primary was heard from.
-    pub(crate) fn hear(&self) {
-        *locked(&self.heard) = Some(Instant::now());
+    pub(crate) fn note_contact(&self) {
+        *locked(&self.last_contact) = Some(Instant::now());
         self.write_lag();
     }
 
     /// Milliseconds since the primary was heard from: zero on the primary, `None` if never.
     pub(crate) fn lag(&self) -> Option<Duration> {
-        match *locked(&self.standing) {
-            Standing::Primary => Some(Duration::ZERO),
-            Standing::None | Standing::Replica(_) => locked(&self.heard).map(|at| at.elapsed()),
+        match *locked(&self.role) {
+            Role::Primary => Some(Duration::ZERO),
+            Role::None | Role::Replica(_) => locked(&self.last_contact).map(|at| at.elapsed()),
         }
     }
 
@@ -252,7 +252,7 @@ impl Context {
 
     /// The mount dies alone.
     pub(crate) fn unmount<'a>(&self, databases: impl Iterator<Item = &'a str>) {
-        let _standing = locked(&self.standing);
+        let _role = locked(&self.role);
         self.unmounted.store(true, Ordering::Release);
         locked(&self.gate).writable = false;
         self.files.remove_all(databases);
@@ -263,17 +263,17 @@ impl Context {
 
     /// Sets what runs once when the node dies.
     pub(crate) fn on_death(&self, clear_away: impl FnOnce() + Send + 'static) {
-        *locked(&self.funeral.0) = Some(Box::new(clear_away));
+        *locked(&self.shutdown_hook.0) = Some(Box::new(clear_away));
     }
 
     /// The node dies: at a kill, at an orderly stop, and where LiteFS would exit. From now on all I/O through
     /// the VFS fails. Does not wait for threads; may be called from any of them.
     pub(crate) fn die(&self) {
-        let standing = locked(&self.standing);
+        let role = locked(&self.role);
         let first = !self.dead.swap(true, Ordering::AcqRel);
-        drop(standing);
+        drop(role);
         locked(&self.gate).writable = false;
-        let clear_away = locked(&self.funeral.0).take();
+        let clear_away = locked(&self.shutdown_hook.0).take();
         if let (true, Some(clear_away)) = (first, clear_away) {
             clear_away();
         }

@@ -68,7 +68,7 @@ impl Control {
         }
     }
 
-    pub(crate) fn order(&self, command: Command) -> Result<Answer, Error> {
+    pub(crate) fn send(&self, command: Command) -> Result<Answer, Error> {
         match &self.target {
             Target::Local(host) => host.execute(command),
             Target::Remote(url) => post(url, &command),
@@ -76,7 +76,7 @@ impl Control {
     }
 
     fn set(&self, command: Command) -> Result<(), Error> {
-        self.order(command).map(drop)
+        self.send(command).map(drop)
     }
 
     /// What the node is doing now.
@@ -84,7 +84,7 @@ impl Control {
     /// # Errors
     /// See [`Control`].
     pub fn status(&self) -> Result<NodeStatus, Error> {
-        Ok(self.order(Command::Status)?.status)
+        Ok(self.send(Command::Status)?.status)
     }
 
     /// The position of `database`; zero if the node has no such database or does not answer.
@@ -128,13 +128,13 @@ impl Control {
         self.set(Command::BecomePrimary { back_to: BTreeMap::new() })
     }
 
-    /// Makes the node a replica of `leader`, whoever that is. `leader` may be dead (the node then flaps once a
+    /// Makes the node a replica of `primary`, whoever that is. `primary` may be dead (the node then flaps once a
     /// second, as LiteFS does) or the node itself (it announces its own name and cannot connect).
     ///
     /// # Errors
-    /// See [`Control`]; also if `leader` is of another process and does not answer.
-    pub fn follow(&self, leader: &Self) -> Result<(), Error> {
-        self.set(Command::Follow { leader: Some(leader.status()?.peer) })
+    /// See [`Control`]; also if `primary` is of another process and does not answer.
+    pub fn follow(&self, primary: &Self) -> Result<(), Error> {
+        self.set(Command::Follow { primary: Some(primary.status()?.peer) })
     }
 
     /// Makes the node lose sight of any primary, and its own lease if it has it. Commits in flight are dropped
@@ -143,7 +143,7 @@ impl Control {
     /// # Errors
     /// See [`Control`].
     pub fn lose_primary(&self) -> Result<(), Error> {
-        self.set(Command::Follow { leader: None })
+        self.set(Command::Follow { primary: None })
     }
 
     /// Ends the node's lease in good order: commits in flight are taken, later ones refused, and replicas that are
@@ -323,6 +323,6 @@ impl Control {
     /// # Errors
     /// See [`Control`].
     pub fn take_refusal(&self) -> Result<i32, Error> {
-        Ok(self.order(Command::TakeRefusal)?.refusal)
+        Ok(self.send(Command::TakeRefusal)?.refusal)
     }
 }

@@ -1,8 +1,8 @@
 //! A running node: its databases, its role, and the threads that serve and follow.
 
 mod assignment;
-pub(crate) mod follower;
-pub(crate) mod leader;
+pub(crate) mod primary;
+pub(crate) mod replica;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use crate::context::{Context, Standing};
+use crate::context::{Context, Role};
 use crate::database::{Database, is_database_name};
 use crate::error::Error;
 use crate::runtime::ServerRuntime;
@@ -35,7 +35,7 @@ pub(crate) struct Engine {
     /// Replicas that are connected, by `Litefs-Id`.
     replicas: Mutex<BTreeSet<String>>,
     /// `Litefs-Id` of the replica that is to get the lease.
-    heir: Mutex<Option<String>>,
+    handoff_target: Mutex<Option<String>>,
     /// The replica that got it.
     successor: Mutex<Option<Peer>>,
     /// Counts the times that this node stopped serving replicas.
@@ -65,7 +65,7 @@ impl Engine {
             databases: Mutex::default(),
             assignment: Mutex::default(),
             replicas: Mutex::default(),
-            heir: Mutex::default(),
+            handoff_target: Mutex::default(),
             successor: Mutex::default(),
             epoch: AtomicU64::new(0),
             connected: AtomicBool::new(false),
@@ -151,7 +151,7 @@ impl Engine {
         if self.context.is_dead() {
             return Err(Error::Dead(self.peer.name.clone()));
         }
-        *locked(&self.heir) = None;
+        *locked(&self.handoff_target) = None;
         *locked(&self.successor) = None;
         for name in &self.context.identity.databases {
             let made =
@@ -159,37 +159,37 @@ impl Engine {
             made.map_err(Error::io("create a database"))?;
         }
         self.context.open_gate();
-        self.context.set_standing(Standing::Primary);
+        self.context.set_role(Role::Primary);
         Ok(())
     }
 
     /// Gives the lease up but goes on sending what is committed to replicas that are connected.
     pub(crate) fn drain(&self) {
         self.context.close_gate(true);
-        self.context.set_standing(Standing::None);
+        self.context.set_role(Role::None);
     }
 
-    /// Follows `leader`, or nobody. On a primary this is a demotion in the middle of whatever goes on.
-    pub(crate) fn follow(&self, leader: Option<Peer>) {
+    /// Follows `primary`, or nobody. On a primary this is a demotion in the middle of whatever goes on.
+    pub(crate) fn follow(&self, primary: Option<Peer>) {
         self.context.close_gate(false);
-        self.context.set_standing(Standing::None);
+        self.context.set_role(Role::None);
         self.epoch.fetch_add(1, Ordering::AcqRel);
-        self.assign(Assignment::to(leader));
+        self.assign(Assignment::to(primary));
     }
 
     /// Marks a connected replica as the next primary; its stream does the rest. Says whether it is connected.
     pub(crate) fn hand_off_to(&self, id: &str) -> bool {
         let connected = locked(&self.replicas).contains(id);
         if connected {
-            *locked(&self.heir) = Some(id.to_owned());
+            *locked(&self.handoff_target) = Some(id.to_owned());
             self.context.signal.bump();
         }
         connected
     }
 
     /// The primary that this node follows or tries to.
-    pub(crate) fn leader(&self) -> Option<Peer> {
-        locked(&self.assignment).leader().cloned()
+    pub(crate) fn primary(&self) -> Option<Peer> {
+        locked(&self.assignment).primary().cloned()
     }
 
     fn assign(&self, new: Assignment) {
@@ -211,8 +211,8 @@ impl Engine {
         NodeStatus {
             peer: self.peer.clone(),
             alive,
-            is_primary: alive && self.context.standing() == Standing::Primary,
-            leader: self.leader().map(|leader| leader.name),
+            is_primary: alive && self.context.role() == Role::Primary,
+            primary: self.primary().map(|primary| primary.name),
             connected: alive && self.connected.load(Ordering::Acquire),
             stalled: settings.stalled,
             frozen: settings.frozen,
@@ -238,7 +238,7 @@ fn clear_away(engine: &Weak<Engine>, replication_addr: SocketAddr) {
     let Some(engine) = engine.upgrade() else { return };
     let databases = engine.databases();
     engine.context.files.remove_all(databases.iter().map(|database| database.name.as_str()));
-    databases.iter().for_each(|database| database.abandon());
+    databases.iter().for_each(|database| database.release_file());
     drop(locked(&engine.server).take());
     for socket in locked(&engine.sockets).drain(..) {
         let _ = socket.shutdown(std::net::Shutdown::Both);

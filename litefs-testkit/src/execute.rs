@@ -29,7 +29,7 @@ fn take_role(engine: &Arc<Engine>, command: Command) -> Result<(), Error> {
     match command {
         Command::BecomePrimary { back_to } => engine.become_primary(&back_to)?,
         Command::Drain => engine.drain(),
-        Command::Follow { leader } => engine.follow(leader),
+        Command::Follow { primary } => engine.follow(primary),
         _ => {}
     }
     Ok(())

@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 
 use crate::command::Command;
-use crate::context::Standing;
+use crate::context::Role;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::execute::execute;
@@ -131,15 +131,15 @@ async fn info(engine: &Arc<Engine>) -> Reply {
         InfoFault::Hang => return pending().await,
         InfoFault::None => {}
     }
-    let (identity, standing) = (&engine.context.identity, engine.context.standing());
-    let hostname = match &standing {
-        Standing::Primary => &identity.name,
-        Standing::Replica(primary) => primary,
-        Standing::None => "",
+    let (identity, role) = (&engine.context.identity, engine.context.role());
+    let hostname = match &role {
+        Role::Primary => &identity.name,
+        Role::Replica(primary) => primary,
+        Role::None => "",
     };
     let info = Info {
         cluster_id: &identity.cluster_id,
-        is_primary: standing == Standing::Primary,
+        is_primary: role == Role::Primary,
         candidate: identity.candidate,
         path: identity.dir.display().to_string(),
         primary: PrimaryInfo { hostname },
@@ -151,19 +151,19 @@ async fn info(engine: &Arc<Engine>) -> Reply {
 
 /// Asks the primary to hand off, without waiting for it.
 fn promote(engine: &Arc<Engine>) -> Reply {
-    match engine.context.standing() {
-        Standing::Primary => return reply(StatusCode::OK, "text/plain; charset=utf-8", Body::full("")),
+    match engine.context.role() {
+        Role::Primary => return reply(StatusCode::OK, "text/plain; charset=utf-8", Body::full("")),
         _ if !engine.context.identity.candidate => {
             return error(StatusCode::CONFLICT, "not eligible to become primary");
         }
-        Standing::None | Standing::Replica(_) => {}
+        Role::None | Role::Replica(_) => {}
     }
-    let leader = engine.leader().filter(|_| engine.context.standing() != Standing::None);
-    let Some(leader) = leader else {
+    let primary = engine.primary().filter(|_| engine.context.role() != Role::None);
+    let Some(primary) = primary else {
         let text = "no primary is currently available for handoff, cannot promote";
         return error(StatusCode::INTERNAL_SERVER_ERROR, text);
     };
-    let url = format!("{}/handoff?nodeID={}", leader.http_url, engine.peer.id);
+    let url = format!("{}/handoff?nodeID={}", primary.http_url, engine.peer.id);
     tokio::task::spawn_blocking(move || {
         let agent = ureq::Agent::config_builder().timeout_global(Some(HANDOFF_LIMIT)).build().new_agent();
         if let Err(error) = agent.post(&url).send_empty() {
@@ -175,7 +175,7 @@ fn promote(engine: &Arc<Engine>) -> Reply {
 
 fn handoff(engine: &Arc<Engine>, query: &str) -> Reply {
     let id = query.split('&').find_map(|pair| pair.strip_prefix("nodeID=")).unwrap_or_default();
-    if engine.context.standing() != Standing::Primary {
+    if engine.context.role() != Role::Primary {
         error(StatusCode::INTERNAL_SERVER_ERROR, "not currently primary, cannot hand off")
     } else if engine.hand_off_to(id) {
         reply(StatusCode::OK, "text/plain; charset=utf-8", Body::full(""))

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::context::{Context, Identity};
-use crate::engine::{Engine, follower, leader};
+use crate::engine::{Engine, primary, replica};
 use crate::error::Error;
 use crate::faults::Faults;
 use crate::special::CORRUPT_MARKER;
@@ -48,8 +48,8 @@ fn start(context: Context, http: TcpListener, replication: TcpListener) -> Resul
     let engine = Engine::open(context, address(&http)?, address(&replication)?)?;
     engine.keep_server(http::serve(http, &engine)?);
     vfs::mount(&engine)?;
-    spawn(&engine, "accept", move |engine| leader::accept(&engine, &replication))?;
-    spawn(&engine, "follow", |engine| follower::run(&engine))?;
+    spawn(&engine, "accept", move |engine| primary::accept(&engine, &replication))?;
+    spawn(&engine, "follow", |engine| replica::run(&engine))?;
     spawn(&engine, "lag", |engine| engine.keep_lag())?;
     Ok(engine)
 }

@@ -3,10 +3,10 @@
 
 use sqlite_plugin::flags::{LockLevel, ShmLockMode};
 
-/// A connection, or [`KIT`].
+/// A connection, or [`NODE`].
 pub(crate) type Owner = u64;
 /// The node itself, when it applies a transaction.
-pub(crate) const KIT: Owner = 0;
+pub(crate) const NODE: Owner = 0;
 
 /// Locks of the wal-index.
 const SLOTS: usize = 8;
@@ -101,7 +101,7 @@ impl Locks {
 
     /// The connection that holds the WAL write lock.
     pub(crate) fn wal_writer(&self) -> Option<Owner> {
-        self.exclusive[WRITE_SLOT].filter(|owner| *owner != KIT)
+        self.exclusive[WRITE_SLOT].filter(|owner| *owner != NODE)
     }
 
     /// Drops everything that `owner` holds.
@@ -115,12 +115,12 @@ impl Locks {
     /// `AcquireWriteLock`): writer, checkpointer and recovery first, then the readers one by one. What it has
     /// it keeps, so that writers are kept out while it waits for readers.
     pub(crate) fn take_all_wal(&mut self) -> bool {
-        (0..SLOTS).all(|slot| self.shm(KIT, slot, 1, ShmLockMode::LockExclusive))
+        (0..SLOTS).all(|slot| self.shm(NODE, slot, 1, ShmLockMode::LockExclusive))
     }
 
     /// The same for a database with a rollback journal.
     pub(crate) fn take_all_rollback(&mut self) -> bool {
-        self.raise(KIT, LockLevel::Exclusive)
+        self.raise(NODE, LockLevel::Exclusive)
     }
 
     fn may_share(&self, owner: Owner, slot: usize) -> bool {
@@ -181,7 +181,7 @@ mod tests {
         assert!(!locks.shm(2, WRITE_SLOT, 1, ShmLockMode::LockExclusive), "it keeps what it has");
         locks.release(1);
         assert!(locks.take_all_wal());
-        locks.release(KIT);
+        locks.release(NODE);
         assert!(locks.shm(2, WRITE_SLOT, 1, ShmLockMode::LockExclusive));
     }
 }

@@ -18,7 +18,7 @@ pub struct NodeStatus {
     /// Whether it holds the lease.
     pub is_primary: bool,
     /// The primary that it follows, or tries to.
-    pub leader: Option<String>,
+    pub primary: Option<String>,
     /// Whether that primary has accepted it.
     pub connected: bool,
     /// Whether incoming replication is held back.

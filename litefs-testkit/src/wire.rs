@@ -45,7 +45,7 @@ pub(crate) enum Message {
     /// The replica is the primary from here on.
     Handoff,
     /// The primary gave its lease to this node.
-    NewLeader(Peer),
+    NewPrimary(Peer),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -56,7 +56,7 @@ enum Head {
     Heartbeat,
     Transaction(TransactionHead),
     Handoff,
-    NewLeader(Peer),
+    NewPrimary(Peer),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -77,7 +77,7 @@ fn head_of(message: &Message) -> Head {
         Message::Refused(reason) => Head::Refused(reason),
         Message::Heartbeat => Head::Heartbeat,
         Message::Handoff => Head::Handoff,
-        Message::NewLeader(peer) => Head::NewLeader(peer),
+        Message::NewPrimary(peer) => Head::NewPrimary(peer),
         Message::Transaction(tx) => Head::Transaction(TransactionHead {
             database: tx.database.clone(),
             before: tx.before,
@@ -97,7 +97,7 @@ fn message_of(head: Head, payload: &[u8]) -> io::Result<Message> {
         Head::Refused(reason) => Message::Refused(reason),
         Head::Heartbeat => Message::Heartbeat,
         Head::Handoff => Message::Handoff,
-        Head::NewLeader(peer) => Message::NewLeader(peer),
+        Head::NewPrimary(peer) => Message::NewPrimary(peer),
         Head::Transaction(head) => Message::Transaction(Arc::new(transaction_of(head, payload)?)),
     })
 }

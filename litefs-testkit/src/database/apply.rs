@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::{Database, State};
 use crate::error::Error;
 use crate::image::{Pages, is_wal_page};
-use crate::locks::KIT;
+use crate::locks::NODE;
 use crate::position::Position;
 use crate::sync::locked;
 use crate::transaction::{History, Transaction};
@@ -39,7 +39,7 @@ struct AllLocks<'a>(&'a Database);
 
 impl Drop for AllLocks<'_> {
     fn drop(&mut self) {
-        locked(&self.0.locks).release(KIT);
+        locked(&self.0.locks).release(NODE);
         self.0.context.signal.bump();
     }
 }
@@ -100,7 +100,7 @@ impl Database {
 
     /// Puts the files in order after a demotion: what SQLite has not committed is undone, what it has is moved
     /// from the WAL into the database (`db.go`, `Recover`). Blocks while any transaction is open.
-    pub(crate) fn settle(&self, cancelled: impl Fn() -> bool) -> Result<(), ApplyError> {
+    pub(crate) fn recover(&self, cancelled: impl Fn() -> bool) -> Result<(), ApplyError> {
         let _all = self.lock_all(cancelled).ok_or(ApplyError::Cancelled)?;
         let mut state = locked(&self.state);
         let touched: Vec<u32> = state.wal_pages.iter().chain(&state.dirty).copied().collect();

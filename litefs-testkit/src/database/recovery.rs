@@ -69,7 +69,7 @@ impl Database {
     }
 
     /// Lets the next incarnation of the node have the file, though connections to this one may still hold it open.
-    pub(crate) fn abandon(&self) {
+    pub(crate) fn release_file(&self) {
         if let Err(error) = keep_others_out(&self.file, false) {
             tracing::error!(%error, database = self.name, "cannot unlock the database file");
         }

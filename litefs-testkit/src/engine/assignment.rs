@@ -5,9 +5,9 @@ use crate::wire::Peer;
 /// Whom to follow, set by the engine and carried out by the follower's thread.
 #[derive(Debug, Default)]
 pub(super) struct Assignment {
-    pub(super) leader: Option<Peer>,
+    pub(super) primary: Option<Peer>,
     /// Whether to put the files in order first, as after a demotion.
-    pub(super) settle: bool,
+    pub(super) recover: bool,
     /// Counts the assignments.
     pub(super) generation: u64,
     /// The last assignment that the thread is through with.
@@ -15,9 +15,9 @@ pub(super) struct Assignment {
 }
 
 impl Assignment {
-    /// Follow `leader`, or nobody.
-    pub(super) fn to(leader: Option<Peer>) -> Self {
-        Self { leader, settle: true, ..Self::default() }
+    /// Follow `primary`, or nobody.
+    pub(super) fn to(primary: Option<Peer>) -> Self {
+        Self { primary, recover: true, ..Self::default() }
     }
 
     /// Do nothing: the node is to become primary.
@@ -30,8 +30,8 @@ impl Assignment {
         self.done == self.generation
     }
 
-    pub(super) fn leader(&self) -> Option<&Peer> {
-        self.leader.as_ref()
+    pub(super) fn primary(&self) -> Option<&Peer> {
+        self.primary.as_ref()
     }
 
     pub(super) fn replace(&mut self, new: Self) {

@@ -222,7 +222,7 @@ fn litefs_promote_hands_the_lease_to_the_replica_that_asks() {
     cluster.node("b").wait_until(LIMIT, |status| status.is_primary).expect("promoted");
     for name in ["a", "c"] {
         let follows =
-            |status: &litefs_testkit::NodeStatus| status.connected && status.leader.as_deref() == Some("b");
+            |status: &litefs_testkit::NodeStatus| status.connected && status.primary.as_deref() == Some("b");
         cluster.node(name).wait_until(LIMIT, follows).expect(name);
     }
     insert(&mut connect(cluster.node("b")), "row").expect("insert");

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Engine;
-use crate::context::Standing;
+use crate::context::Role;
 use crate::position::Position;
 use crate::sync::locked;
 use crate::wire::{self, Message, Peer};
@@ -58,7 +58,7 @@ fn serve(engine: &Arc<Engine>, mut socket: TcpStream) -> io::Result<()> {
 fn refusal(engine: &Engine, peer: &Peer) -> Option<&'static str> {
     if peer.id == engine.peer.id {
         Some("cannot connect to self")
-    } else if engine.context.standing() != Standing::Primary {
+    } else if engine.context.role() != Role::Primary {
         Some("lease expired")
     } else {
         None
@@ -79,7 +79,7 @@ impl Stream<'_> {
         let mut beat = Instant::now();
         loop {
             if let Some(successor) = self.over() {
-                return successor.map_or(Ok(()), |peer| self.send(&Message::NewLeader(peer)));
+                return successor.map_or(Ok(()), |peer| self.send(&Message::NewPrimary(peer)));
             }
             if self.silent() {
                 self.pause(Instant::now() + HEARTBEAT, |stream| !stream.silent());
@@ -93,7 +93,7 @@ impl Stream<'_> {
                 self.send(&Message::Heartbeat)?;
                 beat = Instant::now() + HEARTBEAT;
             }
-            self.pause(beat, |stream| stream.silent() || stream.is_heir() || stream.behind());
+            self.pause(beat, |stream| stream.silent() || stream.is_handoff_target() || stream.behind());
         }
     }
 
@@ -138,14 +138,14 @@ impl Stream<'_> {
         Ok(())
     }
 
-    fn is_heir(&self) -> bool {
-        locked(&self.engine.heir).as_ref() == Some(&self.peer.id)
+    fn is_handoff_target(&self) -> bool {
+        locked(&self.engine.handoff_target).as_ref() == Some(&self.peer.id)
     }
 
     /// Gives the lease to this replica if it is the one. As in LiteFS the lease goes after the last transaction
     /// was sent, and what is committed in between is lost.
     fn hand_off(&mut self) -> io::Result<bool> {
-        if !self.is_heir() {
+        if !self.is_handoff_target() {
             return Ok(false);
         }
         self.send(&Message::Handoff)?;

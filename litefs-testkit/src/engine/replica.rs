@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Engine;
-use crate::context::{Context, Standing};
+use crate::context::{Context, Role};
 use crate::database::apply::ApplyError;
 use crate::special::CORRUPT_MARKER;
 use crate::sync::locked;
@@ -41,28 +41,28 @@ pub(crate) fn run(engine: &Arc<Engine>) {
         if engine.context.is_dead() {
             return;
         }
-        let (generation, leader, settle) = {
+        let (generation, primary, recover) = {
             let assignment = locked(&engine.assignment);
-            (assignment.generation, assignment.leader.clone(), assignment.settle)
+            (assignment.generation, assignment.primary.clone(), assignment.recover)
         };
-        let follower = Follower { engine, generation };
-        if settle {
-            follower.settle();
+        let replica = Replica { engine, generation };
+        if recover {
+            replica.recover();
         }
-        if let Some(leader) = leader {
-            follower.follow(&leader);
+        if let Some(primary) = primary {
+            replica.follow(&primary);
         }
         locked(&engine.assignment).done = generation;
         engine.context.signal.bump();
     }
 }
 
-struct Follower<'a> {
+struct Replica<'a> {
     engine: &'a Arc<Engine>,
     generation: u64,
 }
 
-impl Follower<'_> {
+impl Replica<'_> {
     /// Whether there is something else to do.
     fn cancelled(&self) -> bool {
         self.engine.context.is_dead() || locked(&self.engine.assignment).generation != self.generation
@@ -70,19 +70,19 @@ impl Follower<'_> {
 
     /// Waits, as LiteFS does, until no application transaction is open: meanwhile the node is neither primary nor
     /// replica.
-    fn settle(&self) {
+    fn recover(&self) {
         for database in self.engine.databases() {
-            match database.settle(|| self.cancelled()) {
+            match database.recover(|| self.cancelled()) {
                 Ok(()) | Err(ApplyError::Cancelled) => {}
                 Err(error) => tracing::error!(%error, database = database.name, "cannot recover"),
             }
         }
     }
 
-    fn follow(&self, leader: &Peer) {
+    fn follow(&self, primary: &Peer) {
         while !self.cancelled() {
-            self.engine.context.set_standing(Standing::Replica(leader.name.clone()));
-            let ending = self.session(leader).unwrap_or(Ending::Lost);
+            self.engine.context.set_role(Role::Replica(primary.name.clone()));
+            let ending = self.session(primary).unwrap_or(Ending::Lost);
             self.engine.connected.store(false, Ordering::Release);
             if self.cancelled() {
                 return;
@@ -93,27 +93,27 @@ impl Follower<'_> {
                 Ending::Lost => RECONNECT_DELAY,
                 Ending::NotYet => LEASE_DELAY,
             };
-            self.engine.context.set_standing(Standing::None);
+            self.engine.context.set_role(Role::None);
             self.engine.context.signal.wait_until(Instant::now() + delay, || self.cancelled());
         }
     }
 
     fn promoted(&self) {
-        locked(&self.engine.assignment).leader = None;
+        locked(&self.engine.assignment).primary = None;
         if let Err(error) = self.engine.take_lease() {
             tracing::error!(%error, node = self.engine.peer.name, "cannot become primary");
         }
     }
 
-    fn session(&self, leader: &Peer) -> io::Result<Ending> {
+    fn session(&self, primary: &Peer) -> io::Result<Ending> {
         let context = &self.engine.context;
         // A cut link swallows the attempt.
         let limit = Instant::now() + CONNECT_LIMIT;
-        context.signal.wait_until(limit, || self.cancelled() || !context.faults.silent(&leader.name));
-        if self.cancelled() || context.faults.silent(&leader.name) {
+        context.signal.wait_until(limit, || self.cancelled() || !context.faults.silent(&primary.name));
+        if self.cancelled() || context.faults.silent(&primary.name) {
             return Ok(Ending::Lost);
         }
-        let address: SocketAddr = leader.replication_addr.parse().map_err(io::Error::other)?;
+        let address: SocketAddr = primary.replication_addr.parse().map_err(io::Error::other)?;
         let mut socket = TcpStream::connect_timeout(&address, CONNECT_LIMIT)?;
         self.engine.keep_socket(&socket)?;
         socket.set_nodelay(true)?;
@@ -126,32 +126,32 @@ impl Follower<'_> {
         thread::spawn(move || {
             filled.fill(reader, &filler);
         });
-        let ending = self.receive(&inbox, &leader.name);
+        let ending = self.receive(&inbox, &primary.name);
         // Ends the reader's thread.
         let _ = socket.shutdown(Shutdown::Both);
         inbox.close(&context.signal);
         ending
     }
 
-    fn receive(&self, inbox: &Inbox, leader: &str) -> io::Result<Ending> {
-        while let Some(message) = self.next(inbox, leader) {
+    fn receive(&self, inbox: &Inbox, primary: &str) -> io::Result<Ending> {
+        while let Some(message) = self.next(inbox, primary) {
             match message {
                 Message::Accepted => self.engine.connected.store(true, Ordering::Release),
                 Message::Refused(reason) if reason == "lease expired" => return Ok(Ending::NotYet),
                 Message::Refused(_) | Message::Hello { .. } => return Ok(Ending::Lost),
                 Message::Handoff => return Ok(Ending::Promoted),
-                Message::NewLeader(peer) if peer.id == self.engine.peer.id => return Ok(Ending::Lost),
-                Message::NewLeader(peer) => return Ok(Ending::Moved(peer)),
+                Message::NewPrimary(peer) if peer.id == self.engine.peer.id => return Ok(Ending::Lost),
+                Message::NewPrimary(peer) => return Ok(Ending::Moved(peer)),
                 Message::Heartbeat => {}
                 Message::Transaction(transaction) => self.apply(&transaction)?,
             }
-            self.engine.context.hear();
+            self.engine.context.note_contact();
         }
         Ok(Ending::Lost)
     }
 
     /// The next message that has come through the link, which may be slow, stalled or cut; `None` at the end.
-    fn next(&self, inbox: &Inbox, leader: &str) -> Option<Message> {
+    fn next(&self, inbox: &Inbox, primary: &str) -> Option<Message> {
         loop {
             let (arrived, message) = self.first(inbox)?;
             let due = arrived + self.engine.context.faults.with(|settings| settings.replication_delay);
@@ -161,12 +161,12 @@ impl Follower<'_> {
                     .context
                     .signal
                     .wait_until(due, || self.cancelled() || self.delay_changed(arrived, due));
-            } else if self.held(&message, leader) {
+            } else if self.held(&message, primary) {
                 self.engine
                     .context
                     .signal
-                    .wait(|| self.cancelled() || inbox.closed() || !self.held(&message, leader));
-                if inbox.closed() && self.held(&message, leader) {
+                    .wait(|| self.cancelled() || inbox.closed() || !self.held(&message, primary));
+                if inbox.closed() && self.held(&message, primary) {
                     return None;
                 }
             } else {
@@ -184,11 +184,11 @@ impl Follower<'_> {
         arrived + self.engine.context.faults.with(|settings| settings.replication_delay) != due
     }
 
-    fn held(&self, message: &Message, leader: &str) -> bool {
+    fn held(&self, message: &Message, primary: &str) -> bool {
         let settings = self.engine.context.faults.now();
         let passes = matches!(message, Message::Transaction(tx)
             if settings.pass_until.get(&tx.database).is_some_and(|until| tx.after.txid <= *until));
-        self.engine.context.faults.silent(leader) || (settings.stalled && !passes && !is_greeting(message))
+        self.engine.context.faults.silent(primary) || (settings.stalled && !passes && !is_greeting(message))
     }
 
     fn apply(&self, transaction: &Arc<Transaction>) -> io::Result<()> {
