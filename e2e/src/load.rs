@@ -57,18 +57,18 @@ impl LoadReport {
 
 /// A running load.
 pub(crate) struct Load {
-    shared: Arc<Shared>,
+    shared: Arc<LoadState>,
     tasks: JoinSet<LoadReport>,
 }
 
-struct Shared {
+struct LoadState {
     stop: AtomicBool,
     until: Instant,
     /// Acknowledged writes, by node.
     acknowledged: [AtomicU64; 2],
 }
 
-impl Shared {
+impl LoadState {
     fn goes_on(&self) -> bool {
         !self.stop.load(Ordering::Relaxed) && Instant::now() < self.until
     }
@@ -77,7 +77,7 @@ impl Shared {
 impl Load {
     /// Starts `writers` writers and one reader per node. Keys of this load start with `name`.
     pub(crate) fn start(nodes: &[Node; 2], name: &str, writers: u16) -> Self {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(LoadState {
             stop: AtomicBool::new(false),
             until: Instant::now() + END,
             acknowledged: Default::default(),
@@ -128,7 +128,7 @@ struct Writer {
     node: Node,
     index: usize,
     name: String,
-    shared: Arc<Shared>,
+    shared: Arc<LoadState>,
     done: u32,
     /// The row whose number this writer sets: its key and its id.
     own: Option<(String, String)>,
@@ -190,7 +190,7 @@ impl Writer {
     }
 }
 
-async fn read(node: Node, shared: Arc<Shared>) -> LoadReport {
+async fn read(node: Node, shared: Arc<LoadState>) -> LoadReport {
     let mut seen = LoadReport::default();
     while shared.goes_on() {
         seen.reads += 1;

@@ -55,7 +55,7 @@ impl Child {
     }
 
     /// The next thing that the child says. Blocks.
-    pub fn hear<T: DeserializeOwned>(&mut self) -> Result<T, Problem> {
+    pub fn receive<T: DeserializeOwned>(&mut self) -> Result<T, Problem> {
         match self.lines.as_mut().and_then(Iterator::next) {
             Some(line) => Ok(serde_json::from_str(&line?)?),
             None => Err(format!("the {} process ended early; it said why above", self.name).into()),
@@ -69,7 +69,7 @@ impl Child {
 
     /// Hands everything that the child says from now on to `listener`, on a thread, until the child has ended; what it said
     /// before it was killed is heard, too. A line that is no `T` ends that as well.
-    pub fn overhear<T: DeserializeOwned>(&mut self, mut listener: impl FnMut(T) + Send + 'static) {
+    pub fn receive_all<T: DeserializeOwned>(&mut self, mut listener: impl FnMut(T) + Send + 'static) {
         let Some(lines) = self.lines.take() else { return };
         std::thread::spawn(move || {
             let heard = lines.map_while(Result::ok).map_while(|line| serde_json::from_str(&line).ok());
@@ -110,7 +110,7 @@ impl Drop for Child {
 }
 
 /// Says something to the parent.
-pub fn say(something: &impl Serialize) -> Result<(), Problem> {
+pub fn send(something: &impl Serialize) -> Result<(), Problem> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", serde_json::to_string(something)?)?;
     Ok(out.flush()?)

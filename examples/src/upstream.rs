@@ -23,7 +23,7 @@ pub(crate) fn run() -> Result<(), Problem> {
     let router = router()?;
     tokio::runtime::Runtime::new()?.block_on(async {
         let listener = process::free_port().await?;
-        process::say(&Listening { http: process::url_of(&listener)? })?;
+        process::send(&Listening { http: process::url_of(&listener)? })?;
         process::serve(listener, router).await
     })
 }

@@ -21,16 +21,16 @@ pub const DATABASE: &str = "app.db";
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A cluster and the application's handle on each of its nodes. The first node is the primary.
-pub struct Bed {
+pub struct TestCluster {
     // Dropped before the cluster: the handles watch its files.
     handles: HashMap<String, LiteFs>,
     /// Where nodes are reached, if not at their own addresses.
-    detours: HashMap<String, String>,
+    advertised: HashMap<String, String>,
     /// The nodes, and everything that can go wrong with them.
     pub cluster: Cluster,
 }
 
-impl Bed {
+impl TestCluster {
     /// Nodes with default options.
     #[must_use]
     pub fn start(names: &[&str]) -> Self {
@@ -56,18 +56,18 @@ impl Bed {
     ) -> Self {
         let cluster =
             Cluster::builder().nodes(names.to_vec()).database(DATABASE).start().expect("the cluster starts");
-        let detours =
+        let advertised =
             relays.iter().map(|(name, relay)| ((*name).to_owned(), relay.address().to_string())).collect();
-        let mut bed = Self { handles: HashMap::new(), detours, cluster };
+        let mut test = Self { handles: HashMap::new(), advertised, cluster };
         for name in names {
-            let handle = configure(name, bed.builder(name)).start().expect("the handle starts");
-            bed.handles.insert((*name).to_owned(), handle);
+            let handle = configure(name, test.builder(name)).start().expect("the handle starts");
+            test.handles.insert((*name).to_owned(), handle);
         }
         for (name, relay) in relays {
-            relay.set_target(bed.litefs(name).rpc_address().expect("it serves"));
+            relay.set_target(test.litefs(name).rpc_address().expect("it serves"));
         }
-        bed.settle();
-        bed
+        test.wait_for_roles();
+        test
     }
 
     /// A builder that fits a node.
@@ -77,8 +77,8 @@ impl Bed {
         let builder = LiteFs::builder(&node.database_url(DATABASE))
             .listen("127.0.0.1:0".parse().expect("an address"))
             .tracker(|tracker| tracker.http_url(&http_url).node(name));
-        match self.detours.get(name) {
-            Some(detour) => builder.advertise(detour),
+        match self.advertised.get(name) {
+            Some(address) => builder.advertise(address),
             None => builder,
         }
     }
@@ -87,14 +87,14 @@ impl Bed {
     ///
     /// # Panics
     /// If they do not within [`PATIENCE`].
-    pub fn settle(&self) {
+    pub fn wait_for_roles(&self) {
         let primary = self.cluster.primary().map(|node| node.name().to_owned()).expect("a primary");
         for (name, handle) in &self.handles {
             wait_until(&format!("the role of {name}"), || match handle.role() {
                 Role::Primary => *name == primary,
                 Role::Replica { primary: named } => {
                     let own = || self.handles.get(&primary)?.rpc_address().map(|a| a.to_string());
-                    let address = self.detours.get(&primary).cloned().or_else(own);
+                    let address = self.advertised.get(&primary).cloned().or_else(own);
                     named.as_ref() == primary && address == Some(handle.tracker().rpc_address(&named))
                 }
                 _ => false,

@@ -60,7 +60,7 @@ pub fn run(arguments: Arguments) -> Result<(), Problem> {
     let options = arguments.options;
     match arguments.part {
         None => serve(options),
-        Some(Part::Migrate) => process::say(&migrate(&options.database)?),
+        Some(Part::Migrate) => process::send(&migrate(&options.database)?),
         Some(Part::Upstream) => runtime()?.block_on(listen(options.listen, upstream::router()?)),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::ledger::{Known, Ledger};
+use super::ack_log::{AckLog, Known};
 use crate::app::Resource;
 
 /// Details beyond this many are only counted.
@@ -20,21 +20,21 @@ pub(super) struct Audit {
 }
 
 impl Audit {
-    /// Holds `ledger` against all `rows` of the node called `node`.
+    /// Holds `ack_log` against all `rows` of the node called `node`.
     pub(super) fn check(
         &mut self,
         node: &str,
-        ledger: &Ledger,
+        ack_log: &AckLog,
         airports: &HashMap<String, Resource>,
         rows: &[Resource],
     ) {
         let by_id = group(rows, |row| Some(&row.id));
         let by_key = group(rows, |row| row.client_key.as_ref());
-        for id in &ledger.kept {
+        for id in &ack_log.kept {
             let expected = airports.get(id).map_or(Known::Unknown, |airport| Known::Present(airport.clone()));
             self.row(node, id, &expected, found(&by_id, id));
         }
-        for (key, known) in &ledger.rows {
+        for (key, known) in &ack_log.rows {
             self.row(node, key, known, found(&by_key, key));
         }
     }
@@ -97,9 +97,9 @@ mod tests {
     }
 
     fn verdict(known: Known, rows: &[Resource]) -> (u64, u64) {
-        let ledger = Ledger { rows: [("k".to_owned(), known)].into(), ..Ledger::default() };
+        let ack_log = AckLog { rows: [("k".to_owned(), known)].into(), ..AckLog::default() };
         let mut audit = Audit::default();
-        audit.check("n", &ledger, &HashMap::new(), rows);
+        audit.check("n", &ack_log, &HashMap::new(), rows);
         (audit.lost, audit.duplicated)
     }
 
@@ -123,10 +123,10 @@ mod tests {
     fn a_downloaded_row_must_be_there_as_it_was_downloaded() {
         let hilo = row("ITO", None, "Hilo");
         let airports = HashMap::from([("ITO".to_owned(), hilo.clone())]);
-        let ledger = Ledger { kept: ["ITO".to_owned()].into(), ..Ledger::default() };
+        let ack_log = AckLog { kept: ["ITO".to_owned()].into(), ..AckLog::default() };
         for (rows, lost) in [(vec![hilo], 0), (vec![], 1), (vec![row("ITO", None, "Kona")], 1)] {
             let mut audit = Audit::default();
-            audit.check("n", &ledger, &airports, &rows);
+            audit.check("n", &ack_log, &airports, &rows);
             assert_eq!((audit.lost, audit.duplicated), (lost, 0));
         }
     }

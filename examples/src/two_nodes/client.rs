@@ -7,8 +7,8 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use reqwest::{Method, StatusCode};
 
+use super::ack_log::{AckLog, Known};
 use super::cluster::NAMES;
-use super::ledger::{Known, Ledger};
 use super::target::{Answer, Target};
 use crate::app::{Changes, NewResource, Page, Resource};
 
@@ -17,7 +17,7 @@ const CITIES: [&str; 6] = ["Hilo", "Nome", "Bangor", "Ely", "Marfa", "Key West"]
 /// What one client has seen.
 #[derive(Debug, Default)]
 pub(super) struct Experience {
-    pub(super) ledger: Ledger,
+    pub(super) ack_log: AckLog,
     /// Reads that did not show what the same node had acknowledged.
     pub(super) violations: Vec<String>,
     /// Answers that leave the outcome open.
@@ -73,7 +73,7 @@ impl Client {
         let answer = self.get(node, &airport.id).await;
         match &answer {
             Answer::Given { stored, .. } if answer.row(StatusCode::OK).as_ref() == Some(&airport) => {
-                self.seen.ledger.kept.insert(airport.id.clone());
+                self.seen.ack_log.kept.insert(airport.id.clone());
                 if !stored {
                     let again = self.get(node, &airport.id).await;
                     let found = matches!(again, Answer::Given { stored: true, .. });
@@ -95,7 +95,7 @@ impl Client {
         let request = self.target.request(node, Method::POST, "/resources").json(&new);
         let answer = self.target.send(request).await;
         let Some(row) = answer.row(StatusCode::CREATED) else {
-            self.seen.ledger.rows.insert(key, Known::Unknown);
+            self.seen.ack_log.rows.insert(key, Known::Unknown);
             return self.must(false, node, "was posted a row", &answer);
         };
         let expected = new.with_id(row.id.clone());
@@ -103,7 +103,7 @@ impl Client {
         self.must_show(node, &expected).await;
         self.live.push(key.clone());
         self.last_posted[node] = Some(expected.clone());
-        self.seen.ledger.rows.insert(key, Known::Present(expected));
+        self.seen.ack_log.rows.insert(key, Known::Present(expected));
     }
 
     /// A search must find what was posted to the same node.
@@ -143,7 +143,7 @@ impl Client {
             return self.doubt(node, &key, "was asked for a change", &answer);
         }
         self.must_show(node, &expected).await;
-        self.seen.ledger.rows.insert(key, Known::Present(expected));
+        self.seen.ack_log.rows.insert(key, Known::Present(expected));
     }
 
     async fn delete(&mut self, node: usize) {
@@ -156,14 +156,14 @@ impl Client {
         let again = self.get(node, &row.id).await;
         self.must(again.is(StatusCode::NOT_FOUND), node, &format!("still shows {key}, deleted"), &again);
         self.live.retain(|live| *live != key);
-        self.seen.ledger.rows.insert(key, Known::Deleted);
+        self.seen.ack_log.rows.insert(key, Known::Deleted);
     }
 
     /// An own row was not written as it should have been. It is left alone from here on.
     fn doubt(&mut self, node: usize, key: &str, what: &str, answer: &Answer) {
         // Without an answer the row may be old or new. With a wrong one the acknowledged row still counts.
         if answer.is_unknown() {
-            self.seen.ledger.rows.insert(key.to_owned(), Known::Unknown);
+            self.seen.ack_log.rows.insert(key.to_owned(), Known::Unknown);
         }
         self.live.retain(|live| live != key);
         self.must(false, node, &format!("{what} ({key})"), answer);
@@ -198,7 +198,7 @@ impl Client {
 
     fn some_row(&mut self) -> Option<(String, Resource)> {
         let key = self.live.choose(&mut self.rng)?.clone();
-        match self.seen.ledger.rows.get(&key) {
+        match self.seen.ack_log.rows.get(&key) {
             Some(Known::Present(row)) => Some((key, row.clone())),
             _ => None,
         }

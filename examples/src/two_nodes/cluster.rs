@@ -27,7 +27,7 @@ impl Processes {
     /// Starts everything. Blocks until both applications answer.
     pub(super) fn start() -> Result<Self, Problem> {
         let mut upstream = Child::start("upstream", &["upstream"], &[])?;
-        let from = upstream.hear::<Listening>()?.http;
+        let from = upstream.receive::<Listening>()?.http;
         // The secret never appears on a command line, which every user of the machine can read.
         let secret = format!("{:032x}", rand::rng().random::<u128>());
         let start = |name| {
@@ -36,9 +36,9 @@ impl Processes {
         };
         let mut nodes = [start(NAMES[0])?, start(NAMES[1])?];
         let [a, b] = &mut nodes;
-        let litefs = Cluster::attach([a.hear::<Mounted>()?.litefs, b.hear::<Mounted>()?.litefs])?;
+        let litefs = Cluster::attach([a.receive::<Mounted>()?.litefs, b.receive::<Mounted>()?.litefs])?;
         litefs.promote(NAMES[0])?;
-        let urls = [a.hear::<Listening>()?.http, b.hear::<Listening>()?.http];
+        let urls = [a.receive::<Listening>()?.http, b.receive::<Listening>()?.http];
         Ok(Self { litefs, urls, _nodes: nodes, _upstream: upstream })
     }
 

@@ -9,10 +9,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinSet;
 
 use super::Options;
+use super::ack_log::AckLog;
 use super::audit::Audit;
 use super::client::{Client, Experience};
 use super::cluster::{NAMES, Processes};
-use super::ledger::Ledger;
 use super::summary::{Figures, NodeFigures, Summary};
 use super::target::Target;
 use crate::app::Resource;
@@ -91,10 +91,10 @@ async fn judge(
     tokio::task::spawn_blocking(move || cluster.wait_for_sync()).await??;
     let airports: HashMap<_, _> =
         airports.iter().map(|airport| (airport.id.clone(), airport.clone())).collect();
-    let (mut ledger, mut audit) = (Ledger::default(), Audit::default());
+    let (mut ack_log, mut audit) = (AckLog::default(), Audit::default());
     let (mut violations, mut unknown) = (Vec::new(), Vec::new());
     for client in seen {
-        ledger.merge(client.ledger);
+        ack_log.merge(client.ack_log);
         violations.extend(client.violations);
         unknown.extend(client.unknown);
     }
@@ -102,7 +102,7 @@ async fn judge(
     let mut figures = Figures::default();
     for (node, name) in NAMES.into_iter().enumerate() {
         let stored = target.all_rows(node).await?;
-        audit.check(name, &ledger, &airports, &stored);
+        audit.check(name, &ack_log, &airports, &stored);
         rows.push(stored);
         let node: NodeFigures = target.get_json(node, "/status").await?;
         figures.add(node);
@@ -117,7 +117,7 @@ async fn judge(
         promotion,
         failovers: 1,
         figures,
-        acknowledged: ledger.acknowledged(),
+        acknowledged: ack_log.acknowledged(),
         rows: rows[0].len(),
         same: rows[0] == rows[1],
         violations,

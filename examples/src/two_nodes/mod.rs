@@ -7,11 +7,11 @@
 //!
 //! The exit status is 0 only if everything that was acknowledged is there, once, and was visible to who wrote it.
 
+mod ack_log;
 mod audit;
 mod client;
 mod cluster;
 mod drive;
-mod ledger;
 mod node;
 mod summary;
 mod target;

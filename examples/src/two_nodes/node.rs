@@ -40,7 +40,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Problem> {
     let root = tempfile::Builder::new().prefix("two-nodes-").tempdir()?;
     let node =
         Node::builder(&arguments.name).dir(root.path().join(&arguments.name)).database(DATABASE).start()?;
-    process::say(&Mounted { litefs: node.http_url() })?;
+    process::send(&Mounted { litefs: node.http_url() })?;
     // `litefs mount` too starts the application only when the node is ready.
     node.wait_until(START_LIMIT, |now| {
         (now.is_primary || now.connected) && now.positions.contains_key(DATABASE)
@@ -52,7 +52,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Problem> {
     let app = App::start(litefs, arguments.upstream.clone())?;
     tokio::runtime::Runtime::new()?.block_on(async {
         let listener = process::free_port().await?;
-        process::say(&Listening { http: process::url_of(&listener)? })?;
+        process::send(&Listening { http: process::url_of(&listener)? })?;
         process::serve(listener, app::router(app)).await
     })
 }

@@ -23,7 +23,7 @@ use diesel::result::{DatabaseErrorKind, Error, QueryResult};
 use diesel::sqlite::Sqlite;
 
 /// Where cases run: a database of their own and a way to it.
-pub trait Place {
+pub trait Fixture {
     type Conn: Connection<Backend = Sqlite>;
     type Manager: ManageConnection<Connection = Self::Conn>;
 
@@ -36,40 +36,40 @@ pub trait Place {
 }
 
 /// A connection to a database that nobody else uses. It is the connection as far as a case is concerned.
-pub struct Fresh<P: Place> {
+pub struct Fresh<F: Fixture> {
     // Dropped before the place that it belongs to.
-    conn: P::Conn,
-    place: P,
+    conn: F::Conn,
+    fixture: F,
 }
 
-impl<P: Place> Fresh<P> {
+impl<F: Fixture> Fresh<F> {
     fn with(script: &str) -> Self {
-        let place = P::open();
-        let mut conn = place.conn();
+        let fixture = F::open();
+        let mut conn = fixture.conn();
         conn.batch_execute(script).expect("the schema");
-        Self { conn, place }
+        Self { conn, fixture }
     }
 
     /// Another connection to the same database, at the same place.
-    fn another(&self) -> P::Conn {
-        self.place.conn()
+    fn another(&self) -> F::Conn {
+        self.fixture.conn()
     }
 
-    fn pool(&self, size: u32) -> Pool<P::Manager> {
-        Pool::builder().max_size(size).build(self.place.manager()).expect("a pool")
+    fn pool(&self, size: u32) -> Pool<F::Manager> {
+        Pool::builder().max_size(size).build(self.fixture.manager()).expect("a pool")
     }
 }
 
-impl<P: Place> Deref for Fresh<P> {
-    type Target = P::Conn;
+impl<F: Fixture> Deref for Fresh<F> {
+    type Target = F::Conn;
 
-    fn deref(&self) -> &P::Conn {
+    fn deref(&self) -> &F::Conn {
         &self.conn
     }
 }
 
-impl<P: Place> DerefMut for Fresh<P> {
-    fn deref_mut(&mut self) -> &mut P::Conn {
+impl<F: Fixture> DerefMut for Fresh<F> {
+    fn deref_mut(&mut self) -> &mut F::Conn {
         &mut self.conn
     }
 }

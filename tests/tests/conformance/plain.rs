@@ -5,25 +5,25 @@ use diesel::r2d2::ConnectionManager;
 use diesel::sqlite::SqliteConnection;
 use tempfile::TempDir;
 
-use crate::{Fresh, Place};
+use crate::{Fixture, Fresh};
 
-pub struct Here(TempDir);
+pub struct PlainSqlite(TempDir);
 
-impl Here {
+impl PlainSqlite {
     fn url(&self) -> String {
         self.0.path().join("app.db").to_str().expect("a path in UTF-8").to_owned()
     }
 }
 
-impl Place for Here {
+impl Fixture for PlainSqlite {
     type Conn = SqliteConnection;
     type Manager = ConnectionManager<SqliteConnection>;
 
     fn open() -> Self {
-        let here = Self(tempfile::tempdir().expect("a directory"));
+        let fixture = Self(tempfile::tempdir().expect("a directory"));
         // As LiteFS wants it.
-        here.conn().batch_execute("PRAGMA journal_mode = WAL").expect("WAL");
-        here
+        fixture.conn().batch_execute("PRAGMA journal_mode = WAL").expect("WAL");
+        fixture
     }
 
     fn conn(&self) -> SqliteConnection {
@@ -35,13 +35,13 @@ impl Place for Here {
     }
 }
 
-pub type Conn = <Here as Place>::Conn;
+pub type Conn = <PlainSqlite as Fixture>::Conn;
 
-fn fresh() -> Fresh<Here> {
+fn fresh() -> Fresh<PlainSqlite> {
     Fresh::with("")
 }
 
-fn fresh_with(script: &str) -> Fresh<Here> {
+fn fresh_with(script: &str) -> Fresh<PlainSqlite> {
     Fresh::with(script)
 }
 

@@ -1,20 +1,20 @@
 //! A replica: reads are local, everything else runs on the primary.
 
 use litefs_diesel::{ConnectionManager, LiteFsConnection};
-use litefs_tests::Bed;
+use litefs_tests::TestCluster;
 
-use crate::{Fresh, Place};
+use crate::{Fixture, Fresh};
 
 const NODE: &str = "b";
 
-pub struct Here(Bed);
+pub struct Node(TestCluster);
 
-impl Place for Here {
+impl Fixture for Node {
     type Conn = LiteFsConnection;
     type Manager = ConnectionManager;
 
     fn open() -> Self {
-        Self(Bed::start(&["a", "b"]))
+        Self(TestCluster::start(&["a", "b"]))
     }
 
     fn conn(&self) -> LiteFsConnection {
@@ -26,13 +26,13 @@ impl Place for Here {
     }
 }
 
-pub type Conn = <Here as Place>::Conn;
+pub type Conn = <Node as Fixture>::Conn;
 
-fn fresh() -> Fresh<Here> {
+fn fresh() -> Fresh<Node> {
     Fresh::with("")
 }
 
-fn fresh_with(script: &str) -> Fresh<Here> {
+fn fresh_with(script: &str) -> Fresh<Node> {
     Fresh::with(script)
 }
 

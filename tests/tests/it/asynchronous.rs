@@ -7,7 +7,7 @@ use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8, deadpoo
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 use litefs_diesel::{AsyncLiteFsConnection, Failure, LiteFsConnection};
-use litefs_tests::{Bed, DATABASE};
+use litefs_tests::{DATABASE, TestCluster};
 
 diesel::table! { notes { id -> Integer, text -> Text, score -> Nullable<Double>, data -> Nullable<Binary>, } }
 
@@ -16,18 +16,18 @@ const SCHEMA: &str =
 
 type Async = SyncConnectionWrapper<LiteFsConnection>;
 
-fn bed() -> Bed {
-    let bed = Bed::start(&["a", "b"]);
-    bed.schema(SCHEMA);
-    bed
+fn test_cluster() -> TestCluster {
+    let test = TestCluster::start(&["a", "b"]);
+    test.schema(SCHEMA);
+    test
 }
 
 fn run<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
 
-fn manager(bed: &Bed, node: &str) -> AsyncDieselConnectionManager<Async> {
-    AsyncDieselConnectionManager::new(bed.cluster.node(node).database_url(DATABASE))
+fn manager(test: &TestCluster, node: &str) -> AsyncDieselConnectionManager<Async> {
+    AsyncDieselConnectionManager::new(test.cluster.node(node).database_url(DATABASE))
 }
 
 async fn insert(conn: &mut Async, text: &str) -> QueryResult<i32> {
@@ -41,9 +41,9 @@ async fn texts(conn: &mut Async) -> QueryResult<Vec<String>> {
 
 #[test]
 fn writes_reads_and_errors_on_a_replica() {
-    let bed = bed();
+    let test = test_cluster();
     run(async {
-        let mut conn = Async::establish(&bed.cluster.node("b").database_url(DATABASE)).await.unwrap();
+        let mut conn = Async::establish(&test.cluster.node("b").database_url(DATABASE)).await.unwrap();
         assert_eq!(insert(&mut conn, "one").await, Ok(1));
         assert_eq!(texts(&mut conn).await.unwrap(), ["one"]);
         let row: (String, Option<f64>, Option<Vec<u8>>) = notes::table
@@ -67,9 +67,9 @@ fn writes_reads_and_errors_on_a_replica() {
 
 #[test]
 fn a_transaction_is_all_or_nothing() {
-    let bed = bed();
+    let test = test_cluster();
     run(async {
-        let mut conn = Async::new(bed.conn("b"));
+        let mut conn = Async::new(test.conn("b"));
         conn.transaction(async |conn| {
             insert(conn, "one").await?;
             assert_eq!(texts(conn).await?, ["one"]);
@@ -90,22 +90,22 @@ fn a_transaction_is_all_or_nothing() {
 
 #[test]
 fn deadpool_and_bb8_pools_find_the_handle_by_path() {
-    let bed = bed();
+    let test = test_cluster();
     run(async {
-        let pool = deadpool::Pool::builder(manager(&bed, "b")).max_size(4).build().unwrap();
+        let pool = deadpool::Pool::builder(manager(&test, "b")).max_size(4).build().unwrap();
         insert(&mut pool.get().await.unwrap(), "deadpool").await.unwrap();
-        let pool = bb8::Pool::builder().max_size(4).build(manager(&bed, "b")).await.unwrap();
+        let pool = bb8::Pool::builder().max_size(4).build(manager(&test, "b")).await.unwrap();
         insert(&mut pool.get().await.unwrap(), "bb8").await.unwrap();
         assert_eq!(texts(&mut pool.get().await.unwrap()).await.unwrap(), ["deadpool", "bb8"]);
     });
-    assert!(bed.litefs("b").round_trips() >= 2, "they wrote through the handle");
+    assert!(test.litefs("b").round_trips() >= 2, "they wrote through the handle");
 }
 
 #[test]
 fn deadpool_and_bb8_pools_are_made_from_a_handle() {
-    let mut bed = bed();
-    bed.stop("b");
-    let handle = bed.builder("b").start().unwrap();
+    let mut test = test_cluster();
+    test.stop("b");
+    let handle = test.builder("b").start().unwrap();
     run(async {
         let managers = (handle.async_connection_manager(), handle.async_connection_manager());
         let trips = handle.round_trips();
@@ -119,11 +119,11 @@ fn deadpool_and_bb8_pools_are_made_from_a_handle() {
         assert_eq!(handle.round_trips(), trips + 6, "they wrote through the handle");
         // The pools keep it alive, and the last of them ends it, here on the runtime.
         drop(handle);
-        assert!(matches!(bed.builder("b").start(), Err(litefs_diesel::StartError::AlreadyStarted(_))));
+        assert!(matches!(test.builder("b").start(), Err(litefs_diesel::StartError::AlreadyStarted(_))));
         assert_eq!(texts(&mut one.get().await.unwrap()).await.unwrap().len(), 6);
         assert_eq!(texts(&mut two.get().await.unwrap()).await.unwrap().len(), 6);
     });
-    drop(bed.builder("b").start().unwrap());
+    drop(test.builder("b").start().unwrap());
 }
 
 /// What opens a connection and checks it may wait, and then the runtime's thread does not.
@@ -131,7 +131,7 @@ fn deadpool_and_bb8_pools_are_made_from_a_handle() {
 fn a_pool_of_a_handle_opens_connections_beside_the_runtime() {
     let opened = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let hook = std::sync::Arc::clone(&opened);
-    let bed = Bed::configured(&["a"], move |_, builder| {
+    let test = TestCluster::configured(&["a"], move |_, builder| {
         let hook = std::sync::Arc::clone(&hook);
         builder.on_connection(move |_| {
             hook.lock().unwrap().push(std::thread::current().id());
@@ -140,10 +140,10 @@ fn a_pool_of_a_handle_opens_connections_beside_the_runtime() {
     });
     run(async {
         opened.lock().unwrap().clear();
-        let manager = bed.litefs("a").async_connection_manager();
+        let manager = test.litefs("a").async_connection_manager();
         let pool = deadpool::Pool::builder(manager).max_size(1).build().unwrap();
         drop(pool.get().await.unwrap());
-        let _: AsyncLiteFsConnection = bed.litefs("a").establish_async().await.unwrap();
+        let _: AsyncLiteFsConnection = test.litefs("a").establish_async().await.unwrap();
         let opened = opened.lock().unwrap();
         assert_eq!(opened.len(), 2);
         assert!(!opened.contains(&std::thread::current().id()));
@@ -152,9 +152,9 @@ fn a_pool_of_a_handle_opens_connections_beside_the_runtime() {
 
 #[test]
 fn a_pool_of_a_handle_replaces_a_connection_that_is_broken() {
-    let bed = bed();
+    let test = test_cluster();
     run(async {
-        let manager = bed.litefs("b").async_connection_manager();
+        let manager = test.litefs("b").async_connection_manager();
         let pool = deadpool::Pool::builder(manager).max_size(1).build().unwrap();
         let mut conn = pool.get().await.unwrap();
         // Diesel has not begun it, so diesel_async does not see it; our own check does.
@@ -169,9 +169,9 @@ fn a_pool_of_a_handle_replaces_a_connection_that_is_broken() {
 
 #[test]
 fn a_transaction_dropped_in_the_middle_is_rolled_back_and_its_connection_is_not_used_again() {
-    let bed = bed();
+    let test = test_cluster();
     run(async {
-        let pool = deadpool::Pool::builder(manager(&bed, "b")).max_size(1).build().unwrap();
+        let pool = deadpool::Pool::builder(manager(&test, "b")).max_size(1).build().unwrap();
         let mut conn = pool.get().await.unwrap();
         let unfinished = conn.transaction(async |conn| {
             insert(conn, "never").await?;
@@ -191,12 +191,14 @@ fn a_transaction_dropped_in_the_middle_is_rolled_back_and_its_connection_is_not_
 /// While one task waits for a primary, the others of the same thread go on.
 #[test]
 fn nothing_blocks_the_runtime() {
-    let bed = Bed::configured(&["a", "b"], |_, builder| builder.primary_timeout(Duration::from_millis(400)));
-    bed.schema(SCHEMA);
-    bed.cluster.lose_primary().unwrap();
-    litefs_tests::wait_until("the loss", || bed.litefs("b").role() == litefs_diesel::core::Role::Unknown);
+    let test = TestCluster::configured(&["a", "b"], |_, builder| {
+        builder.primary_timeout(Duration::from_millis(400))
+    });
+    test.schema(SCHEMA);
+    test.cluster.lose_primary().unwrap();
+    litefs_tests::wait_until("the loss", || test.litefs("b").role() == litefs_diesel::core::Role::Unknown);
     run(async {
-        let pool = deadpool::Pool::builder(manager(&bed, "b")).max_size(2).build().unwrap();
+        let pool = deadpool::Pool::builder(manager(&test, "b")).max_size(2).build().unwrap();
         let write = async {
             let mut conn = pool.get().await.unwrap();
             insert(&mut conn, "one").await.unwrap_err()

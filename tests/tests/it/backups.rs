@@ -9,13 +9,14 @@ use diesel::sql_query;
 use diesel::sql_types::BigInt;
 use diesel::sqlite::SqliteConnection;
 use litefs_diesel::{Failure, LiteFsConnection};
-use litefs_tests::Bed;
+use litefs_tests::TestCluster;
 use tempfile::TempDir;
 
-fn bed() -> Bed {
-    let bed = Bed::configured(&["a", "b"], |_, builder| builder.read_timeout(Duration::from_millis(500)));
-    bed.schema("CREATE TABLE notes (id INTEGER PRIMARY KEY)");
-    bed
+fn test_cluster() -> TestCluster {
+    let test =
+        TestCluster::configured(&["a", "b"], |_, builder| builder.read_timeout(Duration::from_millis(500)));
+    test.schema("CREATE TABLE notes (id INTEGER PRIMARY KEY)");
+    test
 }
 
 fn write(conn: &mut LiteFsConnection) {
@@ -35,39 +36,39 @@ fn notes_in(directory: &TempDir, name: &str) -> i64 {
 
 #[test]
 fn a_copy_has_what_this_process_wrote() {
-    let (bed, directory) = (bed(), tempfile::tempdir().unwrap());
-    let mut conn = bed.conn("b");
-    bed.cluster.node("b").set_replication_delay(Duration::from_millis(50)).unwrap();
+    let (test, directory) = (test_cluster(), tempfile::tempdir().unwrap());
+    let mut conn = test.conn("b");
+    test.cluster.node("b").set_replication_delay(Duration::from_millis(50)).unwrap();
     write(&mut conn);
     copy(&mut conn, &directory, "copy").unwrap();
     assert_eq!(notes_in(&directory, "copy"), 1);
-    assert_eq!(bed.litefs("b").round_trips(), 1, "the copy was made here");
+    assert_eq!(test.litefs("b").round_trips(), 1, "the copy was made here");
     // The replica replicates and writes as before.
     write(&mut conn);
-    bed.sync();
+    test.sync();
     let refused = sql_query("INSERT INTO notes DEFAULT VALUES");
     conn.on_local(|conn| refused.execute(conn)).unwrap_err();
 }
 
 #[test]
 fn on_primary_a_copy_has_what_all_nodes_wrote() {
-    let (bed, directory) = (bed(), tempfile::tempdir().unwrap());
-    let mut conn = bed.conn("b");
+    let (test, directory) = (test_cluster(), tempfile::tempdir().unwrap());
+    let mut conn = test.conn("b");
     for (round, name) in ["one", "two", "three"].into_iter().enumerate() {
-        bed.cluster.node("b").set_replication_delay(Duration::from_millis(50)).unwrap();
-        write(&mut bed.conn("a"));
+        test.cluster.node("b").set_replication_delay(Duration::from_millis(50)).unwrap();
+        write(&mut test.conn("a"));
         conn.on_primary(|conn| copy(conn, &directory, name)).unwrap();
         assert_eq!(notes_in(&directory, name), i64::try_from(round).unwrap() + 1);
     }
-    bed.conn("a").on_primary(|conn| copy(conn, &directory, "primary")).unwrap();
+    test.conn("a").on_primary(|conn| copy(conn, &directory, "primary")).unwrap();
     assert_eq!(notes_in(&directory, "primary"), 3);
 }
 
 #[test]
 fn a_node_that_is_behind_refuses_a_copy() {
-    let (bed, directory) = (bed(), tempfile::tempdir().unwrap());
-    let mut conn = bed.conn("b");
-    bed.cluster.node("b").stall_replication().unwrap();
+    let (test, directory) = (test_cluster(), tempfile::tempdir().unwrap());
+    let mut conn = test.conn("b");
+    test.cluster.node("b").stall_replication().unwrap();
     write(&mut conn);
     for on_primary in [false, true] {
         let result = match on_primary {
@@ -80,7 +81,7 @@ fn a_node_that_is_behind_refuses_a_copy() {
     assert!(!directory.path().join("never").exists());
     conn.on_local(|conn| copy(conn, &directory, "stale")).unwrap();
     assert_eq!(notes_in(&directory, "stale"), 0);
-    bed.cluster.node("b").resume_replication().unwrap();
+    test.cluster.node("b").resume_replication().unwrap();
     copy(&mut conn, &directory, "copy").unwrap();
     assert_eq!(notes_in(&directory, "copy"), 1);
 }

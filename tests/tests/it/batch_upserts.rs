@@ -5,7 +5,7 @@ use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel::upsert::excluded;
 use litefs_diesel::{BatchInsertDsl, LiteFsConnection};
-use litefs_tests::Bed;
+use litefs_tests::TestCluster;
 
 diesel::table! {
     items { id -> Integer, name -> Text, price -> Nullable<Integer>, }
@@ -44,10 +44,10 @@ fn everywhere(round_trips: u64, case: impl Fn(&mut LiteFsConnection)) {
     local.batch_execute(SCHEMA).unwrap();
     case(&mut local);
     for node in ["a", "b"] {
-        let bed = Bed::start(&["a", "b"]);
-        bed.schema(SCHEMA);
-        case(&mut bed.conn(node));
-        assert_eq!(bed.litefs("b").round_trips(), if node == "b" { round_trips } else { 0 });
+        let test = TestCluster::start(&["a", "b"]);
+        test.schema(SCHEMA);
+        case(&mut test.conn(node));
+        assert_eq!(test.litefs("b").round_trips(), if node == "b" { round_trips } else { 0 });
     }
 }
 

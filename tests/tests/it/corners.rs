@@ -5,16 +5,16 @@ use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Integer};
 use diesel::sqlite::{SqliteAggregateFunction, SqliteConnection};
 use litefs_diesel::{Failure, LiteFsConnection};
-use litefs_tests::Bed;
+use litefs_tests::TestCluster;
 
 diesel::table! { notes { id -> Integer, text -> Text, stars -> Integer, } }
 
 const SCHEMA: &str = "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE, stars INTEGER NOT NULL DEFAULT 0)";
 
-fn bed() -> Bed {
-    let bed = Bed::start(&["a", "b"]);
-    bed.schema(SCHEMA);
-    bed
+fn test_cluster() -> TestCluster {
+    let test = TestCluster::start(&["a", "b"]);
+    test.schema(SCHEMA);
+    test
 }
 
 fn texts(
@@ -43,8 +43,8 @@ enum AnyConnection {
 
 #[test]
 fn one_of_a_multi_connection_may_be_ours() {
-    let bed = bed();
-    for mut conn in [AnyConnection::LiteFs(bed.conn("b")), AnyConnection::Plain(bed.plain("a"))] {
+    let test = test_cluster();
+    for mut conn in [AnyConnection::LiteFs(test.conn("b")), AnyConnection::Plain(test.plain("a"))] {
         conn.transaction(|conn| {
             diesel::insert_into(notes::table).values(notes::text.eq("x")).execute(conn)?;
             assert_eq!(notes::table.select(notes::text).load::<String>(conn)?, ["x"]);
@@ -52,7 +52,7 @@ fn one_of_a_multi_connection_may_be_ours() {
         })
         .unwrap();
     }
-    assert_eq!(bed.litefs("b").round_trips(), 4);
+    assert_eq!(test.litefs("b").round_trips(), 4);
 }
 
 #[diesel::declare_sql_function]
@@ -82,11 +82,11 @@ impl SqliteAggregateFunction<i32> for LongestGap {
 
 #[test]
 fn m14_custom_aggregates_work_on_both_sides() {
-    let bed = Bed::configured(&["a", "b"], |_, builder| {
+    let test = TestCluster::configured(&["a", "b"], |_, builder| {
         builder.on_connection(longest_gap_utils::register_impl::<LongestGap, _>)
     });
-    bed.schema(SCHEMA);
-    let mut conn = bed.conn("b");
+    test.schema(SCHEMA);
+    let mut conn = test.conn("b");
     conn.execute_batch(&[&note("one"), &note("two"), &note("three")]).unwrap();
     diesel::update(notes::table).set(notes::stars.eq(notes::id * notes::id)).execute(&mut conn).unwrap();
     let gap: i32 = notes::table.select(longest_gap(notes::stars)).get_result(&mut conn).unwrap();
@@ -94,17 +94,17 @@ fn m14_custom_aggregates_work_on_both_sides() {
     diesel::sql_query("UPDATE notes SET stars = (SELECT longest_gap(stars) FROM notes)")
         .execute(&mut conn)
         .unwrap();
-    assert!(texts(&mut bed.plain("a")).iter().all(|(_, stars)| *stars == 5));
+    assert!(texts(&mut test.plain("a")).iter().all(|(_, stars)| *stars == 5));
 }
 
 #[test]
 fn an_attached_database_is_this_connections_own() {
-    let bed = bed();
+    let test = test_cluster();
     let dir = tempfile::tempdir().unwrap();
     // The testkit's VFS knows the cluster's files only.
     let attach = format!("ATTACH 'file:{}?vfs=unix' AS other", dir.path().join("other.db").display());
     for node in ["a", "b"] {
-        let mut conn = bed.conn(node);
+        let mut conn = test.conn(node);
         conn.batch_execute(&attach).unwrap();
         conn.batch_execute("CREATE TABLE IF NOT EXISTS other.words (word TEXT)").unwrap();
         let add = format!("INSERT INTO other.words VALUES ('{node}')");
@@ -112,8 +112,8 @@ fn an_attached_database_is_this_connections_own() {
         let joined = diesel::dsl::sql::<BigInt>("SELECT count(*) FROM notes, other.words");
         assert_eq!(joined.get_result::<i64>(&mut conn), Ok(0));
     }
-    assert_eq!(bed.litefs("b").round_trips(), 0);
-    let mut conn = bed.conn("b");
+    assert_eq!(test.litefs("b").round_trips(), 0);
+    let mut conn = test.conn("b");
     conn.batch_execute(&attach).unwrap();
     let copy = "INSERT INTO notes (text) SELECT word FROM other.words";
     let error = denied(diesel::sql_query(copy).execute(&mut conn));
@@ -133,15 +133,15 @@ fn an_attached_database_is_this_connections_own() {
         diesel::dsl::sql::<BigInt>("SELECT count(*) FROM other.words").get_result(&mut conn).unwrap();
     assert_eq!(words, 2, "the transaction was rolled back whole");
     let copied = diesel::sql_query(copy);
-    let mut primary = bed.conn("a");
+    let mut primary = test.conn("a");
     primary.batch_execute(&attach).unwrap();
     assert_eq!(copied.execute(&mut primary), Ok(2), "on the primary both are in one place");
 }
 
 #[test]
 fn a_script_does_not_copy_from_its_temporary_table_on_a_replica() {
-    let bed = bed();
-    let mut conn = bed.conn("b");
+    let test = test_cluster();
+    let mut conn = test.conn("b");
     let script = "CREATE TEMP TABLE mine (x); INSERT INTO mine VALUES ('x'); INSERT INTO notes (text) SELECT x FROM mine";
     let error = denied(conn.batch_execute(script));
     assert!(error.contains("temporary"), "{error}");
@@ -149,15 +149,15 @@ fn a_script_does_not_copy_from_its_temporary_table_on_a_replica() {
         "CREATE TEMP TABLE mine (x); INSERT INTO mine SELECT text FROM notes; DROP TABLE mine",
     )
     .unwrap();
-    bed.conn("a").batch_execute(script).unwrap();
-    assert_eq!(texts(&mut bed.plain("a")).len(), 1);
+    test.conn("a").batch_execute(script).unwrap();
+    assert_eq!(texts(&mut test.plain("a")).len(), 1);
 }
 
 #[test]
 fn a_database_is_serialized_with_what_this_process_wrote() {
-    let bed = bed();
-    bed.cluster.node("b").set_replication_delay(std::time::Duration::from_millis(50)).unwrap();
-    let mut conn = bed.conn("b");
+    let test = test_cluster();
+    test.cluster.node("b").set_replication_delay(std::time::Duration::from_millis(50)).unwrap();
+    let mut conn = test.conn("b");
     diesel::insert_into(notes::table).values(notes::text.eq("mine")).execute(&mut conn).unwrap();
     let bytes = conn.serialize_database_to_buffer();
     let mut bytes = bytes.try_as_slice().unwrap().to_vec();
@@ -172,9 +172,9 @@ fn a_database_is_serialized_with_what_this_process_wrote() {
 
 #[test]
 fn the_statement_cache_can_be_switched_off_and_on() {
-    let bed = bed();
+    let test = test_cluster();
     for node in ["a", "b"] {
-        let mut conn = bed.conn(node);
+        let mut conn = test.conn(node);
         for size in [CacheSize::Disabled, CacheSize::Unbounded, CacheSize::Disabled] {
             conn.set_prepared_statement_cache_size(size);
             diesel::insert_into(notes::table).values(notes::text.eq("x")).execute(&mut conn).unwrap();
@@ -186,17 +186,17 @@ fn the_statement_cache_can_be_switched_off_and_on() {
 
 #[test]
 fn a_batch_of_any_statements_costs_one_round_trip_and_is_all_or_nothing() {
-    let bed = bed();
+    let test = test_cluster();
     let star = || diesel::update(notes::table).set(notes::stars.eq(notes::stars + 1));
     let first = || diesel::delete(notes::table.filter(notes::text.eq("one")));
     for (node, cost) in [("b", 1), ("a", 0)] {
-        let mut conn = bed.conn(node);
-        let before = bed.litefs(node).round_trips();
+        let mut conn = test.conn(node);
+        let before = test.litefs(node).round_trips();
         assert_eq!(
             conn.execute_batch(&[&note("one"), &note("two"), &star(), &first()]).unwrap(),
             [1, 1, 2, 1]
         );
-        assert_eq!(bed.litefs(node).round_trips() - before, cost);
+        assert_eq!(test.litefs(node).round_trips() - before, cost);
         assert_eq!(texts(&mut conn), [("two".to_owned(), 1)]);
         let error = conn.execute_batch(&[&star(), &note("three"), &note("two")]).unwrap_err();
         assert!(error.to_string().contains("UNIQUE"), "{error}");
@@ -223,8 +223,8 @@ fn a_batch_of_any_statements_costs_one_round_trip_and_is_all_or_nothing() {
 
 #[test]
 fn a_batch_belongs_to_one_place() {
-    let bed = bed();
-    let mut conn = bed.conn("b");
+    let test = test_cluster();
+    let mut conn = test.conn("b");
     conn.batch_execute("CREATE TEMP TABLE mine (x)").unwrap();
     let mine = || diesel::sql_query("INSERT INTO mine VALUES (1)");
     assert_eq!(conn.execute_batch(&[&mine(), &mine()]).unwrap(), [1, 1]);
@@ -232,7 +232,7 @@ fn a_batch_belongs_to_one_place() {
     denied(conn.execute_batch(&[&note("x"), &mine()]));
     let count = diesel::dsl::sql::<BigInt>("SELECT count(*) FROM mine").get_result::<i64>(&mut conn);
     assert_eq!(count, Ok(2));
-    assert!(texts(&mut bed.plain("a")).is_empty());
+    assert!(texts(&mut test.plain("a")).is_empty());
     conn.batch_execute("PRAGMA query_only = ON").unwrap();
     let error = conn.execute_batch(&[&note("x")]).unwrap_err();
     assert!(error.to_string().contains("readonly"), "{error}");
@@ -247,17 +247,17 @@ fn integer(
 
 #[test]
 fn pragmas_of_one_nodes_transaction_do_not_reach_another_node() {
-    let bed = Bed::start(&["a", "b", "c"]);
-    bed.schema("CREATE TABLE checked (n INTEGER CHECK (n > 0))");
+    let test = TestCluster::start(&["a", "b", "c"]);
+    test.schema("CREATE TABLE checked (n INTEGER CHECK (n > 0))");
     let bad = || diesel::sql_query("INSERT INTO checked VALUES (-1)");
-    let mut conn = bed.conn("b");
+    let mut conn = test.conn("b");
     for commits in [true, false] {
         let _ = conn.transaction(|conn| {
             diesel::sql_query("INSERT INTO checked VALUES (7)").execute(conn)?;
             conn.batch_execute("PRAGMA ignore_check_constraints = ON")?;
             if commits { Ok(()) } else { Err(diesel::result::Error::RollbackTransaction) }
         });
-        assert!(bad().execute(&mut bed.conn("c")).is_err());
+        assert!(bad().execute(&mut test.conn("c")).is_err());
         assert_eq!(bad().execute(&mut conn), Ok(1), "it is this connection's own setting");
         conn.batch_execute("PRAGMA ignore_check_constraints = OFF").unwrap();
     }
@@ -266,18 +266,18 @@ fn pragmas_of_one_nodes_transaction_do_not_reach_another_node() {
         conn.batch_execute("INSERT INTO checked VALUES (8); PRAGMA query_only = ON")
     });
     denied(refused);
-    diesel::sql_query("INSERT INTO checked VALUES (9)").execute(&mut bed.conn("c")).unwrap();
+    diesel::sql_query("INSERT INTO checked VALUES (9)").execute(&mut test.conn("c")).unwrap();
 }
 
 #[test]
 fn foreign_keys_switched_in_a_script_within_a_transaction_stay_as_they_are() {
-    let bed = bed();
+    let test = test_cluster();
     for node in ["a", "b"] {
         for (before, script) in [
             (1, "PRAGMA foreign_keys = OFF; DELETE FROM notes"),
             (0, "PRAGMA foreign_keys = OFF; DELETE FROM notes; PRAGMA foreign_keys = ON"),
         ] {
-            let mut conn = bed.conn(node);
+            let mut conn = test.conn(node);
             conn.batch_execute(&format!("PRAGMA foreign_keys = {before}")).unwrap();
             conn.transaction(|conn| conn.batch_execute(script)).unwrap();
             let now: Vec<OneInteger> = diesel::sql_query("PRAGMA foreign_keys").load(&mut conn).unwrap();
@@ -309,9 +309,9 @@ fn a_batch_whose_commit_litefs_drops_is_not_acknowledged() {
     ];
     for batch in batches {
         // LiteFS does not survive it.
-        let bed = bed();
-        bed.cluster.node("a").drop_next_commit().unwrap();
-        let error = batch(&mut bed.conn("a")).unwrap_err();
+        let test = test_cluster();
+        test.cluster.node("a").drop_next_commit().unwrap();
+        let error = batch(&mut test.conn("a")).unwrap_err();
         assert!(
             matches!(Failure::of(&error), Some(Failure::OutcomeUnknown | Failure::TransactionLost)),
             "{error}"
@@ -321,8 +321,8 @@ fn a_batch_whose_commit_litefs_drops_is_not_acknowledged() {
 
 #[test]
 fn a_batch_on_temporary_tables_is_known_to_the_transaction_and_to_later_statements() {
-    let bed = bed();
-    let mut conn = bed.conn("b");
+    let test = test_cluster();
+    let mut conn = test.conn("b");
     conn.batch_execute("CREATE TEMP TABLE mine (x)").unwrap();
     let mixed = conn.transaction(|conn| {
         conn.execute_batch(&[&diesel::sql_query("INSERT INTO mine VALUES (1)")])?;
@@ -333,7 +333,7 @@ fn a_batch_on_temporary_tables_is_known_to_the_transaction_and_to_later_statemen
     // What a process has written is copied.
     note_into(&mut conn, "y").unwrap();
     let copy = diesel::sql_query("INSERT INTO mine SELECT count(*) FROM notes");
-    bed.cluster.node("b").set_replication_delay(std::time::Duration::from_millis(50)).unwrap();
+    test.cluster.node("b").set_replication_delay(std::time::Duration::from_millis(50)).unwrap();
     note_into(&mut conn, "z").unwrap();
     conn.execute_batch(&[&copy]).unwrap();
     assert_eq!(integer(&mut conn, "max(x) FROM mine"), 2);
@@ -343,8 +343,8 @@ fn a_batch_on_temporary_tables_is_known_to_the_transaction_and_to_later_statemen
     )])
     .unwrap();
     note_into(&mut conn, "temporary").unwrap();
-    bed.sync();
-    assert_eq!(texts(&mut bed.plain("a")).len(), 2);
+    test.sync();
+    assert_eq!(texts(&mut test.plain("a")).len(), 2);
 }
 
 fn note_into(conn: &mut LiteFsConnection, text: &str) -> QueryResult<usize> {
@@ -353,27 +353,27 @@ fn note_into(conn: &mut LiteFsConnection, text: &str) -> QueryResult<usize> {
 
 #[test]
 fn rows_of_a_batch_whose_last_statement_returns_none() {
-    let bed = bed();
+    let test = test_cluster();
     for node in ["a", "b"] {
         let rows = ["x", "y", "x"].map(|text| notes::text.eq(text)).to_vec();
         let insert =
             diesel::insert_or_ignore_into(notes::table).values(rows).returning((notes::id, notes::text));
-        let mut conn = bed.conn(node);
+        let mut conn = test.conn(node);
         let back: Vec<(i32, String)> =
             litefs_diesel::BatchInsertDsl::get_results_at_once(insert, &mut conn).unwrap();
         assert_eq!(back, [(1, "x".into()), (2, "y".into())], "{node}");
         diesel::delete(notes::table).execute(&mut conn).unwrap();
-        bed.sync();
+        test.sync();
     }
 }
 
 #[test]
 fn or_rollback_in_a_batch() {
-    let bed = bed();
-    bed.schema("INSERT INTO notes (text) VALUES ('taken')");
+    let test = test_cluster();
+    test.schema("INSERT INTO notes (text) VALUES ('taken')");
     let or_rollback = || diesel::sql_query("INSERT OR ROLLBACK INTO notes (text) VALUES ('taken')");
     for node in ["a", "b"] {
-        let mut conn = bed.conn(node);
+        let mut conn = test.conn(node);
         let error = conn.execute_batch(&[&note("new"), &or_rollback()]).unwrap_err();
         assert!(error.to_string().contains("UNIQUE"), "{node}: {error}");
         let result = conn.transaction(|conn| {
@@ -383,7 +383,7 @@ fn or_rollback_in_a_batch() {
             Err::<(), diesel::result::Error>(error)
         });
         assert!(result.is_err());
-        assert_eq!(texts(&mut bed.plain("a")).len(), 1, "{node}");
+        assert_eq!(texts(&mut test.plain("a")).len(), 1, "{node}");
         // The connection is as good as before.
         conn.transaction(|conn| conn.execute_batch(&[&note("later")])).unwrap();
         diesel::delete(notes::table.filter(notes::text.eq("later"))).execute(&mut conn).unwrap();
@@ -392,15 +392,15 @@ fn or_rollback_in_a_batch() {
 
 #[test]
 fn session_functions_in_statements_that_return_rows() {
-    let bed = bed();
-    let mut conn = bed.conn("b");
+    let test = test_cluster();
+    let mut conn = test.conn("b");
     conn.batch_execute("CREATE TEMP TABLE mine (x)").unwrap();
     note_into(&mut conn, "one").unwrap();
     let keep = diesel::dsl::sql::<BigInt>("INSERT INTO temp.mine VALUES (last_insert_rowid()) RETURNING x");
     assert_eq!(keep.get_result::<i64>(&mut conn), Ok(1));
-    bed.sync();
-    bed.cluster.promote("b").unwrap();
-    bed.settle();
+    test.sync();
+    test.cluster.promote("b").unwrap();
+    test.wait_for_roles();
     let add = "INSERT INTO notes (text, stars) VALUES ('two', last_insert_rowid()) RETURNING stars";
     assert_eq!(diesel::dsl::sql::<Integer>(add).get_result::<i32>(&mut conn), Ok(1));
     assert_eq!(integer(&mut conn, "last_insert_rowid()"), 2);
@@ -408,22 +408,22 @@ fn session_functions_in_statements_that_return_rows() {
 
 #[test]
 fn m15_the_last_rowid_is_this_connections_in_batches_and_scripts_and_after_them() {
-    let bed = Bed::start(&["a", "b", "c"]);
-    bed.schema(SCHEMA);
-    bed.schema("CREATE TABLE child (parent INTEGER)");
+    let test = TestCluster::start(&["a", "b", "c"]);
+    test.schema(SCHEMA);
+    test.schema("CREATE TABLE child (parent INTEGER)");
     let parents = |conn: &mut SqliteConnection| {
         diesel::dsl::sql::<Integer>("SELECT parent FROM child ORDER BY rowid").load::<i32>(conn).unwrap()
     };
     let child = "INSERT INTO child (parent) VALUES (last_insert_rowid())";
     for node in ["b", "a"] {
-        let mut conn = bed.conn(node);
+        let mut conn = test.conn(node);
         let mine = |conn: &mut LiteFsConnection, id: i32| {
             diesel::sql_query(format!("INSERT INTO notes (id, text) VALUES ({id}, 'mine {id}')"))
                 .execute(conn)
                 .unwrap();
             // Another node's insert on the same connection of the primary.
             diesel::sql_query(format!("INSERT INTO notes (id, text) VALUES ({}, 'theirs {id}')", id + 1000))
-                .execute(&mut bed.conn("c"))
+                .execute(&mut test.conn("c"))
                 .unwrap();
         };
         mine(&mut conn, 10);
@@ -431,14 +431,14 @@ fn m15_the_last_rowid_is_this_connections_in_batches_and_scripts_and_after_them(
         mine(&mut conn, 20);
         conn.batch_execute(&format!("{child}; SELECT 1")).unwrap();
         conn.batch_execute(&format!("INSERT INTO notes (id, text) VALUES (30, 'x'); {child}")).unwrap();
-        assert_eq!(parents(&mut bed.plain("a")), [10, 20, 30], "{node}");
+        assert_eq!(parents(&mut test.plain("a")), [10, 20, 30], "{node}");
 
         let rowid = |conn: &mut LiteFsConnection| integer(conn, "last_insert_rowid()");
         let insert =
             |id: i32| diesel::sql_query(format!("INSERT INTO notes (id, text) VALUES ({id}, 'n{id}')"));
         conn.execute_batch(&[&insert(7), &diesel::sql_query("DELETE FROM notes WHERE 0")]).unwrap();
         assert_eq!(rowid(&mut conn), 7, "{node}");
-        insert(1).execute(&mut bed.conn("c")).unwrap();
+        insert(1).execute(&mut test.conn("c")).unwrap();
         let ignored = diesel::sql_query("INSERT OR IGNORE INTO notes (id, text) VALUES (1, 'taken')");
         conn.execute_batch(&[&ignored, &diesel::sql_query("UPDATE notes SET stars = 1")]).unwrap();
         assert_eq!(rowid(&mut conn), 7, "{node}");

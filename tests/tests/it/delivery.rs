@@ -7,7 +7,7 @@ use diesel::prelude::*;
 use litefs_diesel::{BatchInsertDsl, Delivery, Failure, Fate, LiteFsConnection, Outcome};
 use litefs_rpc::wire::Answer;
 use litefs_testkit::{Relay, Traffic};
-use litefs_tests::{Bed, relay, wait_until};
+use litefs_tests::{TestCluster, relay, wait_until};
 
 diesel::table! { notes { id -> Integer, text -> Text, stars -> Nullable<Integer>, } }
 
@@ -21,19 +21,19 @@ struct NewNote {
 }
 
 /// Three nodes; the primary is reached through the relay.
-fn bed(timeout: Duration) -> (Bed, Relay) {
-    bed_with(timeout, 2)
+fn test_cluster(timeout: Duration) -> (TestCluster, Relay) {
+    test_cluster_with(timeout, 2)
 }
 
-fn bed_with(timeout: Duration, lanes: usize) -> (Bed, Relay) {
+fn test_cluster_with(timeout: Duration, lanes: usize) -> (TestCluster, Relay) {
     let relay = relay();
-    let bed = Bed::behind(&["a", "b", "c"], &[("a", &relay)], |_, builder| {
+    let test = TestCluster::behind(&["a", "b", "c"], &[("a", &relay)], |_, builder| {
         builder.forward_timeout(timeout).lanes(lanes)
     });
-    bed.schema(SCHEMA);
+    test.schema(SCHEMA);
     // The connection stands: what is lost below is a statement or its answer, not the handshake.
-    bed.conn("b").batch_execute("DELETE FROM notes").unwrap();
-    (bed, relay)
+    test.conn("b").batch_execute("DELETE FROM notes").unwrap();
+    (test, relay)
 }
 
 const LONG: Duration = Duration::from_secs(10);
@@ -50,8 +50,8 @@ fn insert(conn: &mut LiteFsConnection, text: &str) -> QueryResult<i32> {
 
 #[test]
 fn f1_a_write_whose_answer_is_lost_is_applied_once_and_answered_all_the_same() {
-    let (bed, relay) = bed(LONG);
-    let mut conn = bed.conn("b");
+    let (test, relay) = test_cluster(LONG);
+    let mut conn = test.conn("b");
     let batch = || vec![NewNote { text: "d", stars: None }, NewNote { text: "d", stars: Some(1) }];
     type Step<'a> = &'a dyn Fn(&mut LiteFsConnection) -> usize;
     let steps: [(&str, Step<'_>); 7] = [
@@ -76,30 +76,30 @@ fn f1_a_write_whose_answer_is_lost_is_applied_once_and_answered_all_the_same() {
         }),
     ];
     for (what, step) in steps {
-        let before = bed.litefs("b").round_trips();
+        let before = test.litefs("b").round_trips();
         relay.set_replies(Traffic::Lose(1));
         assert_eq!(step(&mut conn), 1, "{what}");
-        assert_eq!(bed.litefs("b").round_trips() - before, 2, "{what}: sent twice");
+        assert_eq!(test.litefs("b").round_trips() - before, 2, "{what}: sent twice");
     }
     assert_eq!(texts(&mut conn), ["a", "b", "c", "d", "d", "e!"]);
-    assert_eq!(texts(&mut bed.plain("a")), ["a", "b", "c", "d", "d", "e!"]);
+    assert_eq!(texts(&mut test.plain("a")), ["a", "b", "c", "d", "d", "e!"]);
 }
 
 #[test]
 fn f1_a_write_that_loses_one_answer_after_another_is_applied_once() {
-    let (bed, relay) = bed(LONG);
-    let mut conn = bed.conn("b");
-    let before = bed.litefs("b").round_trips();
+    let (test, relay) = test_cluster(LONG);
+    let mut conn = test.conn("b");
+    let before = test.litefs("b").round_trips();
     relay.set_replies(Traffic::Lose(3));
     assert_eq!(insert(&mut conn, "x"), Ok(1));
-    assert_eq!(bed.litefs("b").round_trips() - before, 4);
-    assert_eq!(texts(&mut bed.plain("a")), ["x"]);
+    assert_eq!(test.litefs("b").round_trips() - before, 4);
+    assert_eq!(texts(&mut test.plain("a")), ["x"]);
 }
 
 #[test]
 fn f1_a_failure_whose_answer_is_lost_is_told_all_the_same() {
-    let (bed, relay) = bed(LONG);
-    let mut conn = bed.conn("b");
+    let (test, relay) = test_cluster(LONG);
+    let mut conn = test.conn("b");
     let script = "INSERT INTO notes (text) VALUES ('kept'); INSERT INTO notes (id, text) VALUES (1, 'taken')";
     relay.set_replies(Traffic::Lose(1));
     let error = conn.batch_execute(script).unwrap_err();
@@ -112,27 +112,27 @@ fn f1_a_failure_whose_answer_is_lost_is_told_all_the_same() {
 
 #[test]
 fn f1_at_most_once_says_that_it_does_not_know() {
-    let (bed, relay) = bed(LONG);
-    let mut conn = bed.conn("b");
+    let (test, relay) = test_cluster(LONG);
+    let mut conn = test.conn("b");
     relay.set_replies(Traffic::Lose(1));
     let error = conn.with_delivery(Delivery::AtMostOnce, |conn| insert(conn, "x")).unwrap_err();
     assert_eq!(Failure::of(&error), Some(Failure::OutcomeUnknown), "{error}");
     assert_eq!(Failure::of(&error).map(Failure::fate), Some(Fate::Unknown));
     assert_eq!(conn.delivery(), Delivery::ExactlyOnce);
-    wait_until("the write", || texts(&mut bed.plain("a")) == ["x"]);
+    wait_until("the write", || texts(&mut test.plain("a")) == ["x"]);
     conn.batch_execute("DELETE FROM notes WHERE id = 77").unwrap();
     relay.set_requests(Traffic::Lose(1));
     let error = conn.with_delivery(Delivery::AtMostOnce, |conn| insert(conn, "y")).unwrap_err();
     assert_eq!(Failure::of(&error), Some(Failure::OutcomeUnknown), "it may have arrived: {error}");
-    assert_eq!(texts(&mut bed.plain("a")), ["x"]);
+    assert_eq!(texts(&mut test.plain("a")), ["x"]);
 }
 
 #[test]
 fn f1_a_transaction_loses_any_one_answer() {
     // BEGIN with the first statement, the second statement, COMMIT.
     for (lost, fails) in [(0, false), (1, true), (2, false)] {
-        let (bed, relay) = bed(LONG);
-        let mut conn = bed.conn("b");
+        let (test, relay) = test_cluster(LONG);
+        let mut conn = test.conn("b");
         let lose = |step| {
             if step == lost {
                 relay.set_replies(Traffic::Lose(1));
@@ -165,20 +165,20 @@ fn f1_a_transaction_loses_any_one_answer() {
 fn f2_a_write_whose_answer_dies_with_the_primary_is_applied_once() {
     // Promoted: another node, and the very node that waits.
     for next in ["c", "b"] {
-        let (bed, relay) = bed(LONG);
-        let mut conn = bed.conn("b");
+        let (test, relay) = test_cluster(LONG);
+        let mut conn = test.conn("b");
         relay.set_replies(Traffic::Capture);
         let id = std::thread::scope(|scope| {
             let write = scope.spawn(|| insert(&mut conn, "x"));
             for node in ["b", "c"] {
-                wait_until("the row", || texts(&mut bed.plain(node)) == ["x"]);
+                wait_until("the row", || texts(&mut test.plain(node)) == ["x"]);
             }
-            bed.cluster.promote(next).unwrap();
+            test.cluster.promote(next).unwrap();
             write.join().unwrap()
         });
         assert_eq!(id, Ok(1), "{next}");
-        bed.sync();
-        assert_eq!(texts(&mut bed.plain("c")), ["x"], "{next}");
+        test.sync();
+        assert_eq!(texts(&mut test.plain("c")), ["x"], "{next}");
         assert_eq!(texts(&mut conn), ["x"]);
         assert_eq!(insert(&mut conn, "y"), Ok(2));
     }
@@ -187,26 +187,26 @@ fn f2_a_write_whose_answer_dies_with_the_primary_is_applied_once() {
 #[test]
 fn f3_a_write_that_never_reached_the_old_primary_is_applied_by_the_new_one() {
     for next in ["c", "b"] {
-        let (bed, relay) = bed(LONG);
-        let mut conn = bed.conn("b");
+        let (test, relay) = test_cluster(LONG);
+        let mut conn = test.conn("b");
         relay.set_requests(Traffic::Capture);
         let id = std::thread::scope(|scope| {
             let write = scope.spawn(|| insert(&mut conn, "x"));
             wait_until("the request", || relay.captured() >= 1);
-            bed.cluster.promote(next).unwrap();
+            test.cluster.promote(next).unwrap();
             write.join().unwrap()
         });
         assert_eq!(id, Ok(1), "{next}");
-        bed.sync();
-        assert_eq!(texts(&mut bed.plain("c")), ["x"], "{next}");
+        test.sync();
+        assert_eq!(texts(&mut test.plain("c")), ["x"], "{next}");
     }
 }
 
 #[test]
 fn f4_an_outcome_is_settled_and_a_late_arrival_is_refused() {
     // A lane is closed when its answer does not come; over the link a request may arrive later.
-    let (bed, relay) = bed_with(Duration::from_millis(400), 0);
-    let mut conn = bed.conn("b");
+    let (test, relay) = test_cluster_with(Duration::from_millis(400), 0);
+    let mut conn = test.conn("b");
     // Not applied: it is on its way until after somebody has asked.
     relay.set_requests(Traffic::Capture);
     let error = insert(&mut conn, "late").unwrap_err();
@@ -214,18 +214,18 @@ fn f4_an_outcome_is_settled_and_a_late_arrival_is_refused() {
     let late = Failure::write_of(&error).unwrap();
     relay.set_requests(Traffic::Pass);
     // Another process would have a connection of its own; this one's is stuck.
-    assert_eq!(bed.litefs("c").outcome(late), Ok(Outcome::NotApplied));
+    assert_eq!(test.litefs("c").outcome(late), Ok(Outcome::NotApplied));
     let answered = relay.replies_received();
     relay.release_first().unwrap();
     wait_until("the refusal", || relay.replies_received() > answered);
-    assert!(texts(&mut bed.plain("a")).is_empty());
-    assert_eq!(bed.litefs("a").outcome(late), Ok(Outcome::NotApplied), "the primary itself says so too");
+    assert!(texts(&mut test.plain("a")).is_empty());
+    assert_eq!(test.litefs("a").outcome(late), Ok(Outcome::NotApplied), "the primary itself says so too");
     relay.cut();
 
     // Applied: only the answer is missing.
-    bed.conn("b").batch_execute("DELETE FROM notes").unwrap();
+    test.conn("b").batch_execute("DELETE FROM notes").unwrap();
     relay.set_replies(Traffic::Capture);
-    let error = bed
+    let error = test
         .conn("b")
         .with_delivery(Delivery::ExactlyOnce, |conn| {
             diesel::sql_query("INSERT INTO notes (text) VALUES ('applied')").execute(conn)
@@ -235,10 +235,10 @@ fn f4_an_outcome_is_settled_and_a_late_arrival_is_refused() {
     relay.set_replies(Traffic::Pass);
     relay.cut();
     for node in ["a", "b", "c"] {
-        let outcome = bed.litefs(node).outcome(applied);
-        assert!(matches!(outcome, Ok(Outcome::Applied(Output::Count(1), _))), "{node}: {outcome:?}");
+        let outcome = test.litefs(node).outcome(applied);
+        assert!(matches!(outcome, Ok(Outcome::Applied(Answer::Count(1), _))), "{node}: {outcome:?}");
     }
-    assert_eq!(texts(&mut bed.conn("b")), ["applied"]);
+    assert_eq!(texts(&mut test.conn("b")), ["applied"]);
 }
 
 /// The last number of an error message that ends with "waited 1.2s in all", in seconds.
@@ -252,10 +252,10 @@ fn waited(message: &str) -> f64 {
 
 #[test]
 fn a_timeout_says_how_long_was_waited_in_all() {
-    let (bed, _relay) = bed(Duration::from_millis(400));
-    let mut lock = bed.plain("a");
+    let (test, _relay) = test_cluster(Duration::from_millis(400));
+    let mut lock = test.plain("a");
     lock.batch_execute("BEGIN IMMEDIATE").unwrap();
-    let mut conn = bed.conn("b");
+    let mut conn = test.conn("b");
     let write = insert(&mut conn, "x").unwrap_err().to_string();
     let begin = conn.immediate_transaction(|conn| insert(conn, "x")).unwrap_err().to_string();
     for message in [write, begin] {

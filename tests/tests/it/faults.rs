@@ -8,7 +8,7 @@ use diesel::result::ConnectionError;
 use litefs_diesel::core::{Presence, RoleKind};
 use litefs_diesel::{Durability, Failure, LiteFsConnection, LocalWrites};
 use litefs_testkit::DiskFault;
-use litefs_tests::{Bed, wait_until};
+use litefs_tests::{TestCluster, wait_until};
 
 diesel::table! { notes { id -> Integer, text -> Text, } }
 
@@ -22,10 +22,10 @@ const SCHEMA: &str = "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT 
 /// Longer than any of these tests takes where nothing is wrong.
 const SHORT: Duration = Duration::from_millis(600);
 
-fn bed() -> Bed {
-    let bed = Bed::start(&["a", "b"]);
-    bed.schema(SCHEMA);
-    bed
+fn test_cluster() -> TestCluster {
+    let test = TestCluster::start(&["a", "b"]);
+    test.schema(SCHEMA);
+    test
 }
 
 fn add(conn: &mut LiteFsConnection, text: &str) -> QueryResult<usize> {
@@ -36,16 +36,16 @@ fn texts(conn: &mut LiteFsConnection) -> QueryResult<Vec<String>> {
     notes::table.select(notes::text).order(notes::id).load(conn)
 }
 
-fn role(bed: &Bed, node: &str) -> RoleKind {
-    bed.litefs(node).role().kind()
+fn role(test: &TestCluster, node: &str) -> RoleKind {
+    test.litefs(node).role().kind()
 }
 
 /// Runs `work` on a thread while node a, whose mount is gone, finds that out and node b takes over.
-fn while_b_takes_over<T: Send>(bed: &Bed, work: impl FnOnce() -> T + Send) -> T {
+fn while_b_takes_over<T: Send>(test: &TestCluster, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let working = scope.spawn(work);
-        wait_until("node a to notice", || role(bed, "a") != RoleKind::Primary);
-        bed.cluster.node("b").become_primary().unwrap();
+        wait_until("node a to notice", || role(test, "a") != RoleKind::Primary);
+        test.cluster.node("b").become_primary().unwrap();
         working.join().unwrap()
     })
 }
@@ -54,14 +54,14 @@ fn while_b_takes_over<T: Send>(bed: &Bed, work: impl FnOnce() -> T + Send) -> T 
 fn f15_a_forwarded_write_outlives_the_primarys_mount() {
     // With a connection that the primary has open already, and with one that it has yet to open.
     for used in [true, false] {
-        let bed = bed();
-        let mut conn = bed.conn("b");
+        let test = test_cluster();
+        let mut conn = test.conn("b");
         if used {
             add(&mut conn, "before").unwrap();
-            bed.sync();
+            test.sync();
         }
-        bed.cluster.node("a").lose_mount().unwrap();
-        let added = while_b_takes_over(&bed, || add(&mut conn, "after"));
+        test.cluster.node("a").lose_mount().unwrap();
+        let added = while_b_takes_over(&test, || add(&mut conn, "after"));
         assert_eq!(added, Ok(1), "used {used}");
         assert_eq!(texts(&mut conn).unwrap().last().map(String::as_str), Some("after"));
     }
@@ -69,35 +69,35 @@ fn f15_a_forwarded_write_outlives_the_primarys_mount() {
 
 #[test]
 fn f15_a_group_outlives_the_primarys_mount() {
-    let bed = bed();
-    bed.cluster.node("a").lose_mount().unwrap();
-    let conns: Vec<_> = (0..8).map(|_| bed.conn("b")).collect();
-    let added = while_b_takes_over(&bed, || {
+    let test = test_cluster();
+    test.cluster.node("a").lose_mount().unwrap();
+    let conns: Vec<_> = (0..8).map(|_| test.conn("b")).collect();
+    let added = while_b_takes_over(&test, || {
         let writers = conns.into_iter().map(|mut conn| std::thread::spawn(move || add(&mut conn, "x")));
         let writers: Vec<_> = writers.collect();
         writers.into_iter().map(|writer| writer.join().unwrap()).collect::<Vec<_>>()
     });
     assert!(added.iter().all(|added| *added == Ok(1)), "{added:?}");
-    assert_eq!(texts(&mut bed.conn("b")).unwrap().len(), 8);
+    assert_eq!(texts(&mut test.conn("b")).unwrap().len(), 8);
 }
 
 #[test]
 fn f15_a_transaction_opens_where_the_next_primary_is() {
-    let bed = bed();
-    let mut conn = bed.conn("b");
-    bed.cluster.node("a").lose_mount().unwrap();
-    let added = while_b_takes_over(&bed, || conn.immediate_transaction(|conn| add(conn, "x")));
+    let test = test_cluster();
+    let mut conn = test.conn("b");
+    test.cluster.node("a").lose_mount().unwrap();
+    let added = while_b_takes_over(&test, || conn.immediate_transaction(|conn| add(conn, "x")));
     assert_eq!(added, Ok(1));
 }
 
 #[test]
 fn f15_an_open_transaction_is_lost_with_the_primarys_mount() {
     for at_commit in [true, false] {
-        let bed = bed();
-        let mut conn = bed.conn("b");
+        let test = test_cluster();
+        let mut conn = test.conn("b");
         let result = conn.immediate_transaction(|conn| {
             add(conn, "x")?;
-            bed.cluster.node("a").lose_mount().unwrap();
+            test.cluster.node("a").lose_mount().unwrap();
             if at_commit { Ok(1) } else { add(conn, "y") }
         });
         let error = result.unwrap_err();
@@ -108,24 +108,24 @@ fn f15_an_open_transaction_is_lost_with_the_primarys_mount() {
 
 #[test]
 fn f15_a_read_on_the_primary_outlives_its_mount() {
-    let bed = bed();
-    let mut conn = bed.conn("b");
-    bed.cluster.node("a").lose_mount().unwrap();
-    let read = while_b_takes_over(&bed, || conn.on_primary(texts));
+    let test = test_cluster();
+    let mut conn = test.conn("b");
+    test.cluster.node("a").lose_mount().unwrap();
+    let read = while_b_takes_over(&test, || conn.on_primary(texts));
     assert_eq!(read, Ok(vec![]));
 }
 
 #[test]
 fn a_read_of_a_mount_that_is_gone_is_not_served_from_caches() {
-    let bed = bed();
-    let node = bed.cluster.node("b");
+    let test = test_cluster();
+    let node = test.cluster.node("b");
     node.set_cached_reads(true).unwrap();
-    let (mut conn, mut other) = (bed.conn("b"), bed.conn("b"));
+    let (mut conn, mut other) = (test.conn("b"), test.conn("b"));
     assert_eq!(texts(&mut conn), Ok(vec![]));
     other.batch_execute("BEGIN").unwrap();
     assert_eq!(texts(&mut other), Ok(vec![]));
     node.lose_mount().unwrap();
-    wait_until("node b to notice", || role(&bed, "b") == RoleKind::Unknown);
+    wait_until("node b to notice", || role(&test, "b") == RoleKind::Unknown);
     let error = texts(&mut conn).unwrap_err();
     assert_eq!(Failure::of(&error), Some(Failure::MountLost), "{error}");
     let error = conn.on_local(texts).unwrap_err();
@@ -139,17 +139,17 @@ fn a_read_of_a_mount_that_is_gone_is_not_served_from_caches() {
 
 #[test]
 fn a_mount_that_goes_while_no_primary_is_known_is_noticed() {
-    let bed = bed();
-    let node = bed.cluster.node("b");
+    let test = test_cluster();
+    let node = test.cluster.node("b");
     node.set_cached_reads(true).unwrap();
     node.lose_primary().unwrap();
-    wait_until("no primary", || role(&bed, "b") == RoleKind::Unknown);
-    let mut conn = bed.conn("b");
+    wait_until("no primary", || role(&test, "b") == RoleKind::Unknown);
+    let mut conn = test.conn("b");
     for _ in 0..3 {
         assert_eq!(texts(&mut conn), Ok(vec![]), "without a primary reads go on");
     }
     node.lose_mount().unwrap();
-    let litefs = bed.litefs("b");
+    let litefs = test.litefs("b");
     wait_until("node b to notice", || litefs.tracker().status().litefs == Presence::Lost);
     let error = texts(&mut conn).unwrap_err();
     assert_eq!(Failure::of(&error), Some(Failure::MountLost), "{error}");
@@ -157,13 +157,13 @@ fn a_mount_that_goes_while_no_primary_is_known_is_noticed() {
 
 #[test]
 fn a_read_that_meets_the_end_of_the_mount_says_so() {
-    let bed = bed();
-    let mut conn = bed.conn("b");
+    let test = test_cluster();
+    let mut conn = test.conn("b");
     assert_eq!(texts(&mut conn), Ok(vec![]));
-    bed.cluster.node("b").lose_mount().unwrap();
+    test.cluster.node("b").lose_mount().unwrap();
     let error = texts(&mut conn).unwrap_err();
     assert_eq!(Failure::of(&error), Some(Failure::MountLost), "{error}");
-    match bed.litefs("b").establish() {
+    match test.litefs("b").establish() {
         Err(ConnectionError::CouldntSetupConfiguration(error)) => {
             assert_eq!(Failure::of(&error), Some(Failure::MountLost), "{error}");
         }
@@ -173,12 +173,12 @@ fn a_read_that_meets_the_end_of_the_mount_says_so() {
 
 #[test]
 fn a_write_of_the_primary_itself_that_loses_its_mount_is_typed() {
-    let bed = Bed::configured(&["a", "b"], |_, builder| builder.primary_timeout(SHORT));
-    bed.schema(SCHEMA);
-    let (mut conn, mut other) = (bed.conn("a"), bed.conn("a"));
+    let test = TestCluster::configured(&["a", "b"], |_, builder| builder.primary_timeout(SHORT));
+    test.schema(SCHEMA);
+    let (mut conn, mut other) = (test.conn("a"), test.conn("a"));
     other.batch_execute("BEGIN").unwrap();
     add(&mut other, "x").unwrap();
-    bed.cluster.node("a").lose_mount().unwrap();
+    test.cluster.node("a").lose_mount().unwrap();
     let error = other.batch_execute("COMMIT").unwrap_err();
     assert_eq!(Failure::of(&error), Some(Failure::TransactionLost), "{error}");
     let error = add(&mut conn, "y").unwrap_err();
@@ -186,10 +186,10 @@ fn a_write_of_the_primary_itself_that_loses_its_mount_is_typed() {
 }
 
 fn check_full(fault: DiskFault, failure: Failure, writes: LocalWrites) {
-    let bed = Bed::configured(&["a", "b"], |_, builder| builder.local_writes(writes));
-    bed.schema(SCHEMA);
-    let node = bed.cluster.node("a");
-    let mut conns = [bed.conn("a"), bed.conn("b")];
+    let test = TestCluster::configured(&["a", "b"], |_, builder| builder.local_writes(writes));
+    test.schema(SCHEMA);
+    let node = test.cluster.node("a");
+    let mut conns = [test.conn("a"), test.conn("b")];
     node.set_disk_fault(fault).unwrap();
     for (conn, name) in conns.iter_mut().zip(["a", "b"]) {
         let mut runs = 0;
@@ -207,7 +207,7 @@ fn check_full(fault: DiskFault, failure: Failure, writes: LocalWrites) {
         }
         assert_eq!(runs, 1, "{fault:?} from {name}: to run it again does not help");
     }
-    assert_eq!(role(&bed, "a"), RoleKind::Primary);
+    assert_eq!(role(&test, "a"), RoleKind::Primary);
     node.set_disk_fault(DiskFault::None).unwrap();
     for conn in &mut conns {
         add(conn, "room again").unwrap();
@@ -230,14 +230,14 @@ fn a_failing_disk_is_not_a_demotion() {
 
 #[test]
 fn what_writes_nothing_waits_for_no_replica() {
-    let bed = Bed::configured(&["a", "b"], |_, builder| {
+    let test = TestCluster::configured(&["a", "b"], |_, builder| {
         builder.durability(Durability::Replicas(1)).forward_timeout(SHORT)
     });
-    bed.schema(SCHEMA);
-    bed.cluster.node("b").stall_replication().unwrap();
-    let error = add(&mut bed.conn("a"), "x").unwrap_err();
+    test.schema(SCHEMA);
+    test.cluster.node("b").stall_replication().unwrap();
+    let error = add(&mut test.conn("a"), "x").unwrap_err();
     assert_eq!(Failure::of(&error), Some(Failure::NotReplicated), "what writes does: {error}");
-    let mut conn = bed.conn("b");
+    let mut conn = test.conn("b");
     assert_eq!(conn.on_primary(texts), Ok(vec!["x".to_owned()]));
     assert_eq!(conn.immediate_transaction(texts), Ok(vec!["x".to_owned()]));
     let none = diesel::update(notes::table.find(7)).set(notes::text.eq("y")).execute(&mut conn);
@@ -256,14 +256,14 @@ fn what_writes_nothing_waits_for_no_replica() {
 
 #[test]
 fn a_lock_held_by_somebody_else_is_busy() {
-    let bed = Bed::configured(&["a", "b"], |_, builder| {
+    let test = TestCluster::configured(&["a", "b"], |_, builder| {
         builder.on_connection(|conn| conn.batch_execute("PRAGMA busy_timeout = 0"))
     });
-    bed.schema(SCHEMA);
-    let mut holder = bed.plain("a");
+    test.schema(SCHEMA);
+    let mut holder = test.plain("a");
     holder.batch_execute("BEGIN IMMEDIATE").unwrap();
     for name in ["a", "b"] {
-        let mut conn = bed.conn(name);
+        let mut conn = test.conn(name);
         let errors = [
             add(&mut conn, "x").unwrap_err(),
             conn.batch_execute("INSERT INTO notes VALUES (1, 'x')").unwrap_err(),
@@ -276,17 +276,17 @@ fn a_lock_held_by_somebody_else_is_busy() {
         }
     }
     holder.batch_execute("ROLLBACK").unwrap();
-    assert_eq!(add(&mut bed.conn("b"), "x"), Ok(1));
+    assert_eq!(add(&mut test.conn("b"), "x"), Ok(1));
 }
 
 #[test]
 fn a_function_that_only_the_replica_has_is_missed_by_name() {
-    let bed = Bed::configured(&["a", "b"], |name, builder| match name {
+    let test = TestCluster::configured(&["a", "b"], |name, builder| match name {
         "b" => builder.on_connection(|conn| shout_utils::register_impl(conn, |text: String| text + "!")),
         _ => builder,
     });
-    bed.schema(SCHEMA);
-    let mut conn = bed.conn("b");
+    test.schema(SCHEMA);
+    let mut conn = test.conn("b");
     let loud = notes::text.eq(shout("hey"));
     let error = diesel::insert_into(notes::table).values(loud).execute(&mut conn).unwrap_err();
     let said = error.to_string();
@@ -299,14 +299,14 @@ fn a_function_that_only_the_replica_has_is_missed_by_name() {
 
 #[test]
 fn f15_a_primary_that_comes_back_writes_to_its_new_mount() {
-    let bed = bed();
-    let mut conn = bed.conn("b");
+    let test = test_cluster();
+    let mut conn = test.conn("b");
     add(&mut conn, "before").unwrap();
-    let a = bed.cluster.node("a");
+    let a = test.cluster.node("a");
     a.kill();
-    wait_until("node a to notice", || role(&bed, "a") != RoleKind::Primary);
+    wait_until("node a to notice", || role(&test, "a") != RoleKind::Primary);
     a.restart().unwrap();
-    bed.cluster.promote("a").unwrap();
-    bed.settle();
+    test.cluster.promote("a").unwrap();
+    test.wait_for_roles();
     assert_eq!(add(&mut conn, "after"), Ok(1));
 }

@@ -10,7 +10,7 @@ use diesel::sqlite::SqliteConnection;
 use litefs_diesel::{
     BatchInsertDsl, EverythingOnPrimary, Failure, LiteFs, RejectWrites, Route, Router, Situation,
 };
-use litefs_tests::{Bed, DATABASE};
+use litefs_tests::{DATABASE, TestCluster};
 
 diesel::table! { items { id -> Integer, name -> Text, price -> Nullable<Double>, } }
 diesel::table! {
@@ -22,10 +22,10 @@ const SCHEMA: &str =
     CREATE TABLE parts (id INTEGER PRIMARY KEY, item INTEGER NOT NULL REFERENCES items (id));
     CREATE TABLE everything (id INTEGER PRIMARY KEY, i BIGINT, d DOUBLE, t TEXT, b BLOB)";
 
-fn bed() -> Bed {
-    let bed = Bed::start(&["a", "b"]);
-    bed.schema(SCHEMA);
-    bed
+fn test_cluster() -> TestCluster {
+    let test = TestCluster::start(&["a", "b"]);
+    test.schema(SCHEMA);
+    test
 }
 
 fn names(
@@ -36,21 +36,21 @@ fn names(
 
 #[test]
 fn m1_reads_never_touch_the_network() {
-    let bed = bed();
-    let mut conn = bed.conn("b");
+    let test = test_cluster();
+    let mut conn = test.conn("b");
     for _ in 0..50 {
         assert!(names(&mut conn).is_empty());
         let _: i64 = items::table.count().get_result(&mut conn).unwrap();
         diesel::sql_query("WITH x AS (SELECT 1) SELECT * FROM x, items").execute(&mut conn).unwrap();
         conn.batch_execute("SELECT 1; SELECT count(*) FROM items").unwrap();
     }
-    assert_eq!(bed.litefs("b").round_trips(), 0);
+    assert_eq!(test.litefs("b").round_trips(), 0);
 }
 
 #[test]
 fn m2_writes_on_the_primary_run_locally() {
-    let bed = bed();
-    let mut conn = bed.conn("a");
+    let test = test_cluster();
+    let mut conn = test.conn("a");
     let id: i32 = diesel::insert_into(items::table)
         .values(items::name.eq("x"))
         .returning(items::id)
@@ -58,14 +58,14 @@ fn m2_writes_on_the_primary_run_locally() {
         .unwrap();
     assert_eq!(id, 1);
     assert_eq!(diesel::update(items::table).set(items::price.eq(2.0)).execute(&mut conn), Ok(1));
-    assert_eq!(bed.litefs("a").round_trips(), 0);
-    assert_eq!(names(&mut bed.plain("a")), ["x"]);
+    assert_eq!(test.litefs("a").round_trips(), 0);
+    assert_eq!(names(&mut test.plain("a")), ["x"]);
 }
 
 #[test]
 fn m3_every_kind_of_write_on_a_replica_arrives_on_the_primary_with_its_count() {
-    let bed = bed();
-    let mut conn = bed.conn("b");
+    let test = test_cluster();
+    let mut conn = test.conn("b");
     let mut count = |sql: &str| diesel::sql_query(sql).execute(&mut conn).unwrap();
     assert_eq!(count("INSERT INTO items (id, name) VALUES (1, 'a'), (2, 'b'), (3, 'c')"), 3);
     assert_eq!(count("UPDATE items SET price = 1 WHERE id > 1"), 2);
@@ -85,7 +85,7 @@ fn m3_every_kind_of_write_on_a_replica_arrives_on_the_primary_with_its_count() {
     )
     .unwrap();
     let expected = ["z", "cc", "d", "e", "ff"];
-    assert_eq!(names(&mut bed.plain("a")), expected);
+    assert_eq!(names(&mut test.plain("a")), expected);
     assert_eq!(names(&mut conn), expected);
     let index: i64 = diesel::dsl::sql::<BigInt>("SELECT count(*) FROM sqlite_schema WHERE name = 'by_price'")
         .get_result(&mut conn)
@@ -109,8 +109,8 @@ fn edge_rows() -> Vec<Row> {
 
 #[test]
 fn m4_rows_of_every_sql_type_come_back_exactly_through_every_way_of_loading() {
-    let bed = bed();
-    let mut conn = bed.conn("b");
+    let test = test_cluster();
+    let mut conn = test.conn("b");
     for row in edge_rows() {
         let (id, i, d, t, b) = row.clone();
         let values = (
@@ -138,14 +138,14 @@ fn m4_rows_of_every_sql_type_come_back_exactly_through_every_way_of_loading() {
     assert_eq!(sorted(update().get_results(&mut conn).unwrap()), expected);
     let iterated = update().load_iter::<Row, diesel::connection::DefaultLoadingMode>(&mut conn).unwrap();
     assert_eq!(sorted(iterated.map(Result::unwrap).collect()), expected);
-    assert_eq!(sorted(everything::table.load(&mut bed.plain("a")).unwrap()), expected);
+    assert_eq!(sorted(everything::table.load(&mut test.plain("a")).unwrap()), expected);
     assert_eq!(sorted(everything::table.load(&mut conn).unwrap()), expected);
 }
 
 #[test]
 fn m4_a_negative_zero_keeps_its_sign_on_the_wire() {
     // In a REAL column SQLite itself stores it as an integer; without a column it stays what it is.
-    let zero: f64 = bed()
+    let zero: f64 = test_cluster()
         .conn("b")
         .on_primary(|conn| {
             diesel::select((-0.0_f64).into_sql::<diesel::sql_types::Double>()).get_result(conn)
@@ -156,11 +156,11 @@ fn m4_a_negative_zero_keeps_its_sign_on_the_wire() {
 
 #[test]
 fn m4_a_nan_becomes_null_as_in_sqlite() {
-    let bed = bed();
+    let test = test_cluster();
     let back: Option<f64> = diesel::insert_into(everything::table)
         .values(everything::d.eq(f64::NAN))
         .returning(everything::d)
-        .get_result(&mut bed.conn("b"))
+        .get_result(&mut test.conn("b"))
         .unwrap();
     assert_eq!(back, None);
 }
@@ -174,8 +174,8 @@ struct NewItem {
 
 #[test]
 fn m5_ten_thousand_rows_without_defaults_arrive_in_one_insert_and_come_back() {
-    let bed = bed();
-    let mut conn = bed.conn("b");
+    let test = test_cluster();
+    let mut conn = test.conn("b");
     let rows = |prefix: &str| -> Vec<_> {
         (0..10_000).map(|i| (items::name.eq(format!("{prefix}{i}")), items::price.eq(f64::from(i)))).collect()
     };
@@ -186,8 +186,8 @@ fn m5_ten_thousand_rows_without_defaults_arrive_in_one_insert_and_come_back() {
         .get_results_at_once(&mut conn)
         .unwrap();
     assert_eq!((back.len(), &back[9_999]), (10_000, &(20_000, "b9999".to_owned())));
-    assert_eq!(bed.litefs("b").round_trips(), 2);
-    let count: i64 = items::table.count().get_result(&mut bed.plain("a")).unwrap();
+    assert_eq!(test.litefs("b").round_trips(), 2);
+    let count: i64 = items::table.count().get_result(&mut test.plain("a")).unwrap();
     assert_eq!(count, 20_000);
 }
 
@@ -199,27 +199,27 @@ fn with_defaults(prefix: &str, count: i32) -> Vec<NewItem> {
 
 #[test]
 fn m5_rows_with_defaults_arrive_all_or_none_through_diesels_own_call() {
-    let bed = bed();
-    let mut conn = bed.conn("b");
+    let test = test_cluster();
+    let mut conn = test.conn("b");
     assert_eq!(diesel::insert_into(items::table).values(with_defaults("a", 500)).execute(&mut conn), Ok(500));
     let mut taken = with_defaults("b", 100);
     taken.push(NewItem { name: "a5".into(), price: None });
     let error = diesel::insert_into(items::table).values(taken).execute(&mut conn).unwrap_err();
     assert!(matches!(error, Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)), "{error:?}");
-    let count: i64 = items::table.count().get_result(&mut bed.plain("a")).unwrap();
+    let count: i64 = items::table.count().get_result(&mut test.plain("a")).unwrap();
     assert_eq!(count, 500);
 }
 
 #[test]
 fn x12_m5_ten_thousand_rows_with_defaults_cost_one_round_trip_through_our_call() {
-    let bed = bed();
-    let mut conn = bed.conn("b");
+    let test = test_cluster();
+    let mut conn = test.conn("b");
     let insert = |rows| diesel::insert_into(items::table).values(rows);
     assert_eq!(insert(with_defaults("a", 10_000)).execute_at_once(&mut conn), Ok(10_000));
     let prices: Vec<Option<f64>> =
         insert(with_defaults("b", 10_000)).returning(items::price).get_results_at_once(&mut conn).unwrap();
     assert_eq!((prices.len(), prices[1], prices[2]), (10_000, None, Some(2.0)));
-    assert_eq!(bed.litefs("b").round_trips(), 2);
+    assert_eq!(test.litefs("b").round_trips(), 2);
     let mut taken = with_defaults("c", 100);
     taken.push(NewItem { name: "a5".into(), price: None });
     let error = insert(taken).execute_at_once(&mut conn).unwrap_err();
@@ -232,21 +232,21 @@ fn x12_m5_ten_thousand_rows_with_defaults_cost_one_round_trip_through_our_call()
     })
     .unwrap();
     // And on the primary.
-    assert_eq!(insert(with_defaults("f", 10)).execute_at_once(&mut bed.conn("a")), Ok(10));
-    let count: i64 = items::table.count().get_result(&mut bed.plain("a")).unwrap();
+    assert_eq!(insert(with_defaults("f", 10)).execute_at_once(&mut test.conn("a")), Ok(10));
+    let count: i64 = items::table.count().get_result(&mut test.plain("a")).unwrap();
     assert_eq!(count, 20_030);
 }
 
 #[test]
 fn m5_a_thousand_rows_with_the_same_columns_are_all_or_none_wherever_one_fails() {
-    let bed = bed();
-    let mut conn = bed.conn("b");
+    let test = test_cluster();
+    let mut conn = test.conn("b");
     let rows = |prefix: &str, taken: Option<usize>| -> Vec<_> {
         let name = |i| if taken == Some(i) { "a7".to_owned() } else { format!("{prefix}{i}") };
         (0..1_000).map(|i| NewItem { name: name(i), price: None }).collect()
     };
     let insert = |rows| diesel::insert_into(items::table).values(rows);
-    let count = || items::table.count().get_result::<i64>(&mut bed.plain("a")).unwrap();
+    let count = || items::table.count().get_result::<i64>(&mut test.plain("a")).unwrap();
     assert_eq!(insert(rows("a", None)).execute_at_once(&mut conn), Ok(1_000));
     for taken in [0, 1, 500, 998, 999] {
         let error = insert(rows("b", Some(taken))).execute_at_once(&mut conn).unwrap_err();
@@ -263,18 +263,19 @@ fn m5_a_thousand_rows_with_the_same_columns_are_all_or_none_wherever_one_fails()
     let said = diesel::select((last_insert_rowid(), changes())).get_result::<(i64, i64)>(&mut conn);
     assert_eq!(said, Ok((3_000, 1)));
     let priced = items::table.filter(items::price.is_not_null()).count();
-    assert_eq!(priced.get_result::<i64>(&mut bed.plain("a")), Ok(0));
+    assert_eq!(priced.get_result::<i64>(&mut test.plain("a")), Ok(0));
 }
 
 #[test]
 fn m6_an_unreachable_primary_is_a_typed_error_within_the_deadline() {
-    let mut bed =
-        Bed::configured(&["a", "b"], |_, builder| builder.forward_timeout(Duration::from_millis(400)));
-    bed.schema(SCHEMA);
-    bed.stop("a");
-    let mut conn = bed.conn("b");
+    let mut test = TestCluster::configured(&["a", "b"], |_, builder| {
+        builder.forward_timeout(Duration::from_millis(400))
+    });
+    test.schema(SCHEMA);
+    test.stop("a");
+    let mut conn = test.conn("b");
     let mut write = || diesel::insert_into(items::table).values(items::name.eq("x")).execute(&mut conn);
-    // The connection may break under the first write, whose outcome nobody can tell then.
+    // The connection may break under the first write, whose outcome is then unknown.
     write().unwrap_err();
     let started = Instant::now();
     let error = write().unwrap_err();
@@ -285,14 +286,16 @@ fn m6_an_unreachable_primary_is_a_typed_error_within_the_deadline() {
 
 #[test]
 fn m6_no_known_primary_is_a_typed_error_within_the_primary_timeout() {
-    let bed = Bed::configured(&["a", "b"], |_, builder| builder.primary_timeout(Duration::from_millis(300)));
-    bed.schema(SCHEMA);
-    bed.cluster.lose_primary().unwrap();
+    let test = TestCluster::configured(&["a", "b"], |_, builder| {
+        builder.primary_timeout(Duration::from_millis(300))
+    });
+    test.schema(SCHEMA);
+    test.cluster.lose_primary().unwrap();
     litefs_tests::wait_until("nobody is primary", || {
-        bed.litefs("b").role() == litefs_diesel::core::Role::Unknown
+        test.litefs("b").role() == litefs_diesel::core::Role::Unknown
     });
     let started = Instant::now();
-    let mut conn = bed.conn("b");
+    let mut conn = test.conn("b");
     let error = diesel::insert_into(items::table).values(items::name.eq("x")).execute(&mut conn).unwrap_err();
     assert_eq!(Failure::of(&error), Some(Failure::NoPrimary), "{error}");
     assert!(started.elapsed() >= Duration::from_millis(300) && started.elapsed() < Duration::from_secs(3));
@@ -301,17 +304,17 @@ fn m6_no_known_primary_is_a_typed_error_within_the_primary_timeout() {
 
 #[test]
 fn m6_a_write_waits_for_a_primary_that_appears_in_time() {
-    let bed = bed();
-    bed.cluster.lose_primary().unwrap();
+    let test = test_cluster();
+    test.cluster.lose_primary().unwrap();
     for node in ["a", "b"] {
-        let lost = || bed.litefs(node).role() == litefs_diesel::core::Role::Unknown;
+        let lost = || test.litefs(node).role() == litefs_diesel::core::Role::Unknown;
         litefs_tests::wait_until("nobody is primary", lost);
     }
     std::thread::scope(|scope| {
         let write = scope.spawn(|| {
-            diesel::insert_into(items::table).values(items::name.eq("x")).execute(&mut bed.conn("b"))
+            diesel::insert_into(items::table).values(items::name.eq("x")).execute(&mut test.conn("b"))
         });
-        bed.cluster.promote("a").unwrap();
+        test.cluster.promote("a").unwrap();
         assert_eq!(write.join().unwrap(), Ok(1));
     });
 }
@@ -326,10 +329,10 @@ fn failure(conn: &mut impl Connection<Backend = diesel::sqlite::Sqlite>, sql: &s
 
 #[test]
 fn m7_errors_arrive_as_plain_sqlite_gives_them() {
-    let bed = bed();
+    let test = test_cluster();
     let mut plain = SqliteConnection::establish(":memory:").unwrap();
     plain.batch_execute(SCHEMA).unwrap();
-    let mut conn = bed.conn("b");
+    let mut conn = test.conn("b");
     for sql in ["PRAGMA foreign_keys = ON", "INSERT INTO items (id, name) VALUES (1, 'taken')"] {
         plain.batch_execute(sql).unwrap();
         conn.batch_execute(sql).unwrap();
@@ -351,7 +354,7 @@ fn m7_errors_arrive_as_plain_sqlite_gives_them() {
         assert_eq!(expected.0, kind, "{sql}");
         assert_eq!(failure(&mut conn, sql), expected, "{sql}");
     }
-    assert_eq!(names(&mut bed.plain("a")), ["taken"]);
+    assert_eq!(names(&mut test.plain("a")), ["taken"]);
 }
 
 #[test]
@@ -369,9 +372,9 @@ fn m8_without_litefs_everything_is_local() {
 
 #[test]
 fn m10_a_call_can_override_the_route() {
-    let bed = bed();
-    let mut conn = bed.conn("b");
-    let trips = || bed.litefs("b").round_trips();
+    let test = test_cluster();
+    let mut conn = test.conn("b");
+    let trips = || test.litefs("b").round_trips();
     conn.on_primary(|conn| -> QueryResult<()> {
         assert!(names(conn).is_empty());
         Ok(())
@@ -399,9 +402,9 @@ impl Router for Fresh {
 #[test]
 fn m11_routers_built_in_and_a_users_own() {
     let with = |router: fn(litefs_diesel::LiteFsBuilder) -> litefs_diesel::LiteFsBuilder| {
-        let bed = Bed::configured(&["a", "b"], |_, builder| router(builder));
-        bed.schema(SCHEMA);
-        bed
+        let test = TestCluster::configured(&["a", "b"], |_, builder| router(builder));
+        test.schema(SCHEMA);
+        test
     };
     let everywhere = with(|builder| builder.router(EverythingOnPrimary));
     names(&mut everywhere.conn("b"));
@@ -426,8 +429,8 @@ fn m11_routers_built_in_and_a_users_own() {
 
 #[test]
 fn m12_temporary_tables_and_session_pragmas_stay_local() {
-    let bed = bed();
-    let mut conn = bed.conn("b");
+    let test = test_cluster();
+    let mut conn = test.conn("b");
     conn.batch_execute("PRAGMA cache_size = 100; PRAGMA busy_timeout = 77").unwrap();
     conn.batch_execute("CREATE TEMP TABLE scratch (x INTEGER)").unwrap();
     assert_eq!(diesel::sql_query("INSERT INTO scratch VALUES (1), (2)").execute(&mut conn), Ok(2));
@@ -439,7 +442,7 @@ fn m12_temporary_tables_and_session_pragmas_stay_local() {
     assert_eq!(x, 5);
     let timeout: i32 = diesel::dsl::sql::<Integer>("PRAGMA busy_timeout").get_result(&mut conn).unwrap();
     assert_eq!(timeout, 77);
-    assert_eq!(bed.litefs("b").round_trips(), 0);
+    assert_eq!(test.litefs("b").round_trips(), 0);
     // The file itself is still protected.
     let error = conn.on_local(|conn| diesel::sql_query("DELETE FROM items").execute(conn)).unwrap_err();
     assert!(error.to_string().contains("readonly"), "{error}");
@@ -447,7 +450,7 @@ fn m12_temporary_tables_and_session_pragmas_stay_local() {
         .batch_execute("INSERT INTO scratch VALUES (1); INSERT INTO items (name) VALUES ('x')")
         .unwrap_err();
     assert_eq!(Failure::of(&error), Some(Failure::Denied), "{error}");
-    assert!(names(&mut bed.plain("a")).is_empty(), "nothing of a split script is applied");
+    assert!(names(&mut test.plain("a")).is_empty(), "nothing of a split script is applied");
 }
 
 /// Uses both a temporary table and the database: in one statement, and in one transaction.
@@ -468,28 +471,28 @@ fn mixes(conn: &mut litefs_diesel::LiteFsConnection) -> [QueryResult<usize>; 3] 
 
 #[test]
 fn m12_what_mixes_temporary_tables_and_the_database_runs_on_the_primary_and_is_refused_on_a_replica() {
-    let bed = bed();
-    let on_replica = mixes(&mut bed.conn("b"));
+    let test = test_cluster();
+    let on_replica = mixes(&mut test.conn("b"));
     for refused in on_replica {
         let error = refused.unwrap_err();
         assert_eq!(Failure::of(&error), Some(Failure::Denied), "{error}");
     }
-    assert!(names(&mut bed.plain("a")).is_empty(), "nothing of it is applied");
-    assert_eq!(mixes(&mut bed.conn("a")), [Ok(1), Ok(1), Ok(1)]);
-    assert_eq!(names(&mut bed.plain("a")), ["copied 1", "second", "first"]);
+    assert!(names(&mut test.plain("a")).is_empty(), "nothing of it is applied");
+    assert_eq!(mixes(&mut test.conn("a")), [Ok(1), Ok(1), Ok(1)]);
+    assert_eq!(names(&mut test.plain("a")), ["copied 1", "second", "first"]);
 }
 
 #[test]
 fn m13_foreign_keys_set_on_the_replica_govern_the_forwarded_write() {
-    let bed = bed();
-    let mut conn = bed.conn("b");
+    let test = test_cluster();
+    let mut conn = test.conn("b");
     let orphan = "INSERT INTO parts (item) VALUES (99)";
     conn.batch_execute("PRAGMA foreign_keys = OFF").unwrap();
     assert_eq!(diesel::sql_query(orphan).execute(&mut conn), Ok(1));
     diesel::sql_query("PRAGMA foreign_keys = ON").execute(&mut conn).unwrap();
     assert_eq!(failure(&mut conn, orphan).0, "ForeignKeyViolation");
     // Another connection has its own setting, in between and afterwards.
-    let mut other = bed.conn("b");
+    let mut other = test.conn("b");
     other.batch_execute("PRAGMA foreign_keys = OFF").unwrap();
     assert_eq!(diesel::sql_query(orphan).execute(&mut other), Ok(1));
     assert_eq!(failure(&mut conn, orphan).0, "ForeignKeyViolation");
@@ -502,19 +505,19 @@ extern "SQL" {
 
 #[test]
 fn m14_custom_functions_and_collations_work_inside_forwarded_writes() {
-    let bed = Bed::configured(&["a", "b"], |_, builder| {
+    let test = TestCluster::configured(&["a", "b"], |_, builder| {
         builder.on_connection(|conn| {
             shout_utils::register_impl(conn, |text: String| text.to_uppercase())?;
             conn.register_collation("caseless", |a, b| a.to_lowercase().cmp(&b.to_lowercase()))
         })
     });
-    bed.schema(
+    test.schema(
         "CREATE TABLE items (id INTEGER PRIMARY KEY, name TEXT COLLATE caseless UNIQUE, price DOUBLE)",
     );
-    let mut conn = bed.conn("b");
+    let mut conn = test.conn("b");
     diesel::insert_into(items::table).values(items::name.eq(shout("abc"))).execute(&mut conn).unwrap();
     assert_eq!(failure(&mut conn, "INSERT INTO items (name) VALUES ('aBc')").0, "UniqueViolation");
-    assert_eq!(bed.litefs("b").round_trips(), 2);
+    assert_eq!(test.litefs("b").round_trips(), 2);
     let found: String =
         items::table.filter(items::name.eq("abc")).select(items::name).get_result(&mut conn).unwrap();
     assert_eq!(found, "ABC");
@@ -525,12 +528,12 @@ diesel::define_sql_function! { fn changes() -> BigInt; }
 
 #[test]
 fn m15_last_insert_rowid_and_changes_answer_for_the_forwarded_write() {
-    let bed = bed();
-    let mut conn = bed.conn("b");
+    let test = test_cluster();
+    let mut conn = test.conn("b");
     diesel::sql_query("INSERT INTO items (id, name) VALUES (41, 'x'), (42, 'y')").execute(&mut conn).unwrap();
     // Others write in between: their numbers are not ours.
-    diesel::sql_query("INSERT INTO items (id, name) VALUES (7, 'z')").execute(&mut bed.conn("b")).unwrap();
-    diesel::sql_query("INSERT INTO items (id, name) VALUES (8, 'zz')").execute(&mut bed.conn("a")).unwrap();
+    diesel::sql_query("INSERT INTO items (id, name) VALUES (7, 'z')").execute(&mut test.conn("b")).unwrap();
+    diesel::sql_query("INSERT INTO items (id, name) VALUES (8, 'zz')").execute(&mut test.conn("a")).unwrap();
     let answers: (i64, i64) = diesel::select((last_insert_rowid(), changes())).get_result(&mut conn).unwrap();
     assert_eq!(answers, (42, 2));
     diesel::sql_query("UPDATE items SET price = 1 WHERE id < 10").execute(&mut conn).unwrap();
@@ -544,32 +547,32 @@ fn m15_last_insert_rowid_and_changes_answer_for_the_forwarded_write() {
     assert_eq!(name, "y");
     diesel::sql_query("INSERT INTO parts (item) VALUES (last_insert_rowid())").execute(&mut conn).unwrap();
     let item: i32 =
-        diesel::dsl::sql::<Integer>("SELECT item FROM parts").get_result(&mut bed.plain("a")).unwrap();
+        diesel::dsl::sql::<Integer>("SELECT item FROM parts").get_result(&mut test.plain("a")).unwrap();
     assert_eq!(item, 42);
 }
 
 #[test]
 fn m16_a_local_write_that_litefs_rejects_after_a_demotion_is_forwarded() {
     // Nothing tells node a of its demotion before its own write does.
-    let bed = Bed::configured(&["a", "b"], |_, builder| {
+    let test = TestCluster::configured(&["a", "b"], |_, builder| {
         let deaf =
             litefs_diesel::core::Detectors { primary_file: false, ..litefs_diesel::core::Detectors::ALL };
         builder.tracker(|tracker| tracker.detectors(deaf).poll_interval(Duration::from_secs(60)))
     });
-    bed.schema(SCHEMA);
-    let (mut counted, mut returned, mut script) = (bed.conn("a"), bed.conn("a"), bed.conn("a"));
+    test.schema(SCHEMA);
+    let (mut counted, mut returned, mut script) = (test.conn("a"), test.conn("a"), test.conn("a"));
     let item = |name: &'static str| diesel::insert_into(items::table).values(items::name.eq(name));
     item("before").execute(&mut counted).unwrap();
-    bed.sync();
-    bed.cluster.node("a").set_event_stream_fault(litefs_testkit::EventStreamFault::Silent).unwrap();
-    bed.cluster.promote("b").unwrap();
-    assert_eq!(bed.litefs("a").role(), litefs_diesel::core::Role::Primary, "it has not heard of it");
+    test.sync();
+    test.cluster.node("a").set_event_stream_fault(litefs_testkit::EventStreamFault::Silent).unwrap();
+    test.cluster.promote("b").unwrap();
+    assert_eq!(test.litefs("a").role(), litefs_diesel::core::Role::Primary, "it has not heard of it");
     let written: String = item("returned").returning(items::name).get_result(&mut returned).unwrap();
     assert_eq!(written, "returned");
-    assert!(matches!(bed.litefs("a").role(), litefs_diesel::core::Role::Replica { .. }));
+    assert!(matches!(test.litefs("a").role(), litefs_diesel::core::Role::Replica { .. }));
     assert_eq!(item("counted").execute(&mut counted), Ok(1));
     script.batch_execute("INSERT INTO items (name) VALUES ('script')").unwrap();
-    assert_eq!(names(&mut bed.plain("b")), ["before", "returned", "counted", "script"]);
+    assert_eq!(names(&mut test.plain("b")), ["before", "returned", "counted", "script"]);
     assert_eq!(names(&mut counted), ["before", "returned", "counted", "script"]);
 }
 
@@ -591,39 +594,39 @@ fn a_local_commit_that_litefs_drops_is_not_taken_for_done() {
         },
     ];
     for (way, write) in writes.into_iter().enumerate() {
-        let bed = bed();
-        let mut conn = bed.conn("a");
+        let test = test_cluster();
+        let mut conn = test.conn("a");
         item().execute(&mut conn).unwrap();
         diesel::delete(items::table).execute(&mut conn).unwrap();
-        bed.sync();
-        bed.cluster.node("a").drop_next_commit().unwrap();
+        test.sync();
+        test.cluster.node("a").drop_next_commit().unwrap();
         let Err(error) = write(&mut conn) else { panic!("way {way} was taken for done") };
         assert_eq!(Failure::of(&error), Some(Failure::OutcomeUnknown), "{error}");
-        assert!(names(&mut bed.plain("b")).is_empty());
+        assert!(names(&mut test.plain("b")).is_empty());
     }
 }
 
 #[test]
 fn writes_go_on_through_promotions_back_and_forth() {
-    let bed = bed();
-    let mut conn = bed.conn("a");
+    let test = test_cluster();
+    let mut conn = test.conn("a");
     for round in 0..4 {
         let (from, to) = if round % 2 == 0 { ("a", "b") } else { ("b", "a") };
-        let mut writer = bed.conn(from);
-        bed.cluster.promote(to).unwrap();
+        let mut writer = test.conn(from);
+        test.cluster.promote(to).unwrap();
         let name = format!("x{round}");
         let insert =
             || diesel::insert_into(items::table).values(items::name.eq(&name)).returning(items::name);
         let written = insert().get_result::<String>(&mut writer);
-        bed.settle();
-        bed.sync();
+        test.wait_for_roles();
+        test.sync();
         match written {
             Ok(written) => assert_eq!(written, name),
             // A commit that meets the change of role is not proven either way: look, then write what is missing.
             Err(error) if Failure::of(&error) == Some(Failure::OutcomeUnknown) => {
                 if !names(&mut writer).contains(&name) {
                     insert().get_result::<String>(&mut writer).unwrap();
-                    bed.sync();
+                    test.sync();
                 }
             }
             Err(error) => panic!("{error}"),
@@ -634,20 +637,20 @@ fn writes_go_on_through_promotions_back_and_forth() {
 
 #[test]
 fn pragmas_that_would_destroy_the_replicas_are_refused_everywhere() {
-    let bed = bed();
+    let test = test_cluster();
     for node in ["a", "b"] {
-        let error = bed.conn(node).batch_execute("PRAGMA journal_mode = DELETE").unwrap_err();
+        let error = test.conn(node).batch_execute("PRAGMA journal_mode = DELETE").unwrap_err();
         assert_eq!(Failure::of(&error), Some(Failure::Denied), "{error}");
         let error =
-            diesel::sql_query("PRAGMA locking_mode = EXCLUSIVE").execute(&mut bed.conn(node)).unwrap_err();
+            diesel::sql_query("PRAGMA locking_mode = EXCLUSIVE").execute(&mut test.conn(node)).unwrap_err();
         assert_eq!(Failure::of(&error), Some(Failure::Denied), "{error}");
     }
 }
 
 #[test]
 fn what_cannot_run_on_the_primary_is_refused_with_a_reason() {
-    let bed = bed();
-    let error = bed
+    let test = test_cluster();
+    let error = test
         .conn("b")
         .on_primary(|conn| diesel::sql_query("SELECT load_extension('evil')").execute(conn))
         .unwrap_err();
@@ -657,7 +660,7 @@ fn what_cannot_run_on_the_primary_is_refused_with_a_reason() {
         limits.statement = 100;
         limits
     };
-    let small = Bed::configured(&["a", "b"], |_, builder| builder.limits(limits.clone()));
+    let small = TestCluster::configured(&["a", "b"], |_, builder| builder.limits(limits.clone()));
     let long = format!("INSERT INTO t VALUES ('{}')", "x".repeat(200));
     let error = diesel::sql_query(long).execute(&mut small.conn("b")).unwrap_err();
     assert_eq!(Failure::of(&error), Some(Failure::TooLarge), "{error}");
@@ -666,12 +669,12 @@ fn what_cannot_run_on_the_primary_is_refused_with_a_reason() {
 
 #[test]
 fn a_connection_is_found_by_path_and_a_second_handle_is_an_error() {
-    let bed = bed();
-    let url = bed.cluster.node("b").database_url(DATABASE);
+    let test = test_cluster();
+    let url = test.cluster.node("b").database_url(DATABASE);
     let mut conn = litefs_diesel::LiteFsConnection::establish(&url).unwrap();
     diesel::insert_into(items::table).values(items::name.eq("x")).execute(&mut conn).unwrap();
-    assert_eq!(bed.litefs("b").round_trips(), 1, "it belongs to the handle that was started");
+    assert_eq!(test.litefs("b").round_trips(), 1, "it belongs to the handle that was started");
     // D17
-    let second = bed.builder("b").start();
+    let second = test.builder("b").start();
     assert!(matches!(second, Err(litefs_diesel::StartError::AlreadyStarted(_))), "{second:?}");
 }

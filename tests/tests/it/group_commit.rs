@@ -8,7 +8,7 @@ use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
 use litefs_diesel::rpc::Limits;
 use litefs_diesel::{LiteFsConnection, LocalWrites};
-use litefs_tests::Bed;
+use litefs_tests::TestCluster;
 
 diesel::table! { items { id -> Integer, name -> Text, } }
 
@@ -17,9 +17,9 @@ const THREADS: usize = 16;
 const WRITES: usize = 10;
 
 /// Commits take long enough for all the others to come and wait.
-fn slow(bed: &Bed) {
-    bed.schema(SCHEMA);
-    bed.cluster.node("a").set_commit_delay(Duration::from_millis(5)).unwrap();
+fn slow(test: &TestCluster) {
+    test.schema(SCHEMA);
+    test.cluster.node("a").set_commit_delay(Duration::from_millis(5)).unwrap();
 }
 
 fn insert(conn: &mut LiteFsConnection, name: &str) -> QueryResult<usize> {
@@ -27,10 +27,10 @@ fn insert(conn: &mut LiteFsConnection, name: &str) -> QueryResult<usize> {
 }
 
 /// Every thread writes names of its own, and one that all want: whoever comes late is refused, alone.
-fn write_from(bed: &Bed, nodes: &[&str]) {
+fn write_from(test: &TestCluster, nodes: &[&str]) {
     thread::scope(|scope| {
         for number in 0..THREADS {
-            let mut conn = bed.conn(nodes[number % nodes.len()]);
+            let mut conn = test.conn(nodes[number % nodes.len()]);
             scope.spawn(move || {
                 for write in 0..WRITES {
                     assert_eq!(insert(&mut conn, &format!("{number}/{write}")), Ok(1));
@@ -45,13 +45,13 @@ fn write_from(bed: &Bed, nodes: &[&str]) {
 }
 
 /// How many commits that took.
-fn commits_of(bed: &Bed, write: impl FnOnce()) -> u64 {
-    let txid = || bed.litefs("a").tracker().read_position().unwrap().txid.get();
+fn commits_of(test: &TestCluster, write: impl FnOnce()) -> u64 {
+    let txid = || test.litefs("a").tracker().read_position().unwrap().txid.get();
     let before = txid();
     write();
-    bed.sync();
+    test.sync();
     for node in ["a", "b"] {
-        let names: Vec<String> = items::table.select(items::name).load(&mut bed.plain(node)).unwrap();
+        let names: Vec<String> = items::table.select(items::name).load(&mut test.plain(node)).unwrap();
         assert_eq!(names.len(), THREADS * WRITES + WRITES, "each is there once");
     }
     txid() - before
@@ -59,43 +59,43 @@ fn commits_of(bed: &Bed, write: impl FnOnce()) -> u64 {
 
 #[test]
 fn writes_of_a_replica_share_commits_and_each_has_its_own_result() {
-    let bed = Bed::start(&["a", "b"]);
-    slow(&bed);
-    let commits = commits_of(&bed, || write_from(&bed, &["b"]));
+    let test = TestCluster::start(&["a", "b"]);
+    slow(&test);
+    let commits = commits_of(&test, || write_from(&test, &["b"]));
     assert!(commits < (THREADS * WRITES / 2) as u64, "{commits} commits");
 }
 
 #[test]
 fn each_write_has_a_commit_of_its_own_if_a_group_is_one() {
-    let bed = Bed::configured(&["a", "b"], |_, builder| {
+    let test = TestCluster::configured(&["a", "b"], |_, builder| {
         let mut limits = Limits::default();
         limits.group = 1;
         builder.limits(limits)
     });
-    slow(&bed);
-    let commits = commits_of(&bed, || write_from(&bed, &["b"]));
+    slow(&test);
+    let commits = commits_of(&test, || write_from(&test, &["b"]));
     assert!(commits >= (THREADS * WRITES + WRITES) as u64, "{commits} commits");
 }
 
-fn grouped() -> Bed {
-    Bed::configured(&["a", "b"], |_, builder| builder.local_writes(LocalWrites::Grouped))
+fn grouped() -> TestCluster {
+    TestCluster::configured(&["a", "b"], |_, builder| builder.local_writes(LocalWrites::Grouped))
 }
 
 #[test]
 fn writes_of_the_primary_itself_share_commits_with_those_of_replicas_where_it_is_asked_to() {
-    let bed = grouped();
-    slow(&bed);
-    let commits = commits_of(&bed, || write_from(&bed, &["a", "b"]));
+    let test = grouped();
+    slow(&test);
+    let commits = commits_of(&test, || write_from(&test, &["a", "b"]));
     assert!(commits < (THREADS * WRITES / 2) as u64, "{commits} commits");
 }
 
 #[test]
 fn grouped_writes_and_transactions_of_the_primary_get_along() {
-    let bed = grouped();
-    bed.schema(SCHEMA);
+    let test = grouped();
+    test.schema(SCHEMA);
     thread::scope(|scope| {
         for number in 0..4 {
-            let mut conn = bed.conn("a");
+            let mut conn = test.conn("a");
             scope.spawn(move || {
                 for write in 0..25 {
                     let transaction = |conn: &mut LiteFsConnection| {
@@ -105,7 +105,7 @@ fn grouped_writes_and_transactions_of_the_primary_get_along() {
                     conn.immediate_transaction(transaction).unwrap();
                 }
             });
-            let mut conn = bed.conn("a");
+            let mut conn = test.conn("a");
             scope.spawn(move || {
                 for write in 0..50 {
                     insert(&mut conn, &format!("alone {number}/{write}")).unwrap();
@@ -116,22 +116,22 @@ fn grouped_writes_and_transactions_of_the_primary_get_along() {
             });
         }
     });
-    assert_eq!(items::table.count().get_result(&mut bed.plain("a")), Ok(400_i64));
+    assert_eq!(items::table.count().get_result(&mut test.plain("a")), Ok(400_i64));
 }
 
 #[test]
 fn a_grouped_write_goes_on_to_the_next_primary() {
-    let bed = grouped();
-    bed.schema(SCHEMA);
-    let mut conn = bed.conn("a");
+    let test = grouped();
+    test.schema(SCHEMA);
+    let mut conn = test.conn("a");
     insert(&mut conn, "here").unwrap();
-    let trips = bed.litefs("a").round_trips();
-    bed.cluster.promote("b").unwrap();
-    bed.settle();
+    let trips = test.litefs("a").round_trips();
+    test.cluster.promote("b").unwrap();
+    test.wait_for_roles();
     insert(&mut conn, "there").unwrap();
-    assert!(bed.litefs("a").round_trips() > trips, "it was forwarded");
-    bed.cluster.promote("a").unwrap();
-    bed.settle();
+    assert!(test.litefs("a").round_trips() > trips, "it was forwarded");
+    test.cluster.promote("a").unwrap();
+    test.wait_for_roles();
     insert(&mut conn, "here again").unwrap();
     conn.batch_execute("INSERT INTO items (name) VALUES ('a script')").unwrap();
     let names: Vec<String> = items::table.order(items::id).select(items::name).load(&mut conn).unwrap();

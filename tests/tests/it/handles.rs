@@ -8,7 +8,7 @@ use diesel::r2d2::Pool;
 use litefs_diesel::core::Role;
 use litefs_diesel::rpc::server::ServeError;
 use litefs_diesel::{Failure, LiteFs, LiteFsConnection, StartError};
-use litefs_tests::{Bed, DATABASE, wait_until};
+use litefs_tests::{DATABASE, TestCluster, wait_until};
 
 diesel::table! { notes { id -> Integer, text -> Text, } }
 
@@ -30,11 +30,11 @@ fn d6_without_litefs_a_handle_that_requires_it_does_not_start() {
 
 #[test]
 fn d16_two_databases_of_one_process_are_tracked_on_their_own() {
-    let (one, two) = (Bed::start(&["a", "b"]), Bed::start(&["a", "b"]));
+    let (one, two) = (TestCluster::start(&["a", "b"]), TestCluster::start(&["a", "b"]));
     one.schema(SCHEMA);
     two.schema(SCHEMA);
     two.cluster.promote("b").unwrap();
-    two.settle();
+    two.wait_for_roles();
     assert_eq!(one.litefs("a").role(), Role::Primary);
     assert!(matches!(two.litefs("a").role(), Role::Replica { .. }));
     write(&mut one.conn("b"), "one").unwrap();
@@ -44,58 +44,58 @@ fn d16_two_databases_of_one_process_are_tracked_on_their_own() {
 
 #[test]
 fn d17_a_second_handle_is_an_error_until_the_first_is_gone() {
-    let mut bed = Bed::start(&["a", "b"]);
-    assert!(matches!(bed.builder("b").start(), Err(StartError::AlreadyStarted(_))));
-    bed.stop("b");
-    let again = bed.builder("b").start().unwrap();
+    let mut test = TestCluster::start(&["a", "b"]);
+    assert!(matches!(test.builder("b").start(), Err(StartError::AlreadyStarted(_))));
+    test.stop("b");
+    let again = test.builder("b").start().unwrap();
     wait_until("the role", || matches!(again.role(), Role::Replica { .. }));
 }
 
 #[test]
 fn s1_a_replica_with_another_secret_is_told_so_and_nothing_is_applied() {
-    let bed = Bed::configured(&["a", "b"], |name, builder| {
+    let test = TestCluster::configured(&["a", "b"], |name, builder| {
         builder
             .secret(if name == "a" { "the secret of node a" } else { "the secret of node b" })
             .listen("127.0.0.1:0".parse().unwrap())
     });
-    bed.schema(SCHEMA);
+    test.schema(SCHEMA);
     let started = std::time::Instant::now();
-    let error = write(&mut bed.conn("b"), "x").unwrap_err();
+    let error = write(&mut test.conn("b"), "x").unwrap_err();
     assert_eq!(Failure::of(&error), Some(Failure::Incompatible), "{error}");
     assert!(started.elapsed() < std::time::Duration::from_secs(3), "there is nothing to wait for");
     assert!(!error.to_string().contains("the secret of"), "{error}");
-    let count: i64 = notes::table.count().get_result(&mut bed.plain("a")).unwrap();
+    let count: i64 = notes::table.count().get_result(&mut test.plain("a")).unwrap();
     assert_eq!(count, 0);
 }
 
 #[test]
 fn s1_nodes_with_the_same_secret_work_together() {
-    let bed = Bed::configured(&["a", "b"], |_, builder| {
+    let test = TestCluster::configured(&["a", "b"], |_, builder| {
         builder.secret("one secret for all").listen("127.0.0.1:0".parse().unwrap())
     });
-    bed.schema(SCHEMA);
-    write(&mut bed.conn("b"), "x").unwrap();
+    test.schema(SCHEMA);
+    write(&mut test.conn("b"), "x").unwrap();
 }
 
 #[test]
 fn s2_listening_to_the_world_without_authentication_is_refused() {
-    let mut bed = Bed::start(&["a", "b"]);
-    bed.stop("b");
-    let error = bed.builder("b").listen("0.0.0.0:0".parse().unwrap()).start().unwrap_err();
+    let mut test = TestCluster::start(&["a", "b"]);
+    test.stop("b");
+    let error = test.builder("b").listen("0.0.0.0:0".parse().unwrap()).start().unwrap_err();
     assert!(matches!(error, StartError::Serve(ServeError::Insecure(_))), "{error:?}");
-    let open = bed.builder("b").listen("0.0.0.0:0".parse().unwrap()).allow_insecure(true).start();
+    let open = test.builder("b").listen("0.0.0.0:0".parse().unwrap()).allow_insecure(true).start();
     assert!(open.is_ok(), "{open:?}");
 }
 
 #[test]
 fn a_taken_port_says_what_to_do_and_a_second_process_does_not_serve() {
-    let mut bed = Bed::start(&["a", "b"]);
-    bed.schema(SCHEMA);
-    let taken = bed.litefs("a").rpc_address().unwrap();
-    bed.stop("b");
-    let error = bed.builder("b").listen(taken).start().unwrap_err();
+    let mut test = TestCluster::start(&["a", "b"]);
+    test.schema(SCHEMA);
+    let taken = test.litefs("a").rpc_address().unwrap();
+    test.stop("b");
+    let error = test.builder("b").listen(taken).start().unwrap_err();
     assert!(error.to_string().contains("serve(false)"), "{error}");
-    let worker = bed.builder("b").listen(taken).serve(false).start().unwrap();
+    let worker = test.builder("b").listen(taken).serve(false).start().unwrap();
     assert_eq!(worker.rpc_address(), None);
     wait_until(
         "the primary's address",
@@ -106,15 +106,15 @@ fn a_taken_port_says_what_to_do_and_a_second_process_does_not_serve() {
 
 #[test]
 fn establish_on_a_litefs_mount_without_a_handle_never_falls_back_to_plain_sqlite() {
-    let mut bed = Bed::start(&["a", "b"]);
-    bed.schema(SCHEMA);
-    bed.stop("b");
+    let mut test = TestCluster::start(&["a", "b"]);
+    test.schema(SCHEMA);
+    test.stop("b");
     // LiteFS's default HTTP address is nobody's here, so the role is known from `.primary` alone.
-    let url = bed.cluster.node("b").database_url(DATABASE);
+    let url = test.cluster.node("b").database_url(DATABASE);
     match LiteFsConnection::establish(&url) {
         Ok(mut conn) => {
             write(&mut conn, "x").unwrap();
-            let count: i64 = notes::table.count().get_result(&mut bed.plain("a")).unwrap();
+            let count: i64 = notes::table.count().get_result(&mut test.plain("a")).unwrap();
             assert_eq!(count, 1, "it was forwarded");
         }
         // Another process of this machine may have LiteFS's default port.
@@ -124,14 +124,14 @@ fn establish_on_a_litefs_mount_without_a_handle_never_falls_back_to_plain_sqlite
 
 #[test]
 fn diesels_own_pool_manager_works_and_so_does_ours() {
-    let bed = Bed::start(&["a", "b"]);
-    bed.schema(SCHEMA);
-    let url = bed.cluster.node("b").database_url(DATABASE);
+    let test = TestCluster::start(&["a", "b"]);
+    test.schema(SCHEMA);
+    let url = test.cluster.node("b").database_url(DATABASE);
     let theirs = Pool::builder()
         .max_size(2)
         .build(diesel::r2d2::ConnectionManager::<LiteFsConnection>::new(url))
         .unwrap();
-    let ours = Pool::builder().max_size(2).build(bed.litefs("b").connection_manager()).unwrap();
+    let ours = Pool::builder().max_size(2).build(test.litefs("b").connection_manager()).unwrap();
     diesel::insert_into(notes::table)
         .values(notes::text.eq("x"))
         .execute(&mut theirs.get().unwrap())
@@ -153,10 +153,10 @@ fn diesels_own_pool_manager_works_and_so_does_ours() {
 
 #[test]
 fn instrumentation_hears_the_users_queries_once_and_none_of_ours() {
-    let bed = Bed::start(&["a", "b"]);
-    bed.schema(SCHEMA);
+    let test = TestCluster::start(&["a", "b"]);
+    test.schema(SCHEMA);
     for node in ["a", "b"] {
-        let mut conn = bed.conn(node);
+        let mut conn = test.conn(node);
         let heard = Arc::new(Mutex::new(Vec::new()));
         let ears = Arc::clone(&heard);
         conn.set_instrumentation(move |event: diesel::connection::InstrumentationEvent<'_>| {
@@ -180,9 +180,9 @@ fn instrumentation_hears_the_users_queries_once_and_none_of_ours() {
 
 #[test]
 fn a_replica_without_the_database_waits_for_it_and_does_not_create_it() {
-    let mut bed = Bed::start(&["a", "b"]);
-    bed.stop("b");
-    let node = bed.cluster.node("b");
+    let mut test = TestCluster::start(&["a", "b"]);
+    test.stop("b");
+    let node = test.cluster.node("b");
     let (other, http_url) = (litefs_testkit::database_url(&node.database_path("other.db")), node.http_url());
     let handle = LiteFs::builder(&other)
         .listen("127.0.0.1:0".parse().unwrap())
@@ -194,7 +194,7 @@ fn a_replica_without_the_database_waits_for_it_and_does_not_create_it() {
     assert!(error.to_string().contains("does not exist on this replica"), "{error}");
     assert!(!node.database_path("other.db").exists());
     // The primary makes it, and the replica has it.
-    let url = bed.cluster.node("a").database_url("other.db");
+    let url = test.cluster.node("a").database_url("other.db");
     let mut plain = diesel::SqliteConnection::establish(&url).unwrap();
     std::thread::scope(|scope| {
         let opened = scope.spawn(|| {
@@ -209,14 +209,14 @@ fn a_replica_without_the_database_waits_for_it_and_does_not_create_it() {
 
 #[test]
 fn a_transaction_statement_given_as_a_query_is_one() {
-    let bed = Bed::start(&["a", "b"]);
-    bed.schema(SCHEMA);
-    let mut conn = bed.conn("b");
+    let test = TestCluster::start(&["a", "b"]);
+    test.schema(SCHEMA);
+    let mut conn = test.conn("b");
     diesel::sql_query("BEGIN").execute(&mut conn).unwrap();
     write(&mut conn, "x").unwrap();
     let rows: Vec<i32> = diesel::dsl::sql::<diesel::sql_types::Integer>("ROLLBACK").load(&mut conn).unwrap();
     assert!(rows.is_empty());
-    let count: i64 = notes::table.count().get_result(&mut bed.plain("a")).unwrap();
+    let count: i64 = notes::table.count().get_result(&mut test.plain("a")).unwrap();
     assert_eq!(count, 0);
 }
 
@@ -226,12 +226,12 @@ fn checkpoints_are_left_to_a_thread_unless_the_application_has_them_otherwise() 
         let pages = diesel::dsl::sql::<diesel::sql_types::BigInt>("PRAGMA wal_autocheckpoint");
         pages.get_result::<i64>(conn).unwrap()
     };
-    let bed = Bed::start(&["a"]);
-    assert_eq!(pages(&mut bed.conn("a")), 4_000);
-    let bed = Bed::configured(&["a"], |_, builder| {
+    let test = TestCluster::start(&["a"]);
+    assert_eq!(pages(&mut test.conn("a")), 4_000);
+    let test = TestCluster::configured(&["a"], |_, builder| {
         builder.on_connection(|conn| conn.batch_execute("PRAGMA wal_autocheckpoint = 77"))
     });
-    assert_eq!(pages(&mut bed.conn("a")), 77);
+    assert_eq!(pages(&mut test.conn("a")), 77);
 }
 
 /// Says to a test that it runs in a process of its own.

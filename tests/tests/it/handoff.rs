@@ -7,7 +7,7 @@ use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use litefs_diesel::core::Role;
 use litefs_diesel::{Consistency, Durability, Failure, LiteFsConnection};
-use litefs_tests::{Bed, PATIENCE, wait_until};
+use litefs_tests::{PATIENCE, TestCluster, wait_until};
 
 diesel::table! { notes { id -> Integer, text -> Text, } }
 
@@ -33,17 +33,17 @@ impl Drop for StopAtEnd<'_> {
 #[test]
 fn f12_a_handoff_under_load_from_all_nodes_loses_nothing_and_fails_nothing() {
     const NODES: [&str; 3] = ["a", "b", "c"];
-    let bed = Bed::start(&NODES);
-    bed.schema(SCHEMA);
+    let test = TestCluster::start(&NODES);
+    test.schema(SCHEMA);
     let stop = AtomicBool::new(false);
     let written: usize = std::thread::scope(|scope| {
         let writers: Vec<_> = NODES
             .into_iter()
             .flat_map(|node| [(node, false), (node, true)])
             .map(|(node, in_transaction)| {
-                let (bed, stop) = (&bed, &stop);
+                let (test, stop) = (&test, &stop);
                 scope.spawn(move || {
-                    let mut conn = bed.conn(node);
+                    let mut conn = test.conn(node);
                     let mut written = 0;
                     while !stop.load(Ordering::Relaxed) {
                         let text = format!("{node} {in_transaction} {written}");
@@ -61,7 +61,7 @@ fn f12_a_handoff_under_load_from_all_nodes_loses_nothing_and_fails_nothing() {
             .collect();
         // Somebody who knows nothing of us writes on the primary's file, whoever that is.
         let strangers = scope.spawn(|| {
-            let mut conns = NODES.map(|node| bed.plain(node));
+            let mut conns = NODES.map(|node| test.plain(node));
             let mut written = 0;
             while !stop.load(Ordering::Relaxed) {
                 for conn in &mut conns {
@@ -78,20 +78,20 @@ fn f12_a_handoff_under_load_from_all_nodes_loses_nothing_and_fails_nothing() {
         let stop_at_end = StopAtEnd(&stop);
         // Asked for on the primary, on the successor and on a bystander.
         for (asked, to) in [("a", "b"), ("c", "c"), ("b", "a"), ("a", "b"), ("c", "a")] {
-            let before = count(&mut bed.plain(to));
-            wait_until("writes", || count(&mut bed.plain(to)) > before + 5);
+            let before = count(&mut test.plain(to));
+            wait_until("writes", || count(&mut test.plain(to)) > before + 5);
             let started = Instant::now();
-            let handed = bed.litefs(asked).handoff(Some(to));
+            let handed = test.litefs(asked).handoff(Some(to));
             assert_eq!(handed.as_deref(), Ok(to), "asked on {asked} after {:?}", started.elapsed());
-            wait_until("the role", || bed.litefs(to).role() == Role::Primary);
+            wait_until("the role", || test.litefs(to).role() == Role::Primary);
         }
         drop(stop_at_end);
         let ours: usize = writers.into_iter().map(|writer| writer.join().unwrap()).sum();
         ours + strangers.join().unwrap()
     });
-    bed.sync();
+    test.sync();
     for node in NODES {
-        let mut conn = bed.plain(node);
+        let mut conn = test.plain(node);
         assert_eq!(count(&mut conn), i64::try_from(written).unwrap(), "{node}");
         let distinct =
             diesel::dsl::sql::<diesel::sql_types::BigInt>("SELECT count(DISTINCT text) FROM notes");
@@ -101,55 +101,57 @@ fn f12_a_handoff_under_load_from_all_nodes_loses_nothing_and_fails_nothing() {
 
 #[test]
 fn a_handoff_that_cannot_be_leaves_the_primary_where_it_is() {
-    let bed = Bed::configured(&["a", "b"], |_, builder| builder.forward_timeout(Duration::from_millis(500)));
-    bed.schema(SCHEMA);
+    let test = TestCluster::configured(&["a", "b"], |_, builder| {
+        builder.forward_timeout(Duration::from_millis(500))
+    });
+    test.schema(SCHEMA);
     let refused = |to: Option<&str>| {
-        let error = bed.litefs("b").handoff(to).unwrap_err();
-        assert_eq!(Failure::of(&error), Some(Failure::HandoffFailed), "{error}");
-        assert_eq!(bed.litefs("a").role(), Role::Primary);
-        insert(&mut bed.conn("a"), "on the primary").unwrap();
-        insert(&mut bed.conn("b"), "forwarded").unwrap();
+        let error = test.litefs("b").handoff(to).unwrap_err();
+        assert_eq!(Failure::of(&error), Some(Failure::NotHandedOver), "{error}");
+        assert_eq!(test.litefs("a").role(), Role::Primary);
+        insert(&mut test.conn("a"), "on the primary").unwrap();
+        insert(&mut test.conn("b"), "forwarded").unwrap();
         error.to_string()
     };
     assert!(refused(Some("nobody")).contains("nobody"));
     // The successor does not get every commit in time.
-    bed.cluster.node("b").stall_replication().unwrap();
-    insert(&mut bed.conn("a"), "not shipped").unwrap();
-    let error = bed.litefs("a").handoff(Some("b")).unwrap_err();
-    assert!(matches!(Failure::of(&error), Some(Failure::HandoffFailed | Failure::OutcomeUnknown)), "{error}");
-    assert_eq!(bed.litefs("a").role(), Role::Primary);
-    bed.cluster.node("b").resume_replication().unwrap();
-    bed.sync();
-    assert_eq!(count(&mut bed.plain("b")), 3);
-    assert_eq!(bed.litefs("a").handoff(None).as_deref(), Ok("b"));
+    test.cluster.node("b").stall_replication().unwrap();
+    insert(&mut test.conn("a"), "not shipped").unwrap();
+    let error = test.litefs("a").handoff(Some("b")).unwrap_err();
+    assert!(matches!(Failure::of(&error), Some(Failure::NotHandedOver | Failure::OutcomeUnknown)), "{error}");
+    assert_eq!(test.litefs("a").role(), Role::Primary);
+    test.cluster.node("b").resume_replication().unwrap();
+    test.sync();
+    assert_eq!(count(&mut test.plain("b")), 3);
+    assert_eq!(test.litefs("a").handoff(None).as_deref(), Ok("b"));
 }
 
 /// As LiteFS's, the testkit's apply needs a moment without readers.
 #[test]
 fn tight_readers_of_a_node_that_writes_nothing_do_not_hold_up_replication() {
     let replicated = |pause: Duration, writes: usize| {
-        let bed = Bed::configured(&["a", "b"], |_, builder| builder.read_pause(pause));
-        bed.schema(SCHEMA);
-        bed.schema("INSERT INTO notes (text) WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 2000) SELECT i FROM n");
+        let test = TestCluster::configured(&["a", "b"], |_, builder| builder.read_pause(pause));
+        test.schema(SCHEMA);
+        test.schema("INSERT INTO notes (text) WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 2000) SELECT i FROM n");
         let stop = AtomicBool::new(false);
         let median = std::thread::scope(|scope| {
             let stop_at_end = StopAtEnd(&stop);
             for _ in 0..4 {
                 scope.spawn(|| {
-                    let mut conn = bed.conn("b");
+                    let mut conn = test.conn("b");
                     conn.set_consistency(Consistency::Eventual);
                     while !stop.load(Ordering::Relaxed) {
                         count(&mut conn);
                     }
                 });
             }
-            let mut writer = bed.conn("a");
+            let mut writer = test.conn("a");
             let mut times = Vec::new();
             for number in 0..writes {
                 insert(&mut writer, &number.to_string()).unwrap();
                 let started = Instant::now();
-                let here = bed.litefs("a").token().unwrap();
-                let tracker = bed.litefs("b").tracker();
+                let here = test.litefs("a").token().unwrap();
+                let tracker = test.litefs("b").tracker();
                 while tracker.read_position().unwrap().txid < here.txid && started.elapsed() < PATIENCE {
                     std::thread::park_timeout(Duration::from_micros(200));
                 }
@@ -159,7 +161,7 @@ fn tight_readers_of_a_node_that_writes_nothing_do_not_hold_up_replication() {
             times.sort();
             times[writes / 2]
         });
-        (median, bed.litefs("b").held_reads())
+        (median, test.litefs("b").held_reads())
     };
     let (median, (held, _)) = replicated(Duration::from_millis(20), 60);
     assert!(held > 0, "no read was held back");
@@ -172,43 +174,43 @@ fn tight_readers_of_a_node_that_writes_nothing_do_not_hold_up_replication() {
 #[test]
 fn a_write_is_acknowledged_when_those_have_it_that_must() {
     let durable = |durability| {
-        let bed = Bed::configured(&["a", "b", "c"], |_, builder| {
+        let test = TestCluster::configured(&["a", "b", "c"], |_, builder| {
             builder.durability(durability).forward_timeout(Duration::from_millis(600))
         });
-        bed.cluster.node("b").set_replication_delay(Duration::from_millis(100)).unwrap();
-        bed.conn("a").batch_execute(SCHEMA).unwrap();
-        bed
+        test.cluster.node("b").set_replication_delay(Duration::from_millis(100)).unwrap();
+        test.conn("a").batch_execute(SCHEMA).unwrap();
+        test
     };
-    let bed = durable(Durability::Here);
-    insert(&mut bed.conn("b"), "x").unwrap();
-    assert_eq!(count(&mut bed.plain("b")), 1, "no wait is left for the reader");
-    bed.conn("b").transaction(|conn| insert(conn, "y")).unwrap();
-    assert_eq!(count(&mut bed.plain("b")), 2);
+    let test = durable(Durability::Here);
+    insert(&mut test.conn("b"), "x").unwrap();
+    assert_eq!(count(&mut test.plain("b")), 1, "no wait is left for the reader");
+    test.conn("b").transaction(|conn| insert(conn, "y")).unwrap();
+    assert_eq!(count(&mut test.plain("b")), 2);
 
-    let bed = durable(Durability::Replicas(2));
+    let test = durable(Durability::Replicas(2));
     for node in ["a", "b", "c"] {
-        insert(&mut bed.conn(node), node).unwrap();
-        assert_eq!(count(&mut bed.plain("b")), count(&mut bed.plain("a")), "{node}");
-        assert_eq!(count(&mut bed.plain("c")), count(&mut bed.plain("a")), "{node}");
+        insert(&mut test.conn(node), node).unwrap();
+        assert_eq!(count(&mut test.plain("b")), count(&mut test.plain("a")), "{node}");
+        assert_eq!(count(&mut test.plain("c")), count(&mut test.plain("a")), "{node}");
     }
-    bed.cluster.node("b").stall_replication().unwrap();
+    test.cluster.node("b").stall_replication().unwrap();
     for node in ["a", "c"] {
-        let error = insert(&mut bed.conn(node), "too few").unwrap_err();
+        let error = insert(&mut test.conn(node), "too few").unwrap_err();
         assert_eq!(Failure::of(&error), Some(Failure::NotReplicated), "{node}: {error}");
     }
-    assert_eq!(count(&mut bed.plain("a")), 5, "they are applied all the same");
+    assert_eq!(count(&mut test.plain("a")), 5, "they are applied all the same");
 }
 
 #[test]
 fn f12_a_primary_that_steps_down_before_it_stops_leaves_a_primary_behind() {
-    let mut bed = Bed::start(&["a", "b"]);
-    bed.schema(SCHEMA);
-    insert(&mut bed.conn("a"), "before").unwrap();
-    assert_eq!(bed.litefs("b").step_down(), Ok(None), "it has nothing to give away");
-    assert_eq!(bed.litefs("a").step_down(), Ok(Some("b".to_owned())));
-    bed.stop("a");
-    wait_until("b to be the primary", || bed.litefs("b").role() == Role::Primary);
-    let mut conn = bed.conn("b");
+    let mut test = TestCluster::start(&["a", "b"]);
+    test.schema(SCHEMA);
+    insert(&mut test.conn("a"), "before").unwrap();
+    assert_eq!(test.litefs("b").step_down(), Ok(None), "it has nothing to give away");
+    assert_eq!(test.litefs("a").step_down(), Ok(Some("b".to_owned())));
+    test.stop("a");
+    wait_until("b to be the primary", || test.litefs("b").role() == Role::Primary);
+    let mut conn = test.conn("b");
     insert(&mut conn, "after").unwrap();
     assert_eq!(count(&mut conn), 2);
 }

@@ -7,16 +7,16 @@ use diesel::connection::{Connection, SimpleConnection};
 use diesel::prelude::*;
 use diesel::r2d2::R2D2Connection;
 use litefs_diesel::{BatchInsertDsl, Delivery, Failure, LiteFsConnection};
-use litefs_tests::{Bed, DATABASE};
+use litefs_tests::{DATABASE, TestCluster};
 
 diesel::table! { notes { id -> Integer, text -> Text, } }
 
 const SCHEMA: &str = "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL)";
 
-fn bed(names: &[&str]) -> Bed {
-    let bed = Bed::start(names);
-    bed.schema(SCHEMA);
-    bed
+fn test_cluster(names: &[&str]) -> TestCluster {
+    let test = TestCluster::start(names);
+    test.schema(SCHEMA);
+    test
 }
 
 fn count(conn: &mut LiteFsConnection) -> i64 {
@@ -28,8 +28,8 @@ fn insert(id: i32) -> impl diesel::query_builder::QueryFragment<diesel::sqlite::
 }
 
 /// LiteFS drops the next commit of "a", and nothing tells "a" so.
-fn drop_a_commit_unseen(bed: &Bed) {
-    bed.cluster.control("a").unwrap().forget_next_commit().unwrap();
+fn drop_a_commit_unseen(test: &TestCluster) {
+    test.cluster.control("a").unwrap().forget_next_commit().unwrap();
 }
 
 fn assert_unknown<T: std::fmt::Debug>(result: QueryResult<T>) {
@@ -39,29 +39,29 @@ fn assert_unknown<T: std::fmt::Debug>(result: QueryResult<T>) {
 
 #[test]
 fn f19_a_batch_on_the_primarys_own_file_is_proven() {
-    let bed = bed(&["a", "b"]);
-    let mut conn = bed.conn("a");
-    drop_a_commit_unseen(&bed);
+    let test = test_cluster(&["a", "b"]);
+    let mut conn = test.conn("a");
+    drop_a_commit_unseen(&test);
     assert_unknown(conn.execute_batch(&[&insert(1), &insert(2)]));
 }
 
 #[test]
 fn f19_rows_inserted_at_once_on_the_primary_are_proven() {
-    let bed = bed(&["a", "b"]);
-    let mut conn = bed.conn("a");
-    drop_a_commit_unseen(&bed);
+    let test = test_cluster(&["a", "b"]);
+    let mut conn = test.conn("a");
+    drop_a_commit_unseen(&test);
     let rows: Vec<_> = (1..4).map(|id| (notes::id.eq(id), notes::text.eq("x"))).collect();
     assert_unknown(diesel::insert_into(notes::table).values(rows).execute_at_once(&mut conn));
 }
 
 #[test]
 fn rows_set_to_what_they_were_need_no_commit() {
-    let bed = bed(&["a", "b"]);
-    bed.conn("a").execute_batch(&[&insert(1)]).unwrap();
-    let a = bed.cluster.control("a").unwrap();
+    let test = test_cluster(&["a", "b"]);
+    test.conn("a").execute_batch(&[&insert(1)]).unwrap();
+    let a = test.cluster.control("a").unwrap();
     let before = a.position(DATABASE);
     for node in ["a", "b"] {
-        let mut conn = bed.conn(node);
+        let mut conn = test.conn(node);
         let same = diesel::update(notes::table).set(notes::text.eq("x"));
         assert_eq!(same.clone().execute(&mut conn), Ok(1), "on {node}");
         assert_eq!(conn.execute_batch(&[&same]), Ok(vec![1]), "on {node}");
@@ -72,9 +72,9 @@ fn rows_set_to_what_they_were_need_no_commit() {
 
 #[test]
 fn a_transaction_whose_first_read_fails_leaves_nothing_open() {
-    let bed = bed(&["a", "b"]);
-    let b = bed.cluster.control("b").unwrap();
-    let mut conn = bed.conn("b");
+    let test = test_cluster(&["a", "b"]);
+    let b = test.cluster.control("b").unwrap();
+    let mut conn = test.conn("b");
     assert_eq!(count(&mut conn), 0);
     b.refuse_locks(true).unwrap();
     let read = conn.transaction(|conn| notes::table.count().get_result::<i64>(conn));
@@ -82,28 +82,28 @@ fn a_transaction_whose_first_read_fails_leaves_nothing_open() {
     b.refuse_locks(false).unwrap();
     assert!(conn.ping().is_ok() && !conn.is_broken());
     // What the connection writes after a promotion is committed, not part of what was left open.
-    bed.cluster.promote("b").unwrap();
-    bed.settle();
+    test.cluster.promote("b").unwrap();
+    test.wait_for_roles();
     diesel::insert_into(notes::table).values(notes::text.eq("x")).execute(&mut conn).unwrap();
     assert!(conn.acknowledgement().is_some());
     drop(conn);
-    assert_eq!(count(&mut bed.conn("b")), 1);
-    bed.cluster.wait_for_sync(Duration::from_secs(10)).unwrap();
-    bed.conn("a").execute_batch(&[&insert(7)]).unwrap();
+    assert_eq!(count(&mut test.conn("b")), 1);
+    test.cluster.wait_for_sync(Duration::from_secs(10)).unwrap();
+    test.conn("a").execute_batch(&[&insert(7)]).unwrap();
 }
 
 #[test]
 fn a_connection_with_an_open_transaction_is_not_pooled() {
-    let bed = bed(&["a", "b"]);
+    let test = test_cluster(&["a", "b"]);
     for node in ["a", "b"] {
         for begin in ["BEGIN", "BEGIN IMMEDIATE", "SAVEPOINT own"] {
-            let mut conn = bed.conn(node);
+            let mut conn = test.conn(node);
             conn.batch_execute(begin).unwrap();
             assert!(conn.is_broken(), "{begin} on {node}");
             conn.batch_execute(if begin.starts_with('B') { "COMMIT" } else { "RELEASE own" }).unwrap();
             assert!(!conn.is_broken(), "after {begin} on {node}");
         }
-        let mut conn = bed.conn(node);
+        let mut conn = test.conn(node);
         conn.begin_test_transaction().unwrap();
         assert!(!conn.is_broken(), "Diesel's own rule for a test transaction");
     }
@@ -111,11 +111,11 @@ fn a_connection_with_an_open_transaction_is_not_pooled() {
 
 #[test]
 fn the_error_that_made_sqlite_roll_back_is_the_one_told() {
-    let bed = bed(&["a", "b"]);
-    bed.conn("a").execute_batch(&[&insert(1)]).unwrap();
+    let test = test_cluster(&["a", "b"]);
+    test.conn("a").execute_batch(&[&insert(1)]).unwrap();
     for node in ["a", "b"] {
-        let mut conn = bed.conn(node);
-        bed.sync();
+        let mut conn = test.conn(node);
+        test.sync();
         let taken = "INSERT OR ROLLBACK INTO notes VALUES (1, 'taken')";
         let result = conn.transaction(|conn| {
             diesel::sql_query("INSERT INTO notes VALUES (2, 'y')").execute(conn)?;
@@ -137,9 +137,9 @@ fn the_error_that_made_sqlite_roll_back_is_the_one_told() {
 
 const TRIGGER: &str = "SELECT diesel_manage_updated_at('stamped')";
 
-fn triggers(bed: &Bed) -> i64 {
+fn triggers(test: &TestCluster) -> i64 {
     let count = "SELECT count(*) FROM sqlite_schema WHERE type = 'trigger'";
-    diesel::dsl::sql::<diesel::sql_types::BigInt>(count).get_result(&mut bed.plain("a")).unwrap()
+    diesel::dsl::sql::<diesel::sql_types::BigInt>(count).get_result(&mut test.plain("a")).unwrap()
 }
 
 #[test]
@@ -153,31 +153,31 @@ fn a_function_that_writes_inside_a_select_writes() {
     ];
     for node in ["a", "b"] {
         for (at, run) in ways.iter().enumerate() {
-            let bed = bed(&["a", "b"]);
-            bed.schema("CREATE TABLE stamped (id INTEGER PRIMARY KEY, updated_at TIMESTAMP)");
-            run(&mut bed.conn(node)).unwrap_or_else(|error| panic!("way {at} on {node}: {error}"));
-            assert_eq!(triggers(&bed), 1, "way {at} on {node}");
+            let test = test_cluster(&["a", "b"]);
+            test.schema("CREATE TABLE stamped (id INTEGER PRIMARY KEY, updated_at TIMESTAMP)");
+            run(&mut test.conn(node)).unwrap_or_else(|error| panic!("way {at} on {node}: {error}"));
+            assert_eq!(triggers(&test), 1, "way {at} on {node}");
         }
     }
 }
 
 #[test]
 fn a_write_inside_a_select_on_the_primary_is_proven() {
-    let bed = bed(&["a", "b"]);
-    bed.schema("CREATE TABLE stamped (id INTEGER PRIMARY KEY, updated_at TIMESTAMP)");
-    let mut conn = bed.conn("a");
-    drop_a_commit_unseen(&bed);
+    let test = test_cluster(&["a", "b"]);
+    test.schema("CREATE TABLE stamped (id INTEGER PRIMARY KEY, updated_at TIMESTAMP)");
+    let mut conn = test.conn("a");
+    drop_a_commit_unseen(&test);
     assert_unknown(diesel::sql_query(TRIGGER).execute(&mut conn));
 }
 
 #[test]
 fn a_forwarded_commit_that_litefs_forgets_is_unknown() {
-    let bed = bed(&["a", "b"]);
-    let mut conn = bed.conn("b");
-    drop_a_commit_unseen(&bed);
+    let test = test_cluster(&["a", "b"]);
+    let mut conn = test.conn("b");
+    drop_a_commit_unseen(&test);
     let write = conn.with_delivery(Delivery::AtMostOnce, insert_one);
     assert_unknown(write);
-    drop_a_commit_unseen(&bed);
+    drop_a_commit_unseen(&test);
     let transaction = conn.with_delivery(Delivery::AtMostOnce, |conn| conn.transaction(insert_one));
     assert_unknown(transaction);
 }
@@ -190,7 +190,7 @@ fn insert_one(conn: &mut LiteFsConnection) -> QueryResult<usize> {
 fn a_function_of_the_application_may_write_anywhere() {
     // A function that writes through a connection of its own is not SQLite's business; one that fails on a replica
     // may have tried to.
-    let bed = Bed::configured(&["a", "b"], |node, builder| {
+    let test = TestCluster::configured(&["a", "b"], |node, builder| {
         let writable = node == "a";
         builder.on_connection(move |conn| {
             stamp_utils::register_impl(conn, move |number: i32| {
@@ -199,9 +199,9 @@ fn a_function_of_the_application_may_write_anywhere() {
             })
         })
     });
-    bed.schema(SCHEMA);
+    test.schema(SCHEMA);
     for node in ["a", "b"] {
-        let mut conn = bed.conn(node);
+        let mut conn = test.conn(node);
         assert_eq!(diesel::select(stamp(1)).get_result(&mut conn), Ok(2), "on {node}");
         assert_eq!(diesel::sql_query("SELECT stamp(1)").execute(&mut conn), Ok(0), "on {node}");
         conn.batch_execute("SELECT stamp(1)").unwrap();

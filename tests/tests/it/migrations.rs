@@ -10,7 +10,7 @@ use diesel::r2d2::Pool;
 use diesel::sqlite::Sqlite;
 use diesel_migrations::{EmbeddedMigrations, FileBasedMigrations, MigrationHarness, embed_migrations};
 use litefs_diesel::{Consistency, Failure};
-use litefs_tests::{Bed, wait_until};
+use litefs_tests::{TestCluster, wait_until};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
 
@@ -25,47 +25,47 @@ fn rows(conn: &mut impl diesel::connection::LoadConnection<Backend = Sqlite>) ->
 
 #[test]
 fn x11_migrations_on_a_replica_are_applied_on_the_primary_and_are_here_on_return() {
-    let bed = Bed::start(&["a", "b"]);
+    let test = TestCluster::start(&["a", "b"]);
     // Slow enough that a migration which did not wait would be seen to return too early.
-    bed.cluster.node("b").set_replication_delay(Duration::from_millis(100)).unwrap();
-    let mut conn = bed.conn("b");
+    test.cluster.node("b").set_replication_delay(Duration::from_millis(100)).unwrap();
+    let mut conn = test.conn("b");
     assert_eq!(conn.run_pending_migrations(MIGRATIONS).unwrap().len(), 3);
     // Another connection, and not even ours: nobody waits for anything any more.
-    assert_eq!(rows(&mut bed.plain("b")), ONCE);
-    assert_eq!(rows(&mut bed.plain("a")), ONCE);
-    assert!(bed.conn("b").run_pending_migrations(MIGRATIONS).unwrap().is_empty());
+    assert_eq!(rows(&mut test.plain("b")), ONCE);
+    assert_eq!(rows(&mut test.plain("a")), ONCE);
+    assert!(test.conn("b").run_pending_migrations(MIGRATIONS).unwrap().is_empty());
 }
 
 #[test]
 fn x11_migrations_from_files() {
-    let bed = Bed::start(&["a", "b"]);
+    let test = TestCluster::start(&["a", "b"]);
     let files =
         || FileBasedMigrations::from_path(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap();
-    let mut conn = bed.conn("b");
+    let mut conn = test.conn("b");
     assert_eq!(conn.run_pending_migrations(files()).unwrap().len(), 3);
-    assert_eq!(rows(&mut bed.plain("b")), ONCE);
+    assert_eq!(rows(&mut test.plain("b")), ONCE);
     conn.revert_last_migration(files()).unwrap();
     conn.run_pending_migrations(files()).unwrap();
-    assert_eq!(rows(&mut bed.plain("b")), ONCE);
+    assert_eq!(rows(&mut test.plain("b")), ONCE);
 }
 
 #[test]
 fn x11_five_replicas_and_the_primary_at_the_same_time_apply_each_migration_once() {
     const NODES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
-    let bed = Bed::start(&NODES);
-    bed.conn("a").setup().unwrap();
-    bed.sync();
+    let test = TestCluster::start(&NODES);
+    test.conn("a").setup().unwrap();
+    test.sync();
     let start = Barrier::new(NODES.len());
     let applied: usize = std::thread::scope(|scope| {
         let run = |name: &'static str| {
-            let (bed, start) = (&bed, &start);
+            let (test, start) = (&test, &start);
             move || {
-                let mut conn = bed.conn(name);
+                let mut conn = test.conn(name);
                 // Everybody has the same list of what is pending.
                 assert_eq!(conn.pending_migrations(MIGRATIONS).unwrap().len(), 3);
                 start.wait();
                 let applied = conn.run_pending_migrations(MIGRATIONS).unwrap().len();
-                assert_eq!(rows(&mut bed.plain(name)), ONCE, "{name}");
+                assert_eq!(rows(&mut test.plain(name)), ONCE, "{name}");
                 applied
             }
         };
@@ -73,27 +73,27 @@ fn x11_five_replicas_and_the_primary_at_the_same_time_apply_each_migration_once(
         runners.into_iter().map(|runner| runner.join().unwrap()).sum()
     });
     assert!(applied >= 3);
-    assert_eq!(rows(&mut bed.plain("a")), ONCE);
+    assert_eq!(rows(&mut test.plain("a")), ONCE);
 }
 
 /// The race at its narrowest: this node has its list, another one migrates, then this one goes on.
 #[test]
 fn x11_a_migration_that_another_node_has_applied_meanwhile_is_not_applied_again() {
     for node in ["a", "b"] {
-        let bed = Bed::start(&["a", "b", "c"]);
+        let test = TestCluster::start(&["a", "b", "c"]);
         let mut pool =
-            Pool::builder().max_size(1).build(bed.litefs(node).connection_manager()).unwrap().get().unwrap();
+            Pool::builder().max_size(1).build(test.litefs(node).connection_manager()).unwrap().get().unwrap();
         let pending = pool.pending_migrations(MIGRATIONS).unwrap();
-        bed.conn("c").run_pending_migrations(MIGRATIONS).unwrap();
+        test.conn("c").run_pending_migrations(MIGRATIONS).unwrap();
         pool.run_migrations(&pending).unwrap();
-        assert_eq!(rows(&mut bed.plain("a")), ONCE, "{node}");
+        assert_eq!(rows(&mut test.plain("a")), ONCE, "{node}");
         let reverted = pool.applied_migrations().unwrap();
         assert_eq!(reverted.len(), 3);
         // And back: the last one is reverted by both.
-        bed.conn("c").revert_last_migration(MIGRATIONS).unwrap();
+        test.conn("c").revert_last_migration(MIGRATIONS).unwrap();
         let last = MigrationSourceExt::last(&MIGRATIONS);
         pool.revert_migration(&*last).unwrap();
-        bed.sync();
+        test.sync();
         assert_eq!(pool.applied_migrations().unwrap().len(), 2, "{node}");
     }
 }
@@ -116,48 +116,50 @@ impl MigrationSourceExt for EmbeddedMigrations {
 
 #[test]
 fn x11_a_migration_that_does_not_arrive_in_time_says_so_and_waits_when_run_again() {
-    let bed = Bed::configured(&["a", "b"], |_, builder| builder.forward_timeout(Duration::from_millis(500)));
-    let mut conn = bed.conn("b");
+    let test = TestCluster::configured(&["a", "b"], |_, builder| {
+        builder.forward_timeout(Duration::from_millis(500))
+    });
+    let mut conn = test.conn("b");
     conn.setup().unwrap();
-    bed.sync();
-    bed.cluster.node("b").stall_replication().unwrap();
+    test.sync();
+    test.cluster.node("b").stall_replication().unwrap();
     let error = conn.run_pending_migrations(MIGRATIONS).unwrap_err();
     let error = error.downcast::<diesel::result::Error>().unwrap();
     assert_eq!(Failure::of(&error), Some(Failure::SchemaSkew), "{error}");
-    bed.cluster.node("b").resume_replication().unwrap();
+    test.cluster.node("b").resume_replication().unwrap();
     conn.run_pending_migrations(MIGRATIONS).unwrap();
-    assert_eq!(rows(&mut bed.plain("b")), ONCE);
+    assert_eq!(rows(&mut test.plain("b")), ONCE);
 }
 
 #[test]
 fn a_node_with_nothing_to_migrate_needs_no_primary() {
-    let bed = Bed::start(&["a", "b"]);
-    bed.conn("a").run_pending_migrations(MIGRATIONS).unwrap();
-    bed.sync();
-    assert!(bed.conn("b").run_pending_migrations(MIGRATIONS).unwrap().is_empty());
-    assert_eq!(bed.litefs("b").round_trips(), 0);
+    let test = TestCluster::start(&["a", "b"]);
+    test.conn("a").run_pending_migrations(MIGRATIONS).unwrap();
+    test.sync();
+    assert!(test.conn("b").run_pending_migrations(MIGRATIONS).unwrap().is_empty());
+    assert_eq!(test.litefs("b").round_trips(), 0);
 }
 
 #[test]
 fn a_failing_migration_leaves_nothing_and_its_error_is_sqlites() {
-    let bed = Bed::start(&["a", "b"]);
-    let mut conn = bed.conn("b");
-    bed.schema("CREATE TABLE notes (id INTEGER PRIMARY KEY)");
+    let test = TestCluster::start(&["a", "b"]);
+    let mut conn = test.conn("b");
+    test.schema("CREATE TABLE notes (id INTEGER PRIMARY KEY)");
     let error = conn.run_pending_migrations(MIGRATIONS).unwrap_err();
     assert!(error.to_string().contains("table notes already exists"), "{error}");
     assert!(conn.applied_migrations().unwrap().is_empty());
     // The connection is as good as before.
     conn.batch_execute("DROP TABLE notes").unwrap();
     conn.run_pending_migrations(MIGRATIONS).unwrap();
-    assert_eq!(rows(&mut bed.plain("a")), ONCE);
+    assert_eq!(rows(&mut test.plain("a")), ONCE);
 }
 
 /// A script held back for a migration that is none runs as soon as something else does.
 #[test]
 fn after_migrations_a_transaction_that_begins_with_a_script_does_what_it_says() {
     for node in ["a", "b"] {
-        let bed = Bed::start(&["a", "b"]);
-        let mut conn = bed.conn(node);
+        let test = TestCluster::start(&["a", "b"]);
+        let mut conn = test.conn(node);
         conn.run_pending_migrations(MIGRATIONS).unwrap();
         conn.transaction(|conn| {
             conn.batch_execute("INSERT INTO notes (text) VALUES ('three')")?;
@@ -173,17 +175,17 @@ fn after_migrations_a_transaction_that_begins_with_a_script_does_what_it_says() 
             Err::<(), _>(diesel::result::Error::RollbackTransaction)
         });
         assert!(failed.is_err());
-        assert_eq!(rows(&mut bed.plain("a")).len(), 4, "{node}");
+        assert_eq!(rows(&mut test.plain("a")).len(), 4, "{node}");
     }
 }
 
 #[test]
 fn what_a_replica_does_not_have_yet_is_schema_skew_and_what_nobody_has_is_no_such_table() {
-    let bed = Bed::start(&["a", "b"]);
-    bed.schema("CREATE TABLE other (id INTEGER PRIMARY KEY)");
-    bed.cluster.node("b").stall_replication().unwrap();
-    bed.conn("a").run_pending_migrations(MIGRATIONS).unwrap();
-    let mut conn = bed.conn("b");
+    let test = TestCluster::start(&["a", "b"]);
+    test.schema("CREATE TABLE other (id INTEGER PRIMARY KEY)");
+    test.cluster.node("b").stall_replication().unwrap();
+    test.conn("a").run_pending_migrations(MIGRATIONS).unwrap();
+    let mut conn = test.conn("b");
     conn.set_consistency(Consistency::Eventual);
     let count = |conn: &mut litefs_diesel::LiteFsConnection| notes::table.count().get_result::<i64>(conn);
     for _ in 0..2 {
@@ -191,8 +193,8 @@ fn what_a_replica_does_not_have_yet_is_schema_skew_and_what_nobody_has_is_no_suc
         assert_eq!(Failure::of(&error), Some(Failure::SchemaSkew), "{error}");
         assert!(error.to_string().contains("no such table: notes"), "{error}");
     }
-    bed.cluster.node("b").resume_replication().unwrap();
-    bed.sync();
+    test.cluster.node("b").resume_replication().unwrap();
+    test.sync();
     wait_until("the schema", || count(&mut conn).is_ok());
     let error = diesel::sql_query("SELECT * FROM nowhere").execute(&mut conn).unwrap_err();
     assert_eq!(error.to_string(), "no such table: nowhere");
@@ -201,8 +203,8 @@ fn what_a_replica_does_not_have_yet_is_schema_skew_and_what_nobody_has_is_no_suc
 #[test]
 fn only_diesels_own_statements_are_taken_for_a_migration() {
     for node in ["a", "b"] {
-        let bed = Bed::start(&["a", "b"]);
-        let mut conn = bed.conn(node);
+        let test = TestCluster::start(&["a", "b"]);
+        let mut conn = test.conn(node);
         conn.run_pending_migrations(MIGRATIONS).unwrap();
         // Squashing migrations by hand.
         let removed = conn.transaction(|conn| {
@@ -212,22 +214,22 @@ fn only_diesels_own_statements_are_taken_for_a_migration() {
                 .execute(conn)
         });
         assert_eq!(removed, Ok(3), "{node}");
-        bed.plain("a").batch_execute("SELECT * FROM squashed").unwrap();
+        test.plain("a").batch_execute("SELECT * FROM squashed").unwrap();
     }
 }
 
 #[test]
 fn after_migrations_an_error_belongs_to_the_statement_that_made_it() {
     for node in ["a", "b"] {
-        let bed = Bed::start(&["a", "b"]);
-        let mut conn = bed.conn(node);
+        let test = TestCluster::start(&["a", "b"]);
+        let mut conn = test.conn(node);
         conn.run_pending_migrations(MIGRATIONS).unwrap();
         conn.transaction(|conn| {
             conn.batch_execute("INSERT INTO notes (id, text) VALUES (1, 'taken')").unwrap_err();
             conn.batch_execute("INSERT INTO notes (text) VALUES ('fallback')")
         })
         .unwrap();
-        assert_eq!(rows(&mut bed.plain("a")).len(), 3, "{node}");
+        assert_eq!(rows(&mut test.plain("a")).len(), 3, "{node}");
     }
 }
 
@@ -246,46 +248,46 @@ fn migrations_without_a_transaction_are_here_on_return_and_do_not_end_the_protec
         std::fs::write(dir.join("metadata.toml"), format!("run_in_transaction = {transaction}")).unwrap();
     }
     let files = || FileBasedMigrations::from_path(dir.path().join("migrations")).unwrap();
-    let bed = Bed::start(&["a", "b", "c"]);
-    bed.cluster.node("b").set_replication_delay(Duration::from_millis(100)).unwrap();
-    let mut conn = bed.conn("b");
+    let test = TestCluster::start(&["a", "b", "c"]);
+    test.cluster.node("b").set_replication_delay(Duration::from_millis(100)).unwrap();
+    let mut conn = test.conn("b");
     let mut pending = conn.pending_migrations(files()).unwrap();
     conn.run_migration(&*pending.remove(0)).unwrap();
-    bed.plain("b").batch_execute("SELECT * FROM first").unwrap();
+    test.plain("b").batch_execute("SELECT * FROM first").unwrap();
     // Somebody else does the rest; anything may happen in between.
     diesel::sql_query("SELECT 1").execute(&mut conn).unwrap();
     let others: Vec<Box<dyn diesel::migration::Migration<Sqlite>>> = files().migrations().unwrap();
     let second = others.iter().find(|migration| migration.name().to_string().contains("second")).unwrap();
-    bed.conn("c").run_migration(&**second).unwrap();
+    test.conn("c").run_migration(&**second).unwrap();
     conn.run_migration(&*pending.remove(0)).unwrap();
     let count: i64 = diesel::dsl::sql::<diesel::sql_types::BigInt>("SELECT count(*) FROM second")
-        .get_result(&mut bed.plain("b"))
+        .get_result(&mut test.plain("b"))
         .unwrap();
     assert_eq!(count, 1);
 }
 
 #[test]
 fn the_first_migrations_of_a_node_that_never_waits() {
-    let bed = Bed::start(&["a", "b"]);
-    bed.cluster.node("b").set_replication_delay(Duration::from_millis(100)).unwrap();
-    let mut conn = bed.conn("b");
+    let test = TestCluster::start(&["a", "b"]);
+    test.cluster.node("b").set_replication_delay(Duration::from_millis(100)).unwrap();
+    let mut conn = test.conn("b");
     conn.set_consistency(Consistency::Eventual);
     conn.run_pending_migrations(MIGRATIONS).unwrap();
-    assert_eq!(rows(&mut bed.plain("b")), ONCE);
+    assert_eq!(rows(&mut test.plain("b")), ONCE);
 }
 
 #[test]
 fn a_missing_function_is_no_schema_skew() {
-    let bed = Bed::start(&["a", "b"]);
-    bed.schema("CREATE TABLE other (id INTEGER PRIMARY KEY)");
-    bed.cluster.node("b").stall_replication().unwrap();
-    bed.conn("a").batch_execute("INSERT INTO other VALUES (1)").unwrap();
-    let mut conn = bed.conn("b");
+    let test = TestCluster::start(&["a", "b"]);
+    test.schema("CREATE TABLE other (id INTEGER PRIMARY KEY)");
+    test.cluster.node("b").stall_replication().unwrap();
+    test.conn("a").batch_execute("INSERT INTO other VALUES (1)").unwrap();
+    let mut conn = test.conn("b");
     conn.set_consistency(Consistency::Eventual);
     for (sql, local) in [("SELECT nothing(1)", false), ("SELECT * FROM nowhere", true)] {
         let run = |conn: &mut litefs_diesel::LiteFsConnection| diesel::sql_query(sql).execute(conn);
         let error = if local { conn.on_local(run) } else { run(&mut conn) }.unwrap_err();
         assert_eq!(Failure::of(&error), None, "{error}");
     }
-    assert_eq!(bed.litefs("b").round_trips(), 0);
+    assert_eq!(test.litefs("b").round_trips(), 0);
 }

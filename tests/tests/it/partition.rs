@@ -10,7 +10,7 @@ use diesel::prelude::*;
 use litefs_diesel::core::{Role, RoleKind};
 use litefs_diesel::{Failure, LiteFsConnection, LostWrites};
 use litefs_testkit::{EventStreamFault, Relay, Traffic};
-use litefs_tests::{Bed, DATABASE, relay, wait_until};
+use litefs_tests::{DATABASE, TestCluster, relay, wait_until};
 
 diesel::table! { notes { id -> Integer, text -> Text, } }
 
@@ -30,29 +30,29 @@ fn texts(
 type Told = Arc<Mutex<HashMap<String, Vec<LostWrites>>>>;
 
 /// Three nodes; "a" is reached through the relay.
-fn bed(relay: &Relay) -> (Bed, Told) {
+fn test_cluster(relay: &Relay) -> (TestCluster, Told) {
     let told = Told::default();
-    let bed = Bed::behind(&NODES, &[("a", relay)], |name, builder| {
+    let test = TestCluster::behind(&NODES, &[("a", relay)], |name, builder| {
         let (told, name) = (Arc::clone(&told), name.to_owned());
         builder.forward_timeout(Duration::from_secs(10)).on_lost_writes(move |lost| {
             told.lock().unwrap().entry(name.clone()).or_default().push(lost.clone());
         })
     });
-    bed.schema(SCHEMA);
-    (bed, told)
+    test.schema(SCHEMA);
+    (test, told)
 }
 
 /// Nothing passes between "a" and the others, neither LiteFS's traffic nor ours, and nobody is told.
-fn part(bed: &Bed, relay: &Relay) {
+fn part(test: &TestCluster, relay: &Relay) {
     for other in ["b", "c"] {
-        bed.cluster.cut("a", other).unwrap();
+        test.cluster.cut("a", other).unwrap();
     }
     relay.set(Traffic::Capture, Traffic::Capture);
 }
 
-fn heal(bed: &Bed, relay: &Relay) {
+fn heal(test: &TestCluster, relay: &Relay) {
     for other in ["b", "c"] {
-        bed.cluster.heal("a", other).unwrap();
+        test.cluster.heal("a", other).unwrap();
     }
     relay.set(Traffic::Pass, Traffic::Pass);
 }
@@ -60,30 +60,30 @@ fn heal(bed: &Bed, relay: &Relay) {
 #[test]
 fn f8_after_a_partition_all_have_what_the_majority_wrote_and_the_other_side_hears_what_it_lost() {
     let relay = relay();
-    let (bed, told) = bed(&relay);
-    add(&mut bed.conn("c"), "before").unwrap();
-    bed.sync();
-    part(&bed, &relay);
-    let (b, mut on_c) = (bed.cluster.node("b"), bed.conn("c"));
+    let (test, told) = test_cluster(&relay);
+    add(&mut test.conn("c"), "before").unwrap();
+    test.sync();
+    part(&test, &relay);
+    let (b, mut on_c) = (test.cluster.node("b"), test.conn("c"));
     std::thread::scope(|scope| {
         let across = scope.spawn(|| add(&mut on_c, "across"));
         wait_until("the request that does not arrive", || relay.captured() >= 1);
-        assert_eq!(add(&mut bed.conn("a"), "alone"), Ok(1), "it takes itself for the primary");
+        assert_eq!(add(&mut test.conn("a"), "alone"), Ok(1), "it takes itself for the primary");
         b.become_primary().unwrap();
-        bed.cluster.node("c").follow(b).unwrap();
+        test.cluster.node("c").follow(b).unwrap();
         assert_eq!(across.join().unwrap(), Ok(1), "the new primary took it");
     });
-    assert_eq!(bed.litefs("a").role(), Role::Primary, "nobody has told it");
-    wait_until("the new primary", || bed.litefs("b").role() == Role::Primary);
-    add(&mut bed.conn("b"), "meanwhile").unwrap();
-    heal(&bed, &relay);
-    bed.cluster.node("a").follow(b).unwrap();
-    wait_until("its role", || bed.litefs("a").role().kind() == RoleKind::Replica);
-    bed.sync();
-    add(&mut bed.conn("a"), "after").unwrap();
-    bed.sync();
+    assert_eq!(test.litefs("a").role(), Role::Primary, "nobody has told it");
+    wait_until("the new primary", || test.litefs("b").role() == Role::Primary);
+    add(&mut test.conn("b"), "meanwhile").unwrap();
+    heal(&test, &relay);
+    test.cluster.node("a").follow(b).unwrap();
+    wait_until("its role", || test.litefs("a").role().kind() == RoleKind::Replica);
+    test.sync();
+    add(&mut test.conn("a"), "after").unwrap();
+    test.sync();
     for node in NODES {
-        assert_eq!(texts(&mut bed.plain(node)), ["before", "across", "meanwhile", "after"], "{node}");
+        assert_eq!(texts(&mut test.plain(node)), ["before", "across", "meanwhile", "after"], "{node}");
     }
     wait_until("the report", || told.lock().unwrap().contains_key("a"));
     let told = told.lock().unwrap();
@@ -96,23 +96,23 @@ fn f8_after_a_partition_all_have_what_the_majority_wrote_and_the_other_side_hear
 #[test]
 fn f7_what_the_first_of_two_failovers_lost_is_reported_by_who_hears_only_of_the_second() {
     let relay = relay();
-    let (bed, told) = bed(&relay);
-    bed.sync();
-    part(&bed, &relay);
-    add(&mut bed.conn("a"), "alone").unwrap();
-    let (b, c) = (bed.cluster.node("b"), bed.cluster.node("c"));
+    let (test, told) = test_cluster(&relay);
+    test.sync();
+    part(&test, &relay);
+    add(&mut test.conn("a"), "alone").unwrap();
+    let (b, c) = (test.cluster.node("b"), test.cluster.node("c"));
     b.become_primary().unwrap();
     c.follow(b).unwrap();
-    wait_until("the first new primary", || add(&mut bed.conn("c"), "x").is_ok());
+    wait_until("the first new primary", || add(&mut test.conn("c"), "x").is_ok());
     for _ in 0..5 {
-        add(&mut bed.conn("b"), "y").unwrap();
+        add(&mut test.conn("b"), "y").unwrap();
     }
     let far = b.position(DATABASE);
     wait_until("what is to be kept", || c.position(DATABASE) == far);
     c.become_primary().unwrap();
     b.follow(c).unwrap();
-    heal(&bed, &relay);
-    bed.cluster.node("a").follow(c).unwrap();
+    heal(&test, &relay);
+    test.cluster.node("a").follow(c).unwrap();
     wait_until("the report", || told.lock().unwrap().contains_key("a"));
     let told = told.lock().unwrap();
     let [report] = told["a"].as_slice() else { panic!("{told:?}") };
@@ -123,29 +123,29 @@ fn f7_what_the_first_of_two_failovers_lost_is_reported_by_who_hears_only_of_the_
 #[test]
 fn f8_a_partition_without_a_failover_costs_time_and_nothing_else() {
     let relay = relay();
-    let (bed, told) = bed(&relay);
-    add(&mut bed.conn("b"), "before").unwrap();
-    part(&bed, &relay);
-    let mut on_b = bed.conn("b");
+    let (test, told) = test_cluster(&relay);
+    add(&mut test.conn("b"), "before").unwrap();
+    part(&test, &relay);
+    let mut on_b = test.conn("b");
     std::thread::scope(|scope| {
         let across = scope.spawn(|| add(&mut on_b, "across"));
         wait_until("the request that does not arrive", || relay.captured() >= 1);
-        add(&mut bed.conn("a"), "alone").unwrap();
-        heal(&bed, &relay);
+        add(&mut test.conn("a"), "alone").unwrap();
+        heal(&test, &relay);
         // As TCP does after a while: what was on its way is lost with its connection.
         relay.cut();
         assert_eq!(across.join().unwrap(), Ok(1));
     });
-    bed.sync();
+    test.sync();
     for node in NODES {
-        assert_eq!(texts(&mut bed.plain(node)), ["before", "alone", "across"], "{node}");
+        assert_eq!(texts(&mut test.plain(node)), ["before", "alone", "across"], "{node}");
     }
     assert!(told.lock().unwrap().is_empty());
 }
 
 /// Writes on one node until it is told to stop. Returns what was acknowledged.
-fn write_on(bed: &Bed, node: &str, stop: &AtomicBool) -> Vec<String> {
-    let mut conn = bed.conn(node);
+fn write_on(test: &TestCluster, node: &str, stop: &AtomicBool) -> Vec<String> {
+    let mut conn = test.conn(node);
     let mut done = Vec::new();
     for number in 0.. {
         if stop.load(Ordering::Relaxed) {
@@ -163,20 +163,20 @@ fn write_on(bed: &Bed, node: &str, stop: &AtomicBool) -> Vec<String> {
 #[test]
 fn f10_a_failover_is_noticed_without_the_event_stream_and_no_write_goes_astray() {
     for fault in [EventStreamFault::Silent, EventStreamFault::Refuse, EventStreamFault::Hang] {
-        let bed = Bed::start(&NODES);
-        bed.schema(SCHEMA);
+        let test = TestCluster::start(&NODES);
+        test.schema(SCHEMA);
         for node in NODES {
-            bed.cluster.node(node).set_event_stream_fault(fault).unwrap();
+            test.cluster.node(node).set_event_stream_fault(fault).unwrap();
         }
         let stop = AtomicBool::new(false);
-        let (bed, stop) = (&bed, &stop);
+        let (test, stop) = (&test, &stop);
         let acknowledged: Vec<String> = std::thread::scope(|scope| {
-            let writers = NODES.map(|node| scope.spawn(move || write_on(bed, node, stop)));
-            bed.cluster.promote("b").unwrap();
-            let rows = || texts(&mut bed.plain("c")).len();
+            let writers = NODES.map(|node| scope.spawn(move || write_on(test, node, stop)));
+            test.cluster.promote("b").unwrap();
+            let rows = || texts(&mut test.plain("c")).len();
             let before = rows();
             let noticed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                bed.settle();
+                test.wait_for_roles();
                 wait_until("writes after the failover", || rows() > before + 30);
             }));
             stop.store(true, Ordering::Relaxed);
@@ -184,15 +184,15 @@ fn f10_a_failover_is_noticed_without_the_event_stream_and_no_write_goes_astray()
             noticed.unwrap_or_else(|_| panic!("{fault:?}: the failover was not noticed"));
             written.into_iter().flatten().collect()
         });
-        bed.sync();
-        let there = texts(&mut bed.plain("a"));
+        test.sync();
+        let there = texts(&mut test.plain("a"));
         for text in &acknowledged {
             assert_eq!(there.iter().filter(|row| *row == text).count(), 1, "{fault:?}: {text}");
         }
         for node in NODES {
             let after = acknowledged.iter().rev().find(|text| text.starts_with(node));
             assert!(after.is_some(), "{fault:?}: {node} wrote nothing");
-            assert_eq!(texts(&mut bed.plain(node)), there, "{fault:?}: {node}");
+            assert_eq!(texts(&mut test.plain(node)), there, "{fault:?}: {node}");
         }
     }
 }

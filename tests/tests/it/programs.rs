@@ -4,7 +4,7 @@ use diesel::connection::{Connection, LoadConnection, SimpleConnection};
 use diesel::prelude::*;
 use diesel::result::Error;
 use diesel::sqlite::{Sqlite, SqliteConnection};
-use litefs_tests::Bed;
+use litefs_tests::TestCluster;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -85,8 +85,8 @@ fn said<T: std::fmt::Debug>(result: QueryResult<T>) -> String {
 
 #[test]
 fn x3_random_programs_end_alike_on_plain_sqlite_and_on_a_replica() {
-    let bed = Bed::start(&["a", "b"]);
-    bed.schema(SCHEMA);
+    let test = TestCluster::start(&["a", "b"]);
+    test.schema(SCHEMA);
     let dir = tempfile::tempdir().unwrap();
     let mut plain = SqliteConnection::establish(dir.path().join("plain.db").to_str().unwrap()).unwrap();
     plain.batch_execute(SCHEMA).unwrap();
@@ -96,7 +96,7 @@ fn x3_random_programs_end_alike_on_plain_sqlite_and_on_a_replica() {
     let programs = prop::collection::vec(step(), 1..25);
     runner
         .run(&programs, |program| {
-            let mut replica = bed.conn("b");
+            let mut replica = test.conn("b");
             let mut plain = plain.borrow_mut();
             for step in &program {
                 let expected = run(&mut *plain, step);
@@ -109,13 +109,13 @@ fn x3_random_programs_end_alike_on_plain_sqlite_and_on_a_replica() {
                 |conn: &mut SqliteConnection| rows::table.order(rows::k).load::<(i32, i32)>(conn).unwrap();
             let on_primary = {
                 // The session of the connection that was dropped may still be rolling back.
-                let mut conn = bed.plain("a");
+                let mut conn = test.plain("a");
                 conn.batch_execute("BEGIN IMMEDIATE; COMMIT").unwrap();
                 data(&mut conn)
             };
             prop_assert_eq!(on_primary, data(&mut plain));
             plain.batch_execute("DELETE FROM rows").unwrap();
-            bed.conn("b").batch_execute("DELETE FROM rows").unwrap();
+            test.conn("b").batch_execute("DELETE FROM rows").unwrap();
             Ok(())
         })
         .unwrap();

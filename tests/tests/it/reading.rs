@@ -8,17 +8,19 @@ use diesel::sqlite::SqliteConnection;
 use litefs_diesel::core::{Position, Role, RoleKind};
 use litefs_diesel::{Consistency, Failure, LiteFs, LiteFsConnection, WhenBehind};
 use litefs_testkit::{Cluster, Node};
-use litefs_tests::{Bed, DATABASE, PATIENCE, wait_until};
+use litefs_tests::{DATABASE, PATIENCE, TestCluster, wait_until};
 
 diesel::table! { notes { id -> Integer, text -> Text, } }
 
 const SCHEMA: &str = "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL)";
 const DELAY: Duration = Duration::from_millis(200);
 
-fn bed(configure: impl Fn(litefs_diesel::LiteFsBuilder) -> litefs_diesel::LiteFsBuilder) -> Bed {
-    let bed = Bed::configured(&["a", "b"], |_, builder| configure(builder));
-    bed.schema(SCHEMA);
-    bed
+fn test_cluster(
+    configure: impl Fn(litefs_diesel::LiteFsBuilder) -> litefs_diesel::LiteFsBuilder,
+) -> TestCluster {
+    let test = TestCluster::configured(&["a", "b"], |_, builder| configure(builder));
+    test.schema(SCHEMA);
+    test
 }
 
 fn write(conn: &mut LiteFsConnection, text: &str) {
@@ -31,75 +33,75 @@ fn count(conn: &mut LiteFsConnection) -> i64 {
 
 #[test]
 fn r1_a_write_is_seen_by_the_same_and_by_another_connection_however_slow_replication_is() {
-    let bed = bed(|builder| builder);
-    let (mut one, mut other) = (bed.conn("b"), bed.conn("b"));
-    bed.cluster.node("b").set_replication_delay(DELAY).unwrap();
+    let test = test_cluster(|builder| builder);
+    let (mut one, mut other) = (test.conn("b"), test.conn("b"));
+    test.cluster.node("b").set_replication_delay(DELAY).unwrap();
     write(&mut one, "x");
     let started = Instant::now();
     assert_eq!(count(&mut other), 1);
     assert!(started.elapsed() >= DELAY / 2, "it was replicated already: {:?}", started.elapsed());
     assert_eq!(count(&mut one), 1);
-    assert_eq!(bed.litefs("b").round_trips(), 1, "the reads were local");
+    assert_eq!(test.litefs("b").round_trips(), 1, "the reads were local");
 }
 
 #[test]
 fn r2_with_session_consistency_other_connections_do_not_wait() {
-    let bed = bed(|builder| builder.consistency(Consistency::Session));
-    let (mut one, mut other) = (bed.conn("b"), bed.conn("b"));
-    bed.cluster.node("b").stall_replication().unwrap();
+    let test = test_cluster(|builder| builder.consistency(Consistency::Session));
+    let (mut one, mut other) = (test.conn("b"), test.conn("b"));
+    test.cluster.node("b").stall_replication().unwrap();
     write(&mut one, "x");
     assert_eq!(count(&mut other), 0);
-    bed.cluster.node("b").resume_replication().unwrap();
+    test.cluster.node("b").resume_replication().unwrap();
     assert_eq!(count(&mut one), 1);
 }
 
 #[test]
 fn r3_eventual_reads_never_wait() {
-    let bed = bed(|builder| builder.consistency(Consistency::Eventual));
-    let mut conn = bed.conn("b");
-    bed.cluster.node("b").stall_replication().unwrap();
+    let test = test_cluster(|builder| builder.consistency(Consistency::Eventual));
+    let mut conn = test.conn("b");
+    test.cluster.node("b").stall_replication().unwrap();
     write(&mut conn, "x");
     assert_eq!(count(&mut conn), 0);
-    assert_eq!(bed.litefs("b").round_trips(), 1);
+    assert_eq!(test.litefs("b").round_trips(), 1);
 }
 
 #[test]
 fn r4_a_strong_read_sees_what_another_node_was_told_is_done() {
-    let bed = bed(|builder| builder);
-    let mut reader = bed.conn("b");
+    let test = test_cluster(|builder| builder);
+    let mut reader = test.conn("b");
     for round in 1..=20 {
-        bed.cluster.node("b").set_replication_delay(Duration::from_millis(20)).unwrap();
-        write(&mut bed.conn("a"), "x");
+        test.cluster.node("b").set_replication_delay(Duration::from_millis(20)).unwrap();
+        write(&mut test.conn("a"), "x");
         reader.set_consistency(Consistency::Strong);
         assert_eq!(count(&mut reader), round);
     }
     reader.set_consistency(Consistency::ReadYourWrites);
-    bed.cluster.node("b").stall_replication().unwrap();
-    write(&mut bed.conn("a"), "x");
+    test.cluster.node("b").stall_replication().unwrap();
+    write(&mut test.conn("a"), "x");
     assert_eq!(count(&mut reader), 20, "another node's write is nothing to wait for");
 }
 
-fn stalled(policy: WhenBehind) -> (Bed, LiteFsConnection) {
-    let bed = bed(|builder| builder.when_behind(policy).read_timeout(Duration::from_millis(150)));
-    let mut conn = bed.conn("b");
-    bed.cluster.node("b").stall_replication().unwrap();
+fn stalled(policy: WhenBehind) -> (TestCluster, LiteFsConnection) {
+    let test = test_cluster(|builder| builder.when_behind(policy).read_timeout(Duration::from_millis(150)));
+    let mut conn = test.conn("b");
+    test.cluster.node("b").stall_replication().unwrap();
     write(&mut conn, "x");
-    (bed, conn)
+    (test, conn)
 }
 
 #[test]
 fn r5_at_the_limit_a_read_goes_to_the_primary() {
-    let (bed, mut conn) = stalled(WhenBehind::ReadPrimary);
+    let (test, mut conn) = stalled(WhenBehind::ReadPrimary);
     let started = Instant::now();
     assert_eq!(count(&mut conn), 1);
     assert!(started.elapsed() >= Duration::from_millis(150));
-    assert_eq!(bed.litefs("b").round_trips(), 2);
+    assert_eq!(test.litefs("b").round_trips(), 2);
 }
 
 #[test]
 fn r5_a_read_that_goes_to_the_primary_waits_for_no_open_transaction() {
-    let (bed, mut other) = stalled(WhenBehind::ReadPrimary);
-    let mut conn = bed.conn("b");
+    let (test, mut other) = stalled(WhenBehind::ReadPrimary);
+    let mut conn = test.conn("b");
     // The transaction stays open for as long as the read takes: waiting for it would be waiting for oneself.
     conn.immediate_transaction(|conn| {
         write(conn, "y");
@@ -112,9 +114,9 @@ fn r5_a_read_that_goes_to_the_primary_waits_for_no_open_transaction() {
 
 #[test]
 fn r5_at_the_limit_a_read_takes_what_is_there() {
-    let (bed, mut conn) = stalled(WhenBehind::ReadStale);
+    let (test, mut conn) = stalled(WhenBehind::ReadStale);
     assert_eq!(count(&mut conn), 0);
-    assert_eq!(bed.litefs("b").round_trips(), 1);
+    assert_eq!(test.litefs("b").round_trips(), 1);
 }
 
 #[test]
@@ -161,61 +163,62 @@ fn a_node_that_has_caught_up_with_an_idle_primary_reads_at_once() {
 
 #[test]
 fn r6_a_token_from_one_process_is_honoured_in_another() {
-    let bed = Bed::start(&["a", "b", "c"]);
-    bed.schema(SCHEMA);
-    let mut writer = bed.conn("b");
-    bed.cluster.node("c").set_replication_delay(DELAY).unwrap();
+    let test = TestCluster::start(&["a", "b", "c"]);
+    test.schema(SCHEMA);
+    let mut writer = test.conn("b");
+    test.cluster.node("c").set_replication_delay(DELAY).unwrap();
     write(&mut writer, "x");
-    let token = bed.litefs("b").token().unwrap().to_string();
-    let mut reader = bed.conn("c");
+    let token = test.litefs("b").token().unwrap().to_string();
+    let mut reader = test.conn("c");
     assert_eq!(count(&mut reader), 0, "without the token nothing is waited for");
-    bed.litefs("c").require(token.parse::<Position>().unwrap());
+    test.litefs("c").require(token.parse::<Position>().unwrap());
     assert_eq!(count(&mut reader), 1);
 }
 
 #[test]
 fn r7_after_a_failover_that_rewinds_the_txid_no_read_hangs() {
-    let bed = bed(|builder| builder.read_timeout(Duration::from_secs(5)));
-    let (mut on_a, mut on_b) = (bed.conn("a"), bed.conn("b"));
+    let test = test_cluster(|builder| builder.read_timeout(Duration::from_secs(5)));
+    let (mut on_a, mut on_b) = (test.conn("a"), test.conn("b"));
     for i in 0..3 {
         write(&mut on_b, &i.to_string());
     }
-    bed.sync();
-    let before = bed.litefs("b").token().unwrap();
+    test.sync();
+    let before = test.litefs("b").token().unwrap();
     // b has acknowledged writes in its watermark that the new history of b does not contain.
-    bed.cluster.promote_losing_tail("b", 2).unwrap();
-    bed.settle();
+    test.cluster.promote_losing_tail("b", 2).unwrap();
+    test.wait_for_roles();
     let started = Instant::now();
     assert_eq!(count(&mut on_b), 1);
     write(&mut on_b, "new");
-    bed.sync();
+    test.sync();
     // And back: a's file went back too, and a becomes a replica whose watermark is older than both.
     assert_eq!(count(&mut on_a), 2);
     write(&mut on_a, "newer");
     assert_eq!(count(&mut on_a), 3);
-    bed.cluster.promote("a").unwrap();
-    bed.settle();
+    test.cluster.promote("a").unwrap();
+    test.wait_for_roles();
     write(&mut on_b, "newest");
     assert_eq!(count(&mut on_b), 4);
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
-    let after = bed.litefs("b").token().unwrap();
+    let after = test.litefs("b").token().unwrap();
     assert_ne!(before.checksum, after.checksum);
 }
 
 #[test]
 fn r7_a_replica_that_waits_for_a_lost_write_is_released_when_the_new_primary_is_known() {
-    let bed = Bed::configured(&["a", "b", "c"], |_, builder| builder.read_timeout(Duration::from_secs(8)));
-    bed.schema(SCHEMA);
-    let mut conn = bed.conn("c");
-    bed.cluster.node("c").stall_replication().unwrap();
+    let test =
+        TestCluster::configured(&["a", "b", "c"], |_, builder| builder.read_timeout(Duration::from_secs(8)));
+    test.schema(SCHEMA);
+    let mut conn = test.conn("c");
+    test.cluster.node("c").stall_replication().unwrap();
     for _ in 0..3 {
         write(&mut conn, "lost");
     }
     std::thread::scope(|scope| {
         let started = Instant::now();
         let read = scope.spawn(|| count(&mut conn));
-        bed.cluster.promote_losing_tail("b", 3).unwrap();
-        bed.cluster.node("c").resume_replication().unwrap();
+        test.cluster.promote_losing_tail("b", 3).unwrap();
+        test.cluster.node("c").resume_replication().unwrap();
         assert_eq!(read.join().unwrap(), 0, "the writes are in no living history");
         assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
     });
@@ -223,10 +226,10 @@ fn r7_a_replica_that_waits_for_a_lost_write_is_released_when_the_new_primary_is_
 
 #[test]
 fn reads_go_on_while_no_primary_is_known() {
-    let bed = bed(|builder| builder);
-    write(&mut bed.conn("a"), "x");
-    bed.sync();
-    bed.cluster.lose_primary().unwrap();
-    wait_until("nobody is primary", || bed.litefs("b").role() == Role::Unknown);
-    assert_eq!(count(&mut bed.conn("b")), 1);
+    let test = test_cluster(|builder| builder);
+    write(&mut test.conn("a"), "x");
+    test.sync();
+    test.cluster.lose_primary().unwrap();
+    wait_until("nobody is primary", || test.litefs("b").role() == Role::Unknown);
+    assert_eq!(count(&mut test.conn("b")), 1);
 }

@@ -8,7 +8,7 @@ use diesel::prelude::*;
 use litefs_diesel::core::RoleKind;
 use litefs_diesel::{LiteFsConnection, LostWrites};
 use litefs_testkit::InfoFault;
-use litefs_tests::{Bed, DATABASE, wait_until};
+use litefs_tests::{DATABASE, TestCluster, wait_until};
 
 diesel::table! { notes { id -> Integer, text -> Text, } }
 
@@ -21,31 +21,31 @@ fn add(conn: &mut LiteFsConnection, text: &str) -> QueryResult<usize> {
 /// Seed 32 of the nemesis, at 37.8 s. The local file is ahead in numbers, but in a history that is over.
 #[test]
 fn r7_a_replica_ahead_of_a_new_primary_does_not_take_its_own_old_history_for_what_was_written() {
-    let bed = Bed::start(&["a", "b", "c"]);
-    bed.schema(SCHEMA);
-    let (b, c) = (bed.cluster.node("b"), bed.cluster.node("c"));
+    let test = TestCluster::start(&["a", "b", "c"]);
+    test.schema(SCHEMA);
+    let (b, c) = (test.cluster.node("b"), test.cluster.node("c"));
     // All know where the server of each is.
     for primary in ["b", "a"] {
-        bed.cluster.promote(primary).unwrap();
-        bed.settle();
+        test.cluster.promote(primary).unwrap();
+        test.wait_for_roles();
     }
     b.stall_replication().unwrap();
-    let mut primary = bed.conn("a");
+    let mut primary = test.conn("a");
     for text in ["one", "two", "three", "four"] {
         add(&mut primary, text).unwrap();
     }
-    let far = bed.cluster.node("a").position(DATABASE);
+    let far = test.cluster.node("a").position(DATABASE);
     let has_come = |position: &litefs_testkit::Position| position.txid >= far.txid;
     c.wait_until(litefs_tests::PATIENCE, |status| status.positions.get(DATABASE).is_some_and(has_come))
         .unwrap();
     drop(primary);
-    bed.cluster.kill("a").unwrap();
+    test.cluster.kill("a").unwrap();
     // What the new primary sends takes its time: node c stays where it was.
     c.stall_replication().unwrap();
     b.become_primary().unwrap();
     c.follow(b).unwrap();
-    wait_until("the new primary", || bed.litefs("b").role().kind() == RoleKind::Primary);
-    let mut conn = bed.conn("c");
+    wait_until("the new primary", || test.litefs("b").role().kind() == RoleKind::Primary);
+    let mut conn = test.conn("c");
     wait_until("a write through the new primary", || add(&mut conn, "mine").is_ok());
     let texts: Vec<String> = notes::table.select(notes::text).load(&mut conn).unwrap();
     assert_eq!(texts, ["mine"], "what this process wrote, in the history that lives");
@@ -56,30 +56,30 @@ fn f7_acknowledged_writes_that_a_failover_lost_are_reported_by_name_where_they_h
     let told: Mutex<HashMap<String, Vec<LostWrites>>> = Mutex::default();
     let told = Arc::new(told);
     let hears = Arc::clone(&told);
-    let bed = Bed::configured(&["a", "b", "c"], move |name, builder| {
+    let test = TestCluster::configured(&["a", "b", "c"], move |name, builder| {
         let (hears, name) = (Arc::clone(&hears), name.to_owned());
         builder.on_lost_writes(move |lost| {
             hears.lock().unwrap().entry(name.clone()).or_default().push(lost.clone());
         })
     });
-    bed.schema(SCHEMA);
-    let mut conn = bed.conn("c");
+    test.schema(SCHEMA);
+    let mut conn = test.conn("c");
     add(&mut conn, "kept").unwrap();
-    add(&mut bed.conn("a"), "kept too").unwrap();
-    bed.sync();
+    add(&mut test.conn("a"), "kept too").unwrap();
+    test.sync();
     for node in ["b", "c"] {
-        bed.cluster.node(node).stall_replication().unwrap();
+        test.cluster.node(node).stall_replication().unwrap();
     }
-    let before = bed.cluster.node("a").position(DATABASE).txid;
+    let before = test.cluster.node("a").position(DATABASE).txid;
     add(&mut conn, "lost").unwrap();
     conn.transaction(|conn| add(conn, "lost in a transaction")).unwrap();
-    add(&mut bed.conn("a"), "lost on the primary itself").unwrap();
-    bed.cluster.node("b").resume_replication().ok();
+    add(&mut test.conn("a"), "lost on the primary itself").unwrap();
+    test.cluster.node("b").resume_replication().ok();
     for node in ["b", "c"] {
-        bed.cluster.node(node).resume_replication().unwrap();
+        test.cluster.node(node).resume_replication().unwrap();
     }
-    bed.cluster.promote_losing_tail("b", 3).unwrap();
-    bed.settle();
+    test.cluster.promote_losing_tail("b", 3).unwrap();
+    test.wait_for_roles();
     wait_until("the reports", || told.lock().unwrap().len() == 2);
     let told = told.lock().unwrap();
     let [from_c] = told["c"].as_slice() else { panic!("{told:?}") };
@@ -87,7 +87,7 @@ fn f7_acknowledged_writes_that_a_failover_lost_are_reported_by_name_where_they_h
     for write in &from_c.writes {
         assert_eq!(write.acknowledged_by, "a");
         assert!(write.request.is_some() && write.position.txid.get() > before, "{write:?}");
-        let outcome = bed.litefs("c").outcome(write.request.unwrap());
+        let outcome = test.litefs("c").outcome(write.request.unwrap());
         assert_eq!(outcome, Ok(litefs_diesel::Outcome::NotApplied));
     }
     let [from_a] = told["a"].as_slice() else { panic!("{told:?}") };

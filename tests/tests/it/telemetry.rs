@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use diesel::prelude::*;
-use litefs_tests::Bed;
+use litefs_tests::TestCluster;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -63,14 +63,14 @@ impl<S: tracing::Subscriber> Layer<S> for Watcher {
 
 #[test]
 fn m9_every_forward_is_one_span_that_ends_and_local_statements_are_none() {
-    let bed = Bed::start(&["a", "b"]);
-    bed.schema("CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE)");
+    let test = TestCluster::start(&["a", "b"]);
+    test.schema("CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE)");
     let watcher = Watcher::default();
     let subscriber = tracing_subscriber::registry().with(watcher.clone());
     tracing::subscriber::with_default(subscriber, || {
-        let mut conn = bed.conn("b");
+        let mut conn = test.conn("b");
         let _: Vec<i32> = notes::table.select(notes::id).load(&mut conn).unwrap();
-        diesel::insert_into(notes::table).values(notes::text.eq("x")).execute(&mut bed.conn("a")).unwrap();
+        diesel::insert_into(notes::table).values(notes::text.eq("x")).execute(&mut test.conn("a")).unwrap();
         assert!(watcher.spans().is_empty(), "local statements: {:?}", watcher.spans());
 
         diesel::insert_into(notes::table).values(notes::text.eq("y")).execute(&mut conn).unwrap();

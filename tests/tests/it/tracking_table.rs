@@ -5,7 +5,7 @@ use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Text};
 use litefs_diesel::core::{Detectors, NodeName, Role};
 use litefs_diesel::{Failure, LiteFs};
-use litefs_tests::{Bed, DATABASE, wait_until};
+use litefs_tests::{DATABASE, TestCluster, wait_until};
 
 #[derive(QueryableByName, Debug, PartialEq)]
 struct Row {
@@ -19,77 +19,81 @@ struct Row {
     since: i64,
 }
 
-fn rows(bed: &Bed, node: &str) -> Vec<Row> {
-    diesel::sql_query("SELECT * FROM _litefs_primary").load(&mut bed.plain(node)).unwrap()
+fn rows(test: &TestCluster, node: &str) -> Vec<Row> {
+    diesel::sql_query("SELECT * FROM _litefs_primary").load(&mut test.plain(node)).unwrap()
 }
 
-fn address(bed: &Bed, node: &str) -> String {
-    bed.litefs(node).rpc_address().unwrap().to_string()
+fn address(test: &TestCluster, node: &str) -> String {
+    test.litefs(node).rpc_address().unwrap().to_string()
 }
 
 #[test]
 fn t1_the_first_primary_makes_the_table_and_a_restart_changes_nothing() {
-    let mut bed = Bed::start(&["a", "b"]);
-    bed.sync();
-    let before = rows(&bed, "a");
+    let mut test = TestCluster::start(&["a", "b"]);
+    test.sync();
+    let before = rows(&test, "a");
     assert_eq!(before.len(), 1);
     assert_eq!((before[0].id, before[0].node.as_str()), (1, "a"));
-    let position = bed.cluster.node("a").position(DATABASE);
-    let same_port = bed.litefs("a").rpc_address().unwrap();
-    bed.stop("a");
-    let again = bed.builder("a").listen(same_port).start().unwrap();
+    let position = test.cluster.node("a").position(DATABASE);
+    let same_port = test.litefs("a").rpc_address().unwrap();
+    test.stop("a");
+    let again = test.builder("a").listen(same_port).start().unwrap();
     wait_until("the server", || again.rpc_address() == Some(same_port));
     // Something else is written through the new handle; were the row written again, it would be two transactions.
     again.establish().unwrap().batch_execute("CREATE TABLE t (x)").unwrap();
-    assert_eq!(bed.cluster.node("a").position(DATABASE).txid, position.txid + 1);
-    assert_eq!(rows(&bed, "a"), before);
+    assert_eq!(test.cluster.node("a").position(DATABASE).txid, position.txid + 1);
+    assert_eq!(rows(&test, "a"), before);
 }
 
 #[test]
 fn t2_a_promotion_writes_the_one_row_once() {
-    let bed = Bed::start(&["a", "b"]);
-    bed.sync();
-    let before = bed.cluster.node("a").position(DATABASE).txid;
-    bed.cluster.promote("b").unwrap();
-    bed.settle();
-    bed.sync();
+    let test = TestCluster::start(&["a", "b"]);
+    test.sync();
+    let before = test.cluster.node("a").position(DATABASE).txid;
+    test.cluster.promote("b").unwrap();
+    test.wait_for_roles();
+    test.sync();
     for node in ["a", "b"] {
-        let rows = rows(&bed, node);
+        let rows = rows(&test, node);
         assert_eq!(rows.len(), 1);
-        assert_eq!((rows[0].node.as_str(), rows[0].rpc_address.as_str()), ("b", address(&bed, "b").as_str()));
+        assert_eq!(
+            (rows[0].node.as_str(), rows[0].rpc_address.as_str()),
+            ("b", address(&test, "b").as_str())
+        );
     }
-    assert_eq!(bed.cluster.node("b").position(DATABASE).txid, before + 1);
+    assert_eq!(test.cluster.node("b").position(DATABASE).txid, before + 1);
     // Event streams that come back are no promotion.
-    bed.cluster.node("b").drop_event_streams().unwrap();
-    bed.conn("b").batch_execute("CREATE TABLE t (x)").unwrap();
-    assert_eq!(bed.cluster.node("b").position(DATABASE).txid, before + 2);
+    test.cluster.node("b").drop_event_streams().unwrap();
+    test.conn("b").batch_execute("CREATE TABLE t (x)").unwrap();
+    assert_eq!(test.cluster.node("b").position(DATABASE).txid, before + 2);
 }
 
 #[test]
 fn t3_a_replicas_attempt_to_write_the_row_is_rejected_and_changes_nothing() {
-    let bed = Bed::start(&["a", "b"]);
-    bed.sync();
-    let before = rows(&bed, "b");
-    let error = bed.plain("b").batch_execute("UPDATE _litefs_primary SET node = 'b'").unwrap_err();
+    let test = TestCluster::start(&["a", "b"]);
+    test.sync();
+    let before = rows(&test, "b");
+    let error = test.plain("b").batch_execute("UPDATE _litefs_primary SET node = 'b'").unwrap_err();
     assert!(error.to_string().contains("disk I/O error"), "{error}");
-    assert_eq!(rows(&bed, "b"), before);
-    assert_eq!(rows(&bed, "a"), before);
+    assert_eq!(rows(&test, "b"), before);
+    assert_eq!(rows(&test, "a"), before);
 }
 
 #[test]
 fn t4_replicas_take_the_address_from_the_row_and_without_one_from_the_name() {
-    let bed = Bed::start(&["a", "b"]);
-    let Role::Replica { primary } = bed.litefs("b").role() else { panic!("b is a replica") };
-    assert_eq!(bed.litefs("b").tracker().rpc_address(&primary), address(&bed, "a"));
+    let test = TestCluster::start(&["a", "b"]);
+    let Role::Replica { primary } = test.litefs("b").role() else { panic!("b is a replica") };
+    assert_eq!(test.litefs("b").tracker().rpc_address(&primary), address(&test, "a"));
     let unknown: NodeName = "elsewhere".parse().unwrap();
-    assert_eq!(bed.litefs("b").tracker().rpc_address(&unknown), "elsewhere:20203");
+    assert_eq!(test.litefs("b").tracker().rpc_address(&unknown), "elsewhere:20203");
     let with_port: NodeName = "elsewhere:7".parse().unwrap();
-    assert_eq!(bed.litefs("b").tracker().rpc_address(&with_port), "elsewhere:7");
+    assert_eq!(test.litefs("b").tracker().rpc_address(&with_port), "elsewhere:7");
 }
 
 #[test]
 fn t4_the_table_has_the_name_it_is_given_and_can_be_switched_off() {
-    let named = Bed::configured(&["a", "b"], |_, builder| builder.tracker(|t| t.tracking_table("where_to")));
+    let named =
+        TestCluster::configured(&["a", "b"], |_, builder| builder.tracker(|t| t.tracking_table("where_to")));
     named.sync();
     let count: i64 = diesel::dsl::sql::<BigInt>("SELECT count(*) FROM where_to")
         .get_result(&mut named.plain("b"))
@@ -116,22 +120,23 @@ fn t4_the_table_has_the_name_it_is_given_and_can_be_switched_off() {
 
 #[test]
 fn t5_a_promotion_replaces_the_address_at_once() {
-    let bed = Bed::start(&["a", "b", "c"]);
-    bed.schema("CREATE TABLE t (x)");
-    let mut conn = bed.conn("c");
+    let test = TestCluster::start(&["a", "b", "c"]);
+    test.schema("CREATE TABLE t (x)");
+    let mut conn = test.conn("c");
     for primary in ["b", "a", "b"] {
-        bed.cluster.promote(primary).unwrap();
+        test.cluster.promote(primary).unwrap();
         // No waiting in between: the write itself finds the new primary's address.
         let written = diesel::sql_query("INSERT INTO t VALUES (1)").execute(&mut conn);
         assert_eq!(written.map_err(|error| (Failure::of(&error), error.to_string())), Ok(1));
         // The former primary may have named the new one before this node's own LiteFS did.
-        let named = || match bed.litefs("c").role() {
+        let named = || match test.litefs("c").role() {
             Role::Replica { primary: named } if named.as_ref() == primary => Some(named),
             _ => None,
         };
         wait_until("the news of the promotion", || {
-            named()
-                .is_some_and(|named| bed.litefs("c").tracker().rpc_address(&named) == address(&bed, primary))
+            named().is_some_and(|named| {
+                test.litefs("c").tracker().rpc_address(&named) == address(&test, primary)
+            })
         });
     }
 }

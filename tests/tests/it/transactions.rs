@@ -6,16 +6,16 @@ use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
 use litefs_diesel::{Failure, LiteFsConnection};
-use litefs_tests::{Bed, wait_until};
+use litefs_tests::{TestCluster, wait_until};
 
 diesel::table! { counters { id -> Integer, n -> Integer, } }
 
 const SCHEMA: &str = "CREATE TABLE counters (id INTEGER PRIMARY KEY, n INTEGER NOT NULL CHECK (n < 1000000))";
 
-fn bed() -> Bed {
-    let bed = Bed::start(&["a", "b"]);
-    bed.schema(SCHEMA);
-    bed
+fn test_cluster() -> TestCluster {
+    let test = TestCluster::start(&["a", "b"]);
+    test.schema(SCHEMA);
+    test
 }
 
 fn all(
@@ -30,31 +30,31 @@ fn insert(conn: &mut LiteFsConnection, n: i32) -> QueryResult<i32> {
 
 #[test]
 fn x1_a_transaction_that_only_reads_stays_on_the_node() {
-    let bed = bed();
-    bed.schema("INSERT INTO counters VALUES (1, 10)");
-    let mut conn = bed.conn("b");
+    let test = test_cluster();
+    test.schema("INSERT INTO counters VALUES (1, 10)");
+    let mut conn = test.conn("b");
     conn.transaction(|conn| {
         assert_eq!(all(conn), [(1, 10)]);
         // One snapshot: what is written meanwhile is not seen before the end.
-        insert(&mut bed.conn("a"), 11)?;
+        insert(&mut test.conn("a"), 11)?;
         assert_eq!(all(conn), [(1, 10)]);
         QueryResult::Ok(())
     })
     .unwrap();
-    assert_eq!(bed.litefs("b").round_trips(), 0);
-    bed.sync();
+    assert_eq!(test.litefs("b").round_trips(), 0);
+    test.sync();
     assert_eq!(all(&mut conn).len(), 2);
 }
 
 #[test]
 fn x2_a_writing_transaction_is_all_or_nothing_and_sees_its_own_writes() {
-    let bed = bed();
-    let mut conn = bed.conn("b");
+    let test = test_cluster();
+    let mut conn = test.conn("b");
     let ids = conn
         .transaction(|conn| {
             let ids = (insert(conn, 1)?, insert(conn, 2)?);
             assert_eq!(all(conn), [(1, 1), (2, 2)]);
-            assert!(all(&mut bed.plain("a")).is_empty(), "not committed yet");
+            assert!(all(&mut test.plain("a")).is_empty(), "not committed yet");
             QueryResult::Ok(ids)
         })
         .unwrap();
@@ -65,13 +65,13 @@ fn x2_a_writing_transaction_is_all_or_nothing_and_sees_its_own_writes() {
         Err::<(), _>(Error::RollbackTransaction)
     });
     assert_eq!(failed, Err(Error::RollbackTransaction));
-    assert_eq!(all(&mut bed.plain("a")).len(), 2);
+    assert_eq!(all(&mut test.plain("a")).len(), 2);
 }
 
 #[test]
 fn x2_a_failed_statement_leaves_the_transaction_open() {
-    let bed = bed();
-    let mut conn = bed.conn("b");
+    let test = test_cluster();
+    let mut conn = test.conn("b");
     conn.transaction(|conn| {
         let error = insert(conn, 2_000_000).unwrap_err();
         assert!(matches!(error, Error::DatabaseError(DatabaseErrorKind::CheckViolation, _)), "{error:?}");
@@ -80,13 +80,13 @@ fn x2_a_failed_statement_leaves_the_transaction_open() {
         insert(conn, 2).map(drop)
     })
     .unwrap();
-    assert_eq!(all(&mut bed.plain("a")), [(1, 1), (2, 2)]);
+    assert_eq!(all(&mut test.plain("a")), [(1, 1), (2, 2)]);
 }
 
 #[test]
 fn x3_nested_transactions_keep_their_meaning_before_and_after_the_move() {
-    let bed = bed();
-    let mut conn = bed.conn("b");
+    let test = test_cluster();
+    let mut conn = test.conn("b");
     conn.transaction(|conn| {
         assert!(all(conn).is_empty());
         // Opened before the move, rolled back after it.
@@ -106,15 +106,15 @@ fn x3_nested_transactions_keep_their_meaning_before_and_after_the_move() {
         QueryResult::Ok(())
     })
     .unwrap();
-    let values: Vec<i32> = all(&mut bed.plain("a")).into_iter().map(|(_, n)| n).collect();
+    let values: Vec<i32> = all(&mut test.plain("a")).into_iter().map(|(_, n)| n).collect();
     assert_eq!(values, [2, 3]);
 }
 
 #[test]
 fn x4_a_transaction_whose_reads_still_hold_commits() {
-    let bed = bed();
-    bed.schema("INSERT INTO counters VALUES (1, 10)");
-    let mut conn = bed.conn("b");
+    let test = test_cluster();
+    test.schema("INSERT INTO counters VALUES (1, 10)");
+    let mut conn = test.conn("b");
     conn.transaction(|conn| {
         let n: i32 = counters::table.find(1).select(counters::n).get_result(conn)?;
         diesel::update(counters::table.find(1)).set(counters::n.eq(n + 1)).execute(conn)
@@ -125,15 +125,15 @@ fn x4_a_transaction_whose_reads_still_hold_commits() {
 
 #[test]
 fn x4_a_transaction_whose_reads_are_old_fails_with_nothing_applied_and_a_retry_succeeds() {
-    let bed = bed();
-    bed.schema("INSERT INTO counters VALUES (1, 10)");
-    let mut conn = bed.conn("b");
+    let test = test_cluster();
+    test.schema("INSERT INTO counters VALUES (1, 10)");
+    let mut conn = test.conn("b");
     let mut interfere = true;
     let mut increment = |conn: &mut LiteFsConnection| {
         conn.transaction(|conn| {
             let n: i32 = counters::table.find(1).select(counters::n).get_result(conn)?;
             if std::mem::take(&mut interfere) {
-                diesel::update(counters::table).set(counters::n.eq(20)).execute(&mut bed.conn("a"))?;
+                diesel::update(counters::table).set(counters::n.eq(20)).execute(&mut test.conn("a"))?;
             }
             diesel::update(counters::table.find(1)).set(counters::n.eq(n + 1)).execute(conn)
         })
@@ -141,7 +141,7 @@ fn x4_a_transaction_whose_reads_are_old_fails_with_nothing_applied_and_a_retry_s
     let error = increment(&mut conn).unwrap_err();
     assert_eq!(Failure::of(&error), Some(Failure::SnapshotMoved), "{error}");
     assert!(matches!(error, Error::DatabaseError(DatabaseErrorKind::SerializationFailure, _)));
-    bed.sync();
+    test.sync();
     increment(&mut conn).unwrap();
     assert_eq!(all(&mut conn), [(1, 21)]);
 }
@@ -149,12 +149,12 @@ fn x4_a_transaction_whose_reads_are_old_fails_with_nothing_applied_and_a_retry_s
 #[test]
 fn x5_two_replicas_increment_one_counter_without_losing_one() {
     const EACH: i32 = 1_000;
-    let bed = Bed::start(&["a", "b", "c"]);
-    bed.schema(SCHEMA);
-    bed.schema("INSERT INTO counters VALUES (1, 0)");
+    let test = TestCluster::start(&["a", "b", "c"]);
+    test.schema(SCHEMA);
+    test.schema("INSERT INTO counters VALUES (1, 0)");
     std::thread::scope(|scope| {
         for node in ["b", "c"] {
-            let mut conn = bed.conn(node);
+            let mut conn = test.conn(node);
             scope.spawn(move || {
                 for _ in 0..EACH {
                     conn.transaction_with_retry(10_000, |conn| {
@@ -166,7 +166,7 @@ fn x5_two_replicas_increment_one_counter_without_losing_one() {
             });
         }
     });
-    assert_eq!(all(&mut bed.plain("a")), [(1, 2 * EACH)]);
+    assert_eq!(all(&mut test.plain("a")), [(1, 2 * EACH)]);
 }
 
 /// On the primary SQLite itself finds that the race is lost, on the replicas the session does; both retry, and nobody
@@ -175,12 +175,12 @@ fn x5_two_replicas_increment_one_counter_without_losing_one() {
 fn x5_sixteen_threads_on_three_nodes_increment_one_counter_without_losing_one() {
     const THREADS: usize = 16;
     const EACH: i32 = 60;
-    let bed = Bed::start(&["a", "b", "c"]);
-    bed.schema(SCHEMA);
-    bed.schema("INSERT INTO counters VALUES (1, 0)");
+    let test = TestCluster::start(&["a", "b", "c"]);
+    test.schema(SCHEMA);
+    test.schema("INSERT INTO counters VALUES (1, 0)");
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
-            let mut conn = bed.conn(["a", "b", "c"][thread % 3]);
+            let mut conn = test.conn(["a", "b", "c"][thread % 3]);
             scope.spawn(move || {
                 for _ in 0..EACH {
                     conn.transaction_with_retry(100, |conn| {
@@ -193,13 +193,13 @@ fn x5_sixteen_threads_on_three_nodes_increment_one_counter_without_losing_one() 
         }
     });
     let total = i32::try_from(THREADS).unwrap() * EACH;
-    assert_eq!(all(&mut bed.plain("a")), [(1, total)]);
+    assert_eq!(all(&mut test.plain("a")), [(1, total)]);
 }
 
 #[test]
 fn x4_on_the_primary_and_without_litefs_a_lost_race_is_told_and_retried() {
-    let bed = bed();
-    bed.schema("INSERT INTO counters VALUES (1, 0)");
+    let test = test_cluster();
+    test.schema("INSERT INTO counters VALUES (1, 0)");
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("laptop.db").display().to_string();
     let laptop = || LiteFsConnection::establish(&path).unwrap();
@@ -207,7 +207,7 @@ fn x4_on_the_primary_and_without_litefs_a_lost_race_is_told_and_retried() {
         .batch_execute(&format!("PRAGMA journal_mode = WAL; {SCHEMA}; INSERT INTO counters VALUES (1, 0)"))
         .unwrap();
     for (place, mut conn, mut other) in
-        [("primary", bed.conn("a"), bed.conn("a")), ("laptop", laptop(), laptop())]
+        [("primary", test.conn("a"), test.conn("a")), ("laptop", laptop(), laptop())]
     {
         let (mut tries, mut errors) = (0, Vec::new());
         conn.transaction_with_retry(10, |conn| {
@@ -228,13 +228,13 @@ fn x4_on_the_primary_and_without_litefs_a_lost_race_is_told_and_retried() {
 
 #[test]
 fn a_race_that_was_made_good_is_not_a_reason_to_run_a_transaction_again() {
-    let bed = bed();
-    let mut conn = bed.conn("a");
+    let test = test_cluster();
+    let mut conn = test.conn("a");
     conn.batch_execute("PRAGMA busy_timeout = 0").unwrap();
     let mut tries = 0;
     let result = conn.transaction_with_retry(5, |conn| {
         tries += 1;
-        let mut holder = bed.plain("a");
+        let mut holder = test.plain("a");
         holder.batch_execute("BEGIN IMMEDIATE")?;
         insert(conn, 1).unwrap_err();
         holder.batch_execute("ROLLBACK")?;
@@ -247,11 +247,11 @@ fn a_race_that_was_made_good_is_not_a_reason_to_run_a_transaction_again() {
     let error = conn
         .transaction_with_retry(5, |conn| {
             tries += 1;
-            let mut holder = bed.plain("a");
+            let mut holder = test.plain("a");
             holder.batch_execute("BEGIN IMMEDIATE")?;
             insert(conn, 3).unwrap_err();
             holder.batch_execute("ROLLBACK")?;
-            bed.cluster.node("a").drop_next_commit().unwrap();
+            test.cluster.node("a").drop_next_commit().unwrap();
             insert(conn, 4)
         })
         .unwrap_err();
@@ -260,9 +260,9 @@ fn a_race_that_was_made_good_is_not_a_reason_to_run_a_transaction_again() {
 
 #[test]
 fn a_transaction_that_finds_the_primary_locked_is_tried_again() {
-    let bed = bed();
-    let mut conn = bed.conn("b");
-    let mut holder = bed.plain("a");
+    let test = test_cluster();
+    let mut conn = test.conn("b");
+    let mut holder = test.plain("a");
     let mut tries = 0;
     holder.batch_execute("BEGIN IMMEDIATE").unwrap();
     conn.transaction_with_retry(2, |conn| {
@@ -278,18 +278,18 @@ fn a_transaction_that_finds_the_primary_locked_is_tried_again() {
 
 #[test]
 fn x6_a_transaction_past_its_idle_limit_is_rolled_back_and_says_so() {
-    let bed = Bed::configured(&["a", "b"], |_, builder| {
+    let test = TestCluster::configured(&["a", "b"], |_, builder| {
         let mut limits = litefs_rpc::Limits::default();
         limits.session_idle = Duration::from_millis(100);
         builder.limits(limits)
     });
-    bed.schema(SCHEMA);
-    let mut conn = bed.conn("b");
+    test.schema(SCHEMA);
+    let mut conn = test.conn("b");
     let error = conn
         .transaction(|conn| {
             insert(conn, 1)?;
             // The lock is free again only once the session has been rolled back.
-            let mut other = bed.conn("a");
+            let mut other = test.conn("a");
             other.batch_execute("PRAGMA busy_timeout = 5000")?;
             insert(&mut other, 7)?;
             insert(conn, 2).map(drop)
@@ -298,7 +298,7 @@ fn x6_a_transaction_past_its_idle_limit_is_rolled_back_and_says_so() {
     assert_eq!(Failure::of(&error), Some(Failure::TransactionLost), "{error}");
     assert!(error.to_string().contains("idle"), "{error}");
     assert_eq!(
-        all(&mut bed.plain("a")),
+        all(&mut test.plain("a")),
         [(1, 7)],
         "neither statement was applied, in or out of the transaction"
     );
@@ -307,45 +307,45 @@ fn x6_a_transaction_past_its_idle_limit_is_rolled_back_and_says_so() {
 
 #[test]
 fn x7_a_connection_dropped_in_the_middle_frees_the_lock_at_once() {
-    let bed = bed();
-    let mut conn = bed.conn("b");
+    let test = test_cluster();
+    let mut conn = test.conn("b");
     conn.batch_execute("BEGIN").unwrap();
     insert(&mut conn, 1).unwrap();
     drop(conn);
     let started = std::time::Instant::now();
-    insert(&mut bed.conn("b"), 2).unwrap();
+    insert(&mut test.conn("b"), 2).unwrap();
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
-    assert_eq!(all(&mut bed.plain("a")), [(1, 2)]);
+    assert_eq!(all(&mut test.plain("a")), [(1, 2)]);
 }
 
 #[test]
 fn x8_a_demotion_in_the_middle_rolls_the_transaction_back() {
-    let bed = bed();
-    let mut conn = bed.conn("b");
+    let test = test_cluster();
+    let mut conn = test.conn("b");
     let error = conn
         .transaction(|conn| {
             insert(conn, 1)?;
-            bed.cluster.lose_primary().unwrap();
-            wait_until("the demotion", || bed.litefs("a").role() == litefs_diesel::core::Role::Unknown);
+            test.cluster.lose_primary().unwrap();
+            wait_until("the demotion", || test.litefs("a").role() == litefs_diesel::core::Role::Unknown);
             insert(conn, 2).map(drop)
         })
         .unwrap_err();
     assert_eq!(Failure::of(&error), Some(Failure::TransactionLost), "{error}");
-    bed.cluster.promote("b").unwrap();
-    bed.settle();
+    test.cluster.promote("b").unwrap();
+    test.wait_for_roles();
     assert!(all(&mut conn).is_empty());
     insert(&mut conn, 3).unwrap();
 }
 
 #[test]
 fn x9_an_immediate_transaction_holds_the_lock_on_the_primary_from_the_start() {
-    let bed = bed();
+    let test = test_cluster();
     let locked = || {
-        let busy = bed.plain("a").batch_execute("PRAGMA busy_timeout = 0; BEGIN IMMEDIATE").unwrap_err();
+        let busy = test.plain("a").batch_execute("PRAGMA busy_timeout = 0; BEGIN IMMEDIATE").unwrap_err();
         assert!(busy.to_string().contains("locked"), "{busy}");
     };
     for node in ["a", "b"] {
-        let mut conn = bed.conn(node);
+        let mut conn = test.conn(node);
         let write = |conn: &mut LiteFsConnection| {
             locked();
             assert_eq!(conn.immediate_transaction(|_| QueryResult::Ok(())), Err(Error::AlreadyInTransaction));
@@ -358,15 +358,15 @@ fn x9_an_immediate_transaction_holds_the_lock_on_the_primary_from_the_start() {
             Err::<(), _>(Error::RollbackTransaction)
         });
         assert_eq!(failed, Err(Error::RollbackTransaction));
-        bed.sync();
+        test.sync();
     }
-    assert_eq!(all(&mut bed.plain("a")).len(), 4);
+    assert_eq!(all(&mut test.plain("a")).len(), 4);
 }
 
 #[test]
 fn x10_test_transactions_leave_nothing_behind() {
-    let bed = bed();
-    let mut conn = bed.conn("b");
+    let test = test_cluster();
+    let mut conn = test.conn("b");
     conn.test_transaction::<_, Error, _>(|conn| {
         insert(conn, 1)?;
         assert_eq!(all(conn), [(1, 1)]);
@@ -377,19 +377,19 @@ fn x10_test_transactions_leave_nothing_behind() {
     conn.transaction(|conn| insert(conn, 3)).unwrap();
     assert_eq!(all(&mut conn).len(), 2);
     drop(conn);
-    insert(&mut bed.conn("b"), 4).unwrap();
-    assert_eq!(all(&mut bed.plain("a")), [(1, 4)]);
+    insert(&mut test.conn("b"), 4).unwrap();
+    assert_eq!(all(&mut test.plain("a")), [(1, 4)]);
 }
 
 #[test]
 fn a_transaction_of_one_read_and_two_writes_costs_at_most_four_round_trips() {
-    let bed = bed();
-    let mut conn = bed.conn("b");
+    let test = test_cluster();
+    let mut conn = test.conn("b");
     conn.transaction(|conn| {
         all(conn);
         insert(conn, 1)?;
         insert(conn, 2)
     })
     .unwrap();
-    assert!(bed.litefs("b").round_trips() <= 4, "{}", bed.litefs("b").round_trips());
+    assert!(test.litefs("b").round_trips() <= 4, "{}", test.litefs("b").round_trips());
 }

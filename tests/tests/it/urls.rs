@@ -7,20 +7,20 @@ use diesel::prelude::*;
 use diesel::result::{ConnectionError, DatabaseErrorKind, Error};
 use litefs_diesel::core::Role;
 use litefs_diesel::{LiteFs, LiteFsConnection, StartError};
-use litefs_tests::{Bed, DATABASE};
+use litefs_tests::{DATABASE, TestCluster};
 
 diesel::table! { notes { id -> Integer, text -> Text, } }
 
 const SCHEMA: &str = "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL)";
 
-fn bed() -> Bed {
-    let bed = Bed::start(&["a", "b"]);
-    bed.schema(SCHEMA);
-    bed
+fn test_cluster() -> TestCluster {
+    let test = TestCluster::start(&["a", "b"]);
+    test.schema(SCHEMA);
+    test
 }
 
-fn path(bed: &Bed, node: &str) -> String {
-    bed.cluster.node(node).database_path(DATABASE).to_str().unwrap().to_owned()
+fn path(test: &TestCluster, node: &str) -> String {
+    test.cluster.node(node).database_path(DATABASE).to_str().unwrap().to_owned()
 }
 
 fn write(conn: &mut LiteFsConnection, text: &str) -> QueryResult<usize> {
@@ -39,8 +39,8 @@ fn relative(path: &str) -> String {
 
 #[test]
 fn every_spelling_of_the_url_finds_the_handle() {
-    let bed = bed();
-    let (file, links) = (path(&bed, "b"), tempfile::tempdir().unwrap());
+    let test = test_cluster();
+    let (file, links) = (path(&test, "b"), tempfile::tempdir().unwrap());
     let directory = Path::new(&file).parent().unwrap();
     let link = |name: &str, to: &Path| {
         let link = links.path().join(name);
@@ -72,7 +72,7 @@ fn every_spelling_of_the_url_finds_the_handle() {
     for (at, url) in spellings.iter().enumerate() {
         let mut conn = LiteFsConnection::establish(url).unwrap_or_else(|error| panic!("{url}: {error}"));
         write(&mut conn, url).unwrap_or_else(|error| panic!("{url}: {error}"));
-        assert_eq!(bed.litefs("b").round_trips() as usize, at + 1, "{url} was written through the handle");
+        assert_eq!(test.litefs("b").round_trips() as usize, at + 1, "{url} was written through the handle");
         assert_eq!(count(&mut conn).unwrap() as usize, at + 1, "{url}");
     }
     let again = LiteFs::builder(&to_file).start();
@@ -81,13 +81,13 @@ fn every_spelling_of_the_url_finds_the_handle() {
 
 #[test]
 fn a_handle_started_by_any_spelling_is_on_litefs() {
-    let mut bed = bed();
-    bed.stop("b");
-    let (file, links) = (path(&bed, "b"), tempfile::tempdir().unwrap());
+    let mut test = test_cluster();
+    test.stop("b");
+    let (file, links) = (path(&test, "b"), tempfile::tempdir().unwrap());
     let link = links.path().join("data.db");
     std::os::unix::fs::symlink(&file, &link).unwrap();
     let vfs = litefs_testkit::VFS_NAME;
-    let http_url = bed.cluster.node("b").http_url();
+    let http_url = test.cluster.node("b").http_url();
     for url in [
         format!("sqlite://{file}?vfs={vfs}"),
         format!("sqlite://{}?vfs={vfs}", file.replace("app.db", "%61pp.db")),
@@ -117,14 +117,14 @@ fn is_read_only<T>(result: QueryResult<T>) -> bool {
 
 #[test]
 fn a_connection_with_mode_ro_reads_and_never_writes() {
-    let bed = bed();
-    write(&mut bed.conn("a"), "one").unwrap();
-    bed.sync();
+    let test = test_cluster();
+    write(&mut test.conn("a"), "one").unwrap();
+    test.sync();
     for node in ["a", "b"] {
         let mut conn =
-            LiteFsConnection::establish(&format!("sqlite://{}?mode=ro", path(&bed, node))).unwrap();
+            LiteFsConnection::establish(&format!("sqlite://{}?mode=ro", path(&test, node))).unwrap();
         assert_eq!(count(&mut conn), Ok(1));
-        let trips = bed.litefs(node).round_trips();
+        let trips = test.litefs(node).round_trips();
         assert!(is_read_only(write(&mut conn, "x")), "on {node}");
         let returned: QueryResult<i32> = diesel::insert_into(notes::table)
             .values(notes::text.eq("x"))
@@ -145,36 +145,38 @@ fn a_connection_with_mode_ro_reads_and_never_writes() {
         assert_eq!(conn.immediate_transaction(count), Ok(1));
         assert!(is_read_only(conn.immediate_transaction(|conn| write(conn, "x"))), "on {node}");
         conn.batch_execute("CREATE TEMPORARY TABLE mine (x); INSERT INTO mine VALUES (1)").unwrap();
-        assert_eq!(bed.litefs(node).round_trips(), trips, "nothing was sent");
+        assert_eq!(test.litefs(node).round_trips(), trips, "nothing was sent");
         assert_eq!(count(&mut conn), Ok(1));
     }
     // A connection of the same handle that may write does.
-    write(&mut LiteFsConnection::establish(&path(&bed, "b")).unwrap(), "two").unwrap();
+    write(&mut LiteFsConnection::establish(&path(&test, "b")).unwrap(), "two").unwrap();
 }
 
 #[test]
 fn a_read_only_connection_does_not_write_through_the_group_writer() {
-    let bed = Bed::configured(&["a"], |_, builder| builder.local_writes(litefs_diesel::LocalWrites::Grouped));
-    bed.schema(SCHEMA);
-    let mut conn = LiteFsConnection::establish(&format!("file:{}?mode=ro", path(&bed, "a"))).unwrap();
+    let test = TestCluster::configured(&["a"], |_, builder| {
+        builder.local_writes(litefs_diesel::LocalWrites::Grouped)
+    });
+    test.schema(SCHEMA);
+    let mut conn = LiteFsConnection::establish(&format!("file:{}?mode=ro", path(&test, "a"))).unwrap();
     assert!(is_read_only(write(&mut conn, "x")));
     assert!(is_read_only(conn.execute_batch(&[&diesel::delete(notes::table)])));
-    write(&mut bed.conn("a"), "x").unwrap();
+    write(&mut test.conn("a"), "x").unwrap();
 }
 
 #[test]
 fn a_handle_with_mode_ro_serves_and_its_connections_only_read() {
-    let mut bed = bed();
-    bed.stop("a");
-    let url = format!("{}&mode=ro", bed.cluster.node("a").database_url(DATABASE));
-    let http_url = bed.cluster.node("a").http_url();
+    let mut test = test_cluster();
+    test.stop("a");
+    let url = format!("{}&mode=ro", test.cluster.node("a").database_url(DATABASE));
+    let http_url = test.cluster.node("a").http_url();
     let handle = LiteFs::builder(&url)
         .listen("127.0.0.1:0".parse().unwrap())
         .tracker(|tracker| tracker.http_url(&http_url).node("a"))
         .start()
         .unwrap();
     litefs_tests::wait_until("the role", || handle.role() == Role::Primary);
-    write(&mut bed.conn("b"), "one").unwrap();
+    write(&mut test.conn("b"), "one").unwrap();
     let mut conn = handle.establish().unwrap();
     assert_eq!(count(&mut conn), Ok(1));
     assert!(is_read_only(write(&mut conn, "two")));
@@ -182,8 +184,8 @@ fn a_handle_with_mode_ro_serves_and_its_connections_only_read() {
 
 #[test]
 fn parameters_that_cannot_hold_on_litefs_are_refused() {
-    let bed = bed();
-    let file = path(&bed, "b");
+    let test = test_cluster();
+    let file = path(&test, "b");
     for (parameter, value) in [
         ("immutable", "1"),
         ("nolock", "yes"),

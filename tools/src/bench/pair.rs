@@ -66,9 +66,9 @@ impl Pair {
         let mut primary = Child::start(server, &arguments, &environment)?;
         let root = tempfile::Builder::new().prefix("bench-").tempdir()?;
         let replica = Node::builder("replica").dir(root.path().join("replica")).start()?;
-        let cluster = Cluster::attach([primary.hear::<Mounted>()?.litefs, replica.http_url()])?;
+        let cluster = Cluster::attach([primary.receive::<Mounted>()?.litefs, replica.http_url()])?;
         cluster.promote("primary")?;
-        let ready = primary.hear()?;
+        let ready = primary.receive()?;
         cluster.wait_for_sync(SYNC_LIMIT)?;
         if matches!(ready, Ready::LiteFs(_)) {
             await_address(&replica)?;

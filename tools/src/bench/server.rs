@@ -121,7 +121,7 @@ pub(super) fn run_litefs(setup: &Setup) -> Result<(), Problem> {
     let address = litefs.rpc_address().ok_or("a primary that does not serve")?;
     tokio::runtime::Runtime::new()?.block_on(async {
         let ended = process::parent_ended();
-        process::say(&Ready::LiteFs(address))?;
+        process::send(&Ready::LiteFs(address))?;
         Ok(ended.await?)
     })
 }
@@ -136,7 +136,7 @@ pub(super) fn run_bare(setup: &Setup) -> Result<(), Problem> {
         let ended = process::parent_ended();
         let listener = tokio::net::TcpListener::bind(tarpc).await?;
         let raw_listener = std::net::TcpListener::bind(raw)?;
-        process::say(&Ready::Bare(Bare { tarpc: listener.local_addr()?, raw: raw_listener.local_addr()? }))?;
+        process::send(&Ready::Bare(Bare { tarpc: listener.local_addr()?, raw: raw_listener.local_addr()? }))?;
         raw::serve(raw_listener, Arc::clone(&connection));
         tokio::select! {
             served = bare::serve(listener, connection) => served,
@@ -167,7 +167,7 @@ impl Primary {
         let root = tempfile::Builder::new().prefix("bench-").tempdir()?;
         let node = Node::builder("primary").dir(root.path().join("primary")).database(DATABASE).start()?;
         node.set_sync(true)?;
-        process::say(&Mounted { litefs: node.http_url() })?;
+        process::send(&Mounted { litefs: node.http_url() })?;
         node.wait_until(Duration::from_secs(20), |now| {
             now.is_primary && now.positions.contains_key(DATABASE)
         })?;

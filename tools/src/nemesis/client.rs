@@ -31,7 +31,7 @@ pub(super) struct Endpoint {
 }
 
 /// What all clients share.
-pub(super) struct Shared {
+pub(super) struct ClientContext {
     pub(super) began: Instant,
     pub(super) http: reqwest::Client,
     pub(super) endpoints: Vec<RwLock<Option<Endpoint>>>,
@@ -39,7 +39,7 @@ pub(super) struct Shared {
     pub(super) retry_unknown: bool,
 }
 
-impl Shared {
+impl ClientContext {
     pub(super) fn new(nodes: usize, retry_unknown: bool) -> Result<Arc<Self>, Problem> {
         Ok(Arc::new(Self {
             began: Instant::now(),
@@ -68,7 +68,7 @@ pub(super) struct Client {
     number: usize,
     node: usize,
     rng: StdRng,
-    shared: Arc<Shared>,
+    shared: Arc<ClientContext>,
     invented: i64,
     operations: i64,
     /// The list of its last append, which it is to see.
@@ -77,7 +77,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(number: usize, node: usize, seed: u64, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(number: usize, node: usize, seed: u64, shared: Arc<ClientContext>) -> Self {
         let rng = StdRng::seed_from_u64(seed.wrapping_mul(1_000).wrapping_add(number as u64 + 1));
         Self { number, node, rng, shared, invented: 0, operations: 0, last: None, records: Vec::new() }
     }

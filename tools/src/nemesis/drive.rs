@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use super::attack::Attack;
 use super::check::{Verdict, Wrong, check};
-use super::client::{Client, Shared};
+use super::client::{Client, ClientContext};
 use super::embedded::Embedded;
 use super::history::{History, Record};
 use super::losses::REPORT_LIMIT;
@@ -39,7 +39,7 @@ pub(super) fn run(options: &Options) -> Result<ExitCode, Problem> {
     let progress = progress_bar(options.seconds);
     progress.set_message("starting the nodes");
     let runtime = Runtime::new()?;
-    let shared = Shared::new(options.nodes(), options.weaken == Some(Weakness::RetryUnknown))?;
+    let shared = ClientContext::new(options.nodes(), options.weaken == Some(Weakness::RetryUnknown))?;
     let mut cluster = start(options, &shared, &runtime)?;
     let clients = start_clients(&runtime, options, &shared);
     let began = shared.began.elapsed();
@@ -76,7 +76,11 @@ fn menu(options: &Options) -> Menu {
     }
 }
 
-fn start(options: &Options, shared: &Arc<Shared>, runtime: &Runtime) -> Result<Box<dyn Attack>, Problem> {
+fn start(
+    options: &Options,
+    shared: &Arc<ClientContext>,
+    runtime: &Runtime,
+) -> Result<Box<dyn Attack>, Problem> {
     let (shared, runtime, weaken) = (Arc::clone(shared), runtime.handle().clone(), options.weaken);
     Ok(match options.mounts.as_slice() {
         [] => Box::new(Embedded::start(shared, runtime, weaken)?),
@@ -85,7 +89,7 @@ fn start(options: &Options, shared: &Arc<Shared>, runtime: &Runtime) -> Result<B
     })
 }
 
-fn start_clients(runtime: &Runtime, options: &Options, shared: &Arc<Shared>) -> JoinSet<Vec<Record>> {
+fn start_clients(runtime: &Runtime, options: &Options, shared: &Arc<ClientContext>) -> JoinSet<Vec<Record>> {
     let mut clients = JoinSet::new();
     let nodes = options.nodes();
     for number in 0..nodes * CLIENTS {
@@ -99,7 +103,7 @@ fn start_clients(runtime: &Runtime, options: &Options, shared: &Arc<Shared>) -> 
 fn attack(
     cluster: &mut dyn Attack,
     steps: &[Step],
-    shared: &Shared,
+    shared: &ClientContext,
     length: Duration,
     progress: &ProgressBar,
     verbose: bool,

@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use self::roles::Succession;
 use super::Weakness;
 use super::attack::Attack;
-use super::client::Shared;
+use super::client::ClientContext;
 use super::fleet::{Fleet, NAMES};
 use super::history::{Row, Takeover};
 use super::losses::Losses;
@@ -23,7 +23,7 @@ use super::schedule::{Fault, Target};
 /// Three nodes in processes of this program.
 pub(super) struct Embedded {
     fleet: Fleet,
-    shared: Arc<Shared>,
+    shared: Arc<ClientContext>,
     runtime: Handle,
     succession: Succession,
     /// Whom the faults that have not ended yet met.
@@ -33,7 +33,7 @@ pub(super) struct Embedded {
 impl Embedded {
     /// Starts the nodes. Blocks until all applications answer.
     pub(super) fn start(
-        shared: Arc<Shared>,
+        shared: Arc<ClientContext>,
         runtime: Handle,
         weaken: Option<Weakness>,
     ) -> Result<Self, Problem> {
@@ -42,7 +42,7 @@ impl Embedded {
         let primary = fleet.control(0)?;
         primary.become_primary()?;
         (1..NAMES.len()).try_for_each(|node| fleet.control(node)?.follow(primary).map_err(Problem::from))?;
-        (0..NAMES.len()).try_for_each(|node| fleet.settle(node))?;
+        (0..NAMES.len()).try_for_each(|node| fleet.wait_until_serving(node))?;
         Ok(Self { fleet, shared, runtime, succession: Succession::default(), met: BTreeMap::new() })
     }
 
@@ -57,20 +57,20 @@ impl Embedded {
     fn strike(&mut self, fault: Fault) -> Result<usize, Problem> {
         let node = self.node(fault.target());
         let primary = self.succession.primary;
-        let heir = |which| self.node(Target::Replica(which));
+        let successor = |which| self.node(Target::Replica(which));
         match fault {
-            Fault::Kill { heir: Some(which), .. } => {
-                let heir = heir(which);
+            Fault::Kill { successor: Some(which), .. } => {
+                let successor = successor(which);
                 self.fleet.kill(node)?;
-                self.promote_here(heir, None)?;
+                self.take_over(successor, None)?;
             }
-            Fault::Kill { heir: None, .. } => self.fleet.kill(node)?,
-            Fault::Pause { heir: Some(which), .. } => {
-                let heir = heir(which);
+            Fault::Kill { successor: None, .. } => self.fleet.kill(node)?,
+            Fault::Pause { successor: Some(which), .. } => {
+                let successor = successor(which);
                 self.fleet.put_to_sleep(node)?;
-                self.promote_here(heir, Some(node))?;
+                self.take_over(successor, Some(node))?;
             }
-            Fault::Pause { heir: None, .. } => self.fleet.put_to_sleep(node)?,
+            Fault::Pause { successor: None, .. } => self.fleet.put_to_sleep(node)?,
             Fault::Promote { .. } => self.promote(node)?,
             Fault::LoseTail { lost, .. } => self.lose_tail(node, lost)?,
             Fault::LoseRole { .. } => self.depose()?,
@@ -93,7 +93,7 @@ impl Embedded {
                 self.fleet.link(node).set(slow, slow);
             }
             Fault::BreakLink => self.fleet.link(node).cut(),
-            Fault::DeafEvents { .. } => {
+            Fault::SilentEvents { .. } => {
                 self.fleet.control(node)?.set_event_stream_fault(EventStreamFault::Silent)?;
             }
         }
@@ -103,18 +103,18 @@ impl Embedded {
     fn relieve(&mut self, node: usize, fault: Fault) -> Result<(), Problem> {
         match fault {
             Fault::Kill { .. } | Fault::DropCommit => self.come_back(node),
-            Fault::Pause { heir, late, .. } => {
+            Fault::Pause { successor, late, .. } => {
                 self.fleet.wake(node)?;
-                if heir.is_some() {
+                if successor.is_some() {
                     // It still takes itself for the primary, and its clients' writes with it.
                     thread::sleep(late);
                     self.submit(node)?;
                 }
                 Ok(())
             }
-            Fault::LoseRole { heir } => {
-                let heir = self.node(heir);
-                self.restore(heir)
+            Fault::LoseRole { successor } => {
+                let successor = self.node(successor);
+                self.restore(successor)
             }
             Fault::Promote { .. } | Fault::LoseTail { .. } => self.revive(),
             Fault::CutReplies => {
@@ -143,7 +143,7 @@ impl Embedded {
         let leads = self.fleet.control(self.succession.primary)?.is_primary();
         let leader = if leads { self.succession.primary } else { self.fleet.furthest()? };
         self.restore(leader)?;
-        away.into_iter().try_for_each(|node| self.fleet.settle(node))
+        away.into_iter().try_for_each(|node| self.fleet.wait_until_serving(node))
     }
 
     fn told(&self, result: &Result<usize, Problem>, fault: Fault) -> String {

@@ -8,7 +8,7 @@ use litefs_testkit::{Control, EventStreamFault, NodeStatus, Relay, Traffic};
 use tempfile::TempDir;
 
 use super::Weakness;
-use super::client::Shared;
+use super::client::ClientContext;
 use super::node::{DATABASE, Mounted};
 use super::processes::Processes;
 
@@ -25,17 +25,17 @@ pub(super) struct Fleet {
 
 impl Fleet {
     /// Machines on which nothing runs yet.
-    pub(super) fn new(shared: Arc<Shared>, weaken: Option<Weakness>) -> Result<Self, Problem> {
+    pub(super) fn new(shared: Arc<ClientContext>, weaken: Option<Weakness>) -> Result<Self, Problem> {
         let processes = Processes::new(&NAMES.map(str::to_owned), shared, weaken)?;
         let root = tempfile::Builder::new().prefix("nemesis-").tempdir()?;
         Ok(Self { processes, controls: NAMES.map(|_| None).to_vec(), root })
     }
 
-    /// Starts a process on a node's files. Its LiteFS runs then and waits for a role; see [`Fleet::settle`].
+    /// Starts a process on a node's files. Its LiteFS runs then and waits for a role; see [`Fleet::wait_until_serving`].
     pub(super) fn start(&mut self, node: usize) -> Result<(), Problem> {
         let dir = self.root.path().join(NAMES[node]).to_string_lossy().into_owned();
         self.processes.start(node, &["--dir", &dir])?;
-        let control = Control::attach(self.processes.hear::<Mounted>(node)?.litefs)?;
+        let control = Control::attach(self.processes.receive::<Mounted>(node)?.litefs)?;
         // Another node that is cut off from the one before would keep this one from starting.
         let others = self.reachable().into_iter().filter(|other| *other != node);
         others
@@ -46,8 +46,8 @@ impl Fleet {
     }
 
     /// Waits until the application of a started node answers. The node must have a role.
-    pub(super) fn settle(&mut self, node: usize) -> Result<(), Problem> {
-        self.processes.settle(node)
+    pub(super) fn wait_until_serving(&mut self, node: usize) -> Result<(), Problem> {
+        self.processes.wait_until_serving(node)
     }
 
     /// `kill -9`. Does nothing where no process runs.

@@ -30,7 +30,7 @@ pub(super) struct Reports(Arc<Mutex<HashSet<(Process, Receipt)>>>);
 
 impl Reports {
     /// Takes in a report of one process.
-    pub(super) fn hear(&self, process: Process, lost: impl IntoIterator<Item = Receipt>) {
+    pub(super) fn add(&self, process: Process, lost: impl IntoIterator<Item = Receipt>) {
         let mut reports = self.0.lock().expect("nobody panics while holding the reports");
         reports.extend(lost.into_iter().map(|receipt| (process, receipt)));
     }
@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn a_report_is_of_one_write_of_one_process() {
         let losses = Losses::default();
-        losses.reports.hear((1, 1), [receipt(101)]);
+        losses.reports.add((1, 1), [receipt(101)]);
         assert!(losses.report(&append(10, 20, 101)));
         assert!(!losses.report(&append(10, 20, 102)), "another write");
         let other = Record { incarnation: 2, ..append(10, 20, 101) };

@@ -21,7 +21,7 @@ use tokio::runtime::Handle;
 use self::watch::Watch;
 use super::Weakness;
 use super::attack::Attack;
-use super::client::Shared;
+use super::client::ClientContext;
 use super::history::{Row, Takeover};
 use super::losses::Losses;
 use super::processes::Processes;
@@ -69,7 +69,7 @@ pub(super) struct Mounts {
     database: String,
     processes: Processes,
     watch: Watch,
-    shared: Arc<Shared>,
+    shared: Arc<ClientContext>,
     runtime: Handle,
     met: BTreeMap<usize, usize>,
 }
@@ -78,7 +78,7 @@ impl Mounts {
     /// Starts the nodes' processes. Blocks until all applications answer.
     pub(super) fn start(
         mounts: &[Mount],
-        shared: Arc<Shared>,
+        shared: Arc<ClientContext>,
         runtime: Handle,
         weaken: Option<Weakness>,
     ) -> Result<Self, Problem> {
@@ -100,7 +100,7 @@ impl Mounts {
         let mount = &self.mounts[node];
         let (database, url) = (mount.file(&self.database), mount.url.clone());
         self.processes.start(node, &["--database", &database, "--litefs", &url])?;
-        self.processes.settle(node).or_else(|problem| self.processes.kill(node).and(Err(problem)))
+        self.processes.wait_until_serving(node).or_else(|problem| self.processes.kill(node).and(Err(problem)))
     }
 
     fn await_primary(&self) -> Result<usize, Problem> {
@@ -124,7 +124,7 @@ impl Mounts {
     /// has open is still of the one before.
     fn revive(&mut self) -> Result<(), Problem> {
         while let Some((node, since)) = self.watch.take_back() {
-            self.processes.kill_deaf(node, since)?;
+            self.processes.kill_stale(node, since)?;
             self.begin_node(node)?;
         }
         (0..self.mounts.len()).try_for_each(|node| self.replace(node))

@@ -119,7 +119,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Problem> {
     let app = App::start(&place, arguments)?;
     tokio::runtime::Runtime::new()?.block_on(async {
         let listener = process::free_port().await?;
-        process::say(&Listening { http: process::url_of(&listener)? })?;
+        process::send(&Listening { http: process::url_of(&listener)? })?;
         let routes = Router::new()
             .route("/op", post(operate))
             .route("/rows", get(rows))
@@ -142,7 +142,7 @@ fn place(arguments: &Arguments) -> Result<(Option<Node>, Place), Problem> {
     }
     let dir = arguments.dir.as_deref().ok_or("a node needs a mount")?;
     let node = Node::builder(&arguments.name).dir(dir).database(DATABASE).start()?;
-    process::say(&Mounted { litefs: node.http_url() })?;
+    process::send(&Mounted { litefs: node.http_url() })?;
     // `litefs mount` too starts the application only when the node is ready.
     node.wait_until(START_LIMIT, |now| {
         (now.is_primary || now.connected) && now.positions.contains_key(DATABASE)
@@ -166,10 +166,10 @@ impl App {
             .read_timeout(READ_LIMIT)
             .prove_commits(!arguments.unproven)
             // A parent that does not hear it has ended, and so will this process.
-            .on_lost_writes(|lost| drop(process::say(&Lost::from(lost))))
+            .on_lost_writes(|lost| drop(process::send(&Lost::from(lost))))
             .start()?;
         let rpc = litefs.rpc_address().ok_or("a node that does not serve")?;
-        process::say(&Serving { rpc })?;
+        process::send(&Serving { rpc })?;
         let pool = r2d2::Pool::builder()
             .max_size(POOL_SIZE)
             .connection_timeout(POOL_LIMIT)

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use serde::de::DeserializeOwned;
 
 use super::Weakness;
-use super::client::{Endpoint, Shared};
+use super::client::{ClientContext, Endpoint};
 use super::history::{Moment, Process};
 use super::losses::Reports;
 use super::node::{Lost, Serving};
@@ -20,7 +20,7 @@ use super::node::{Lost, Serving};
 /// All nodes' places for a process, whether or not one runs there.
 pub(super) struct Processes {
     places: Vec<Place>,
-    shared: Arc<Shared>,
+    shared: Arc<ClientContext>,
     /// How the nodes break a promise on purpose.
     weaken: Option<Weakness>,
     secret: String,
@@ -42,7 +42,7 @@ impl Processes {
     /// Places where nothing runs yet.
     pub(super) fn new(
         names: &[String],
-        shared: Arc<Shared>,
+        shared: Arc<ClientContext>,
         weaken: Option<Weakness>,
     ) -> Result<Self, Problem> {
         let mut places = Vec::new();
@@ -74,19 +74,19 @@ impl Processes {
     }
 
     /// The next thing that a node says. Blocks.
-    pub(super) fn hear<T: DeserializeOwned>(&mut self, node: usize) -> Result<T, Problem> {
-        self.running(node)?.hear()
+    pub(super) fn receive<T: DeserializeOwned>(&mut self, node: usize) -> Result<T, Problem> {
+        self.running(node)?.receive()
     }
 
     /// Waits until the application of a started node answers. The node must have a role.
-    pub(super) fn settle(&mut self, node: usize) -> Result<(), Problem> {
+    pub(super) fn wait_until_serving(&mut self, node: usize) -> Result<(), Problem> {
         let child = self.running(node)?;
-        let rpc = child.hear::<Serving>()?.rpc;
-        let url = child.hear::<Listening>()?.http;
+        let rpc = child.receive::<Serving>()?.rpc;
+        let url = child.receive::<Listening>()?.http;
         let (place, reports) = (&mut self.places[node], self.reports.clone());
         let incarnation = place.incarnation;
-        let listener = move |lost: Lost| reports.hear((node, incarnation), lost.lost);
-        place.child.as_mut().ok_or("a node without a process cannot settle")?.overhear(listener);
+        let listener = move |lost: Lost| reports.add((node, incarnation), lost.lost);
+        place.child.as_mut().ok_or("a node without a process cannot settle")?.receive_all(listener);
         place.link.set_target(rpc);
         self.shared.set_endpoint(node, Some(Endpoint { incarnation, url }));
         Ok(())
@@ -108,7 +108,7 @@ impl Processes {
     }
 
     /// `kill -9` of a process whose LiteFS has died: it has heard of nothing since then.
-    pub(super) fn kill_deaf(&mut self, node: usize, since: Moment) -> Result<(), Problem> {
+    pub(super) fn kill_stale(&mut self, node: usize, since: Moment) -> Result<(), Problem> {
         let process = (node, self.places[node].incarnation);
         self.ends.entry(process).or_insert(since);
         self.kill(node)

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use litefs_examples::Problem;
 use tokio::runtime::Handle;
 
-use super::client::Shared;
+use super::client::ClientContext;
 use super::history::Row;
 use super::node::Holding;
 
@@ -17,7 +17,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Waits until no node does anything and all are at the same position, and reads them in full.
 pub(super) fn read_all<P: PartialEq>(
     names: &[String],
-    shared: &Shared,
+    shared: &ClientContext,
     runtime: &Handle,
     positions: impl Fn() -> Result<Vec<P>, Problem>,
 ) -> Result<Vec<(String, Vec<Row>)>, Problem> {
@@ -39,7 +39,7 @@ pub(super) fn read_all<P: PartialEq>(
     }
 }
 
-fn holding(shared: &Shared, runtime: &Handle, node: usize) -> Result<Holding, Problem> {
+fn holding(shared: &ClientContext, runtime: &Handle, node: usize) -> Result<Holding, Problem> {
     let endpoint = shared.endpoint(node).ok_or_else(|| format!("node {node} does not serve"))?;
     let request = shared.http.get(format!("{}/rows", endpoint.url));
     runtime.block_on(async {

@@ -32,20 +32,20 @@ impl fmt::Display for Target {
 /// Something that goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// `kill -9` of the process; in the end it is started again. With an heir, that replica becomes the primary at once
+    /// `kill -9` of the process; in the end it is started again. With an successor, that replica becomes the primary at once
     /// with what it has; without, a killed primary comes back as the primary.
-    Kill { node: Target, heir: Option<usize> },
-    /// SIGSTOP, and SIGCONT in the end. With an heir, that replica becomes the primary meanwhile, and the old one does not
+    Kill { node: Target, successor: Option<usize> },
+    /// SIGSTOP, and SIGCONT in the end. With an successor, that replica becomes the primary meanwhile, and the old one does not
     /// hear of it until `late` after it wakes.
-    Pause { node: Target, heir: Option<usize>, late: Duration },
+    Pause { node: Target, successor: Option<usize>, late: Duration },
     /// A failover in good order, with everything.
-    Promote { heir: usize },
+    Promote { successor: usize },
     /// A failover that loses the last transactions.
-    LoseTail { heir: usize, lost: u64 },
+    LoseTail { successor: usize, lost: u64 },
     /// The primary's place is given away in good order, through the library.
     HandOff,
-    /// Nobody is primary for a while; then the heir is, if it has not died of that.
-    LoseRole { heir: Target },
+    /// Nobody is primary for a while; then the successor is, if it has not died of that.
+    LoseRole { successor: Target },
     /// A commit that SQLite calls done and LiteFS does not take; LiteFS dies of it.
     DropCommit,
     /// Replication to a replica is held back.
@@ -65,15 +65,15 @@ pub(super) enum Fault {
     /// All connections to the primary's server break.
     BreakLink,
     /// A node hears nothing more from its own LiteFS's event stream.
-    DeafEvents { node: Target },
+    SilentEvents { node: Target },
 }
 
 impl Fault {
     /// Whom it meets.
     pub(super) fn target(self) -> Target {
         match self {
-            Self::Kill { node, .. } | Self::Pause { node, .. } | Self::DeafEvents { node } => node,
-            Self::Promote { heir } | Self::LoseTail { heir, .. } => Target::Replica(heir),
+            Self::Kill { node, .. } | Self::Pause { node, .. } | Self::SilentEvents { node } => node,
+            Self::Promote { successor } | Self::LoseTail { successor, .. } => Target::Replica(successor),
             Self::Stall { replica } | Self::Delay { replica, .. } | Self::Cut { replica } => {
                 Target::Replica(replica)
             }
@@ -128,18 +128,20 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:7.3} s  for {:4} ms  ", self.at.as_secs_f64(), self.lasts.as_millis())?;
         match self.fault {
-            Fault::Kill { node, heir: None } => write!(f, "kill {node}"),
-            Fault::Kill { node, heir: Some(heir) } => write!(f, "kill {node}, replica {heir} takes over"),
-            Fault::Pause { node, heir: None, .. } => write!(f, "freeze {node}"),
-            Fault::Pause { node, heir: Some(heir), late } => {
-                write!(f, "freeze {node}, replica {heir} takes over, told {} ms late", late.as_millis())
+            Fault::Kill { node, successor: None } => write!(f, "kill {node}"),
+            Fault::Kill { node, successor: Some(successor) } => {
+                write!(f, "kill {node}, replica {successor} takes over")
             }
-            Fault::Promote { heir } => write!(f, "promote replica {heir}"),
+            Fault::Pause { node, successor: None, .. } => write!(f, "freeze {node}"),
+            Fault::Pause { node, successor: Some(successor), late } => {
+                write!(f, "freeze {node}, replica {successor} takes over, told {} ms late", late.as_millis())
+            }
+            Fault::Promote { successor } => write!(f, "promote replica {successor}"),
             Fault::HandOff => f.write_str("hand off"),
-            Fault::LoseTail { heir, lost } => {
-                write!(f, "promote replica {heir}, losing {lost} transactions")
+            Fault::LoseTail { successor, lost } => {
+                write!(f, "promote replica {successor}, losing {lost} transactions")
             }
-            Fault::LoseRole { heir } => write!(f, "no primary, then {heir} again"),
+            Fault::LoseRole { successor } => write!(f, "no primary, then {successor} again"),
             Fault::DropCommit => f.write_str("drop a commit"),
             Fault::Stall { replica } => write!(f, "stall replication to replica {replica}"),
             Fault::Delay { replica, by } => {
@@ -151,7 +153,7 @@ impl fmt::Display for Step {
             Fault::CutReplies => f.write_str("cut the primary's answers"),
             Fault::SlowLink { by } => write!(f, "requests and answers {} ms late", by.as_millis()),
             Fault::BreakLink => f.write_str("break connections to the primary"),
-            Fault::DeafEvents { node } => write!(f, "no events for {node}"),
+            Fault::SilentEvents { node } => write!(f, "no events for {node}"),
         }
     }
 }
@@ -187,7 +189,7 @@ type Choice = fn(&mut StdRng) -> Fault;
 fn dropped_commits(rng: &mut StdRng, length: Duration) -> Vec<Step> {
     let mut steps = lane(rng, CALM..length, 50..150, |rng| {
         let drops = rng.random_bool(0.7);
-        let fault = if drops { Fault::DropCommit } else { Fault::LoseRole { heir: Target::Primary } };
+        let fault = if drops { Fault::DropCommit } else { Fault::LoseRole { successor: Target::Primary } };
         (fault, rng.random_range(50..150))
     });
     let slow = Fault::SlowDisk { by: Duration::from_millis(10) };
@@ -214,36 +216,36 @@ fn lane(
 }
 
 fn role_fault(rng: &mut StdRng) -> Fault {
-    let heir = rng.random_range(0..2);
+    let successor = rng.random_range(0..2);
     match rng.random_range(0..100) {
-        0..20 => Fault::Kill { node: Target::Primary, heir: Some(heir) },
-        20..28 => Fault::Kill { node: Target::Primary, heir: None },
-        28..36 => Fault::Kill { node: Target::Replica(heir), heir: None },
+        0..20 => Fault::Kill { node: Target::Primary, successor: Some(successor) },
+        20..28 => Fault::Kill { node: Target::Primary, successor: None },
+        28..36 => Fault::Kill { node: Target::Replica(successor), successor: None },
         36..46 => {
             let late = Duration::from_millis(rng.random_range(0..100));
-            Fault::Pause { node: Target::Primary, heir: Some(heir), late }
+            Fault::Pause { node: Target::Primary, successor: Some(successor), late }
         }
         46..56 => {
-            let node = if rng.random_bool(0.5) { Target::Primary } else { Target::Replica(heir) };
-            Fault::Pause { node, heir: None, late: Duration::ZERO }
+            let node = if rng.random_bool(0.5) { Target::Primary } else { Target::Replica(successor) };
+            Fault::Pause { node, successor: None, late: Duration::ZERO }
         }
-        56..71 => Fault::Promote { heir },
-        71..84 => Fault::LoseTail { heir, lost: rng.random_range(1..6) },
+        56..71 => Fault::Promote { successor },
+        71..84 => Fault::LoseTail { successor, lost: rng.random_range(1..6) },
         84..92 => {
             let same = rng.random_bool(0.4);
-            Fault::LoseRole { heir: if same { Target::Primary } else { Target::Replica(heir) } }
+            Fault::LoseRole { successor: if same { Target::Primary } else { Target::Replica(successor) } }
         }
         _ => Fault::DropCommit,
     }
 }
 
 fn role_fault_beside(rng: &mut StdRng) -> Fault {
-    let heir = rng.random_range(0..2);
-    let node = if rng.random_bool(0.5) { Target::Primary } else { Target::Replica(heir) };
+    let successor = rng.random_range(0..2);
+    let node = if rng.random_bool(0.5) { Target::Primary } else { Target::Replica(successor) };
     match rng.random_range(0..100) {
-        0..25 => Fault::Kill { node, heir: None },
-        25..45 => Fault::Pause { node, heir: None, late: Duration::ZERO },
-        45..75 => Fault::Promote { heir },
+        0..25 => Fault::Kill { node, successor: None },
+        25..45 => Fault::Pause { node, successor: None, late: Duration::ZERO },
+        45..75 => Fault::Promote { successor },
         _ => Fault::HandOff,
     }
 }
@@ -272,7 +274,7 @@ fn link_fault(rng: &mut StdRng) -> Fault {
         82..92 => Fault::BreakLink,
         _ => {
             let node = if rng.random_bool(0.5) { Target::Primary } else { Target::Replica(replica) };
-            Fault::DeafEvents { node }
+            Fault::SilentEvents { node }
         }
     }
 }

@@ -84,7 +84,7 @@ fn an_acknowledged_append_that_is_gone_is_lost() {
 fn a_reported_loss_is_no_fault_and_is_counted() {
     let history = history(vec![(append(1), done(&[])), (append(2), done(&[]))], &[1]);
     let losses = Losses::default();
-    losses.reports.hear((0, 1), [receipt(1)]);
+    losses.reports.add((0, 1), [receipt(1)]);
     assert_eq!(found_with(&history, &losses), []);
     assert_eq!(check(&history, &losses).lost_reported, 1);
 }
@@ -107,10 +107,10 @@ fn a_loss_that_nobody_could_report_any_more_is_no_fault_and_is_counted_by_itself
 fn an_append_that_is_there_although_it_was_reported_as_lost_is_a_false_report() {
     let mut history = history(vec![(append(1), done(&[]))], &[1]);
     let losses = Losses::default();
-    losses.reports.hear((0, 1), [receipt(0)]);
+    losses.reports.add((0, 1), [receipt(0)]);
     assert_eq!(found_with(&history, &losses), [(Wrong::FalselyReported, 1)]);
     let unnamed = Receipt { request: None, ..receipt(0) };
-    losses.reports.hear((0, 1), [unnamed.clone()]);
+    losses.reports.add((0, 1), [unnamed.clone()]);
     history.records[0].outcome = Outcome::Done { seen: Vec::new(), receipt: Some(unnamed) };
     assert_eq!(found_with(&history, &losses), [], "another write may have shared its position");
 }

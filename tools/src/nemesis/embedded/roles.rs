@@ -10,7 +10,7 @@ use crate::nemesis::fleet::{NAMES, txid};
 use crate::nemesis::history::{Moment, Takeover};
 use crate::nemesis::losses::Inflicted;
 
-/// How long an heir may take to get everything.
+/// How long an successor may take to get everything.
 const HEIR_LIMIT: Duration = Duration::from_secs(5);
 
 /// The primary and those before it.
@@ -22,9 +22,9 @@ pub(super) struct Succession {
 }
 
 impl Succession {
-    fn passed_to(&mut self, heir: usize, began: Moment, ended: Moment) {
+    fn passed_to(&mut self, successor: usize, began: Moment, ended: Moment) {
         self.takeovers.push(Takeover { began, ended });
-        self.primary = heir;
+        self.primary = successor;
     }
 
     fn lost(&mut self, began: Moment, until: Moment, kept: u64, node: Option<usize>) {
@@ -38,51 +38,55 @@ impl Succession {
 }
 
 impl Embedded {
-    /// A failover in good order: the old primary stops writing, the heir gets everything.
-    pub(super) fn promote(&mut self, heir: usize) -> Result<(), Problem> {
+    /// A failover in good order: the old primary stops writing, the successor gets everything.
+    pub(super) fn promote(&mut self, successor: usize) -> Result<(), Problem> {
         (0..NAMES.len()).try_for_each(|node| self.fleet.clear_faults(node))?;
         let began = self.shared.now();
         let old = self.fleet.control(self.succession.primary)?;
         old.drain()?;
         let last = txid(&old.status()?);
-        if let Err(error) = self.fleet.control(heir)?.wait_until(HEIR_LIMIT, |status| txid(status) == last) {
+        if let Err(error) =
+            self.fleet.control(successor)?.wait_until(HEIR_LIMIT, |status| txid(status) == last)
+        {
             old.become_primary()?;
             return Err(error.into());
         }
-        self.enthrone(heir)?;
-        self.succession.passed_to(heir, began, self.shared.now());
+        self.enthrone(successor)?;
+        self.succession.passed_to(successor, began, self.shared.now());
         Ok(())
     }
 
     /// A failover to a replica with what it has, after the old primary went away or fell asleep.
-    pub(super) fn promote_here(&mut self, heir: usize, asleep: Option<usize>) -> Result<(), Problem> {
+    pub(super) fn take_over(&mut self, successor: usize, asleep: Option<usize>) -> Result<(), Problem> {
         let began = self.shared.now();
-        let kept = self.fleet.txid(heir)?;
-        self.enthrone(heir)?;
+        let kept = self.fleet.txid(successor)?;
+        self.enthrone(successor)?;
         let ended = self.shared.now();
         self.succession.lost(began, ended, kept, None);
         if asleep.is_some() {
             // What its own clients write on it until it hears of the failover goes the same way.
             self.succession.lost(began, Moment::MAX, kept, asleep);
         }
-        self.succession.passed_to(heir, began, ended);
+        self.succession.passed_to(successor, began, ended);
         Ok(())
     }
 
     /// A failover that loses transactions although the old primary lives.
-    pub(super) fn lose_tail(&mut self, heir: usize, lost: u64) -> Result<(), Problem> {
+    pub(super) fn lose_tail(&mut self, successor: usize, lost: u64) -> Result<(), Problem> {
         (0..NAMES.len()).try_for_each(|node| self.fleet.clear_faults(node))?;
         let (old, began) = (self.succession.primary, self.shared.now());
         // The primary goes on for a moment, so this is the least that is kept.
         let kept = self.fleet.txid(old)?.saturating_sub(lost);
         // The third node is not waited for: it follows below.
-        let pair =
-            Cluster::attach([self.fleet.control(old)?.http_url(), self.fleet.control(heir)?.http_url()])?;
-        let done = pair.promote_losing_tail(NAMES[heir], lost);
-        if self.fleet.control(heir)?.is_primary() {
-            self.lead(heir)?;
+        let pair = Cluster::attach([
+            self.fleet.control(old)?.http_url(),
+            self.fleet.control(successor)?.http_url(),
+        ])?;
+        let done = pair.promote_losing_tail(NAMES[successor], lost);
+        if self.fleet.control(successor)?.is_primary() {
+            self.lead(successor)?;
             self.succession.lost(began, self.shared.now(), kept, None);
-            self.succession.passed_to(heir, began, self.shared.now());
+            self.succession.passed_to(successor, began, self.shared.now());
         }
         Ok(done?)
     }
@@ -95,28 +99,28 @@ impl Embedded {
             .try_for_each(|node| self.fleet.control(node)?.lose_primary().map_err(Problem::from))
     }
 
-    /// Makes `heir` the primary of nodes of which none is, or leaves it so. Those whose LiteFS has died are started again.
-    pub(super) fn restore(&mut self, heir: usize) -> Result<(), Problem> {
+    /// Makes `successor` the primary of nodes of which none is, or leaves it so. Those whose LiteFS has died are started again.
+    pub(super) fn restore(&mut self, successor: usize) -> Result<(), Problem> {
         let began = self.shared.now();
         let dead = self.fleet.dead();
         for node in &dead {
             self.fleet.kill(*node)?;
             self.fleet.start(*node)?;
         }
-        let (kept, most) = (self.fleet.txid(heir)?, self.fleet.txid(self.fleet.furthest()?)?);
-        if self.fleet.control(heir)?.is_primary() {
-            self.lead(heir)?
+        let (kept, most) = (self.fleet.txid(successor)?, self.fleet.txid(self.fleet.furthest()?)?);
+        if self.fleet.control(successor)?.is_primary() {
+            self.lead(successor)?
         } else {
-            self.enthrone(heir)?
+            self.enthrone(successor)?
         }
         self.succession.nobody_sleeps(self.shared.now());
         if kept < most {
             self.succession.lost(began, self.shared.now(), kept, None);
         }
-        if heir != self.succession.primary {
-            self.succession.passed_to(heir, began, self.shared.now());
+        if successor != self.succession.primary {
+            self.succession.passed_to(successor, began, self.shared.now());
         }
-        dead.into_iter().try_for_each(|node| self.fleet.settle(node))
+        dead.into_iter().try_for_each(|node| self.fleet.wait_until_serving(node))
     }
 
     /// A killed node is back, in the role that it had if nobody took its place.
@@ -129,7 +133,7 @@ impl Embedded {
         } else {
             self.fleet.control(node)?.follow(self.fleet.control(primary)?)?;
         }
-        self.fleet.settle(node)
+        self.fleet.wait_until_serving(node)
     }
 
     /// A primary that slept through a failover hears of it.
@@ -146,9 +150,9 @@ impl Embedded {
         self.fleet.dead().into_iter().try_for_each(|node| self.come_back(node))
     }
 
-    fn enthrone(&self, heir: usize) -> Result<(), Problem> {
-        self.fleet.control(heir)?.become_primary()?;
-        self.lead(heir)
+    fn enthrone(&self, successor: usize) -> Result<(), Problem> {
+        self.fleet.control(successor)?.become_primary()?;
+        self.lead(successor)
     }
 
     /// Makes all others that live follow.

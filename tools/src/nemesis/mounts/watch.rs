@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::{Mount, position};
-use crate::nemesis::client::Shared;
+use crate::nemesis::client::ClientContext;
 use crate::nemesis::history::{Moment, Takeover};
 use crate::nemesis::losses::Inflicted;
 
@@ -72,7 +72,12 @@ impl Seen {
 }
 
 impl Watch {
-    pub(super) fn start(mounts: Vec<Mount>, database: String, shared: Arc<Shared>, runtime: &Handle) -> Self {
+    pub(super) fn start(
+        mounts: Vec<Mount>,
+        database: String,
+        shared: Arc<ClientContext>,
+        runtime: &Handle,
+    ) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let keeps = Arc::clone(&seen);
         let task = runtime.spawn(async move {
@@ -122,7 +127,7 @@ fn locked(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
     seen.lock().expect("nobody panics while holding what was seen")
 }
 
-async fn look(mounts: &[Mount], database: &str, shared: &Shared) -> Look {
+async fn look(mounts: &[Mount], database: &str, shared: &ClientContext) -> Look {
     let at = shared.now();
     let (dirs, name) =
         (mounts.iter().map(|mount| mount.dir.clone()).collect::<Vec<_>>(), database.to_owned());
@@ -151,7 +156,7 @@ struct Info {
 }
 
 /// `None` if it does not answer.
-async fn is_primary(shared: &Shared, url: &str) -> Option<bool> {
+async fn is_primary(shared: &ClientContext, url: &str) -> Option<bool> {
     let asked = async {
         let answer = shared.http.get(format!("{url}/info")).timeout(ANSWER_LIMIT).send().await.ok()?;
         answer.json::<Info>().await.ok()

@@ -39,7 +39,7 @@ fn beside_a_real_litefs_only_what_is_ours_goes_wrong() {
     let ours = |step: &&Step| {
         let alone = matches!(
             step.fault,
-            Kill { heir: None, .. } | Pause { heir: None, .. } | Promote { .. } | HandOff
+            Kill { successor: None, .. } | Pause { successor: None, .. } | Promote { .. } | HandOff
         );
         alone || matches!(step.fault, CutRequests | CutReplies | SlowLink { .. } | BreakLink)
     };

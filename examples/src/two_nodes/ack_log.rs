@@ -17,14 +17,14 @@ pub(super) enum Known {
 
 /// One client's memory, or that of all of them.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(super) struct AckLog {
     /// Ids of downloaded rows that some GET has answered with.
     pub(super) kept: BTreeSet<String>,
     /// Posted rows by their client keys.
     pub(super) rows: BTreeMap<String, Known>,
 }
 
-impl Ledger {
+impl AckLog {
     /// Adds another client's memory. Keys are unique among clients.
     pub(super) fn merge(&mut self, other: Self) {
         self.kept.extend(other.kept);
