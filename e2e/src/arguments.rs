@@ -15,7 +15,8 @@ pub struct Arguments {
     /// A node: NAME=APPLICATION_URL,LITEFS_URL. Twice.
     #[arg(long = "node", required = true)]
     nodes: Vec<NodeAt>,
-    /// The command that stops, starts, kills and promotes nodes: called with a verb and a node's name.
+    /// The command that stops, starts, kills and promotes nodes: called with a verb and a node's
+    /// name.
     #[arg(long)]
     pub(crate) control: PathBuf,
     /// Run these scenarios only, such as E1,E3.

@@ -10,8 +10,8 @@ use crate::wire::{Row, Status};
 
 /// Between two checks of a condition.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long two running nodes may take to agree on the primary. A lease may have to expire first: with
-/// Consul that takes twice its TTL of 10 s, and the lock delay.
+/// How long two running nodes may take to agree on the primary. A lease may have to expire first:
+/// with Consul that takes twice its TTL of 10 s, and the lock delay.
 pub(crate) const SETTLE: Duration = Duration::from_secs(60);
 /// How long a replica may take to catch up after the last write.
 pub(crate) const CATCH_UP: Duration = Duration::from_secs(20);
@@ -66,7 +66,8 @@ impl Cluster {
         Ok(litefs_agrees.then(|| Roles { primary: primary.clone(), replica: replica.clone() }))
     }
 
-    /// Waits until both nodes' files are at one position, and returns the rows, which must be the same.
+    /// Waits until both nodes' files are at one position, and returns the rows, which must be the
+    /// same.
     pub(crate) async fn same_rows(&self) -> Result<Vec<Row>, Problem> {
         let [a, b] = &self.nodes;
         wait(CATCH_UP, "both nodes to have the same", async || {
@@ -87,8 +88,8 @@ fn follows(status: &Status, other: &Node) -> bool {
     status.tracker.role == "replica" && status.tracker.primary.as_deref() == Some(other.name())
 }
 
-/// Waits until `check` returns a value. An error, as from a node that is not up yet, does not end the
-/// wait.
+/// Waits until `check` returns a value. An error, as from a node that is not up yet, does not end
+/// the wait.
 ///
 /// # Errors
 /// If `limit` passes first; the message contains the last error of `check`.

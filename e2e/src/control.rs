@@ -17,7 +17,8 @@ pub enum Verb {
     Kill,
     /// Ask LiteFS to make it the primary. Does not wait until it is.
     Promote,
-    /// Run the application's migrations on it, in a process of their own. Prints the versions as JSON.
+    /// Run the application's migrations on it, in a process of their own. Prints the versions as
+    /// JSON.
     Migrate,
 }
 

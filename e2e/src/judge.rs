@@ -18,8 +18,8 @@ pub(crate) struct Attempt {
     pub(crate) write: Write,
 }
 
-/// What was to be written. Each attempt has a key or a number of its own, so that refused ones can be
-/// searched for.
+/// What was to be written. Each attempt has a key or a number of its own, so that refused ones can
+/// be searched for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Write {
     /// A new row with this key.
@@ -28,8 +28,8 @@ pub(crate) enum Write {
     Set { key: String, number: u32 },
 }
 
-/// A primary that died. LiteFS replicates asynchronously, so writes that it acknowledged but did not
-/// ship are lost.
+/// A primary that died. LiteFS replicates asynchronously, so writes that it acknowledged but did
+/// not ship are lost.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Death {
     /// When it was known to be dead.
@@ -141,8 +141,8 @@ impl Judgement {
         }
     }
 
-    /// A later number may have replaced this one, an earlier one must not. `None` means that the row
-    /// is missing, which `post` judges.
+    /// A later number may have replaced this one, an earlier one must not. `None` means that the
+    /// row is missing, which `post` judges.
     fn set(&mut self, key: &str, number: u32, expected: Expected, found: Option<f64>) {
         let Some(found) = found else { return };
         let number_as_found = f64::from(number);

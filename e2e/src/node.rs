@@ -69,7 +69,8 @@ impl Node {
         self.json(self.http.get(format!("{}/info", self.at.litefs))).await
     }
 
-    /// The row and whether it was stored (rather than downloaded for this request); `None` if there is none.
+    /// The row and whether it was stored (rather than downloaded for this request); `None` if there
+    /// is none.
     pub(crate) async fn find(&self, id: &str) -> Result<Option<(Row, bool)>, Problem> {
         let response = self.request(Method::GET, &format!("/resources/{id}")).send().await?;
         if response.status() == StatusCode::NOT_FOUND {

@@ -1,8 +1,8 @@
 //! An asynchronous application on a replica: `diesel_async` with a deadpool pool, and one of bb8.
 //!
-//! `SyncConnectionWrapper` runs our connection on tokio's threads for blocking work, so a task that waits for the primary
-//! holds up no other. The pools are made from the handle (litefs-diesel's feature `async`). What `diesel_async` has no
-//! call for is reached with `spawn_blocking`.
+//! `SyncConnectionWrapper` runs our connection on tokio's threads for blocking work, so a task that
+//! waits for the primary holds up no other. The pools are made from the handle (litefs-diesel's
+//! feature `async`). What `diesel_async` has no call for is reached with `spawn_blocking`.
 //!
 //! `cargo run -p litefs-examples --example async_pool`
 

@@ -1,4 +1,5 @@
-//! The same program where there is no LiteFS: everything is local, and there is no condition for it.
+//! The same program where there is no LiteFS: everything is local, and there is no condition for
+//! it.
 //!
 //! `cargo run -p litefs-examples --example laptop`
 

@@ -1,7 +1,7 @@
 //! A connection pool on a replica, and writes through it.
 //!
-//! The cluster is played by `litefs-testkit`, both nodes in this process. In production one `LiteFs` runs per node, and
-//! `LiteFs::start("/litefs/app.db")` is all there is to it.
+//! The cluster is played by `litefs-testkit`, both nodes in this process. In production one
+//! `LiteFs` runs per node, and `LiteFs::start("/litefs/app.db")` is all there is to it.
 //!
 //! `cargo run -p litefs-examples --example r2d2_pool`
 
@@ -40,7 +40,8 @@ fn main() -> Result<(), Problem> {
     let _primary = start(cluster.node("primary"))?;
     let replica = start(cluster.node("replica"))?;
 
-    // This line was `r2d2::Pool::builder().build(ConnectionManager::<SqliteConnection>::new(path))`.
+    // This line was
+    // `r2d2::Pool::builder().build(ConnectionManager::<SqliteConnection>::new(path))`.
     let pool = r2d2::Pool::builder().max_size(THREADS as u32).build(replica.connection_manager())?;
     diesel::sql_query("CREATE TABLE visits (id INTEGER PRIMARY KEY, page TEXT NOT NULL)")
         .execute(&mut *pool.get()?)?;

@@ -1,4 +1,5 @@
-//! What you wrote on one node, you read on another: a token goes with the request, in a cookie or a header.
+//! What you wrote on one node, you read on another: a token goes with the request, in a cookie or a
+//! header.
 //!
 //! `cargo run -p litefs-examples --example tokens`
 

@@ -1,7 +1,8 @@
-//! Processes that this program starts from its own binary, and what parent and child say to each other.
+//! Processes that this program starts from its own binary, and what parent and child say to each
+//! other.
 //!
-//! A child says where it listens in lines of JSON on its standard output. Its standard input stays open and empty; when
-//! that ends, so has the parent, and the child follows.
+//! A child says where it listens in lines of JSON on its standard output. Its standard input stays
+//! open and empty; when that ends, so has the parent, and the child follows.
 
 use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::SocketAddr;
@@ -67,8 +68,9 @@ impl Child {
         self.process.id()
     }
 
-    /// Hands everything that the child says from now on to `listener`, on a thread, until the child has ended; what it said
-    /// before it was killed is heard, too. A line that is no `T` ends that as well.
+    /// Hands everything that the child says from now on to `listener`, on a thread, until the child
+    /// has ended; what it said before it was killed is heard, too. A line that is no `T` ends that
+    /// as well.
     pub fn receive_all<T: DeserializeOwned>(&mut self, mut listener: impl FnMut(T) + Send + 'static) {
         let Some(lines) = self.lines.take() else { return };
         std::thread::spawn(move || {
@@ -119,8 +121,8 @@ pub fn send(something: &impl Serialize) -> Result<(), Problem> {
 /// Resolves when the parent has ended, or wants this process to.
 pub fn parent_ended() -> oneshot::Receiver<()> {
     let (ended, when_ended) = oneshot::channel();
-    // Ctrl-C reaches every process of the terminal. A child leaves the decision to its parent, so that it ends in good
-    // order and its directory is removed.
+    // Ctrl-C reaches every process of the terminal. A child leaves the decision to its parent, so
+    // that it ends in good order and its directory is removed.
     tokio::spawn(async { while tokio::signal::ctrl_c().await.is_ok() {} });
     std::thread::spawn(move || {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
@@ -149,8 +151,8 @@ pub async fn serve(listener: TcpListener, router: Router) -> Result<(), Problem>
     }
 }
 
-/// Serves `router` until this process is asked to end (SIGTERM, SIGINT), and then for as long as requests that have
-/// begun need, at most [`LAST_REQUESTS`].
+/// Serves `router` until this process is asked to end (SIGTERM, SIGINT), and then for as long as
+/// requests that have begun need, at most [`LAST_REQUESTS`].
 pub async fn serve_until_asked_to_end(listener: TcpListener, router: Router) -> Result<(), Problem> {
     let mut asked = signal(SignalKind::terminate())?;
     let (stop, stopped) = oneshot::channel::<()>();

@@ -6,7 +6,8 @@ pub fn median(values: &mut [f64]) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
-/// The value that `part` of all values do not exceed, by the nearest rank; zero of nothing. Sorts them.
+/// The value that `part` of all values do not exceed, by the nearest rank; zero of nothing. Sorts
+/// them.
 pub fn percentile(values: &mut [f64], part: f64) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     let rank = (part * values.len() as f64).ceil() as usize;

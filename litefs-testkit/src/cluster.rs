@@ -50,23 +50,26 @@ pub struct ClusterBuilder {
 }
 
 impl ClusterBuilder {
-    /// Names of the nodes; the first one is primary. Names may have a port. Default: `node-a` and `node-b`.
+    /// Names of the nodes; the first one is primary. Names may have a port. Default: `node-a` and
+    /// `node-b`.
     pub fn nodes<Name: Into<String>>(mut self, names: impl IntoIterator<Item = Name>) -> Self {
         self.nodes.extend(names.into_iter().map(Into::into));
         self
     }
 
-    /// A database that exists from the start on all nodes: empty, in WAL mode, at transaction 1. May be called
-    /// several times. Default: none.
+    /// A database that exists from the start on all nodes: empty, in WAL mode, at transaction 1.
+    /// May be called several times. Default: none.
     pub fn database(mut self, name: impl Into<String>) -> Self {
         self.databases.push(name.into());
         self
     }
 
-    /// Starts the nodes in a temporary directory. Blocks until all replicas are connected and up to date.
+    /// Starts the nodes in a temporary directory. Blocks until all replicas are connected and up to
+    /// date.
     ///
     /// # Errors
-    /// As [`NodeBuilder::start`](crate::NodeBuilder::start); [`Error::Invalid`] if two nodes have the same name.
+    /// As [`NodeBuilder::start`](crate::NodeBuilder::start); [`Error::Invalid`] if two nodes have
+    /// the same name.
     pub fn start(mut self) -> Result<Cluster, Error> {
         if self.nodes.is_empty() {
             self.nodes = vec!["node-a".into(), "node-b".into()];
@@ -99,8 +102,8 @@ impl Cluster {
         ClusterBuilder::default()
     }
 
-    /// A view of nodes that other processes host, by their [`Control::http_url`]s. They keep their roles; of
-    /// nodes just started, [`Cluster::promote`] one.
+    /// A view of nodes that other processes host, by their [`Control::http_url`]s. They keep their
+    /// roles; of nodes just started, [`Cluster::promote`] one.
     ///
     /// # Errors
     /// [`Error::Remote`] if one does not answer.
@@ -159,13 +162,13 @@ impl Cluster {
         self.controls().find(|control| control.is_primary())
     }
 
-    /// Makes `name` primary without losing anything: the old primary, if it lives, first stops writing and ships what
-    /// it has. Blocks until the others follow and are up to date; those that are stalled or cut off are not waited
-    /// for.
+    /// Makes `name` primary without losing anything: the old primary, if it lives, first stops
+    /// writing and ships what it has. Blocks until the others follow and are up to date; those that
+    /// are stalled or cut off are not waited for.
     ///
     /// # Errors
-    /// [`Error::Timeout`] after 10 seconds if `name` cannot get everything (the old primary is then primary again), or
-    /// if the others do not follow.
+    /// [`Error::Timeout`] after 10 seconds if `name` cannot get everything (the old primary is then
+    /// primary again), or if the others do not follow.
     pub fn promote(&self, name: &str) -> Result<(), Error> {
         let successor = self.control(name)?;
         if let Some(old) = self.primary_control().filter(|old| old.name() != name) {
@@ -180,14 +183,15 @@ impl Cluster {
         self.follow(successor)
     }
 
-    /// Makes `name` primary as a failover does that loses the last `lost` transactions of every database: it gets
-    /// everything before them, even if its replication is stalled, and forgets them if it has them. The old primary
-    /// and the others then get a snapshot and go back in their numbering. Counted from the primary's position, or
-    /// if it is dead, from the furthest position that any node of the view had.
+    /// Makes `name` primary as a failover does that loses the last `lost` transactions of every
+    /// database: it gets everything before them, even if its replication is stalled, and forgets
+    /// them if it has them. The old primary and the others then get a snapshot and go back in their
+    /// numbering. Counted from the primary's position, or if it is dead, from the furthest position
+    /// that any node of the view had.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if there are not so many transactions, [`Error::HistoryTooShort`] if the node cannot go
-    /// back that far, else as [`Cluster::promote`].
+    /// [`Error::Invalid`] if there are not so many transactions, [`Error::HistoryTooShort`] if the
+    /// node cannot go back that far, else as [`Cluster::promote`].
     pub fn promote_losing_tail(&self, name: &str, lost: u64) -> Result<(), Error> {
         let successor = self.control(name)?;
         let old = self.primary_control().filter(|old| old.name() != name);
@@ -230,8 +234,8 @@ impl Cluster {
         self.controls().filter(|control| control.is_alive()).try_for_each(Control::lose_primary)
     }
 
-    /// Kills a node of this process; see [`Node::kill`]. Nobody takes over until [`Cluster::promote`]: replicas of a
-    /// dead primary try it once a second.
+    /// Kills a node of this process; see [`Node::kill`]. Nobody takes over until
+    /// [`Cluster::promote`]: replicas of a dead primary try it once a second.
     ///
     /// # Errors
     /// [`Error::UnknownNode`] if this process has no such node.
@@ -240,8 +244,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Restarts a killed node of this process. It follows the primary, if there is one; blocks until it has caught
-    /// up, unless it is stalled or cut off.
+    /// Restarts a killed node of this process. It follows the primary, if there is one; blocks
+    /// until it has caught up, unless it is stalled or cut off.
     ///
     /// # Errors
     /// As [`Node::restart`]; [`Error::Timeout`] if it does not catch up in 10 seconds.
@@ -253,7 +257,8 @@ impl Cluster {
         self.wait_for_sync(SETTLE_LIMIT)
     }
 
-    /// Cuts the link between two nodes: nothing arrives, nothing is closed, new connections time out.
+    /// Cuts the link between two nodes: nothing arrives, nothing is closed, new connections time
+    /// out.
     ///
     /// # Errors
     /// [`Error::UnknownNode`] if there is no such node.
@@ -271,8 +276,8 @@ impl Cluster {
         self.control(other)?.heal_link(one)
     }
 
-    /// Blocks until every living replica is connected and at the primary's position. Not waited for: replicas
-    /// that are stalled, frozen, or cut off from the primary.
+    /// Blocks until every living replica is connected and at the primary's position. Not waited
+    /// for: replicas that are stalled, frozen, or cut off from the primary.
     ///
     /// # Errors
     /// [`Error::NoPrimary`] if there is none; [`Error::Timeout`] when the time is up.

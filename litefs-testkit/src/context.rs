@@ -14,7 +14,8 @@ use crate::locks::Owner;
 use crate::special::SpecialFiles;
 use crate::sync::{Signal, locked};
 
-/// How long an orderly demotion waits for a commit that is between its last WAL write and its unlock.
+/// How long an orderly demotion waits for a commit that is between its last WAL write and its
+/// unlock.
 const IN_FLIGHT_LIMIT: Duration = Duration::from_secs(2);
 
 /// Who a node is and where it lives.
@@ -185,8 +186,8 @@ impl Context {
         locked(&self.gate).writable = true;
     }
 
-    /// Stops SQLite from writing. With `orderly`, commits that SQLite has already written to the WAL are
-    /// captured first; without, they are caught in the middle, as by LiteFS's handoff.
+    /// Stops SQLite from writing. With `orderly`, commits that SQLite has already written to the
+    /// WAL are captured first; without, they are caught in the middle, as by LiteFS's handoff.
     pub(crate) fn close_gate(&self, orderly: bool) {
         let deadline = Instant::now() + IN_FLIGHT_LIMIT;
         let closed = |force: bool| {
@@ -200,8 +201,8 @@ impl Context {
         }
     }
 
-    /// `owner` is about to write to the WAL; with `commit`, what makes SQLite's transaction durable.
-    /// Says whether it may.
+    /// `owner` is about to write to the WAL; with `commit`, what makes SQLite's transaction
+    /// durable. Says whether it may.
     pub(crate) fn enter_write(&self, owner: Owner, commit: bool) -> bool {
         let mut gate = locked(&self.gate);
         if gate.writable && commit {
@@ -266,8 +267,8 @@ impl Context {
         *locked(&self.shutdown_hook.0) = Some(Box::new(clear_away));
     }
 
-    /// The node dies: at a kill, at an orderly stop, and where LiteFS would exit. From now on all I/O through
-    /// the VFS fails. Does not wait for threads; may be called from any of them.
+    /// The node dies: at a kill, at an orderly stop, and where LiteFS would exit. From now on all
+    /// I/O through the VFS fails. Does not wait for threads; may be called from any of them.
     pub(crate) fn die(&self) {
         let role = locked(&self.role);
         let first = !self.dead.swap(true, Ordering::AcqRel);

@@ -14,13 +14,14 @@ use crate::status::NodeStatus;
 
 /// A handle on one node that sets its role and makes things go wrong on it.
 ///
-/// Every [`Node`](crate::Node) is one (it dereferences to it); [`Control::attach`] makes one for a node of another
-/// process. Settings take effect at once and stay, through a kill and a restart within the process, until they are
-/// set back. Calls block until the node has carried them out: faults at once, roles in milliseconds.
+/// Every [`Node`](crate::Node) is one (it dereferences to it); [`Control::attach`] makes one for a
+/// node of another process. Settings take effect at once and stay, through a kill and a restart
+/// within the process, until they are set back. Calls block until the node has carried them out:
+/// faults at once, roles in milliseconds.
 ///
 /// # Errors
-/// All methods fail with [`Error::Remote`] if a node of another process does not answer. Roles fail with
-/// [`Error::Dead`] on a node that was killed.
+/// All methods fail with [`Error::Remote`] if a node of another process does not answer. Roles fail
+/// with [`Error::Dead`] on a node that was killed.
 #[derive(Debug, Clone)]
 pub struct Control {
     target: Target,
@@ -59,7 +60,8 @@ impl Control {
         &self.name
     }
 
-    /// Base URL of the node's HTTP server, `http://127.0.0.1:<port>`. It stays the same through a restart.
+    /// Base URL of the node's HTTP server, `http://127.0.0.1:<port>`. It stays the same through a
+    /// restart.
     #[must_use]
     pub fn http_url(&self) -> String {
         match &self.target {
@@ -99,7 +101,8 @@ impl Control {
         self.status().is_ok_and(|status| status.is_primary)
     }
 
-    /// Whether the node runs: it was not killed and has not died of a commit that it could not take.
+    /// Whether the node runs: it was not killed and has not died of a commit that it could not
+    /// take.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.status().is_ok_and(|status| status.alive)
@@ -118,9 +121,9 @@ impl Control {
         wait_for(timeout, &what, || self.status().is_ok_and(|status| condition(&status)))
     }
 
-    /// Makes the node primary, without asking anyone: two nodes can be made primary. Databases that its builder
-    /// names are created (empty, in WAL mode, as transaction 1) if they are not there. Replication that had not been
-    /// applied yet is forgotten.
+    /// Makes the node primary, without asking anyone: two nodes can be made primary. Databases that
+    /// its builder names are created (empty, in WAL mode, as transaction 1) if they are not there.
+    /// Replication that had not been applied yet is forgotten.
     ///
     /// # Errors
     /// See [`Control`]; also if a database cannot be created.
@@ -128,8 +131,9 @@ impl Control {
         self.set(Command::BecomePrimary { back_to: BTreeMap::new() })
     }
 
-    /// Makes the node a replica of `primary`, whoever that is. `primary` may be dead (the node then flaps once a
-    /// second, as LiteFS does) or the node itself (it announces its own name and cannot connect).
+    /// Makes the node a replica of `primary`, whoever that is. `primary` may be dead (the node then
+    /// flaps once a second, as LiteFS does) or the node itself (it announces its own name and
+    /// cannot connect).
     ///
     /// # Errors
     /// See [`Control`]; also if `primary` is of another process and does not answer.
@@ -137,8 +141,8 @@ impl Control {
         self.set(Command::Follow { primary: Some(primary.status()?.peer) })
     }
 
-    /// Makes the node lose sight of any primary, and its own lease if it has it. Commits in flight are dropped
-    /// and kill the node, as LiteFS's own demotion does.
+    /// Makes the node lose sight of any primary, and its own lease if it has it. Commits in flight
+    /// are dropped and kill the node, as LiteFS's own demotion does.
     ///
     /// # Errors
     /// See [`Control`].
@@ -146,8 +150,8 @@ impl Control {
         self.set(Command::Follow { primary: None })
     }
 
-    /// Ends the node's lease in good order: commits in flight are taken, later ones refused, and replicas that are
-    /// connected still get everything. The node then has no role.
+    /// Ends the node's lease in good order: commits in flight are taken, later ones refused, and
+    /// replicas that are connected still get everything. The node then has no role.
     ///
     /// # Errors
     /// See [`Control`].
@@ -163,8 +167,8 @@ impl Control {
         self.set(Command::ReplicationDelay(delay))
     }
 
-    /// Holds all replication to this node back, heartbeats too, while connections stay open. What is held back
-    /// when the primary dies or another takes over is lost.
+    /// Holds all replication to this node back, heartbeats too, while connections stay open. What
+    /// is held back when the primary dies or another takes over is lost.
     ///
     /// # Errors
     /// See [`Control`].
@@ -180,8 +184,8 @@ impl Control {
         self.set(Command::Resume)
     }
 
-    /// Makes the link to the node called `peer` carry nothing, without closing it. This is this node's end;
-    /// [`Cluster::cut`](crate::Cluster::cut) does both.
+    /// Makes the link to the node called `peer` carry nothing, without closing it. This is this
+    /// node's end; [`Cluster::cut`](crate::Cluster::cut) does both.
     ///
     /// # Errors
     /// See [`Control`].
@@ -197,7 +201,8 @@ impl Control {
         self.set(Command::Heal(peer.to_owned()))
     }
 
-    /// Makes every commit take this much longer, as a slow disk does: COMMIT blocks, readers go on. Default zero.
+    /// Makes every commit take this much longer, as a slow disk does: COMMIT blocks, readers go on.
+    /// Default zero.
     ///
     /// # Errors
     /// See [`Control`].
@@ -205,8 +210,8 @@ impl Control {
         self.set(Command::CommitDelay(delay))
     }
 
-    /// Makes SQLite's own syncs (`PRAGMA synchronous`) reach the disk. Default false: a test needs no file that outlives
-    /// the machine.
+    /// Makes SQLite's own syncs (`PRAGMA synchronous`) reach the disk. Default false: a test needs
+    /// no file that outlives the machine.
     ///
     /// # Errors
     /// See [`Control`].
@@ -214,8 +219,8 @@ impl Control {
         self.set(Command::Sync(sync))
     }
 
-    /// The next COMMIT on this primary returns success although LiteFS does not take it; the node is dead then.
-    /// LiteFS does so when the lease goes while a commit is in flight.
+    /// The next COMMIT on this primary returns success although LiteFS does not take it; the node
+    /// is dead then. LiteFS does so when the lease goes while a commit is in flight.
     ///
     /// # Errors
     /// See [`Control`].
@@ -223,8 +228,9 @@ impl Control {
         self.set(Command::DropNextCommit(true))
     }
 
-    /// From now on, or no longer, reads and writes fail to begin with SQLITE_PROTOCOL, as they do after SQLite has
-    /// tried for ten seconds while LiteFS holds its locks; here they fail at once. What is open goes on.
+    /// From now on, or no longer, reads and writes fail to begin with SQLITE_PROTOCOL, as they do
+    /// after SQLite has tried for ten seconds while LiteFS holds its locks; here they fail at once.
+    /// What is open goes on.
     ///
     /// # Errors
     /// See [`Control`].
@@ -232,8 +238,8 @@ impl Control {
         self.set(Command::RefuseLocks(refuse))
     }
 
-    /// The next COMMIT on this primary returns success although LiteFS does not take it, and the node goes on as if
-    /// it had: the moment between a lost lease and its consequences, prolonged.
+    /// The next COMMIT on this primary returns success although LiteFS does not take it, and the
+    /// node goes on as if it had: the moment between a lost lease and its consequences, prolonged.
     ///
     /// # Errors
     /// See [`Control`].
@@ -241,8 +247,9 @@ impl Control {
         self.set(Command::ForgetNextCommit(true))
     }
 
-    /// Stops the LiteFS process without closing anything (SIGSTOP): links fall silent, `/info` and `/events` hang,
-    /// replicas keep their `.primary` and only `.lag` grows. Unlike on FUSE, the node's own files still answer.
+    /// Stops the LiteFS process without closing anything (SIGSTOP): links fall silent, `/info` and
+    /// `/events` hang, replicas keep their `.primary` and only `.lag` grows. Unlike on FUSE, the
+    /// node's own files still answer.
     ///
     /// # Errors
     /// See [`Control`].
@@ -299,8 +306,9 @@ impl Control {
         self.set(Command::Disk(fault))
     }
 
-    /// The mount dies while the LiteFS process lives on and says what it said before: the directory is gone and all I/O
-    /// through the VFS fails, also for connections that are open. Kill and restart the node to bring it back.
+    /// The mount dies while the LiteFS process lives on and says what it said before: the directory
+    /// is gone and all I/O through the VFS fails, also for connections that are open. Kill and
+    /// restart the node to bring it back.
     ///
     /// # Errors
     /// See [`Control`].
@@ -308,8 +316,8 @@ impl Control {
         self.set(Command::LoseMount)
     }
 
-    /// Lets connections that are open when the mount dies go on reading what they read before, as SQLite does from its
-    /// caches on FUSE. Default false: their reads fail.
+    /// Lets connections that are open when the mount dies go on reading what they read before, as
+    /// SQLite does from its caches on FUSE. Default false: their reads fail.
     ///
     /// # Errors
     /// See [`Control`].
@@ -317,8 +325,9 @@ impl Control {
         self.set(Command::CachedReads(cached))
     }
 
-    /// The extended SQLite code with which the node last refused something since the last call, 0 for none: 778
-    /// `SQLITE_IOERR_WRITE` or 1544 `SQLITE_READONLY_DIRECTORY`, mostly. Diesel shows only the message.
+    /// The extended SQLite code with which the node last refused something since the last call, 0
+    /// for none: 778 `SQLITE_IOERR_WRITE` or 1544 `SQLITE_READONLY_DIRECTORY`, mostly. Diesel shows
+    /// only the message.
     ///
     /// # Errors
     /// See [`Control`].

@@ -116,8 +116,9 @@ impl Database {
         }
     }
 
-    /// SQLite is about to write to the database file, in a checkpoint or in a transaction with a rollback journal.
-    /// Says whether it may: LiteFS takes whole pages only, and a database keeps its page size.
+    /// SQLite is about to write to the database file, in a checkpoint or in a transaction with a
+    /// rollback journal. Says whether it may: LiteFS takes whole pages only, and a database keeps
+    /// its page size.
     pub(crate) fn note_write(&self, offset: usize, data: &[u8]) -> bool {
         let mut state = locked(&self.state);
         let page_size = match state.image.page_size() as usize {
@@ -137,7 +138,8 @@ impl Database {
         locked(&self.state).image.is_wal()
     }
 
-    /// The node's own commit: the position moves on by one, `-pos` shows it, and everyone hears of it.
+    /// The node's own commit: the position moves on by one, `-pos` shows it, and everyone hears of
+    /// it.
     fn commit(&self, state: &mut State, page_size: u32, pages: Pages, commit: u32) -> io::Result<()> {
         let before = state.position;
         let undo_page_size = state.image.page_size();
@@ -156,7 +158,8 @@ impl Database {
         self.publish(state, after, Some(&transaction))
     }
 
-    /// Makes `position` the database's: in the record, in `-pos`, to those who wait and to those who listen.
+    /// Makes `position` the database's: in the record, in `-pos`, to those who wait and to those
+    /// who listen.
     fn publish(&self, state: &mut State, position: Position, event: Option<&Transaction>) -> io::Result<()> {
         state.position = position;
         state.record.write_all_at(record::text(position, state.cursor).as_bytes(), 0)?;

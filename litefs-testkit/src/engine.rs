@@ -123,8 +123,8 @@ impl Engine {
         locked(&self.databases).values().cloned().collect()
     }
 
-    /// Stops following, forgets what was on its way, and takes the lease. Databases in `back_to` go back to
-    /// that transaction first.
+    /// Stops following, forgets what was on its way, and takes the lease. Databases in `back_to` go
+    /// back to that transaction first.
     pub(crate) fn become_primary(&self, back_to: &BTreeMap<String, u64>) -> Result<(), Error> {
         self.assign(Assignment::parked());
         let parked = || self.context.is_dead() || locked(&self.assignment).is_idle();
@@ -169,7 +169,8 @@ impl Engine {
         self.context.set_role(Role::None);
     }
 
-    /// Follows `primary`, or nobody. On a primary this is a demotion in the middle of whatever goes on.
+    /// Follows `primary`, or nobody. On a primary this is a demotion in the middle of whatever goes
+    /// on.
     pub(crate) fn follow(&self, primary: Option<Peer>) {
         self.context.close_gate(false);
         self.context.set_role(Role::None);
@@ -177,7 +178,8 @@ impl Engine {
         self.assign(Assignment::to(primary));
     }
 
-    /// Marks a connected replica as the next primary; its stream does the rest. Says whether it is connected.
+    /// Marks a connected replica as the next primary; its stream does the rest. Says whether it is
+    /// connected.
     pub(crate) fn hand_off_to(&self, id: &str) -> bool {
         let connected = locked(&self.replicas).contains(id);
         if connected {

@@ -59,8 +59,8 @@ pub enum Error {
         /// The transaction it was to go back to.
         txid: u64,
     },
-    /// The node applied a journal mode change away from WAL, after which LiteFS refuses to start until its
-    /// data directory is wiped.
+    /// The node applied a journal mode change away from WAL, after which LiteFS refuses to start
+    /// until its data directory is wiped.
     #[error("node {0:?} refuses to start: its database does not match its last transaction file")]
     Corrupt(String),
 }

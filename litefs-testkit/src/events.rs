@@ -1,4 +1,5 @@
-//! The events of LiteFS's `GET /events` (its `http/server.go` and `store.go`) and who listens to them.
+//! The events of LiteFS's `GET /events` (its `http/server.go` and `store.go`) and who listens to
+//! them.
 
 use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,7 +11,8 @@ use tokio::sync::mpsc;
 use crate::position::Position;
 use crate::sync::locked;
 
-/// Events that a listener may be behind before LiteFS ends its stream (`store.go`, `subscriberBufferSize`).
+/// Events that a listener may be behind before LiteFS ends its stream (`store.go`,
+/// `subscriberBufferSize`).
 pub(crate) const LISTENER_CAPACITY: usize = 1024;
 
 /// One event; serialised field by field in LiteFS's order.
@@ -75,7 +77,8 @@ pub(crate) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
-/// RFC 3339 in UTC with the trailing zeros of the fraction trimmed, as Go's `time.RFC3339Nano` prints it.
+/// RFC 3339 in UTC with the trailing zeros of the fraction trimmed, as Go's `time.RFC3339Nano`
+/// prints it.
 pub(crate) fn rfc3339(ms: u64) -> String {
     let at = time::OffsetDateTime::UNIX_EPOCH + std::time::Duration::from_millis(ms);
     let (date, clock) = (at.date(), at.time());

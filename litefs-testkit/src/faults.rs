@@ -17,8 +17,8 @@ pub enum EventStreamFault {
     None,
     /// Streams stay open and new ones get their headers and `init`, but no later event arrives.
     Silent,
-    /// Open streams are cut in the middle of the chunked body, as when the LiteFS process dies; new ones are
-    /// answered `503`.
+    /// Open streams are cut in the middle of the chunked body, as when the LiteFS process dies; new
+    /// ones are answered `503`.
     Refuse,
     /// New requests are accepted and never answered; open streams go silent.
     Hang,
@@ -82,7 +82,8 @@ pub(crate) struct Settings {
     pub(crate) cached_reads: bool,
 }
 
-/// The settings, shared by a node's incarnations, and the signal that they (and all else on the node) changed.
+/// The settings, shared by a node's incarnations, and the signal that they (and all else on the
+/// node) changed.
 #[derive(Debug)]
 pub(crate) struct Faults {
     settings: Mutex<Settings>,

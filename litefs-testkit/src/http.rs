@@ -1,4 +1,5 @@
-//! The node's HTTP server: LiteFS's API (its `http/server.go`) as far as applications use it, and the testkit's own.
+//! The node's HTTP server: LiteFS's API (its `http/server.go`) as far as applications use it, and
+//! the testkit's own.
 
 mod body;
 
@@ -84,7 +85,8 @@ async fn litefs(engine: &Arc<Engine>, path: &str, request: &Request<Incoming>) -
         "/info" if method == Method::GET => info(engine).await,
         "/promote" if method == Method::POST => promote(engine),
         "/handoff" if method == Method::POST => handoff(engine, request.uri().query().unwrap_or_default()),
-        // LiteFS's replication needs HTTP/2; this server has none, and another protocol between nodes.
+        // LiteFS's replication needs HTTP/2; this server has none, and another protocol between
+        // nodes.
         "/stream" if method == Method::POST => {
             error(StatusCode::UPGRADE_REQUIRED, "Upgrade to HTTP/2 required")
         }

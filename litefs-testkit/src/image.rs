@@ -1,8 +1,8 @@
 //! A database's pages in memory and their LTX checksum.
 //!
-//! The image holds the pages as of the last captured transaction. Snapshots, undo and checksums come from it,
-//! so that none of them has to race SQLite's checkpoints for a consistent view of the files. Pages are shared
-//! with the transactions in the history.
+//! The image holds the pages as of the last captured transaction. Snapshots, undo and checksums
+//! come from it, so that none of them has to race SQLite's checkpoints for a consistent view of the
+//! files. Pages are shared with the transactions in the history.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +17,8 @@ pub(crate) type Pages = BTreeMap<u32, Page>;
 /// Set in every LTX checksum, so that zero can mean "none" (LTX's `checksum.go`).
 const CHECKSUM_FLAG: u64 = 1 << 63;
 const CRC: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_GO_ISO);
-/// SQLite never uses the page that holds this byte (<https://www.sqlite.org/fileformat2.html>, section 1.4).
+/// SQLite never uses the page that holds this byte (<https://www.sqlite.org/fileformat2.html>,
+/// section 1.4).
 const PENDING_BYTE: u64 = 0x4000_0000;
 /// Offset in page 1 of the write version: 1 for rollback journals, 2 for WAL.
 const WRITE_VERSION_OFFSET: usize = 18;
@@ -169,7 +170,8 @@ mod tests {
 
     #[test]
     fn a_page_checksum_is_crc64_iso_of_number_and_data_with_the_flag() {
-        // Go: crc64.Checksum([]byte{0,0,0,1,'a'}, crc64.MakeTable(crc64.ISO)) | 1<<63, checked bit by bit here.
+        // Go: crc64.Checksum([]byte{0,0,0,1,'a'}, crc64.MakeTable(crc64.ISO)) | 1<<63, checked bit
+        // by bit here.
         let mut crc = u64::MAX;
         for byte in [0u8, 0, 0, 1, b'a'] {
             crc ^= u64::from(byte);

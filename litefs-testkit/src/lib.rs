@@ -1,10 +1,11 @@
 //! A LiteFS cluster inside a test, without FUSE and without Docker.
 //!
-//! Each node is a directory with real SQLite files and with the special files of a LiteFS mount (`.primary`, `.lag`,
-//! `<db>-pos`), and an HTTP server that answers `GET /events`, `GET /info` and `POST /promote` as LiteFS does.
-//! Commits on the primary become transactions with LiteFS's numbers and checksums and travel to the replicas over TCP.
-//! Replicas refuse writes where LiteFS does and with the same codes. And everything that goes wrong in production can
-//! be made to go wrong here, on order: lag, stalls, cut links, failovers with and without loss, dead and frozen primaries.
+//! Each node is a directory with real SQLite files and with the special files of a LiteFS mount
+//! (`.primary`, `.lag`, `<db>-pos`), and an HTTP server that answers `GET /events`, `GET /info` and
+//! `POST /promote` as LiteFS does. Commits on the primary become transactions with LiteFS's numbers
+//! and checksums and travel to the replicas over TCP. Replicas refuse writes where LiteFS does and
+//! with the same codes. And everything that goes wrong in production can be made to go wrong here,
+//! on order: lag, stalls, cut links, failovers with and without loss, dead and frozen primaries.
 //!
 //! # A tour
 //!
@@ -41,27 +42,32 @@
 //!
 //! # Processes
 //!
-//! [`Cluster`] hosts all nodes in one process. For a node per process, start a [`Node`] in each and drive them from
-//! anywhere through [`Cluster::attach`] or [`Control::attach`] with their [`http_url`](Control::http_url)s: the
-//! orders travel over the node's HTTP server. A node's files may be opened only by the process that hosts it.
+//! [`Cluster`] hosts all nodes in one process. For a node per process, start a [`Node`] in each and
+//! drive them from anywhere through [`Cluster::attach`] or [`Control::attach`] with their
+//! [`http_url`](Control::http_url)s: the orders travel over the node's HTTP server. A node's files
+//! may be opened only by the process that hosts it.
 //!
 //! # How it works
 //!
-//! A SQLite VFS named [`VFS_NAME`] stands where FUSE stands for LiteFS. It sees every lock, read and write, so it
-//! captures a commit inside the release of the WAL's write lock, before COMMIT returns, and it knows when no reader is in
-//! the way of a transaction that is to be applied. It is registered at the first start of a node and is never the
-//! default: SQLite without `vfs=` stays as it is.
+//! A SQLite VFS named [`VFS_NAME`] stands where FUSE stands for LiteFS. It sees every lock, read
+//! and write, so it captures a commit inside the release of the WAL's write lock, before COMMIT
+//! returns, and it knows when no reader is in the way of a transaction that is to be applied. It is
+//! registered at the first start of a node and is never the default: SQLite without `vfs=` stays as
+//! it is.
 //!
 //! # What differs from LiteFS
 //!
-//! * Unix only; the guard against a foreign SQLite needs Linux. Each node keeps its databases in memory, once.
-//! * Replication speaks the testkit's own protocol; there is no lease server, so nobody is promoted by himself: tests
-//!   (or `POST /promote`) decide.
-//! * A dead node's special files do not answer ENOTCONN, they are empty and gone; I/O through the VFS fails with `SQLITE_IOERR_*`.
+//! * Unix only; the guard against a foreign SQLite needs Linux. Each node keeps its databases in
+//!   memory, once.
+//! * Replication speaks the testkit's own protocol; there is no lease server, so nobody is promoted
+//!   by himself: tests (or `POST /promote`) decide.
+//! * A dead node's special files do not answer ENOTCONN, they are empty and gone; I/O through the
+//!   VFS fails with `SQLITE_IOERR_*`.
 //! * A commit costs microseconds, nothing is synced to disk; see [`Control::set_commit_delay`].
 //! * No HALT lock, no `/export`, `/import`, `/metrics`, no HTTP/2, no deletion of databases.
 //! * `.lag` is written every 100 ms, not computed at each read.
-//! * Journals in memory are captured too, when SQLite gives the file's lock back; LiteFS would miss them.
+//! * Journals in memory are captured too, when SQLite gives the file's lock back; LiteFS would miss
+//!   them.
 #![forbid(unsafe_code)]
 
 mod cluster;

@@ -1,5 +1,6 @@
 //! Who holds which of SQLite's locks on a database (<https://www.sqlite.org/lockingv3.html> and
-//! <https://www.sqlite.org/walformat.html>, section 2.3). Nothing here waits: SQLite's busy handler does that.
+//! <https://www.sqlite.org/walformat.html>, section 2.3). Nothing here waits: SQLite's busy handler
+//! does that.
 
 use sqlite_plugin::flags::{LockLevel, ShmLockMode};
 
@@ -24,8 +25,8 @@ pub(crate) struct Locks {
 impl Locks {
     /// Raises `owner`'s lock on the database file to `wanted`; says whether it could.
     ///
-    /// As in SQLite's unix VFS, an owner that wants exclusive while others read is left pending, which keeps
-    /// new readers out.
+    /// As in SQLite's unix VFS, an owner that wants exclusive while others read is left pending,
+    /// which keeps new readers out.
     pub(crate) fn raise(&mut self, owner: Owner, wanted: LockLevel) -> bool {
         let highest = self.others(owner).max().unwrap_or(LockLevel::Unlocked);
         match wanted {
@@ -73,7 +74,8 @@ impl Locks {
         true
     }
 
-    /// Takes or gives back `count` locks of the wal-index from `offset` on, all or none; says whether it could.
+    /// Takes or gives back `count` locks of the wal-index from `offset` on, all or none; says
+    /// whether it could.
     pub(crate) fn shm(&mut self, owner: Owner, offset: usize, count: usize, mode: ShmLockMode) -> bool {
         let slots = offset..(offset + count).min(SLOTS);
         match mode {
@@ -111,9 +113,10 @@ impl Locks {
         self.shm(owner, 0, SLOTS, ShmLockMode::UnlockExclusive);
     }
 
-    /// One more step of the node on its way to all locks of a database in WAL mode, in LiteFS's order (`db.go`,
-    /// `AcquireWriteLock`): writer, checkpointer and recovery first, then the readers one by one. What it has
-    /// it keeps, so that writers are kept out while it waits for readers.
+    /// One more step of the node on its way to all locks of a database in WAL mode, in LiteFS's
+    /// order (`db.go`, `AcquireWriteLock`): writer, checkpointer and recovery first, then the
+    /// readers one by one. What it has it keeps, so that writers are kept out while it waits for
+    /// readers.
     pub(crate) fn take_all_wal(&mut self) -> bool {
         (0..SLOTS).all(|slot| self.shm(NODE, slot, 1, ShmLockMode::LockExclusive))
     }

@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 /// A database's position: the last transaction and the checksum of the whole database after it.
 ///
-/// Its text form is that of LiteFS's `<db>-pos` file without the newline: two fields of 16 lower-case
-/// hexadecimal digits, `0000000000000006/c8d7f2c43a9c38cb`. Two positions are in the same history only if
-/// both fields agree: after a failover a transaction number can come again with another checksum.
+/// Its text form is that of LiteFS's `<db>-pos` file without the newline: two fields of 16
+/// lower-case hexadecimal digits, `0000000000000006/c8d7f2c43a9c38cb`. Two positions are in the
+/// same history only if both fields agree: after a failover a transaction number can come again
+/// with another checksum.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Position {
     /// Number of the last transaction, from 1; 0 for a database that has none yet.

@@ -13,7 +13,8 @@ use crate::error::Error;
 pub(crate) struct ServerRuntime(Option<Runtime>);
 
 impl ServerRuntime {
-    /// Makes the runtime, registers `listener` with it and runs the server that `serve` makes of it.
+    /// Makes the runtime, registers `listener` with it and runs the server that `serve` makes of
+    /// it.
     pub(crate) fn serve<Server>(
         what: &str,
         listener: TcpListener,

@@ -1,5 +1,5 @@
-//! The special files of a LiteFS mount: `.primary`, `.lag` and `<db>-pos` (LiteFS's `fuse/primary_node.go`,
-//! `lag_node.go`, `pos_node.go`).
+//! The special files of a LiteFS mount: `.primary`, `.lag` and `<db>-pos` (LiteFS's
+//! `fuse/primary_node.go`, `lag_node.go`, `pos_node.go`).
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
@@ -60,8 +60,8 @@ impl SpecialFiles {
         self.appear(&self.mount.join(format!("{database}-pos")), &format!("{position}\n"), 0o666)
     }
 
-    /// Removes everything special, as when the mount has died. Descriptors that are kept open read nothing any more
-    /// either: on a dead mount they fail.
+    /// Removes everything special, as when the mount has died. Descriptors that are kept open read
+    /// nothing any more either: on a dead mount they fail.
     pub(crate) fn remove_all<'a>(&self, databases: impl Iterator<Item = &'a str>) {
         let names = databases.map(|name| format!("{name}-pos"));
         for name in names.chain([".primary".to_owned(), ".lag".to_owned()]) {
@@ -83,13 +83,15 @@ impl SpecialFiles {
     }
 }
 
-/// Overwrites `<db>-pos` in one write, so that descriptors which are kept open see it at once and whole.
+/// Overwrites `<db>-pos` in one write, so that descriptors which are kept open see it at once and
+/// whole.
 pub(crate) fn write_position(file: &File, position: Position) -> io::Result<()> {
     file.write_all_at(format!("{position}\n").as_bytes(), 0)
 }
 
 fn overwrite(file: &File, text: &str) -> io::Result<()> {
-    // Only the step from "never" to a number shortens it. A reader in between sees a second newline.
+    // Only the step from "never" to a number shortens it. A reader in between sees a second
+    // newline.
     file.write_all_at(text.as_bytes(), 0)?;
     if file.metadata()?.len() != text.len() as u64 { file.set_len(text.len() as u64) } else { Ok(()) }
 }

@@ -3,8 +3,8 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Locks `mutex`. A thread that panicked in the middle is a failed test already; it should not hide behind
-/// poison errors in others.
+/// Locks `mutex`. A thread that panicked in the middle is a failed test already; it should not hide
+/// behind poison errors in others.
 pub(crate) fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -23,7 +23,8 @@ impl Signal {
         self.changed.notify_all();
     }
 
-    /// Blocks until `condition` holds or `deadline` has passed; says which. Checked after every [`Signal::bump`].
+    /// Blocks until `condition` holds or `deadline` has passed; says which. Checked after every
+    /// [`Signal::bump`].
     pub(crate) fn wait_until(&self, deadline: Instant, mut condition: impl FnMut() -> bool) -> bool {
         loop {
             let seen = *locked(&self.count);

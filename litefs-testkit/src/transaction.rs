@@ -99,8 +99,8 @@ impl History {
         }
     }
 
-    /// Forgets what came after `txid` and returns what restores the database as of then: position, page size,
-    /// pages and size. `None` if that is further back than it remembers.
+    /// Forgets what came after `txid` and returns what restores the database as of then: position,
+    /// page size, pages and size. `None` if that is further back than it remembers.
     pub(crate) fn rewind(&mut self, txid: u64) -> Option<(Position, u32, Undo)> {
         let keep = if txid == self.base.txid {
             0

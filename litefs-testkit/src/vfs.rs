@@ -1,4 +1,5 @@
-//! The SQLite VFS through which connections reach a node's databases: it stands where FUSE stands for LiteFS.
+//! The SQLite VFS through which connections reach a node's databases: it stands where FUSE stands
+//! for LiteFS.
 
 mod handle;
 

@@ -14,7 +14,8 @@ pub(crate) const FRAME_HEADER_SIZE: usize = 24;
 const MAGIC_LITTLE_ENDIAN: u32 = 0x377f_0682;
 const MAGIC_BIG_ENDIAN: u32 = 0x377f_0683;
 
-/// The salts of a WAL's header and its frames; they change when SQLite starts over from the beginning.
+/// The salts of a WAL's header and its frames; they change when SQLite starts over from the
+/// beginning.
 pub(crate) type Salt = [u8; 8];
 type Sums = (u32, u32);
 
@@ -49,7 +50,8 @@ pub(crate) struct Committed {
     pub(crate) page_size: u32,
     /// Where the next capture begins.
     pub(crate) cursor: Cursor,
-    /// Whether the WAL was begun anew since the cursor, so that nothing before these frames is in it.
+    /// Whether the WAL was begun anew since the cursor, so that nothing before these frames is in
+    /// it.
     pub(crate) restarted: bool,
 }
 
@@ -104,15 +106,16 @@ impl Header {
     }
 }
 
-/// Bytes of `wal` that a restarted node may keep: those of `captured`'s transactions, if it is still that WAL.
+/// Bytes of `wal` that a restarted node may keep: those of `captured`'s transactions, if it is
+/// still that WAL.
 pub(crate) fn kept_bytes(wal: &File, salt: Salt, offset: u64) -> io::Result<u64> {
     Ok(Header::read(wal)?.filter(|header| header.salt == salt).map_or(0, |_| offset))
 }
 
 /// The transactions committed in `wal` beyond `cursor`, folded into one; `None` if there are none.
 ///
-/// Valid frames after the last commit belong to a transaction that was rolled back or is not finished: they
-/// are left for the next scan, as SQLite may overwrite them.
+/// Valid frames after the last commit belong to a transaction that was rolled back or is not
+/// finished: they are left for the next scan, as SQLite may overwrite them.
 pub(crate) fn committed(wal: &File, cursor: Cursor) -> io::Result<Option<Committed>> {
     let Some(header) = Header::read(wal)? else { return Ok(None) };
     let restarted = cursor.offset == 0 || cursor.salt != header.salt;

@@ -1,8 +1,10 @@
-//! The shared memory that SQLite calls the wal-index (<https://www.sqlite.org/walformat.html>, section 2.4).
+//! The shared memory that SQLite calls the wal-index (<https://www.sqlite.org/walformat.html>,
+//! section 2.4).
 //!
-//! SQLite is given pointers into regions of atomics that live as long as the process: memory that SQLite may
-//! still look at is then never freed, without any unsafe code here. Regions that nobody maps any more are zeroed and
-//! used again, so that a process holds as many as were ever in use at one time.
+//! SQLite is given pointers into regions of atomics that live as long as the process: memory that
+//! SQLite may still look at is then never freed, without any unsafe code here. Regions that nobody
+//! maps any more are zeroed and used again, so that a process holds as many as were ever in use at
+//! one time.
 
 use std::ptr::NonNull;
 use std::sync::Mutex;
@@ -72,8 +74,9 @@ impl WalIndex {
         self.regions.get(index).map(|region| NonNull::from(*region).cast())
     }
 
-    /// Says that the WAL is empty and the database has changed, as LiteFS does after applying a transaction
-    /// (`updateSHM` in its `db.go`): connections that are open see another header and drop their caches.
+    /// Says that the WAL is empty and the database has changed, as LiteFS does after applying a
+    /// transaction (`updateSHM` in its `db.go`): connections that are open see another header and
+    /// drop their caches.
     ///
     /// The caller must hold every lock of the index exclusively.
     pub(crate) fn reset(&self, page_size: u32, page_count: u32) {
@@ -89,7 +92,8 @@ impl WalIndex {
         let (s0, s1) = native_checksum(&header[..HEADER_CHECKSUM_WORD]);
         (header[HEADER_CHECKSUM_WORD], header[HEADER_CHECKSUM_WORD + 1]) = (s0, s1);
         for (word, value) in header.iter().enumerate() {
-            // Readers compare both copies, the second first written as in SQLite's walIndexWriteHdr.
+            // Readers compare both copies, the second first written as in SQLite's
+            // walIndexWriteHdr.
             region[HEADER_WORDS + word].store(*value, Ordering::SeqCst);
         }
         for (word, value) in header.iter().enumerate() {

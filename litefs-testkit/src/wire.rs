@@ -1,7 +1,7 @@
 //! What nodes say to each other over TCP: a JSON head and, for transactions, the raw pages.
 //!
-//! This is the testkit's own protocol, not LiteFS's HTTP/2 stream. Frame: length of the head and of the pages,
-//! 4 bytes each, little-endian; the head; the pages one after the other.
+//! This is the testkit's own protocol, not LiteFS's HTTP/2 stream. Frame: length of the head and of
+//! the pages, 4 bytes each, little-endian; the head; the pages one after the other.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};

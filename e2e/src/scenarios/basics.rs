@@ -8,7 +8,8 @@ use crate::wire::New;
 /// An airport of the data set that the application downloads from.
 const AIRPORT: &str = "ITO";
 
-/// E1: both applications know their own role and the primary, as LiteFS does, and every detector works.
+/// E1: both applications know their own role and the primary, as LiteFS does, and every detector
+/// works.
 pub(super) async fn status(cluster: &Cluster) -> Result<String, Problem> {
     let roles = cluster.wait_for_roles().await?;
     cluster.same_rows().await?;

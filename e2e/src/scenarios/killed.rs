@@ -14,9 +14,9 @@ const WRITES: u64 = 150;
 /// How long these may take.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// E7: writes that were acknowledged and shipped are there once, on both nodes, refused ones are not,
-/// and numbers do not go back. Writes that the dead primary acknowledged and did not ship are counted
-/// separately: LiteFS may lose them.
+/// E7: writes that were acknowledged and shipped are there once, on both nodes, refused ones are
+/// not, and numbers do not go back. Writes that the dead primary acknowledged and did not ship are
+/// counted separately: LiteFS may lose them.
 pub(super) async fn under_load(cluster: &Cluster, writers: u16) -> Result<String, Problem> {
     let roles = cluster.wait_for_roles().await?;
     let load = Load::start(cluster.nodes(), &key("e7", 0), writers);

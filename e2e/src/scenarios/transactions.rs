@@ -14,9 +14,9 @@ const RACES: usize = 20;
 /// What the application's migration leaves behind, each time it is applied.
 const MIGRATED: &str = "migration-1";
 
-/// E6: a transaction that reads and then writes is applied as a whole or not at all; of two that want
-/// the same rows one wins; a migration that both nodes run at the same time, each in a process of its
-/// own, is applied once.
+/// E6: a transaction that reads and then writes is applied as a whole or not at all; of two that
+/// want the same rows one wins; a migration that both nodes run at the same time, each in a process
+/// of its own, is applied once.
 pub(super) async fn from_the_replica(cluster: &Cluster) -> Result<String, Problem> {
     let roles = cluster.wait_for_roles().await?;
     let before = cluster.same_rows().await?.len();

@@ -1,7 +1,8 @@
 //! The application: a few routes over one table.
 //!
-//! It knows nothing of primaries and replicas. It takes connections from a pool and writes on them, in a GET too, on
-//! whichever node a request reaches. `mod.rs` is where LiteFS comes in; the rest would read the same over plain SQLite.
+//! It knows nothing of primaries and replicas. It takes connections from a pool and writes on them,
+//! in a GET too, on whichever node a request reaches. `mod.rs` is where LiteFS comes in; the rest
+//! would read the same over plain SQLite.
 
 mod failure;
 mod meter;
@@ -62,7 +63,8 @@ impl App {
         self.run(Meter::read, read).await
     }
 
-    /// Runs a write on a connection of the pool, on a thread that may block. Tells where the write is to be found, too.
+    /// Runs a write on a connection of the pool, on a thread that may block. Tells where the write
+    /// is to be found, too.
     async fn write<T: Send + 'static, E: Into<Failed> + Send + 'static>(
         self: &Arc<Self>,
         write: impl FnOnce(&mut LiteFsConnection) -> Result<T, E> + Send + 'static,

@@ -15,7 +15,8 @@ use super::meter::Counters;
 use super::resource::{Changes, NewResource, Resource};
 use super::{App, store};
 
-/// The header that says whether the row was here (`yes`) or was downloaded and inserted for this request (`no`).
+/// The header that says whether the row was here (`yes`) or was downloaded and inserted for this
+/// request (`no`).
 pub(crate) const STORED: HeaderName = HeaderName::from_static("x-stored");
 
 /// The header that says which position of the database has what a request wrote.
@@ -28,7 +29,8 @@ type Shared = State<Arc<App>>;
 type Answer<T> = Result<Json<T>, Failed>;
 type Written<T> = Result<(Token, Json<T>), Failed>;
 
-/// Where a write is to be found: goes with its answer, for whoever wants to read it on another node.
+/// Where a write is to be found: goes with its answer, for whoever wants to read it on another
+/// node.
 pub(super) struct Token(pub(super) Option<Position>);
 
 impl IntoResponseParts for Token {
@@ -140,8 +142,9 @@ struct Handoff {
     to: Option<String>,
 }
 
-/// Gives the primary's place away, from whatever node this is. Answers with the name of the new primary.
-async fn handoff(State(app): Shared, Query(handoff): Query<Handoff>) -> Answer<String> {
+/// Gives the primary's place away, from whatever node this is. Answers with the name of the new
+/// primary.
+async fn hand_over(State(app): Shared, Query(handoff): Query<Handoff>) -> Answer<String> {
     let litefs = app.litefs.clone();
     let handed = tokio::task::spawn_blocking(move || litefs.handoff(handoff.to.as_deref())).await??;
     Ok(Json(handed))

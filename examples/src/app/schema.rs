@@ -13,8 +13,9 @@ diesel::table! {
     }
 }
 
-/// The database makes the ids of rows that come without one, so a statement that ran twice would leave two rows. For the
-/// same reason `client_key`, which clients choose, is not unique: a second application shows instead of failing.
+/// The database makes the ids of rows that come without one, so a statement that ran twice would
+/// leave two rows. For the same reason `client_key`, which clients choose, is not unique: a second
+/// application shows instead of failing.
 pub(super) const DDL: &str = "
     CREATE TABLE IF NOT EXISTS resources (
         id TEXT NOT NULL PRIMARY KEY DEFAULT (lower(hex(randomblob(8)))),

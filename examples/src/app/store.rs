@@ -39,7 +39,8 @@ pub(super) fn list(
     query.order(resources::id).limit(limit).load(conn)
 }
 
-/// Keeps what was downloaded. Two nodes may download the same at the same time: the first one stays.
+/// Keeps what was downloaded. Two nodes may download the same at the same time: the first one
+/// stays.
 pub(super) fn keep(conn: &mut LiteFsConnection, resource: &Resource) -> QueryResult<usize> {
     diesel::insert_into(resources::table).values(resource).on_conflict_do_nothing().execute(conn)
 }

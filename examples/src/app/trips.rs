@@ -10,8 +10,8 @@ thread_local! {
     static TRIPS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// A `tracing` layer that counts the library's `litefs.forward` spans per thread. Diesel's calls are synchronous, so
-/// what a thread counts between two looks belongs to the call in between.
+/// A `tracing` layer that counts the library's `litefs.forward` spans per thread. Diesel's calls
+/// are synchronous, so what a thread counts between two looks belongs to the call in between.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct CountTrips;
 

@@ -1,11 +1,12 @@
 //! The application of [`two_nodes`](crate::two_nodes) by itself, on a real LiteFS mount.
 //!
-//! `resources` is what LiteFS's `exec` starts on each node, or what runs beside `litefs mount`. Where its database and
-//! its port are comes from arguments or the environment (`RESOURCES_*`); everything about LiteFS comes from the
-//! library's own variables (`LITEFS_*`). Without LiteFS it is an application on one SQLite file.
+//! `resources` is what LiteFS's `exec` starts on each node, or what runs beside `litefs mount`.
+//! Where its database and its port are comes from arguments or the environment (`RESOURCES_*`);
+//! everything about LiteFS comes from the library's own variables (`LITEFS_*`). Without LiteFS it
+//! is an application on one SQLite file.
 //!
-//! `resources migrate` applies the migrations from any node, beside the running application or without it;
-//! `resources upstream` is the service that the application downloads from.
+//! `resources migrate` applies the migrations from any node, beside the running application or
+//! without it; `resources upstream` is the service that the application downloads from.
 
 use std::net::SocketAddr;
 
@@ -45,16 +46,19 @@ struct Options {
 /// What else the program does.
 #[derive(Debug, Subcommand)]
 enum Part {
-    /// Applies the migrations, each once however many nodes do so at the same time, and prints which ones as JSON.
+    /// Applies the migrations, each once however many nodes do so at the same time, and prints
+    /// which ones as JSON.
     Migrate,
     /// Serves the data set that the application downloads from.
     Upstream,
 }
 
-/// Runs the application, or the part of it that the arguments name. Blocks until the process is asked to end.
+/// Runs the application, or the part of it that the arguments name. Blocks until the process is
+/// asked to end.
 ///
 /// # Errors
-/// Whatever keeps it from starting: no LiteFS where one is required, no database yet, a port that is taken.
+/// Whatever keeps it from starting: no LiteFS where one is required, no database yet, a port that
+/// is taken.
 pub fn run(arguments: Arguments) -> Result<(), Problem> {
     telemetry::watch();
     let options = arguments.options;
@@ -79,8 +83,8 @@ fn serve(options: Options) -> Result<(), Problem> {
     served
 }
 
-/// A second process on a node: it writes through the primary like everybody and takes no writes of others. Tells which
-/// versions it saw through.
+/// A second process on a node: it writes through the primary like everybody and takes no writes of
+/// others. Tells which versions it saw through.
 fn migrate(database: &str) -> Result<Vec<String>, Problem> {
     let litefs = LiteFs::builder(database).from_env().serve(false).start()?;
     let mut conn = litefs.establish()?;

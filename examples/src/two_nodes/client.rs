@@ -161,7 +161,8 @@ impl Client {
 
     /// An own row was not written as it should have been. It is left alone from here on.
     fn doubt(&mut self, node: usize, key: &str, what: &str, answer: &Answer) {
-        // Without an answer the row may be old or new. With a wrong one the acknowledged row still counts.
+        // Without an answer the row may be old or new. With a wrong one the acknowledged row still
+        // counts.
         if answer.is_unknown() {
             self.seen.ack_log.rows.insert(key.to_owned(), Known::Unknown);
         }

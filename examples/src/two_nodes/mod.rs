@@ -1,11 +1,13 @@
 //! An application on two nodes that both write.
 //!
-//! The program starts three processes from its own binary: an *upstream* that serves a data set, and two *nodes*. Each
-//! node hosts a LiteFS (played by `litefs-testkit`) and a small web application over Diesel. Then sixteen clients send a
-//! few thousand requests to both, reads and writes alike, and remember what they were told. In the middle the replica is
-//! promoted. In the end the clients' memories are compared with what is stored on both nodes.
+//! The program starts three processes from its own binary: an *upstream* that serves a data set,
+//! and two *nodes*. Each node hosts a LiteFS (played by `litefs-testkit`) and a small web
+//! application over Diesel. Then sixteen clients send a few thousand requests to both, reads and
+//! writes alike, and remember what they were told. In the middle the replica is promoted. In the
+//! end the clients' memories are compared with what is stored on both nodes.
 //!
-//! The exit status is 0 only if everything that was acknowledged is there, once, and was visible to who wrote it.
+//! The exit status is 0 only if everything that was acknowledged is there, once, and was visible to
+//! who wrote it.
 
 mod ack_log;
 mod audit;
@@ -22,7 +24,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{Problem, upstream};
 
-/// Starts two nodes, sends requests to both, promotes the replica in the middle, and tells what became of every write.
+/// Starts two nodes, sends requests to both, promotes the replica in the middle, and tells what
+/// became of every write.
 #[derive(Debug, Parser)]
 #[command(name = "two_nodes", args_conflicts_with_subcommands = true)]
 pub struct Arguments {
@@ -57,7 +60,8 @@ enum Part {
 /// Runs the program, or the part of it that the arguments name.
 ///
 /// # Errors
-/// Whatever kept it from coming to a verdict: no free port, a process that did not start, a node that did not answer.
+/// Whatever kept it from coming to a verdict: no free port, a process that did not start, a node
+/// that did not answer.
 pub fn run(arguments: Arguments) -> Result<ExitCode, Problem> {
     match arguments.part {
         None => drive::run(arguments.options),

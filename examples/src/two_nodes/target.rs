@@ -87,8 +87,8 @@ impl Target {
         self.http.request(method, format!("{}{path}", self.urls[node]))
     }
 
-    /// Sends, again for as long as the application promises that nothing was applied. Never again after any other
-    /// failure: the client cannot know what it did.
+    /// Sends, again for as long as the application promises that nothing was applied. Never again
+    /// after any other failure: the client cannot know what it did.
     pub(super) async fn send(&self, request: RequestBuilder) -> Answer {
         let until = Instant::now() + PATIENCE;
         loop {

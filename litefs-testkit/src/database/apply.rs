@@ -1,4 +1,5 @@
-//! Putting replicated transactions into the files under SQLite's feet (LiteFS's `db.go`, `ApplyLTX`).
+//! Putting replicated transactions into the files under SQLite's feet (LiteFS's `db.go`,
+//! `ApplyLTX`).
 
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -45,8 +46,8 @@ impl Drop for AllLocks<'_> {
 }
 
 impl Database {
-    /// Waits until no reader and no writer is in the way, trying again after about i milliseconds the i-th time
-    /// as LiteFS does; tight readers can starve it.
+    /// Waits until no reader and no writer is in the way, trying again after about i milliseconds
+    /// the i-th time as LiteFS does; tight readers can starve it.
     fn lock_all(&self, cancelled: impl Fn() -> bool) -> Option<AllLocks<'_>> {
         // Made first: what a cancelled attempt has taken is given back.
         let all = AllLocks(self);
@@ -70,7 +71,8 @@ impl Database {
         if wal { locks.take_all_wal() } else { locks.take_all_rollback() }
     }
 
-    /// Applies a transaction of the primary. Blocks while any connection of this process reads or writes.
+    /// Applies a transaction of the primary. Blocks while any connection of this process reads or
+    /// writes.
     pub(crate) fn apply(
         &self,
         transaction: &Arc<Transaction>,
@@ -98,8 +100,9 @@ impl Database {
         Ok(self.publish(&mut state, transaction.after, Some(transaction))?)
     }
 
-    /// Puts the files in order after a demotion: what SQLite has not committed is undone, what it has is moved
-    /// from the WAL into the database (`db.go`, `Recover`). Blocks while any transaction is open.
+    /// Puts the files in order after a demotion: what SQLite has not committed is undone, what it
+    /// has is moved from the WAL into the database (`db.go`, `Recover`). Blocks while any
+    /// transaction is open.
     pub(crate) fn recover(&self, cancelled: impl Fn() -> bool) -> Result<(), ApplyError> {
         let _all = self.lock_all(cancelled).ok_or(ApplyError::Cancelled)?;
         let mut state = locked(&self.state);
@@ -115,7 +118,8 @@ impl Database {
         Ok(self.publish(&mut state, position, None)?)
     }
 
-    /// Goes back to an earlier transaction, as if the later ones had never arrived. No event tells of it.
+    /// Goes back to an earlier transaction, as if the later ones had never arrived. No event tells
+    /// of it.
     pub(crate) fn rewind(&self, txid: u64, cancelled: impl Fn() -> bool) -> Result<(), Error> {
         let too_short = || Error::HistoryTooShort { database: self.name.clone(), txid };
         let stuck = |error: ApplyError| Error::Invalid(format!("cannot rewind {:?}: {error}", self.name));
@@ -147,8 +151,8 @@ impl Database {
     }
 }
 
-/// Whether the transaction switches the database from WAL to a rollback journal, which LiteFS's replicas do not
-/// survive: they compute another checksum and exit.
+/// Whether the transaction switches the database from WAL to a rollback journal, which LiteFS's
+/// replicas do not survive: they compute another checksum and exit.
 fn leaves_wal(state: &State, transaction: &Transaction) -> bool {
     let page_one = transaction.pages.get(&1);
     transaction.before.is_some() && state.image.is_wal() && page_one.is_some_and(|page| !is_wal_page(page))

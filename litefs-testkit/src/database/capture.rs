@@ -1,5 +1,5 @@
-//! Turning what SQLite commits into transactions, at the moments where LiteFS does (`db.go`, `CommitWAL` and
-//! `CommitJournal`).
+//! Turning what SQLite commits into transactions, at the moments where LiteFS does (`db.go`,
+//! `CommitWAL` and `CommitJournal`).
 
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -22,8 +22,8 @@ pub(crate) enum Capture {
 }
 
 impl Database {
-    /// Captures what is new in the WAL. Called while the writer still holds the write lock, so that `-pos` is
-    /// up to date when SQLite's COMMIT returns.
+    /// Captures what is new in the WAL. Called while the writer still holds the write lock, so that
+    /// `-pos` is up to date when SQLite's COMMIT returns.
     pub(crate) fn capture_wal(&self, owner: Owner) -> Capture {
         let delay = self.context.faults.with(|settings| settings.commit_delay);
         let captured = self.capture_frames(|| thread::sleep(delay));
@@ -60,8 +60,9 @@ impl Database {
         state.wal.clone().map(|wal| (wal, state.cursor))
     }
 
-    /// Captures what changed in the database file. Called when a rollback journal ends, and at the latest when
-    /// the writer lets the file go; a rolled back transaction has left the file as it was.
+    /// Captures what changed in the database file. Called when a rollback journal ends, and at the
+    /// latest when the writer lets the file go; a rolled back transaction has left the file as it
+    /// was.
     pub(crate) fn capture_rollback(&self) -> io::Result<Capture> {
         let mut state = locked(&self.state);
         if state.dirty.is_empty() {

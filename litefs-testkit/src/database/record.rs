@@ -3,8 +3,8 @@
 use crate::position::Position;
 use crate::wal::{Cursor, Salt};
 
-/// What the node keeps of a position across restarts: the position, and how much of which WAL belongs to it.
-/// Always the same length, so that it is replaced by one write.
+/// What the node keeps of a position across restarts: the position, and how much of which WAL
+/// belongs to it. Always the same length, so that it is replaced by one write.
 pub(super) fn text(position: Position, cursor: Cursor) -> String {
     format!("{position} {:016x} {:016x}\n", u64::from_be_bytes(cursor.salt()), cursor.offset())
 }

@@ -22,9 +22,9 @@ const NEW_PAGE_SIZE: usize = 4096;
 impl Database {
     /// Opens the database `name`, which is empty if there is no such file.
     ///
-    /// What is in the WAL beyond the recorded position is cut off (LiteFS: "wal-sync: truncating wal"), the rest
-    /// is moved into the database file; a rollback journal is undone. A position that does not fit the files is given up, so that the primary
-    /// sends everything.
+    /// What is in the WAL beyond the recorded position is cut off (LiteFS: "wal-sync: truncating
+    /// wal"), the rest is moved into the database file; a rollback journal is undone. A position
+    /// that does not fit the files is given up, so that the primary sends everything.
     pub(crate) fn open(context: &Arc<Context>, name: &str) -> io::Result<Self> {
         let file = open_rw(&context.path(name))?;
         keep_others_out(&file, true)?;
@@ -68,7 +68,8 @@ impl Database {
         self.commit(&mut state, NEW_PAGE_SIZE as u32, Pages::from([(1, page)]), 1)
     }
 
-    /// Lets the next incarnation of the node have the file, though connections to this one may still hold it open.
+    /// Lets the next incarnation of the node have the file, though connections to this one may
+    /// still hold it open.
     pub(crate) fn release_file(&self) {
         if let Err(error) = keep_others_out(&self.file, false) {
             tracing::error!(%error, database = self.name, "cannot unlock the database file");
@@ -90,7 +91,8 @@ fn open_rw(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
 }
 
-/// Rolls back a transaction that a killed node was in the middle of, before SQLite sees the journal.
+/// Rolls back a transaction that a killed node was in the middle of, before SQLite sees the
+/// journal.
 fn undo_journal(path: &Path, file: &File) -> io::Result<()> {
     match fs::read(path) {
         Ok(bytes) => journal::roll_back(&bytes, file).and_then(|()| fs::remove_file(path)),
@@ -148,8 +150,9 @@ fn empty_wal_database() -> Vec<u8> {
     page
 }
 
-/// Locks the bytes that SQLite locks, so that a SQLite which does not come through the VFS (another program, or
-/// this one without `vfs=`) gets "database is locked" and cannot harm the node's view of the file.
+/// Locks the bytes that SQLite locks, so that a SQLite which does not come through the VFS (another
+/// program, or this one without `vfs=`) gets "database is locked" and cannot harm the node's view
+/// of the file.
 #[cfg(target_os = "linux")]
 fn keep_others_out(file: &File, keep: bool) -> io::Result<()> {
     use nix::fcntl::{FcntlArg, fcntl};

@@ -142,8 +142,8 @@ impl Stream<'_> {
         locked(&self.engine.handoff_target).as_ref() == Some(&self.peer.id)
     }
 
-    /// Gives the lease to this replica if it is the one. As in LiteFS the lease goes after the last transaction
-    /// was sent, and what is committed in between is lost.
+    /// Gives the lease to this replica if it is the one. As in LiteFS the lease goes after the last
+    /// transaction was sent, and what is committed in between is lost.
     fn hand_off(&mut self) -> io::Result<bool> {
         if !self.is_handoff_target() {
             return Ok(false);

@@ -1,4 +1,5 @@
-//! The replica's side of replication: one thread that keeps connected to the primary and applies what it sends.
+//! The replica's side of replication: one thread that keeps connected to the primary and applies
+//! what it sends.
 
 use std::collections::VecDeque;
 use std::io;
@@ -68,8 +69,8 @@ impl Replica<'_> {
         self.engine.context.is_dead() || locked(&self.engine.assignment).generation != self.generation
     }
 
-    /// Waits, as LiteFS does, until no application transaction is open: meanwhile the node is neither primary nor
-    /// replica.
+    /// Waits, as LiteFS does, until no application transaction is open: meanwhile the node is
+    /// neither primary nor replica.
     fn recover(&self) {
         for database in self.engine.databases() {
             match database.recover(|| self.cancelled()) {
@@ -150,7 +151,8 @@ impl Replica<'_> {
         Ok(Ending::Lost)
     }
 
-    /// The next message that has come through the link, which may be slow, stalled or cut; `None` at the end.
+    /// The next message that has come through the link, which may be slow, stalled or cut; `None`
+    /// at the end.
     fn next(&self, inbox: &Inbox, primary: &str) -> Option<Message> {
         loop {
             let (arrived, message) = self.first(inbox)?;
@@ -218,7 +220,8 @@ fn is_greeting(message: &Message) -> bool {
 struct Inbox(Mutex<(VecDeque<(Instant, Message)>, bool)>);
 
 impl Inbox {
-    /// While replication is stalled there is one message here at most: the others stay where they are.
+    /// While replication is stalled there is one message here at most: the others stay where they
+    /// are.
     fn fill(&self, mut socket: TcpStream, context: &Context) {
         let stalled = || context.faults.with(|settings| settings.stalled);
         while let Ok(message) = wire::receive(&mut socket) {

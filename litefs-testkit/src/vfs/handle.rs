@@ -1,7 +1,7 @@
 //! Open files of the VFS: what SQLite may do with each, and which codes it gets when it may not.
 //!
-//! The codes are those that applications on a LiteFS mount see: a refused write is `SQLITE_IOERR_WRITE` (778),
-//! a refused rollback journal `SQLITE_READONLY_DIRECTORY` (1544).
+//! The codes are those that applications on a LiteFS mount see: a refused write is
+//! `SQLITE_IOERR_WRITE` (778), a refused rollback journal `SQLITE_READONLY_DIRECTORY` (1544).
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -66,7 +66,8 @@ pub(super) fn open_journal(database: Arc<Database>, create: bool) -> VfsResult<H
 pub(super) fn end_journal(database: &Database, failure: i32) -> VfsResult<()> {
     match database.capture_rollback() {
         Ok(Capture::Done) => Ok(()),
-        // LiteFS answers the unlink with an error; SQLite then rolls back, or finds the journal later.
+        // LiteFS answers the unlink with an error; SQLite then rolls back, or finds the journal
+        // later.
         Ok(Capture::Fatal) if !database.context.is_writable() => Err(database.context.refuse(failure)),
         Ok(Capture::Fatal) => {
             database.context.die();
@@ -167,7 +168,8 @@ impl Handle {
         file.write_all_at(data, offset as u64).map_err(|_| vars::SQLITE_IOERR_WRITE)
     }
 
-    /// Syncs the file's data, and of its metadata what is needed to read them, where a test has asked for that.
+    /// Syncs the file's data, and of its metadata what is needed to read them, where a test has
+    /// asked for that.
     pub(super) fn sync(&self) -> VfsResult<()> {
         let Some((database, file)) = self.file() else { return Ok(()) };
         if !database.context.faults.with(|settings| settings.sync) {
@@ -178,7 +180,8 @@ impl Handle {
 
     fn may_write(&self, database: &Database, offset: usize, data: &[u8]) -> bool {
         match self {
-            // `locking_mode=EXCLUSIVE` writes without the lock whose release is the commit; LiteFS refuses it.
+            // `locking_mode=EXCLUSIVE` writes without the lock whose release is the commit; LiteFS
+            // refuses it.
             Self::Wal(..) => {
                 let writer = locked(&database.locks).wal_writer();
                 writer
@@ -282,7 +285,8 @@ impl MainFile {
         if cached { vars::SQLITE_BUSY } else { vars::SQLITE_IOERR_SHMLOCK }
     }
 
-    /// The release of the write lock is the commit. SQLite ignores errors of it: a node that cannot commit dies.
+    /// The release of the write lock is the commit. SQLite ignores errors of it: a node that cannot
+    /// commit dies.
     fn end_write(&self) {
         let held = locked(&self.database.locks).wal_writer() == Some(self.owner);
         if held

@@ -54,7 +54,8 @@ fn promotions_under_write_load_lose_no_acknowledged_row() {
                     while !stop.load(Ordering::Relaxed) {
                         match insert(conn, "row") {
                             Ok(more) => rows += more,
-                            // Whoever is refused without a pause starves the apply that makes it the primary.
+                            // Whoever is refused without a pause starves the apply that makes it
+                            // the primary.
                             Err(_) => std::thread::park_timeout(Duration::from_millis(1)),
                         }
                     }

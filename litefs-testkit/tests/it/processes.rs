@@ -10,7 +10,8 @@ use crate::support::{DB, LIMIT, connect, count, insert, insert_rows};
 
 const DIR: &str = "LITEFS_TESTKIT_CHILD_DIR";
 
-/// Not a test of its own: the process that [`spawn`] starts. Hosts a node until its standard input ends.
+/// Not a test of its own: the process that [`spawn`] starts. Hosts a node until its standard input
+/// ends.
 #[test]
 fn child_process_that_hosts_a_node() {
     let Ok(dir) = std::env::var(DIR) else { return };

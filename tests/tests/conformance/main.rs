@@ -1,7 +1,7 @@
-//! One suite over the public behaviour of Diesel's SQLite backend, run unchanged at four places: over
-//! plain SQLite, where the expected results were observed, over the primary of a cluster, over a
-//! primary whose own writes are grouped, and over a replica. A case that passes at one place and fails
-//! at another shows a defect of the library, not of the case.
+//! One suite over the public behaviour of Diesel's SQLite backend, run unchanged at four places:
+//! over plain SQLite, where the expected results were observed, over the primary of a cluster, over
+//! a primary whose own writes are grouped, and over a replica. A case that passes at one place and
+//! fails at another shows a defect of the library, not of the case.
 //!
 //! `cases/mod.rs` lists the cases. Each of the four modules below says where they run, and compiles
 //! all of them.
@@ -35,7 +35,8 @@ pub trait Fixture {
     fn manager(&self) -> Self::Manager;
 }
 
-/// A connection to a database that nobody else uses. It is the connection as far as a case is concerned.
+/// A connection to a database that nobody else uses. It is the connection as far as a case is
+/// concerned.
 pub struct Fresh<F: Fixture> {
     // Dropped before the place that it belongs to.
     conn: F::Conn,

@@ -622,7 +622,8 @@ fn writes_go_on_through_promotions_back_and_forth() {
         test.sync();
         match written {
             Ok(written) => assert_eq!(written, name),
-            // A commit that meets the change of role is not proven either way: look, then write what is missing.
+            // A commit that meets the change of role is not proven either way: look, then write
+            // what is missing.
             Err(error) if Failure::of(&error) == Some(Failure::OutcomeUnknown) => {
                 if !names(&mut writer).contains(&name) {
                     insert().get_result::<String>(&mut writer).unwrap();

@@ -1,4 +1,5 @@
-//! Writes that wait together share a commit: of other nodes, and of the primary itself where it is asked to.
+//! Writes that wait together share a commit: of other nodes, and of the primary itself where it is
+//! asked to.
 
 use std::thread;
 use std::time::Duration;
@@ -26,7 +27,8 @@ fn insert(conn: &mut LiteFsConnection, name: &str) -> QueryResult<usize> {
     diesel::insert_into(items::table).values(items::name.eq(name)).execute(conn)
 }
 
-/// Every thread writes names of its own, and one that all want: whoever comes late is refused, alone.
+/// Every thread writes names of its own, and one that all want: whoever comes late is refused,
+/// alone.
 fn write_from(test: &TestCluster, nodes: &[&str]) {
     thread::scope(|scope| {
         for number in 0..THREADS {

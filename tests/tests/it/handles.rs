@@ -237,7 +237,8 @@ fn checkpoints_are_left_to_a_thread_unless_the_application_has_them_otherwise() 
 /// Says to a test that it runs in a process of its own.
 const CHILD: &str = "TEST_IN_A_PROCESS_OF_ITS_OWN";
 
-/// Runs a test of this program in a process with one more variable, which is not UTF-8. Returns what it printed.
+/// Runs a test of this program in a process with one more variable, which is not UTF-8. Returns
+/// what it printed.
 fn run_with_garbled(test: &str, variable: &str) -> (bool, String) {
     use std::os::unix::ffi::OsStrExt;
     let garbled = std::ffi::OsStr::from_bytes(b"garbled-\xff");

@@ -1,4 +1,5 @@
-//! Giving the primary's place away, replication that gets air, and writes that are acknowledged when replicas have them.
+//! Giving the primary's place away, replication that gets air, and writes that are acknowledged
+//! when replicas have them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -68,7 +69,8 @@ fn f12_a_handoff_under_load_from_all_nodes_loses_nothing_and_fails_nothing() {
                     let text = notes::text.eq(format!("a stranger's {written}"));
                     match diesel::insert_into(notes::table).values(text).execute(conn) {
                         Ok(_) => written += 1,
-                        // On the other nodes LiteFS says no, and needs a moment without anybody to apply.
+                        // On the other nodes LiteFS says no, and needs a moment without anybody to
+                        // apply.
                         Err(_) => std::thread::park_timeout(Duration::from_millis(1)),
                     }
                 }

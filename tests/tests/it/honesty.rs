@@ -1,5 +1,5 @@
-//! Nothing is acknowledged that SQLite or LiteFS has not committed, and no connection goes on in a transaction that
-//! is not what it takes it for.
+//! Nothing is acknowledged that SQLite or LiteFS has not committed, and no connection goes on in a
+//! transaction that is not what it takes it for.
 
 use std::time::Duration;
 
@@ -188,8 +188,8 @@ fn insert_one(conn: &mut LiteFsConnection) -> QueryResult<usize> {
 
 #[test]
 fn a_function_of_the_application_may_write_anywhere() {
-    // A function that writes through a connection of its own is not SQLite's business; one that fails on a replica
-    // may have tried to.
+    // A function that writes through a connection of its own is not SQLite's business; one that
+    // fails on a replica may have tried to.
     let test = TestCluster::configured(&["a", "b"], |node, builder| {
         let writable = node == "a";
         builder.on_connection(move |conn| {

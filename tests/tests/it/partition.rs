@@ -1,5 +1,5 @@
-//! Nodes that hear nothing of each other, or of their own LiteFS, while the primary changes: scenarios F8 and F10 of the
-//! acceptance list.
+//! Nodes that hear nothing of each other, or of their own LiteFS, while the primary changes:
+//! scenarios F8 and F10 of the acceptance list.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,7 +42,8 @@ fn test_cluster(relay: &Relay) -> (TestCluster, Told) {
     (test, told)
 }
 
-/// Nothing passes between "a" and the others, neither LiteFS's traffic nor ours, and nobody is told.
+/// Nothing passes between "a" and the others, neither LiteFS's traffic nor ours, and nobody is
+/// told.
 fn part(test: &TestCluster, relay: &Relay) {
     for other in ["b", "c"] {
         test.cluster.cut("a", other).unwrap();
@@ -92,7 +93,8 @@ fn f8_after_a_partition_all_have_what_the_majority_wrote_and_the_other_side_hear
     assert_eq!((report.primary.as_str(), report.writes.len()), ("b", 1), "{report:?}");
 }
 
-/// Seed 104 of the nemesis, at 33.8 s: when the old primary hears again, another one has come further than it ever was.
+/// Seed 104 of the nemesis, at 33.8 s: when the old primary hears again, another one has come
+/// further than it ever was.
 #[test]
 fn f7_what_the_first_of_two_failovers_lost_is_reported_by_who_hears_only_of_the_second() {
     let relay = relay();

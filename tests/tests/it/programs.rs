@@ -1,4 +1,5 @@
-//! Random programs of transactions run on plain SQLite and on a replica, with the same results and the same data.
+//! Random programs of transactions run on plain SQLite and on a replica, with the same results and
+//! the same data.
 
 use diesel::connection::{Connection, LoadConnection, SimpleConnection};
 use diesel::prelude::*;

@@ -102,7 +102,8 @@ fn r5_at_the_limit_a_read_goes_to_the_primary() {
 fn r5_a_read_that_goes_to_the_primary_waits_for_no_open_transaction() {
     let (test, mut other) = stalled(WhenBehind::ReadPrimary);
     let mut conn = test.conn("b");
-    // The transaction stays open for as long as the read takes: waiting for it would be waiting for oneself.
+    // The transaction stays open for as long as the read takes: waiting for it would be waiting for
+    // oneself.
     conn.immediate_transaction(|conn| {
         write(conn, "y");
         assert_eq!(count(&mut other), 1);
@@ -153,8 +154,8 @@ fn a_node_that_has_caught_up_with_an_idle_primary_reads_at_once() {
     on_b.require(on_a.token().unwrap());
     let mut reader = on_b.establish().unwrap();
     reader.set_consistency(Consistency::Eventual);
-    // Reads that are held back show that the primary has told how far it is; the second one, a second later, that it has told
-    // of all that was written.
+    // Reads that are held back show that the primary has told how far it is; the second one, a
+    // second later, that it has told of all that was written.
     wait_until("the primary's answers", || count(&mut reader) == 0 && on_b.held_reads().0 > 1);
     b.resume_replication().unwrap();
     reader.set_consistency(Consistency::ReadYourWrites);

@@ -18,7 +18,8 @@ fn add(conn: &mut LiteFsConnection, text: &str) -> QueryResult<usize> {
     diesel::insert_into(notes::table).values(notes::text.eq(text)).execute(conn)
 }
 
-/// Seed 32 of the nemesis, at 37.8 s. The local file is ahead in numbers, but in a history that is over.
+/// Seed 32 of the nemesis, at 37.8 s. The local file is ahead in numbers, but in a history that is
+/// over.
 #[test]
 fn r7_a_replica_ahead_of_a_new_primary_does_not_take_its_own_old_history_for_what_was_written() {
     let test = TestCluster::start(&["a", "b", "c"]);

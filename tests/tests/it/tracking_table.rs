@@ -39,7 +39,8 @@ fn t1_the_first_primary_makes_the_table_and_a_restart_changes_nothing() {
     test.stop("a");
     let again = test.builder("a").listen(same_port).start().unwrap();
     wait_until("the server", || again.rpc_address() == Some(same_port));
-    // Something else is written through the new handle; were the row written again, it would be two transactions.
+    // Something else is written through the new handle; were the row written again, it would be two
+    // transactions.
     again.establish().unwrap().batch_execute("CREATE TABLE t (x)").unwrap();
     assert_eq!(test.cluster.node("a").position(DATABASE).txid, position.txid + 1);
     assert_eq!(rows(&test, "a"), before);

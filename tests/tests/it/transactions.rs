@@ -169,8 +169,8 @@ fn x5_two_replicas_increment_one_counter_without_losing_one() {
     assert_eq!(all(&mut test.plain("a")), [(1, 2 * EACH)]);
 }
 
-/// On the primary SQLite itself finds that the race is lost, on the replicas the session does; both retry, and nobody
-/// starves.
+/// On the primary SQLite itself finds that the race is lost, on the replicas the session does; both
+/// retry, and nobody starves.
 #[test]
 fn x5_sixteen_threads_on_three_nodes_increment_one_counter_without_losing_one() {
     const THREADS: usize = 16;

@@ -1,4 +1,5 @@
-//! The bare tarpc call that forwarding is compared with: what one would write without this library, and no more.
+//! The bare tarpc call that forwarding is compared with: what one would write without this library,
+//! and no more.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};

@@ -23,7 +23,8 @@ const ROUNDS: usize = 20;
 const WARM_UP: usize = 2;
 const ROWS: usize = 10_000;
 
-/// A row as applications have them: with a column that may be left out, and so inserted one by one by Diesel on SQLite.
+/// A row as applications have them: with a column that may be left out, and so inserted one by one
+/// by Diesel on SQLite.
 #[derive(Debug, Insertable)]
 #[diesel(table_name = items)]
 struct NewItem {
@@ -50,7 +51,8 @@ pub(super) fn run(report: &mut Report, effort: Effort, mount: Option<&Mount>) ->
     if let Some(mount) = mount {
         return on_mount(report, effort, mount, count);
     }
-    // Each has files of its own: SQLite's checkpoints, one after some commits, would otherwise always meet the same one.
+    // Each has files of its own: SQLite's checkpoints, one after some commits, would otherwise
+    // always meet the same one.
     let setup = Setup::embedded(Synchronous::Normal);
     let pairs = [Pair::litefs(&setup)?, Pair::litefs(&setup)?];
     let litefs = [pairs[0].open()?, pairs[1].open()?];

@@ -1,4 +1,5 @@
-//! The table that is read and written, and each operation on it, the same for every kind of connection.
+//! The table that is read and written, and each operation on it, the same for every kind of
+//! connection.
 
 use std::hint::black_box;
 

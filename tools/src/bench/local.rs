@@ -19,7 +19,8 @@ const ROUNDS: usize = 6;
 /// Of one kind, in one round.
 const TIME: Duration = Duration::from_secs(1);
 const WRITERS: u32 = 16;
-/// Writers that SQLite has wait for its lock are not woken in turn; one that gives up would end the measurement.
+/// Writers that SQLite has wait for its lock are not woken in turn; one that gives up would end the
+/// measurement.
 const BUSY_TIMEOUT: &str = "PRAGMA busy_timeout = 60000";
 
 /// The primary's own writes as this bench wants them.

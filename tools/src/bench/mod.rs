@@ -1,20 +1,24 @@
 //! What reading and writing through this library cost.
 //!
-//! Each figure compares two ways to do the same, in rounds that alternate: what disturbs the machine disturbs both. Of
-//! each figure there is one line `name value unit`, and in the end a table for people. What the targets are and how the
-//! limits were found is in `BENCHMARKS.md`.
+//! Each figure compares two ways to do the same, in rounds that alternate: what disturbs the
+//! machine disturbs both. Of each figure there is one line `name value unit`, and in the end a
+//! table for people. What the targets are and how the limits were found is in `BENCHMARKS.md`.
 //!
-//! * `reads`: reads on a replica, through [`LiteFsConnection`] and through [`SqliteConnection`] on the same file and VFS.
-//!   The `control` figures compare two plain connections: how far they are from 1 is what the measurement is worth.
-//! * `forward`: an INSERT on a replica whose primary is another process, a bare tarpc call that makes a server do the same
-//!   INSERT on the primary of another such pair, where nothing of the library runs, and the same over blocking sockets.
-//! * `group`: many such INSERTs at a time, that share commits and that do not; and the primary's own.
+//! * `reads`: reads on a replica, through [`LiteFsConnection`] and through [`SqliteConnection`] on
+//!   the same file and VFS. The `control` figures compare two plain connections: how far they are
+//!   from 1 is what the measurement is worth.
+//! * `forward`: an INSERT on a replica whose primary is another process, a bare tarpc call that
+//!   makes a server do the same INSERT on the primary of another such pair, where nothing of the
+//!   library runs, and the same over blocking sockets.
+//! * `group`: many such INSERTs at a time, that share commits and that do not; and the primary's
+//!   own.
 //! * `bulk`: ten thousand rows in one call.
 //! * `transactions`: what a transaction costs over a slow link, in round trips.
 //! * `scale`: what a hundred replicas, a thousand connections and a full queue cost.
 //!
-//! The embedded LiteFS costs microseconds where the real one costs milliseconds (a commit through FUSE, a network), so that
-//! what the library itself costs shows as much as it can. Its files are synced to the disk as SQLite asks.
+//! The embedded LiteFS costs microseconds where the real one costs milliseconds (a commit through
+//! FUSE, a network), so that what the library itself costs shows as much as it can. Its files are
+//! synced to the disk as SQLite asks.
 //!
 //! [`LiteFsConnection`]: litefs_diesel::LiteFsConnection
 //! [`SqliteConnection`]: diesel::SqliteConnection
@@ -47,8 +51,9 @@ pub use self::options::Arguments;
 use self::options::What;
 use self::report::Report;
 
-/// The kernel tells nothing of LiteFS's own changes on FUSE. In the plain directory of the embedded one it would tell of
-/// each write to the database, in whose directory `.primary` lies, and waking up for that is no part of forwarding.
+/// The kernel tells nothing of LiteFS's own changes on FUSE. In the plain directory of the embedded
+/// one it would tell of each write to the database, in whose directory `.primary` lies, and waking
+/// up for that is no part of forwarding.
 const AS_ON_FUSE: Detectors = Detectors { primary_file: false, ..Detectors::ALL };
 
 /// The database of all benches.
@@ -57,7 +62,8 @@ const DATABASE: &str = "bench.db";
 /// Runs the benches that the arguments name, or the part of one.
 ///
 /// # Errors
-/// Whatever kept it from measuring: no free port, a process that did not start, a node that did not answer.
+/// Whatever kept it from measuring: no free port, a process that did not start, a node that did not
+/// answer.
 pub fn run(arguments: &Arguments) -> Result<(), Problem> {
     match arguments.what {
         What::LitefsServer => return server::run_litefs(&arguments.setup),

@@ -9,10 +9,12 @@ use litefs_examples::Problem;
 use super::rounds::Effort;
 use super::server::Setup;
 
-/// Measures what reading and writing through this library cost, in ratios to doing the same without it.
+/// Measures what reading and writing through this library cost, in ratios to doing the same without
+/// it.
 ///
-/// On real LiteFS: `bench bare-server --database URL --listen ADDR` beside an application (or `bench litefs-server
-/// --database URL`) on the primary, then `bench all --replica URL --primary ADDR` on a replica.
+/// On real LiteFS: `bench bare-server --database URL --listen ADDR` beside an application (or
+/// `bench litefs-server --database URL`) on the primary, then `bench all --replica URL --primary
+/// ADDR` on a replica.
 #[derive(Debug, Parser)]
 #[command(name = "bench")]
 pub struct Arguments {
@@ -25,8 +27,8 @@ pub struct Arguments {
     /// Draw `group`'s throughput and latency over the number of callers into this SVG file.
     #[arg(long, value_name = "FILE")]
     pub(super) plot: Option<PathBuf>,
-    /// Run `reads`, `forward`, `group` and `bulk`, or all of these, on this database of a real LiteFS replica instead of the
-    /// embedded cluster. They write into a table `items`.
+    /// Run `reads`, `forward`, `group` and `bulk`, or all of these, on this database of a real
+    /// LiteFS replica instead of the embedded cluster. They write into a table `items`.
     #[arg(long, value_name = "URL", requires = "primary")]
     replica: Option<String>,
     /// Where `bare-server` listens on that replica's primary.

@@ -73,8 +73,9 @@ impl Pair {
         if matches!(ready, Ready::LiteFs(_)) {
             await_address(&replica)?;
         }
-        // Replication is LiteFS's work and goes on behind a write, not in it. With both nodes on two processors it would
-        // be measured as well, in the one pair or the other, as chance has it.
+        // Replication is LiteFS's work and goes on behind a write, not in it. With both nodes on
+        // two processors it would be measured as well, in the one pair or the other, as chance has
+        // it.
         replica.stall_replication()?;
         let control = cluster.control("primary")?.clone();
         Ok(Self { replica, control, ready, secret, primary, _root: root })

@@ -1,8 +1,9 @@
-//! What forwarding an INSERT costs at the least: a blocking socket on both sides, one frame there, one back, SQLite in
-//! between. No runtime, no request ids, no deadlines, no errors that say more than "no".
+//! What forwarding an INSERT costs at the least: a blocking socket on both sides, one frame there,
+//! one back, SQLite in between. No runtime, no request ids, no deadlines, no errors that say more
+//! than "no".
 //!
-//! A request is two lengths of four bytes, little endian, and the bytes of name and payload. The answer is the number of
-//! rows, eight bytes, little endian.
+//! A request is two lengths of four bytes, little endian, and the bytes of name and payload. The
+//! answer is the number of rows, eight bytes, little endian.
 
 use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

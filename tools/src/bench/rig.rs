@@ -1,5 +1,5 @@
-//! What is measured and what it is compared with: a replica whose primary has the library's server, and bare servers that
-//! do the same work.
+//! What is measured and what it is compared with: a replica whose primary has the library's server,
+//! and bare servers that do the same work.
 
 use litefs_diesel::LiteFs;
 use litefs_examples::Problem;
@@ -22,7 +22,8 @@ pub(super) struct Rig {
 }
 
 impl Rig {
-    /// On the mount, if there is one, or on embedded clusters. A mount's primary is set up as it is.
+    /// On the mount, if there is one, or on embedded clusters. A mount's primary is set up as it
+    /// is.
     pub(super) fn start(mount: Option<&Mount>, setup: &Setup) -> Result<Self, Problem> {
         let runtime = Runtime::new()?;
         if let Some(Mount { replica, primary }) = mount {

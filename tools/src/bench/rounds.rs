@@ -32,8 +32,9 @@ impl Effort {
 /// One of those that are compared: does its work once and says what came of it.
 pub(super) type Turn<'a, T> = Box<dyn FnMut() -> Result<T, Problem> + 'a>;
 
-/// Gives each a turn in each round, and each other one's place and neighbours equally often: what disturbs the machine for a
-/// while, or is left behind by the one before, disturbs all of them. The first `warm_up` rounds do not count. Returns what came of it, `[who][round]`.
+/// Gives each a turn in each round, and each other one's place and neighbours equally often: what
+/// disturbs the machine for a while, or is left behind by the one before, disturbs all of them. The
+/// first `warm_up` rounds do not count. Returns what came of it, `[who][round]`.
 pub(super) fn alternate<T>(
     warm_up: usize,
     rounds: usize,
@@ -55,7 +56,8 @@ pub(super) fn alternate<T>(
     Ok(results)
 }
 
-/// The median over the rounds of what one needed in a round, divided by what the other needed in the same.
+/// The median over the rounds of what one needed in a round, divided by what the other needed in
+/// the same.
 pub(super) fn ratio(of: &[f64], to: &[f64]) -> f64 {
     median(&mut of.iter().zip(to).map(|(of, to)| of / to).collect::<Vec<_>>())
 }

@@ -109,8 +109,9 @@ fn insert() -> Request {
     }
 }
 
-/// Holds a commit up, has writes wait behind it, and tells by how many KiB each has made the primary grow.
-async fn queue(pair: &Pair, links: &[Arc<client::Connection>], count: usize) -> Result<f64, Problem> {
+/// Holds a commit up, has writes wait behind it, and tells by how many KiB each has made the
+/// primary grow.
+async fn queue(pair: &Pair, links: &[Arc<Link>], count: usize) -> Result<f64, Problem> {
     let deadline = Instant::now() + DEADLINE;
     // A writer that has just been slow works on its own thread, and requests are taken meanwhile.
     pair.control().set_commit_delay(SLOW_COMMIT)?;

@@ -1,4 +1,5 @@
-//! The other processes: primaries, one kind with the library's server, the other with the bare ones.
+//! The other processes: primaries, one kind with the library's server, the other with the bare
+//! ones.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -16,7 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{DATABASE, bare, items, raw};
 
-/// `PRAGMA synchronous` of the connections that write, <https://www.sqlite.org/pragma.html#pragma_synchronous>.
+/// `PRAGMA synchronous` of the connections that write,
+/// <https://www.sqlite.org/pragma.html#pragma_synchronous>.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Synchronous {
     /// In WAL mode a commit reaches the disk with the next checkpoint.
@@ -54,7 +56,8 @@ pub(super) struct Setup {
     /// For the servers: the database, on a LiteFS mount. Default: an embedded LiteFS of their own.
     #[arg(long, hide_short_help = true)]
     pub(super) database: Option<String>,
-    /// For `bare-server`: where it listens, with the raw one on the next port. Default: free ports of the loopback address.
+    /// For `bare-server`: where it listens, with the raw one on the next port. Default: free ports
+    /// of the loopback address.
     #[arg(long, hide_short_help = true)]
     pub(super) listen: Option<SocketAddr>,
 }

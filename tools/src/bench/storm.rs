@@ -12,8 +12,8 @@ pub(super) struct Sample {
     pub(super) throughput: f64,
     /// Microseconds of each call.
     latencies: Vec<f64>,
-    /// The 99th percentile of the caller who fared worst, in microseconds. One who never gets his turn makes few calls, and
-    /// among those of all callers they would not show.
+    /// The 99th percentile of the caller who fared worst, in microseconds. One who never gets his
+    /// turn makes few calls, and among those of all callers they would not show.
     pub(super) worst_p99: f64,
 }
 
@@ -49,8 +49,8 @@ pub(super) fn p99s(rounds: &[Sample]) -> Vec<f64> {
     rounds.iter().map(|round| round.worst_p99).collect()
 }
 
-/// Has each caller call again and again, on a thread of its own, until `time` is over. A call returns how many rows it has
-/// inserted, which must be one.
+/// Has each caller call again and again, on a thread of its own, until `time` is over. A call
+/// returns how many rows it has inserted, which must be one.
 pub(super) fn storm<C>(callers: Vec<C>, time: Duration) -> Result<Sample, Problem>
 where
     C: FnMut() -> Result<u64, Problem> + Send,

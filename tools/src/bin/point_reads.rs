@@ -1,5 +1,6 @@
-//! Reads one row again and again, through the connection that the argument names, for tools that count instructions:
-//! `.ci/instructions` runs it under callgrind, which counts what happens within [`read_points`] on its thread.
+//! Reads one row again and again, through the connection that the argument names, for tools that
+//! count instructions: `.ci/instructions` runs it under callgrind, which counts what happens within
+//! [`read_points`] on its thread.
 //!
 //! ```text
 //! point_reads litefs-replica|plain-replica|litefs-standalone|plain-standalone READS

@@ -30,8 +30,8 @@ pub(super) enum Wrong {
     Invented,
     /// Of several appends that are one, some are there and some are not.
     Torn,
-    /// Not in the order of the acknowledgements of one client; seen in another order than stored; or appended by a
-    /// transaction to another list than it had read.
+    /// Not in the order of the acknowledgements of one client; seen in another order than stored;
+    /// or appended by a transaction to another list than it had read.
     Disordered,
     /// Two nodes differ in the end.
     Differing,

@@ -1,4 +1,5 @@
-//! A client: it appends to lists and reads them on one node, one thing after the other, and remembers.
+//! A client: it appends to lists and reads them on one node, one thing after the other, and
+//! remembers.
 
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
@@ -18,7 +19,8 @@ const PAUSE_MS: u64 = 8;
 const ABSENCE: Duration = Duration::from_millis(10);
 /// Lists that are in use at a time.
 const LISTS: i64 = 6;
-/// Operations of a client before it goes on to other lists: lists stay short enough to be read whole.
+/// Operations of a client before it goes on to other lists: lists stay short enough to be read
+/// whole.
 const CHAPTER: i64 = 60;
 /// How often a client that repeats what it should not does so.
 const REPEATS: usize = 10;
@@ -43,7 +45,8 @@ impl ClientContext {
     pub(super) fn new(nodes: usize, retry_unknown: bool) -> Result<Arc<Self>, Problem> {
         Ok(Arc::new(Self {
             began: Instant::now(),
-            // A client that sent something again on its own would make duplicates that nobody else is to blame for.
+            // A client that sent something again on its own would make duplicates that nobody else
+            // is to blame for.
             http: reqwest::Client::builder().timeout(PATIENCE).retry(reqwest::retry::never()).build()?,
             endpoints: (0..nodes).map(|_| RwLock::default()).collect(),
             over: CancellationToken::new(),
@@ -102,8 +105,8 @@ impl Client {
     fn choose(&mut self) -> Op {
         self.operations += 1;
         match self.rng.random_range(0..100) {
-            // A transaction whose answers are lost holds up the others on the primary, and few would be there to be
-            // repeated.
+            // A transaction whose answers are lost holds up the others on the primary, and few
+            // would be there to be repeated.
             30..45 if !self.shared.retry_unknown => {
                 let patient = self.rng.random_bool(0.6);
                 Op::ReadThenAppend { key: self.key(), value: self.value(), patient }

@@ -99,7 +99,8 @@ fn start_clients(runtime: &Runtime, options: &Options, shared: &Arc<ClientContex
     clients
 }
 
-/// Carries out the schedule. Faults that take longer than planned delay the next ones, and change nothing else.
+/// Carries out the schedule. Faults that take longer than planned delay the next ones, and change
+/// nothing else.
 fn attack(
     cluster: &mut dyn Attack,
     steps: &[Step],
@@ -141,7 +142,8 @@ fn remember(cluster: &dyn Attack, records: Vec<Record>) -> Result<History, Probl
     Ok(History { records, takeovers: cluster.takeovers(), finals: cluster.finals()? })
 }
 
-/// A report may still be on its way when all nodes have the same; so a loss that nobody has reported is waited for.
+/// A report may still be on its way when all nodes have the same; so a loss that nobody has
+/// reported is waited for.
 fn judge(history: &History, cluster: &dyn Attack) -> Verdict {
     let deadline = Instant::now() + REPORT_LIMIT;
     loop {

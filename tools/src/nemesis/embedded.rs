@@ -125,8 +125,8 @@ impl Embedded {
         }
     }
 
-    /// Brings the cluster back to where a primary is, whatever went wrong with a fault. LiteFS may die of something that
-    /// was under way meanwhile, so there is a second try.
+    /// Brings the cluster back to where a primary is, whatever went wrong with a fault. LiteFS may
+    /// die of something that was under way meanwhile, so there is a second try.
     fn recover(&mut self) -> Result<(), Problem> {
         self.repair().or_else(|_| self.repair())
     }

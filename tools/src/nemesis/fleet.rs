@@ -31,7 +31,8 @@ impl Fleet {
         Ok(Self { processes, controls: NAMES.map(|_| None).to_vec(), root })
     }
 
-    /// Starts a process on a node's files. Its LiteFS runs then and waits for a role; see [`Fleet::wait_until_serving`].
+    /// Starts a process on a node's files. Its LiteFS runs then and waits for a role; see
+    /// [`Fleet::wait_until_serving`].
     pub(super) fn start(&mut self, node: usize) -> Result<(), Problem> {
         let dir = self.root.path().join(NAMES[node]).to_string_lossy().into_owned();
         self.processes.start(node, &["--dir", &dir])?;

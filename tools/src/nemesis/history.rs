@@ -15,8 +15,8 @@ pub(super) type Moment = u64;
 pub(super) enum Op {
     /// An INSERT outside of any transaction.
     Append { key: Key, value: Value },
-    /// A transaction that reads a list, then appends to it and notes how long the list was. With `patient` through
-    /// `transaction_with_retry`.
+    /// A transaction that reads a list, then appends to it and notes how long the list was. With
+    /// `patient` through `transaction_with_retry`.
     ReadThenAppend { key: Key, value: Value, patient: bool },
     /// Several INSERTs in one request, all or none.
     Batch { items: Vec<(Key, Value)> },
@@ -43,7 +43,8 @@ impl Op {
     }
 }
 
-/// What a write was acknowledged with, as the node's process will name it should it report its loss.
+/// What a write was acknowledged with, as the node's process will name it should it report its
+/// loss.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Receipt {
     /// The transaction of LiteFS that was acknowledged; the append is not behind it.

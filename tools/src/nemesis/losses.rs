@@ -1,9 +1,11 @@
 //! Who answers for acknowledged writes that are gone.
 //!
-//! LiteFS replicates asynchronously, so a failover may lose what was acknowledged, but never silently: the process that gave
-//! an acknowledgement reports its loss (`LiteFsBuilder::on_lost_writes`). What was acknowledged is known to that process
-//! alone, and dies with it. So one excuse remains for a loss that nobody reports: the process was killed before its report
-//! was due, and this program itself inflicted a failover that can have lost the write.
+//! LiteFS replicates asynchronously, so a failover may lose what was acknowledged, but never
+//! silently: the process that gave an acknowledgement reports its loss
+//! (`LiteFsBuilder::on_lost_writes`). What was acknowledged is known to that process alone, and
+//! dies with it. So one excuse remains for a loss that nobody reports: the process was killed
+//! before its report was due, and this program itself inflicted a failover that can have lost the
+//! write.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -11,8 +13,9 @@ use std::time::Duration;
 
 use super::history::{Moment, Process, Receipt, Record};
 
-/// A process that lives this long after a failover must have reported what that has lost. It has to hear of the new primary,
-/// get a copy of its database and be heard by it, all under further faults.
+/// A process that lives this long after a failover must have reported what that has lost. It has to
+/// hear of the new primary, get a copy of its database and be heard by it, all under further
+/// faults.
 pub(super) const REPORT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Reports of loss.
@@ -44,7 +47,8 @@ impl Reports {
 /// Acknowledged writes that one failover can have lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Inflicted {
-    /// When the failover began: of what was under way then, it is unknown on which side of `kept` it stands.
+    /// When the failover began: of what was under way then, it is unknown on which side of `kept`
+    /// it stands.
     pub(super) began: Moment,
     /// From then on nobody could take writes in the old history any more.
     pub(super) until: Moment,

@@ -1,7 +1,8 @@
-//! The attack on real LiteFS: a process of this program for each mount that somebody else has mounted.
+//! The attack on real LiteFS: a process of this program for each mount that somebody else has
+//! mounted.
 //!
-//! LiteFS itself is let alone: what goes wrong is what our own processes and the links between them can suffer, and changes
-//! of the primary that LiteFS is asked for.
+//! LiteFS itself is let alone: what goes wrong is what our own processes and the links between them
+//! can suffer, and changes of the primary that LiteFS is asked for.
 
 mod watch;
 
@@ -120,8 +121,8 @@ impl Mounts {
         Ok(())
     }
 
-    /// LiteFS ends when it loses the lease in the middle of a commit. Whoever mounted it starts it again; what our process
-    /// has open is still of the one before.
+    /// LiteFS ends when it loses the lease in the middle of a commit. Whoever mounted it starts it
+    /// again; what our process has open is still of the one before.
     fn revive(&mut self) -> Result<(), Problem> {
         while let Some((node, since)) = self.watch.take_back() {
             self.processes.kill_stale(node, since)?;
@@ -130,8 +131,8 @@ impl Mounts {
         (0..self.mounts.len()).try_for_each(|node| self.replace(node))
     }
 
-    /// SQLite maps the WAL's index from a file of LiteFS's, which may fail a process that touches it while LiteFS dies or
-    /// changes its role. A process that ends in any other way has a fault.
+    /// SQLite maps the WAL's index from a file of LiteFS's, which may fail a process that touches
+    /// it while LiteFS dies or changes its role. A process that ends in any other way has a fault.
     fn replace(&mut self, node: usize) -> Result<(), Problem> {
         match self.processes.ended(node) {
             None => Ok(()),

@@ -30,7 +30,8 @@ pub(super) const DATABASE: &str = "app.db";
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// Connections per node.
 const POOL_SIZE: u32 = 6;
-/// Limits that are shorter than the defaults, so that clients come back from a fault to meet the next one.
+/// Limits that are shorter than the defaults, so that clients come back from a fault to meet the
+/// next one.
 const PRIMARY_LIMIT: Duration = Duration::from_millis(1_500);
 const FORWARD_LIMIT: Duration = Duration::from_millis(2_500);
 const READ_LIMIT: Duration = Duration::from_millis(400);

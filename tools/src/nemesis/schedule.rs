@@ -32,11 +32,12 @@ impl fmt::Display for Target {
 /// Something that goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// `kill -9` of the process; in the end it is started again. With an successor, that replica becomes the primary at once
-    /// with what it has; without, a killed primary comes back as the primary.
+    /// `kill -9` of the process; in the end it is started again. With an successor, that replica
+    /// becomes the primary at once with what it has; without, a killed primary comes back as the
+    /// primary.
     Kill { node: Target, successor: Option<usize> },
-    /// SIGSTOP, and SIGCONT in the end. With an successor, that replica becomes the primary meanwhile, and the old one does not
-    /// hear of it until `late` after it wakes.
+    /// SIGSTOP, and SIGCONT in the end. With an successor, that replica becomes the primary
+    /// meanwhile, and the old one does not hear of it until `late` after it wakes.
     Pause { node: Target, successor: Option<usize>, late: Duration },
     /// A failover in good order, with everything.
     Promote { successor: usize },
@@ -58,7 +59,8 @@ pub(super) enum Fault {
     SlowDisk { by: Duration },
     /// Forwarded requests to the primary do not arrive.
     CutRequests,
-    /// Forwarded requests arrive, their answers do not; then the connections break, and the answers are lost.
+    /// Forwarded requests arrive, their answers do not; then the connections break, and the answers
+    /// are lost.
     CutReplies,
     /// Requests and answers are late.
     SlowLink { by: Duration },
@@ -88,8 +90,8 @@ impl Fault {
         }
     }
 
-    /// Whether it changes roles or ends processes. Where it could not be carried out, the cluster may be left without a
-    /// primary.
+    /// Whether it changes roles or ends processes. Where it could not be carried out, the cluster
+    /// may be left without a primary.
     pub(super) fn concerns_roles(self) -> bool {
         matches!(
             self,
@@ -160,8 +162,8 @@ impl fmt::Display for Step {
 
 /// The faults of a run, in the order in which they begin.
 ///
-/// Two lanes run beside each other: changes of role and deaths of processes, one after the other; and trouble with links,
-/// replication and disks, which overlaps with them.
+/// Two lanes run beside each other: changes of role and deaths of processes, one after the other;
+/// and trouble with links, replication and disks, which overlaps with them.
 pub(super) fn schedule(seed: u64, length: Duration, menu: Menu) -> Vec<Step> {
     let mut rng = StdRng::seed_from_u64(seed);
     let (role_fault, link_fault): (Choice, Choice) = match menu {
@@ -185,7 +187,8 @@ pub(super) fn schedule(seed: u64, length: Duration, menu: Menu) -> Vec<Step> {
 
 type Choice = fn(&mut StdRng) -> Fault;
 
-/// LiteFS drops one commit after another, and loses the lease in the middle of writes that take their time.
+/// LiteFS drops one commit after another, and loses the lease in the middle of writes that take
+/// their time.
 fn dropped_commits(rng: &mut StdRng, length: Duration) -> Vec<Step> {
     let mut steps = lane(rng, CALM..length, 50..150, |rng| {
         let drops = rng.random_bool(0.7);

@@ -1,4 +1,5 @@
-//! Errors: the kind and the words are SQLite's, wherever the statement ran, and the connection goes on.
+//! Errors: the kind and the words are SQLite's, wherever the statement ran, and the connection goes
+//! on.
 
 use diesel::connection::SimpleConnection;
 use diesel::dsl::sql;

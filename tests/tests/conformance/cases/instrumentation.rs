@@ -10,7 +10,8 @@ use diesel::sql_query;
 use super::{Conn, fresh_with};
 use crate::schema::{FULL_BLOG, Sparse, User, posts, users};
 
-/// What was heard, one line for each event. Whether SQLite has prepared a statement before is its own business.
+/// What was heard, one line for each event. Whether SQLite has prepared a statement before is its
+/// own business.
 #[derive(Clone, Default)]
 struct Heard(Arc<Mutex<Vec<String>>>);
 

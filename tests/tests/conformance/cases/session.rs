@@ -85,7 +85,8 @@ fn the_numbers_after_a_script() {
     assert_eq!(numbers(conn), (20, 1, 5));
 }
 
-/// A write that fails counts as one that changed nothing; what is no statement at all does not count.
+/// A write that fails counts as one that changed nothing; what is no statement at all does not
+/// count.
 #[test]
 fn the_numbers_after_a_failed_write() {
     let fixture = fresh_with(FULL_BLOG);

@@ -115,8 +115,8 @@ fn doubles() {
     );
 }
 
-/// A column of type REAL keeps whole numbers as integers on disk, which have no negative zero. Without a column type
-/// the bits stay.
+/// A column of type REAL keeps whole numbers as integers on disk, which have no negative zero.
+/// Without a column type the bits stay.
 #[test]
 fn negative_zero_loses_its_sign_in_a_real_column_and_keeps_it_in_an_untyped_one() {
     let conn = &mut *fresh_with("CREATE TABLE zeros (id INTEGER PRIMARY KEY, typed REAL, untyped)");

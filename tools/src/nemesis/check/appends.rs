@@ -27,7 +27,8 @@ fn broken(verdict: &mut Verdict, record: &Record) {
     }
 }
 
-/// Acknowledged appends are there, or their loss was reported; refused ones are not; several in one are all or none.
+/// Acknowledged appends are there, or their loss was reported; refused ones are not; several in one
+/// are all or none.
 fn fate(verdict: &mut Verdict, record: &Record, lists: &Lists, losses: &dyn LossReports) {
     let appends = record.op.appends();
     let there = |(key, value): &&(Key, Value)| lists.place(*value).is_some_and(|place| place.key == *key);
@@ -50,8 +51,9 @@ fn fate(verdict: &mut Verdict, record: &Record, lists: &Lists, losses: &dyn Loss
     }
 }
 
-/// What is reported as lost is gone. A write on the primary's own file has no name: it is acknowledged with where the file was
-/// after it, and several may share that; then one of them is lost, but nobody can tell which.
+/// What is reported as lost is gone. A write on the primary's own file has no name: it is
+/// acknowledged with where the file was after it, and several may share that; then one of them is
+/// lost, but nobody can tell which.
 fn falsely_reported(verdict: &mut Verdict, record: &Record, lists: &Lists, losses: &dyn LossReports) {
     let named = record.receipt().is_some_and(|receipt| receipt.request.is_some());
     let there = record.op.appends().iter().any(|(_, value)| lists.place(*value).is_some());

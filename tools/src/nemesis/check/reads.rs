@@ -1,8 +1,9 @@
 //! Whether each read saw what it must.
 //!
-//! A list only grows, so a read sees a beginning of what is there in the end, plus what a failover took away later. How
-//! long that beginning must at least be follows from what was known before: every append that the same process had been
-//! told is done, and everything that the same client had seen there.
+//! A list only grows, so a read sees a beginning of what is there in the end, plus what a failover
+//! took away later. How long that beginning must at least be follows from what was known before:
+//! every append that the same process had been told is done, and everything that the same client
+//! had seen there.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -41,8 +42,8 @@ pub(super) fn check(verdict: &mut Verdict, history: &History, lists: &Lists) {
     }
 }
 
-/// How many of a list's elements were seen, if they are a beginning of it; elements that are gone in the end do not
-/// count.
+/// How many of a list's elements were seen, if they are a beginning of it; elements that are gone
+/// in the end do not count.
 fn beginning(lists: &Lists, appends: &Appends<'_>, key: Key, values: &[Value]) -> Option<usize> {
     let stays = |value: &Value| {
         lists.place(*value).is_some_and(|place| place.key == key) && !appends.floating.contains(value)
@@ -73,7 +74,8 @@ fn once(verdict: &mut Verdict, repeated: &mut HashSet<Value>, read: &Record, val
 /// Every append by its value.
 struct Appends<'a> {
     records: HashMap<Value, (Key, &'a Record)>,
-    /// Those under way during a failover: seen before it, they may be lost by it and applied again behind others.
+    /// Those under way during a failover: seen before it, they may be lost by it and applied again
+    /// behind others.
     floating: HashSet<Value>,
 }
 

@@ -99,7 +99,8 @@ impl Embedded {
             .try_for_each(|node| self.fleet.control(node)?.lose_primary().map_err(Problem::from))
     }
 
-    /// Makes `successor` the primary of nodes of which none is, or leaves it so. Those whose LiteFS has died are started again.
+    /// Makes `successor` the primary of nodes of which none is, or leaves it so. Those whose LiteFS
+    /// has died are started again.
     pub(super) fn restore(&mut self, successor: usize) -> Result<(), Problem> {
         let began = self.shared.now();
         let dead = self.fleet.dead();

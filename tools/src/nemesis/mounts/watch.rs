@@ -96,7 +96,8 @@ impl Watch {
         seen.last.primary.filter(|_| seen.now)
     }
 
-    /// A node whose LiteFS had died and is back, and since when it had not answered. Each is told once.
+    /// A node whose LiteFS had died and is back, and since when it had not answered. Each is told
+    /// once.
     pub(super) fn take_back(&self) -> Option<(usize, Moment)> {
         let mut seen = locked(&self.seen);
         let back = seen.away.keys().copied().find(|node| !seen.silent.contains(node))?;
