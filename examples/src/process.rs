@@ -21,11 +21,11 @@ use tokio::sync::oneshot;
 use crate::Problem;
 
 /// How long a child may take to end by itself before it is killed.
-const FAREWELL: Duration = Duration::from_secs(2);
+const EXIT_LIMIT: Duration = Duration::from_secs(2);
 /// How long requests may go on when the process is asked to end.
 const LAST_REQUESTS: Duration = Duration::from_secs(5);
 
-/// What a child that serves HTTP says once it does.
+/// The message of a child once it serves HTTP.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Listening {
     /// Base URL.
@@ -37,7 +37,7 @@ pub struct Listening {
 pub struct Child {
     name: String,
     process: std::process::Child,
-    /// What it has not said yet; `None` once somebody else listens.
+    /// Lines not read yet; `None` once [`Child::receive_all`] reads them.
     lines: Option<Lines<BufReader<ChildStdout>>>,
 }
 
@@ -55,7 +55,7 @@ impl Child {
         Ok(Self { name: name.to_owned(), process, lines: Some(BufReader::new(stdout).lines()) })
     }
 
-    /// The next thing that the child says. Blocks.
+    /// The next message of the child. Blocks.
     pub fn receive<T: DeserializeOwned>(&mut self) -> Result<T, Problem> {
         match self.lines.as_mut().and_then(Iterator::next) {
             Some(line) => Ok(serde_json::from_str(&line?)?),
@@ -101,7 +101,7 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         drop(self.process.stdin.take());
-        let deadline = Instant::now() + FAREWELL;
+        let deadline = Instant::now() + EXIT_LIMIT;
         // The standard library cannot wait with a limit.
         while matches!(self.process.try_wait(), Ok(None)) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
@@ -111,7 +111,7 @@ impl Drop for Child {
     }
 }
 
-/// Says something to the parent.
+/// Sends a message to the parent.
 pub fn send(something: &impl Serialize) -> Result<(), Problem> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", serde_json::to_string(something)?)?;

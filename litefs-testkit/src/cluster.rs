@@ -226,7 +226,7 @@ impl Cluster {
         self.wait_for_sync(SETTLE_LIMIT)
     }
 
-    /// Takes the lease from everyone: no node is primary or knows one.
+    /// Takes the lease from all nodes: no node is primary or knows one.
     ///
     /// # Errors
     /// See [`Control`].
@@ -234,7 +234,7 @@ impl Cluster {
         self.controls().filter(|control| control.is_alive()).try_for_each(Control::lose_primary)
     }
 
-    /// Kills a node of this process; see [`Node::kill`]. Nobody takes over until
+    /// Kills a node of this process; see [`Node::kill`]. No node takes over until
     /// [`Cluster::promote`]: replicas of a dead primary try it once a second.
     ///
     /// # Errors

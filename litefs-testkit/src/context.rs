@@ -18,7 +18,7 @@ use crate::sync::{Signal, locked};
 /// unlock.
 const IN_FLIGHT_LIMIT: Duration = Duration::from_secs(2);
 
-/// Who a node is and where it lives.
+/// A node's names, ids and directories.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
     /// LiteFS's `lease.hostname`.
@@ -37,7 +37,7 @@ pub(crate) struct Identity {
     pub(crate) databases: Vec<String>,
 }
 
-/// What a node is and says it is.
+/// A node's role, as LiteFS publishes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Role {
     /// No primary is known.
@@ -63,7 +63,7 @@ impl Role {
     }
 }
 
-/// Whether SQLite may write, and who is in the middle of a commit.
+/// Whether SQLite may write, and which connections are in the middle of a commit.
 #[derive(Debug, Default)]
 struct Gate {
     writable: bool,
@@ -87,7 +87,7 @@ pub(crate) struct Context {
     shutdown_hook: ShutdownHook,
 }
 
-/// What clears away the sockets and files of a dead node.
+/// Closes the sockets and removes the files of a dead node.
 #[derive(Default)]
 struct ShutdownHook(Mutex<Option<Box<dyn FnOnce() + Send>>>);
 
@@ -145,7 +145,7 @@ impl Context {
         locked(&self.role).clone()
     }
 
-    /// Takes a role and tells everyone: `.primary` first, then the event, as LiteFS does.
+    /// Takes a role and publishes it: `.primary` first, then the event, as LiteFS does.
     pub(crate) fn set_role(&self, new: Role) {
         let mut role = locked(&self.role);
         if self.is_dead() || *role == new {
@@ -218,13 +218,13 @@ impl Context {
         }
     }
 
-    /// The primary was heard from.
+    /// A message of the primary has arrived.
     pub(crate) fn note_contact(&self) {
         *locked(&self.last_contact) = Some(Instant::now());
         self.write_lag();
     }
 
-    /// Milliseconds since the primary was heard from: zero on the primary, `None` if never.
+    /// Milliseconds since the last message of the primary: zero on the primary, `None` if never.
     pub(crate) fn lag(&self) -> Option<Duration> {
         match *locked(&self.role) {
             Role::Primary => Some(Duration::ZERO),

@@ -131,7 +131,7 @@ impl Control {
         self.set(Command::BecomePrimary { back_to: BTreeMap::new() })
     }
 
-    /// Makes the node a replica of `primary`, whoever that is. `primary` may be dead (the node then
+    /// Makes the node a replica of `primary`. `primary` may be dead (the node then
     /// flaps once a second, as LiteFS does) or the node itself (it announces its own name and
     /// cannot connect).
     ///

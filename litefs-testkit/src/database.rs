@@ -138,8 +138,8 @@ impl Database {
         locked(&self.state).image.is_wal()
     }
 
-    /// The node's own commit: the position moves on by one, `-pos` shows it, and everyone hears of
-    /// it.
+    /// The node's own commit: the position moves on by one, `-pos` shows it, and an event
+    /// is sent.
     fn commit(&self, state: &mut State, page_size: u32, pages: Pages, commit: u32) -> io::Result<()> {
         let before = state.position;
         let undo_page_size = state.image.page_size();
@@ -158,8 +158,8 @@ impl Database {
         self.publish(state, after, Some(&transaction))
     }
 
-    /// Makes `position` the database's: in the record, in `-pos`, to those who wait and to those
-    /// who listen.
+    /// Makes `position` the database's: in the record, in `-pos`, for waiting threads and
+    /// for listeners.
     fn publish(&self, state: &mut State, position: Position, event: Option<&Transaction>) -> io::Result<()> {
         state.position = position;
         state.record.write_all_at(record::text(position, state.cursor).as_bytes(), 0)?;

@@ -46,7 +46,7 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// A node without a role, which serves nobody yet. Opens the databases that it finds.
+    /// A node without a role and without servers. Opens the databases that it finds.
     pub(crate) fn open(
         context: Context,
         http_addr: SocketAddr,
@@ -169,8 +169,8 @@ impl Engine {
         self.context.set_role(Role::None);
     }
 
-    /// Follows `primary`, or nobody. On a primary this is a demotion in the middle of whatever goes
-    /// on.
+    /// Follows `primary`, or no node. On a primary this is a demotion in the middle of whatever
+    /// SQLite is doing.
     pub(crate) fn follow(&self, primary: Option<Peer>) {
         self.context.close_gate(false);
         self.context.set_role(Role::None);
@@ -235,7 +235,7 @@ impl Engine {
     }
 }
 
-/// Runs once when the node dies: nothing special is left in the mount, and every socket is closed.
+/// Runs once when the node dies: removes the special files and closes every socket.
 fn clear_away(engine: &Weak<Engine>, replication_addr: SocketAddr) {
     let Some(engine) = engine.upgrade() else { return };
     let databases = engine.databases();

@@ -1,5 +1,4 @@
-//! The events of LiteFS's `GET /events` (its `http/server.go` and `store.go`) and who listens to
-//! them.
+//! The events of LiteFS's `GET /events` (its `http/server.go` and `store.go`), and their listeners.
 
 use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -111,7 +110,7 @@ pub(crate) struct Listeners {
 }
 
 impl Listeners {
-    /// A new listener, who gets `init` first.
+    /// A new listener, which gets `init` first.
     pub(crate) fn add(&self, init: &Event) -> mpsc::Receiver<Delivery> {
         let (sender, receiver) = mpsc::channel(LISTENER_CAPACITY);
         // A fresh channel has room.
@@ -120,7 +119,8 @@ impl Listeners {
         receiver
     }
 
-    /// Sends to all. Those who are too far behind, or gone, are dropped, which ends their stream.
+    /// Sends to all. Listeners that are too far behind, or gone, are dropped, which ends their
+    /// stream.
     pub(crate) fn send(&self, event: &Event) {
         let line = json(event);
         locked(&self.senders).retain(|sender| sender.try_send(Delivery::Json(line.clone())).is_ok());

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::sync::{Signal, locked};
 
-/// How a node treats those who listen to `GET /events`.
+/// How a node treats clients of `GET /events`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventStreamFault {
@@ -105,7 +105,7 @@ impl Faults {
         read(&locked(&self.settings))
     }
 
-    /// Changes the settings and wakes everyone.
+    /// Changes the settings and wakes all waiting threads.
     pub(crate) fn change(&self, change: impl FnOnce(&mut Settings)) {
         change(&mut locked(&self.settings));
         self.signal.bump();

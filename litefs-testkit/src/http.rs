@@ -28,9 +28,9 @@ use crate::faults::{EventFormat, EventStreamFault, InfoFault};
 use crate::runtime::ServerRuntime;
 use body::Body;
 
-/// Where nodes take orders from tests.
+/// Where nodes take commands from tests.
 pub(crate) const COMMAND_PATH: &str = "/testkit/command";
-/// Bytes of an order.
+/// Bytes of a command.
 const MAX_COMMAND: usize = 64 << 10;
 /// How long `POST /promote` may take to reach the primary.
 const HANDOFF_LIMIT: Duration = Duration::from_secs(5);

@@ -59,8 +59,8 @@
 //!
 //! * Unix only; the guard against a foreign SQLite needs Linux. Each node keeps its databases in
 //!   memory, once.
-//! * Replication speaks the testkit's own protocol; there is no lease server, so nobody is promoted
-//!   by himself: tests (or `POST /promote`) decide.
+//! * Replication speaks the testkit's own protocol; there is no lease server, so no node is
+//!   promoted on its own: tests (or `POST /promote`) decide.
 //! * A dead node's special files do not answer ENOTCONN, they are empty and gone; I/O through the
 //!   VFS fails with `SQLITE_IOERR_*`.
 //! * A commit costs microseconds, nothing is synced to disk; see [`Control::set_commit_delay`].

@@ -1,6 +1,6 @@
-//! Who holds which of SQLite's locks on a database (<https://www.sqlite.org/lockingv3.html> and
-//! <https://www.sqlite.org/walformat.html>, section 2.3). Nothing here waits: SQLite's busy handler
-//! does that.
+//! Which connection holds which of SQLite's locks on a database
+//! (<https://www.sqlite.org/lockingv3.html> and <https://www.sqlite.org/walformat.html>, section
+//! 2.3). Nothing here waits: SQLite's busy handler does that.
 
 use sqlite_plugin::flags::{LockLevel, ShmLockMode};
 

@@ -11,7 +11,7 @@ use crate::wire::Peer;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct NodeStatus {
-    /// Who it is and where it listens.
+    /// Its names and addresses.
     pub peer: Peer,
     /// False once it was killed or has died.
     pub alive: bool,

@@ -9,7 +9,7 @@ pub(crate) fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Counts "something happened" and wakes whoever waits for a condition that may hold now.
+/// Counts changes and wakes the threads that wait for a condition.
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
     count: Mutex<u64>,
@@ -17,7 +17,7 @@ pub(crate) struct Signal {
 }
 
 impl Signal {
-    /// Something happened.
+    /// Reports a change.
     pub(crate) fn bump(&self) {
         *locked(&self.count) += 1;
         self.changed.notify_all();

@@ -2,9 +2,9 @@
 //! section 2.4).
 //!
 //! SQLite is given pointers into regions of atomics that live as long as the process: memory that
-//! SQLite may still look at is then never freed, without any unsafe code here. Regions that nobody
-//! maps any more are zeroed and used again, so that a process holds as many as were ever in use at
-//! one time.
+//! SQLite may still look at is then never freed, without any unsafe code here. Regions that no
+//! connection maps any more are zeroed and used again, so that a process holds as many as were ever
+//! in use at one time.
 
 use std::ptr::NonNull;
 use std::sync::Mutex;

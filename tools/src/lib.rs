@@ -1,4 +1,4 @@
-//! Programs for those who work on the library.
+//! Programs for work on the library: benchmarks and fault injection.
 //!
 //! * `cargo run --release --bin bench`: what reads and forwarded writes cost ([`mod@bench`]).
 //! * `cargo run --release --bin nemesis -- --seed 7 --seconds 30`: three nodes under attack, and a

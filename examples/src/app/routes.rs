@@ -29,7 +29,7 @@ type Shared = State<Arc<App>>;
 type Answer<T> = Result<Json<T>, Failed>;
 type Written<T> = Result<(Token, Json<T>), Failed>;
 
-/// Where a write is to be found: goes with its answer, for whoever wants to read it on another
+/// The position that contains a write. It is part of the response, for clients that read on another
 /// node.
 pub(super) struct Token(pub(super) Option<Position>);
 

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinSet;
 
-use super::Options;
 use super::ack_log::AckLog;
 use super::audit::Audit;
 use super::client::{Client, Experience};
 use super::cluster::{NAMES, Processes};
+use super::options::Options;
 use super::summary::{Figures, NodeFigures, Summary};
 use super::target::Target;
 use crate::app::Resource;

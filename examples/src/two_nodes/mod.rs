@@ -15,13 +15,15 @@ mod client;
 mod cluster;
 mod drive;
 mod node;
+mod options;
 mod summary;
 mod target;
 
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
+use self::options::Options;
 use crate::{Problem, upstream};
 
 /// Starts two nodes, sends requests to both, promotes the replica in the middle, and tells what
@@ -33,19 +35,6 @@ pub struct Arguments {
     options: Options,
     #[command(subcommand)]
     part: Option<Part>,
-}
-
-#[derive(Debug, Clone, Copy, Args)]
-struct Options {
-    /// How many requests to send, about.
-    #[arg(long, default_value_t = 4_000, value_parser = clap::value_parser!(u64).range(100..))]
-    requests: u64,
-    /// What the clients' choices are made from.
-    #[arg(long, default_value_t = 42)]
-    seed: u64,
-    /// Leave both nodes running in the end, until Ctrl-C.
-    #[arg(long)]
-    keep: bool,
 }
 
 /// The other processes. Started by the program itself.

@@ -2,7 +2,7 @@
 
 use crate::wire::Peer;
 
-/// Whom to follow, set by the engine and carried out by the follower's thread.
+/// Which primary to follow, set by the engine and carried out by the replica's thread.
 #[derive(Debug, Default)]
 pub(super) struct Assignment {
     pub(super) primary: Option<Peer>,
@@ -10,12 +10,12 @@ pub(super) struct Assignment {
     pub(super) recover: bool,
     /// Counts the assignments.
     pub(super) generation: u64,
-    /// The last assignment that the thread is through with.
+    /// The last assignment that the thread has finished.
     pub(super) done: u64,
 }
 
 impl Assignment {
-    /// Follow `primary`, or nobody.
+    /// Follow `primary`, or no node.
     pub(super) fn to(primary: Option<Peer>) -> Self {
         Self { primary, recover: true, ..Self::default() }
     }

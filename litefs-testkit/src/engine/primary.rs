@@ -16,7 +16,7 @@ use crate::wire::{self, Message, Peer};
 
 /// LiteFS's heartbeat.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// How long a new connection may take to say who it is.
+/// How long a new connection may take to send its hello.
 const HELLO_LIMIT: Duration = Duration::from_secs(5);
 
 /// Accepts replicas until the node dies.
@@ -97,7 +97,7 @@ impl Stream<'_> {
         }
     }
 
-    /// Whether the stream is over, and if so, whom the replica should turn to.
+    /// Whether the stream is over, and if so, which node the replica should follow next.
     fn over(&self) -> Option<Option<Peer>> {
         let dead = self.engine.context.is_dead();
         let over = dead || self.engine.epoch.load(Ordering::Acquire) != self.epoch;

@@ -138,7 +138,7 @@ impl Way {
         self.change(|state| state.captured.push_back(captured));
     }
 
-    /// Changes the state without waking those who wait for a test's change.
+    /// Changes the state without waking the tasks that wait for a test's change.
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut result = None;
         self.states.send_if_modified(|state| {

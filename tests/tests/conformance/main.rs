@@ -35,7 +35,7 @@ pub trait Fixture {
     fn manager(&self) -> Self::Manager;
 }
 
-/// A connection to a database that nobody else uses. It is the connection as far as a case is
+/// A connection to a database of its own. It is the connection as far as a case is
 /// concerned.
 pub struct Fresh<F: Fixture> {
     // Dropped before the place that it belongs to.

@@ -18,7 +18,7 @@ use tarpc::tokio_util::codec::LengthDelimitedCodec;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 
-use super::{bulk, items};
+use super::{items, rows as item_rows};
 
 #[tarpc::service]
 trait Insert {
@@ -72,7 +72,7 @@ impl Insert for Inserter {
     async fn bulk(self, _: Context, rows: usize) -> Result<u64, String> {
         self.with(move |conn| {
             let started = Instant::now();
-            bulk::row_by_row(conn, rows)?;
+            item_rows::row_by_row(conn, rows)?;
             Ok(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX))
         })
         .await

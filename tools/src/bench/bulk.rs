@@ -5,38 +5,24 @@ use std::time::Instant;
 use diesel::connection::{Connection, SimpleConnection};
 use diesel::prelude::*;
 use diesel::sqlite::SqliteConnection;
-use litefs_diesel::{BatchInsertDsl, LiteFsConnection};
 use litefs_examples::Problem;
 use litefs_examples::stats::median;
 use litefs_testkit::Cluster;
 
+use super::items as table;
 use super::items::items;
+use super::node::DATABASE;
 use super::options::Mount;
 use super::pair::Pair;
 use super::report::Report;
 use super::rig::Rig;
 use super::rounds::{Effort, Turn, alternate, ratio};
+use super::rows::{at_once, row_by_row};
 use super::server::{Setup, Synchronous};
-use super::{DATABASE, items as table};
 
 const ROUNDS: usize = 20;
 const WARM_UP: usize = 2;
 const ROWS: usize = 10_000;
-
-/// A row as applications have them: with a column that may be left out, and so inserted one by one
-/// by Diesel on SQLite.
-#[derive(Debug, Insertable)]
-#[diesel(table_name = items)]
-struct NewItem {
-    id: Option<i32>,
-    name: String,
-    payload: &'static str,
-}
-
-fn rows(count: usize) -> Vec<NewItem> {
-    let row = |number| NewItem { id: None, name: format!("item {number}"), payload: table::PAYLOAD };
-    (0..count).map(row).collect()
-}
 
 /// The same rows without it, which Diesel makes one statement of.
 fn tuples(count: usize) -> Vec<Tuple> {
@@ -115,24 +101,6 @@ fn local() -> Result<(Cluster, SqliteConnection), Problem> {
     Synchronous::Normal.set(&mut connection)?;
     connection.batch_execute(table::DDL)?;
     Ok((cluster, connection))
-}
-
-/// Makes the table hold at least so many rows.
-pub(super) fn fill(conn: &mut LiteFsConnection, wanted: i32) -> Result<(), Problem> {
-    let there: i64 = items::table.count().get_result(conn)?;
-    match usize::try_from(i64::from(wanted) - there) {
-        Ok(missing) if missing > 0 => Ok(at_once(conn, missing).map(drop)?),
-        _ => Ok(()),
-    }
-}
-
-fn at_once(conn: &mut LiteFsConnection, count: usize) -> QueryResult<usize> {
-    diesel::insert_into(items::table).values(rows(count)).execute_at_once(conn)
-}
-
-/// In one call, as applications do.
-pub(super) fn row_by_row(conn: &mut SqliteConnection, count: usize) -> QueryResult<usize> {
-    diesel::insert_into(items::table).values(&rows(count)).execute(conn)
 }
 
 fn one_statement<C>(conn: &mut C, count: usize) -> QueryResult<usize>

@@ -9,11 +9,12 @@ use litefs_diesel::{LiteFs, LiteFsBuilder, LocalWrites};
 use litefs_examples::Problem;
 use litefs_testkit::Cluster;
 
+use super::items;
+use super::node::DATABASE;
 use super::report::Report;
 use super::rounds::{Effort, Turn, alternate, ratio};
 use super::server::Synchronous;
 use super::storm::{Sample, Summary, p99s, storm, throughputs};
-use super::{DATABASE, items};
 
 const ROUNDS: usize = 6;
 /// Of one kind, in one round.

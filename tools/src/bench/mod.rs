@@ -29,6 +29,7 @@ mod forward;
 mod group;
 mod items;
 mod local;
+mod node;
 mod options;
 mod pair;
 mod plot;
@@ -37,6 +38,7 @@ mod reads;
 mod report;
 mod rig;
 mod rounds;
+mod rows;
 mod scale;
 mod server;
 mod storm;
@@ -44,20 +46,11 @@ mod transactions;
 
 use std::io::Write;
 
-use litefs_diesel::core::Detectors;
 use litefs_examples::Problem;
 
 pub use self::options::Arguments;
 use self::options::What;
 use self::report::Report;
-
-/// The kernel tells nothing of LiteFS's own changes on FUSE. In the plain directory of the embedded
-/// one it would tell of each write to the database, in whose directory `.primary` lies, and waking
-/// up for that is no part of forwarding.
-const AS_ON_FUSE: Detectors = Detectors { primary_file: false, ..Detectors::ALL };
-
-/// The database of all benches.
-const DATABASE: &str = "bench.db";
 
 /// Runs the benches that the arguments name, or the part of one.
 ///

@@ -14,7 +14,7 @@ use litefs_testkit::{Cluster, Control, Node};
 use rand::Rng;
 use tempfile::TempDir;
 
-use super::DATABASE;
+use super::node::{AS_ON_FUSE, DATABASE};
 use super::server::{Bare, Mounted, Ready, Setup};
 
 /// How long a replica may take to have the table, and the primary's address.
@@ -110,10 +110,9 @@ impl Pair {
     /// A handle on the replica.
     pub(super) fn open(&self) -> Result<LiteFs, Problem> {
         let node = &self.replica;
-        let litefs =
-            LiteFs::builder(&node.database_url(DATABASE)).secret(self.secret.clone()).tracker(|tracker| {
-                tracker.http_url(&node.http_url()).require_litefs(true).detectors(super::AS_ON_FUSE)
-            });
+        let litefs = LiteFs::builder(&node.database_url(DATABASE))
+            .secret(self.secret.clone())
+            .tracker(|tracker| tracker.http_url(&node.http_url()).require_litefs(true).detectors(AS_ON_FUSE));
         start_on_replica(litefs)
     }
 

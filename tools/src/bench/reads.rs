@@ -13,11 +13,12 @@ use litefs_testkit::{Cluster, Node};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::node::DATABASE;
 use super::options::Mount;
 use super::pair::start_on_replica;
 use super::report::Report;
 use super::rounds::{Effort, Turn, alternate, ratio};
-use super::{DATABASE, bulk, items};
+use super::{items, rows};
 
 const ROWS: i32 = 10_000;
 const ROUNDS: usize = 300;
@@ -45,7 +46,7 @@ impl Nodes {
     fn on_mount(mount: &Mount) -> Result<Self, Problem> {
         let url = mount.replica.clone();
         let litefs = start_on_replica(LiteFs::builder(&url).from_env())?;
-        bulk::fill(&mut litefs.establish()?, ROWS)?;
+        rows::fill(&mut litefs.establish()?, ROWS)?;
         let (rounds, reads) = ON_MOUNT;
         Ok(Self { litefs, url, rounds, reads, _embedded: None })
     }

@@ -21,7 +21,7 @@ impl Report {
     /// Adds a figure and prints its line.
     ///
     /// # Errors
-    /// If nobody reads the output any more.
+    /// If the output is closed.
     pub(super) fn add(
         &mut self,
         name: &'static str,

@@ -1,4 +1,4 @@
-//! Rounds in which everybody gets a turn.
+//! Rounds in which every contender gets a turn.
 
 use std::time::Duration;
 

@@ -15,7 +15,8 @@ use litefs_examples::{Problem, process};
 use litefs_testkit::Node;
 use serde::{Deserialize, Serialize};
 
-use super::{DATABASE, bare, items, raw};
+use super::node::{AS_ON_FUSE, DATABASE};
+use super::{bare, items, raw};
 
 /// `PRAGMA synchronous` of the connections that write,
 /// <https://www.sqlite.org/pragma.html#pragma_synchronous>.
@@ -186,7 +187,7 @@ impl Primary {
         match &self.node {
             None => litefs,
             Some(node) => litefs.listen(([127, 0, 0, 1], 0).into()).tracker(|tracker| {
-                tracker.http_url(&node.http_url()).require_litefs(true).detectors(super::AS_ON_FUSE)
+                tracker.http_url(&node.http_url()).require_litefs(true).detectors(AS_ON_FUSE)
             }),
         }
     }

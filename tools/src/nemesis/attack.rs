@@ -10,7 +10,8 @@ use super::schedule::Fault;
 ///
 /// The embedded cluster is one; real LiteFS mounts are another, with fewer faults at its disposal.
 pub(super) trait Attack {
-    /// Begins a fault. `id` names it until it is ended. Returns in words what was done to whom.
+    /// Begins a fault. `id` names it until it is ended. Returns a description of what was done to
+    /// which node.
     fn begin(&mut self, id: usize, fault: Fault) -> Result<String, Problem>;
 
     /// Ends a fault. Returns in words what was done.
@@ -25,6 +26,6 @@ pub(super) trait Attack {
     /// When primaries followed each other.
     fn takeovers(&self) -> Vec<Takeover>;
 
-    /// Who answers for acknowledged writes that are gone.
+    /// What is known about lost acknowledged writes.
     fn losses(&self) -> Losses;
 }

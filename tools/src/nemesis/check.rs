@@ -16,7 +16,7 @@ const EXAMPLES: usize = 5;
 /// What is wrong, counted in appends or reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Wrong {
-    /// Acknowledged, gone, and nobody said so.
+    /// Acknowledged, missing, and not reported as lost.
     LostUnreported,
     /// There, although it was reported as lost.
     FalselyReported,
@@ -26,7 +26,7 @@ pub(super) enum Wrong {
     StaleRead,
     /// There, or seen, although it was refused as certainly not applied.
     RefusedApplied,
-    /// There, or seen, although nobody appended it.
+    /// Stored, or read, although no client appended it.
     Invented,
     /// Of several appends that are one, some are there and some are not.
     Torn,
@@ -77,7 +77,7 @@ pub(super) struct Verdict {
     counts: [u64; Wrong::ALL.len()],
     /// Acknowledged appends that are gone, which was reported.
     pub(super) lost_reported: u64,
-    /// Acknowledged appends that are gone, which nobody could report any more.
+    /// Acknowledged appends that are gone, which no process was left to report.
     pub(super) lost_excused: u64,
     /// In words, the first few of each kind.
     pub(super) examples: Vec<String>,

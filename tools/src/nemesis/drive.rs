@@ -20,9 +20,10 @@ use super::embedded::Embedded;
 use super::history::{History, Record};
 use super::losses::REPORT_LIMIT;
 use super::mounts::Mounts;
+use super::options::Options;
 use super::schedule::{Menu, Step, schedule};
 use super::summary::Summary;
-use super::{Options, Weakness};
+use super::weakness::Weakness;
 
 /// Clients of each node.
 const CLIENTS: usize = 4;

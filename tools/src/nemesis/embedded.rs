@@ -1,6 +1,7 @@
 //! The attack on the embedded cluster.
 
 mod roles;
+mod succession;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,8 +11,7 @@ use litefs_examples::Problem;
 use litefs_testkit::{Cluster, EventStreamFault, Flow, Traffic};
 use tokio::runtime::Handle;
 
-use self::roles::Succession;
-use super::Weakness;
+use self::succession::Succession;
 use super::attack::Attack;
 use super::client::ClientContext;
 use super::fleet::{Fleet, NAMES};
@@ -19,6 +19,7 @@ use super::history::{Row, Takeover};
 use super::losses::Losses;
 use super::rest::{REST_LIMIT, read_all};
 use super::schedule::{Fault, Target};
+use super::weakness::Weakness;
 
 /// Three nodes in processes of this program.
 pub(super) struct Embedded {
@@ -26,7 +27,7 @@ pub(super) struct Embedded {
     shared: Arc<ClientContext>,
     runtime: Handle,
     succession: Succession,
-    /// Whom the faults that have not ended yet met.
+    /// The nodes that faults which have not ended yet were applied to.
     met: BTreeMap<usize, usize>,
 }
 

@@ -7,10 +7,10 @@ use litefs_examples::Problem;
 use litefs_testkit::{Control, EventStreamFault, NodeStatus, Relay, Traffic};
 use tempfile::TempDir;
 
-use super::Weakness;
 use super::client::ClientContext;
 use super::node::{DATABASE, Mounted};
 use super::processes::Processes;
+use super::weakness::Weakness;
 
 /// The nodes' names; the first one begins as the primary.
 pub(super) const NAMES: [&str; 3] = ["node-a", "node-b", "node-c"];
@@ -19,7 +19,7 @@ pub(super) const NAMES: [&str; 3] = ["node-a", "node-b", "node-c"];
 pub(super) struct Fleet {
     processes: Processes,
     controls: Vec<Option<Control>>,
-    // After the processes, so that nobody uses it any more when it goes.
+    // After the processes, so that none uses it when it is removed.
     root: TempDir,
 }
 

@@ -1,9 +1,9 @@
-//! Who answers for acknowledged writes that are gone.
+//! Which processes must report which lost writes.
 //!
 //! LiteFS replicates asynchronously, so a failover may lose what was acknowledged, but never
 //! silently: the process that gave an acknowledgement reports its loss
 //! (`LiteFsBuilder::on_lost_writes`). What was acknowledged is known to that process alone, and
-//! dies with it. So one excuse remains for a loss that nobody reports: the process was killed
+//! dies with it. So one excuse remains for an unreported loss: the process was killed
 //! before its report was due, and this program itself inflicted a failover that can have lost the
 //! write.
 
@@ -23,7 +23,7 @@ pub(super) trait LossReports {
     /// Whether this very append was reported as lost.
     fn report(&self, append: &Record) -> bool;
 
-    /// Whether the loss of this append, which nobody has reported, cannot be reported any more.
+    /// Whether the loss of this append, which is not reported, cannot be reported any more.
     fn excuse(&self, append: &Record) -> bool;
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Inflicted {
     /// When the failover began: of what was under way then, it is unknown on which side of `kept`
     /// it stands.
     pub(super) began: Moment,
-    /// From then on nobody could take writes in the old history any more.
+    /// From then on no node could accept writes in the old history.
     pub(super) until: Moment,
     /// The last transaction of the old history that the new primary has.
     pub(super) kept: u64,

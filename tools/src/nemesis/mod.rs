@@ -27,16 +27,20 @@ mod history;
 mod losses;
 mod mounts;
 mod node;
+mod options;
 mod processes;
 mod rest;
 mod schedule;
 mod store;
 mod summary;
+mod weakness;
 
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use litefs_examples::Problem;
+
+use self::options::Options;
 
 /// Attacks three nodes that all write, heals them, and tells what became of every write.
 #[derive(Debug, Parser)]
@@ -46,49 +50,6 @@ pub struct Arguments {
     options: Options,
     #[command(subcommand)]
     part: Option<Part>,
-}
-
-#[derive(Debug, Clone, Args)]
-struct Options {
-    /// What the schedule of faults and the clients' choices are made from.
-    #[arg(long, default_value_t = 7)]
-    seed: u64,
-    /// How long the attack lasts.
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(2..))]
-    seconds: u64,
-    /// Print the schedule, and each fault when it is carried out; write down the history even if it
-    /// is good.
-    #[arg(long)]
-    verbose: bool,
-    /// Break a promise on purpose; the run must fail then.
-    #[arg(long)]
-    weaken: Option<Weakness>,
-    /// Attack nodes of a real LiteFS instead, each given as <DIR>=<URL>: where it is mounted, and
-    /// LiteFS's HTTP address. At least two, all of one cluster, on this machine. The run leaves a
-    /// database of its own there.
-    #[arg(long = "mount", value_name = "DIR=URL")]
-    mounts: Vec<mounts::Mount>,
-}
-
-impl Options {
-    /// How many nodes there are.
-    fn nodes(&self) -> usize {
-        if self.mounts.is_empty() { fleet::NAMES.len() } else { self.mounts.len() }
-    }
-}
-
-/// A promise broken on purpose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Weakness {
-    /// No outcomes are kept, and clients repeat writes whose outcome is unknown: some will be there
-    /// twice.
-    RetryUnknown,
-    /// Nodes take SQLite's word for a commit, and LiteFS drops many: some writes will be gone
-    /// without a report.
-    Proof,
-    /// Nodes read whatever is there, while the checker goes on demanding what they wrote: some
-    /// reads will be stale.
-    Eventual,
 }
 
 /// The other processes. Started by the program itself.

@@ -4,12 +4,11 @@
 //! LiteFS itself is let alone: what goes wrong is what our own processes and the links between them
 //! can suffer, and changes of the primary that LiteFS is asked for.
 
+pub(super) mod mount;
 mod watch;
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,8 +18,8 @@ use litefs_testkit::{Flow, Traffic};
 use rustix::process::Signal;
 use tokio::runtime::Handle;
 
+use self::mount::{Mount, position};
 use self::watch::Watch;
-use super::Weakness;
 use super::attack::Attack;
 use super::client::ClientContext;
 use super::history::{Row, Takeover};
@@ -28,39 +27,12 @@ use super::losses::Losses;
 use super::processes::Processes;
 use super::rest::read_all;
 use super::schedule::{Fault, Target};
+use super::weakness::Weakness;
 
 /// How long LiteFS may take to have a primary, or to be started again.
 const LITEFS_LIMIT: Duration = Duration::from_secs(20);
 /// Between two looks for one.
 const LOOK: Duration = Duration::from_millis(20);
-
-/// One node that runs already: `<dir>=<url>`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Mount {
-    /// Where LiteFS is mounted.
-    pub(super) dir: PathBuf,
-    /// LiteFS's HTTP server.
-    pub(super) url: String,
-}
-
-impl FromStr for Mount {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once('=') {
-            Some((dir, url)) if !dir.is_empty() && url.starts_with("http://") => {
-                Ok(Self { dir: dir.into(), url: url.trim_end_matches('/').into() })
-            }
-            _ => Err(format!("{text:?} is no <dir>=http://<LiteFS's address>")),
-        }
-    }
-}
-
-impl Mount {
-    fn file(&self, name: &str) -> String {
-        self.dir.join(name).to_string_lossy().into_owned()
-    }
-}
 
 /// The nodes on their mounts.
 pub(super) struct Mounts {
@@ -222,11 +194,6 @@ impl Mounts {
     }
 }
 
-/// What `<db>-pos` says.
-fn position(dir: &Path, database: &str) -> std::io::Result<String> {
-    std::fs::read_to_string(dir.join(format!("{database}-pos")))
-}
-
 impl Attack for Mounts {
     fn begin(&mut self, id: usize, fault: Fault) -> Result<String, Problem> {
         let struck = self.strike(fault);
@@ -270,24 +237,6 @@ impl Attack for Mounts {
             reports: self.processes.reports().clone(),
             inflicted: self.watch.inflicted(),
             ends: self.processes.ends().clone(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mount_is_a_directory_and_a_url() {
-        let mount: Mount = "/mnt/a=http://127.0.0.1:20202/".parse().unwrap();
-        assert_eq!(
-            (mount.dir.as_path(), mount.url.as_str()),
-            (Path::new("/mnt/a"), "http://127.0.0.1:20202")
-        );
-        assert_eq!(mount.file("x.db"), "/mnt/a/x.db");
-        for wrong in ["/mnt/a", "=http://a", "/mnt/a=127.0.0.1:20202"] {
-            assert!(wrong.parse::<Mount>().is_err(), "{wrong}");
         }
     }
 }

@@ -210,7 +210,7 @@ async fn rows(State(app): State<Arc<App>>) -> Result<Json<Holding>, (StatusCode,
     held.map(Json).map_err(|error| unavailable(error.to_string()))
 }
 
-/// Gives the primary's place to whoever has come furthest.
+/// Hands off to the most advanced replica.
 async fn hand_off(State(app): State<Arc<App>>) -> Result<String, (StatusCode, String)> {
     let handed = tokio::task::spawn_blocking(move || app.litefs.handoff(None)).await;
     let refused = |error: String| (StatusCode::CONFLICT, error);

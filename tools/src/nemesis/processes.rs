@@ -11,11 +11,11 @@ use rand::Rng;
 use rustix::process::Signal;
 use serde::de::DeserializeOwned;
 
-use super::Weakness;
 use super::client::{ClientContext, Endpoint};
 use super::history::{Moment, Process};
 use super::losses::Reports;
 use super::node::{Lost, Serving};
+use super::weakness::Weakness;
 
 /// All nodes' places for a process, whether or not one runs there.
 pub(super) struct Processes {
@@ -130,7 +130,7 @@ impl Processes {
         Ok(true)
     }
 
-    /// How a process has ended that nobody has killed.
+    /// The exit status of a process that ended without being killed.
     pub(super) fn ended(&mut self, node: usize) -> Option<ExitStatus> {
         self.places[node].child.as_mut()?.ended()
     }

@@ -12,7 +12,7 @@ const CALM: Duration = Duration::from_millis(500);
 /// Then answers are lost, whatever else happens: no run is without outcomes that are unknown.
 const FIRST: Step = Step { at: CALM, lasts: Duration::from_millis(600), fault: Fault::CutReplies };
 
-/// Whom a fault meets. Who is the primary then follows from the faults before.
+/// Which node a fault applies to. Which one is the primary then follows from earlier faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Target {
     Primary,
@@ -45,7 +45,7 @@ pub(super) enum Fault {
     LoseTail { successor: usize, lost: u64 },
     /// The primary's place is given away in good order, through the library.
     HandOff,
-    /// Nobody is primary for a while; then the successor is, if it has not died of that.
+    /// No node is primary for a while; then the successor is, if it has not died of that.
     LoseRole { successor: Target },
     /// A commit that SQLite calls done and LiteFS does not take; LiteFS dies of it.
     DropCommit,
@@ -66,12 +66,12 @@ pub(super) enum Fault {
     SlowLink { by: Duration },
     /// All connections to the primary's server break.
     BreakLink,
-    /// A node hears nothing more from its own LiteFS's event stream.
+    /// A node receives nothing more from its own LiteFS's event stream.
     SilentEvents { node: Target },
 }
 
 impl Fault {
-    /// Whom it meets.
+    /// Which node it applies to.
     pub(super) fn target(self) -> Target {
         match self {
             Self::Kill { node, .. } | Self::Pause { node, .. } | Self::SilentEvents { node } => node,

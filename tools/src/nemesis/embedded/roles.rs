@@ -1,4 +1,4 @@
-//! Who is the primary, who becomes it and what that may have cost.
+//! Changes of the primary.
 
 use std::time::Duration;
 
@@ -7,35 +7,10 @@ use litefs_testkit::Cluster;
 
 use super::Embedded;
 use crate::nemesis::fleet::{NAMES, txid};
-use crate::nemesis::history::{Moment, Takeover};
-use crate::nemesis::losses::Inflicted;
+use crate::nemesis::history::Moment;
 
-/// How long an successor may take to get everything.
-const HEIR_LIMIT: Duration = Duration::from_secs(5);
-
-/// The primary and those before it.
-#[derive(Debug, Default)]
-pub(super) struct Succession {
-    pub(super) primary: usize,
-    pub(super) takeovers: Vec<Takeover>,
-    pub(super) inflicted: Vec<Inflicted>,
-}
-
-impl Succession {
-    fn passed_to(&mut self, successor: usize, began: Moment, ended: Moment) {
-        self.takeovers.push(Takeover { began, ended });
-        self.primary = successor;
-    }
-
-    fn lost(&mut self, began: Moment, until: Moment, kept: u64, node: Option<usize>) {
-        self.inflicted.push(Inflicted { began, until, kept, node });
-    }
-
-    /// All primaries that slept through a failover have heard of it.
-    fn nobody_sleeps(&mut self, now: Moment) {
-        self.inflicted.iter_mut().for_each(|loss| loss.until = loss.until.min(now));
-    }
-}
+/// How long a successor may take to get everything.
+const SUCCESSOR_LIMIT: Duration = Duration::from_secs(5);
 
 impl Embedded {
     /// A failover in good order: the old primary stops writing, the successor gets everything.
@@ -46,12 +21,12 @@ impl Embedded {
         old.drain()?;
         let last = txid(&old.status()?);
         if let Err(error) =
-            self.fleet.control(successor)?.wait_until(HEIR_LIMIT, |status| txid(status) == last)
+            self.fleet.control(successor)?.wait_until(SUCCESSOR_LIMIT, |status| txid(status) == last)
         {
             old.become_primary()?;
             return Err(error.into());
         }
-        self.enthrone(successor)?;
+        self.make_primary(successor)?;
         self.succession.passed_to(successor, began, self.shared.now());
         Ok(())
     }
@@ -60,7 +35,7 @@ impl Embedded {
     pub(super) fn take_over(&mut self, successor: usize, asleep: Option<usize>) -> Result<(), Problem> {
         let began = self.shared.now();
         let kept = self.fleet.txid(successor)?;
-        self.enthrone(successor)?;
+        self.make_primary(successor)?;
         let ended = self.shared.now();
         self.succession.lost(began, ended, kept, None);
         if asleep.is_some() {
@@ -91,7 +66,7 @@ impl Embedded {
         Ok(done?)
     }
 
-    /// Nobody is primary any more.
+    /// Leaves the cluster without a primary.
     pub(super) fn depose(&mut self) -> Result<(), Problem> {
         let reachable = self.fleet.reachable();
         reachable
@@ -112,9 +87,9 @@ impl Embedded {
         if self.fleet.control(successor)?.is_primary() {
             self.lead(successor)?
         } else {
-            self.enthrone(successor)?
+            self.make_primary(successor)?
         }
-        self.succession.nobody_sleeps(self.shared.now());
+        self.succession.all_awake(self.shared.now());
         if kept < most {
             self.succession.lost(began, self.shared.now(), kept, None);
         }
@@ -124,23 +99,23 @@ impl Embedded {
         dead.into_iter().try_for_each(|node| self.fleet.wait_until_serving(node))
     }
 
-    /// A killed node is back, in the role that it had if nobody took its place.
+    /// A killed node is back, in its old role if no node has taken its place.
     pub(super) fn come_back(&mut self, node: usize) -> Result<(), Problem> {
         self.fleet.kill(node)?;
         self.fleet.start(node)?;
         let primary = self.succession.primary;
         if node == primary {
-            self.enthrone(node)?;
+            self.make_primary(node)?;
         } else {
             self.fleet.control(node)?.follow(self.fleet.control(primary)?)?;
         }
         self.fleet.wait_until_serving(node)
     }
 
-    /// A primary that slept through a failover hears of it.
+    /// Tells a primary that was stopped during a failover that it is none any more.
     pub(super) fn submit(&mut self, node: usize) -> Result<(), Problem> {
         let follows = self.fleet.control(node)?.follow(self.fleet.control(self.succession.primary)?);
-        self.succession.nobody_sleeps(self.shared.now());
+        self.succession.all_awake(self.shared.now());
         follows?;
         // A commit that was under way is dropped, and LiteFS dies of that.
         self.revive()
@@ -151,7 +126,7 @@ impl Embedded {
         self.fleet.dead().into_iter().try_for_each(|node| self.come_back(node))
     }
 
-    fn enthrone(&self, successor: usize) -> Result<(), Problem> {
+    fn make_primary(&self, successor: usize) -> Result<(), Problem> {
         self.fleet.control(successor)?.become_primary()?;
         self.lead(successor)
     }

@@ -1,4 +1,4 @@
-//! Watching who is the primary: a failover is what is seen of it.
+//! Watches which mount is the primary, and records failovers.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use super::{Mount, position};
+use super::mount::{Mount, position};
 use crate::nemesis::client::ClientContext;
 use crate::nemesis::history::{Moment, Takeover};
 use crate::nemesis::losses::Inflicted;

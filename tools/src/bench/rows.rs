@@ -1,0 +1,41 @@
+//! Many rows, inserted in one call or one by one.
+
+use diesel::prelude::*;
+use diesel::sqlite::SqliteConnection;
+use litefs_diesel::{BatchInsertDsl, LiteFsConnection};
+use litefs_examples::Problem;
+
+use super::items::{self as table, items};
+
+/// A row as applications have them: with a column that may be left out, and so inserted one by one
+/// by Diesel on SQLite.
+#[derive(Debug, Insertable)]
+#[diesel(table_name = items)]
+struct NewItem {
+    id: Option<i32>,
+    name: String,
+    payload: &'static str,
+}
+
+fn rows(count: usize) -> Vec<NewItem> {
+    let row = |number| NewItem { id: None, name: format!("item {number}"), payload: table::PAYLOAD };
+    (0..count).map(row).collect()
+}
+
+/// Makes the table hold at least so many rows.
+pub(super) fn fill(conn: &mut LiteFsConnection, wanted: i32) -> Result<(), Problem> {
+    let there: i64 = items::table.count().get_result(conn)?;
+    match usize::try_from(i64::from(wanted) - there) {
+        Ok(missing) if missing > 0 => Ok(at_once(conn, missing).map(drop)?),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn at_once(conn: &mut LiteFsConnection, count: usize) -> QueryResult<usize> {
+    diesel::insert_into(items::table).values(rows(count)).execute_at_once(conn)
+}
+
+/// In one call, as applications do.
+pub(super) fn row_by_row(conn: &mut SqliteConnection, count: usize) -> QueryResult<usize> {
+    diesel::insert_into(items::table).values(&rows(count)).execute(conn)
+}
