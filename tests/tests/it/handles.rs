@@ -251,7 +251,7 @@ fn run_with_garbled(test: &str, variable: &str) -> (bool, String) {
 
 #[test]
 fn a_variable_that_is_not_utf8_does_not_make_start_panic() {
-    const NAME: &str = "a_variable_that_is_not_utf8_does_not_make_start_panic";
+    const NAME: &str = "handles::a_variable_that_is_not_utf8_does_not_make_start_panic";
     if std::env::var_os(CHILD).is_some() {
         let dir = tempfile::tempdir().unwrap();
         let started = LiteFs::start(dir.path().join(DATABASE).to_str().unwrap());
