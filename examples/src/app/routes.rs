@@ -144,7 +144,7 @@ struct Handoff {
 
 /// Gives the primary's place away, from whatever node this is. Answers with the name of the new
 /// primary.
-async fn hand_over(State(app): Shared, Query(handoff): Query<Handoff>) -> Answer<String> {
+async fn handoff(State(app): Shared, Query(handoff): Query<Handoff>) -> Answer<String> {
     let litefs = app.litefs.clone();
     let handed = tokio::task::spawn_blocking(move || litefs.handoff(handoff.to.as_deref())).await??;
     Ok(Json(handed))

@@ -3,10 +3,10 @@
 use std::sync::{Arc, mpsc};
 
 use futures::future::join_all;
-use litefs_rpc::client::{CallError, Link};
-use litefs_rpc::wire::{Answer, Refusal, Reply};
+use litefs_rpc::client::{CallError, Connection};
+use litefs_rpc::wire::{Output, Reply, ServerError};
 
-use crate::support::{Bed, FakeFence, PATIENCE, Run, client, request, soon};
+use crate::support::{Bed, FakeRoleGuard, PATIENCE, Run, client, request, soon};
 
 /// A server whose writer is held by a first write until the test lets it go.
 struct Held {

@@ -3,8 +3,8 @@
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use litefs_rpc::client::{CallError, Client, ClientConfig, Fate, Lane, Link};
-use litefs_rpc::wire::{Answer, Refusal};
+use litefs_rpc::client::{CallError, Client, ClientConfig, Connection, ExclusiveConnection, Fate};
+use litefs_rpc::wire::{Output, ServerError};
 
 use crate::support::{Bed, PATIENCE, begin, counting, request, soon, statement};
 

@@ -19,7 +19,7 @@ use litefs_rpc::wire::{
 };
 use litefs_rpc::{CommitExpectation, Done, Executor, Limits, Readers};
 
-use crate::support::{FakeFence, begin, client, request, soon, statement};
+use crate::support::{FakeRoleGuard, begin, client, request, soon, statement};
 
 /// A server over a real file, and what its readers' connections go through first.
 struct Bed {

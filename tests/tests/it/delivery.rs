@@ -5,7 +5,7 @@ use std::time::Duration;
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use litefs_diesel::{BatchInsertDsl, Delivery, Failure, Fate, LiteFsConnection, Outcome};
-use litefs_rpc::wire::Answer;
+use litefs_rpc::wire::Output;
 use litefs_testkit::{Relay, Traffic};
 use litefs_tests::{TestCluster, relay, wait_until};
 
@@ -236,7 +236,7 @@ fn f4_an_outcome_is_settled_and_a_late_arrival_is_refused() {
     relay.cut();
     for node in ["a", "b", "c"] {
         let outcome = test.litefs(node).outcome(applied);
-        assert!(matches!(outcome, Ok(Outcome::Applied(Answer::Count(1), _))), "{node}: {outcome:?}");
+        assert!(matches!(outcome, Ok(Outcome::Applied(Output::Count(1), _))), "{node}: {outcome:?}");
     }
     assert_eq!(texts(&mut test.conn("b")), ["applied"]);
 }

@@ -109,7 +109,7 @@ fn a_handoff_that_cannot_be_leaves_the_primary_where_it_is() {
     test.schema(SCHEMA);
     let refused = |to: Option<&str>| {
         let error = test.litefs("b").handoff(to).unwrap_err();
-        assert_eq!(Failure::of(&error), Some(Failure::NotHandedOver), "{error}");
+        assert_eq!(Failure::of(&error), Some(Failure::HandoffFailed), "{error}");
         assert_eq!(test.litefs("a").role(), Role::Primary);
         insert(&mut test.conn("a"), "on the primary").unwrap();
         insert(&mut test.conn("b"), "forwarded").unwrap();
@@ -120,7 +120,7 @@ fn a_handoff_that_cannot_be_leaves_the_primary_where_it_is() {
     test.cluster.node("b").stall_replication().unwrap();
     insert(&mut test.conn("a"), "not shipped").unwrap();
     let error = test.litefs("a").handoff(Some("b")).unwrap_err();
-    assert!(matches!(Failure::of(&error), Some(Failure::NotHandedOver | Failure::OutcomeUnknown)), "{error}");
+    assert!(matches!(Failure::of(&error), Some(Failure::HandoffFailed | Failure::OutcomeUnknown)), "{error}");
     assert_eq!(test.litefs("a").role(), Role::Primary);
     test.cluster.node("b").resume_replication().unwrap();
     test.sync();

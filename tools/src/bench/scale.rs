@@ -7,8 +7,8 @@ use diesel::connection::Connection;
 use diesel::sqlite::SqliteConnection;
 use futures::future::try_join_all;
 use litefs_diesel::Delivery;
-use litefs_diesel::rpc::client::{CallError, Client, Link};
-use litefs_diesel::rpc::wire::{Request, RequestId, Settings, Statement, Value, Work};
+use litefs_diesel::rpc::client::{self, CallError, Client};
+use litefs_diesel::rpc::wire::{Command, Request, RequestId, Settings, Statement, Value};
 use litefs_examples::Problem;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -111,7 +111,7 @@ fn insert() -> Request {
 
 /// Holds a commit up, has writes wait behind it, and tells by how many KiB each has made the
 /// primary grow.
-async fn queue(pair: &Pair, links: &[Arc<Link>], count: usize) -> Result<f64, Problem> {
+async fn queue(pair: &Pair, links: &[Arc<client::Connection>], count: usize) -> Result<f64, Problem> {
     let deadline = Instant::now() + DEADLINE;
     // A writer that has just been slow works on its own thread, and requests are taken meanwhile.
     pair.control().set_commit_delay(SLOW_COMMIT)?;

@@ -63,13 +63,13 @@ impl Embedded {
             Fault::Kill { successor: Some(which), .. } => {
                 let successor = successor(which);
                 self.fleet.kill(node)?;
-                self.take_over(successor, None)?;
+                self.promote_here(successor, None)?;
             }
             Fault::Kill { successor: None, .. } => self.fleet.kill(node)?,
             Fault::Pause { successor: Some(which), .. } => {
                 let successor = successor(which);
                 self.fleet.put_to_sleep(node)?;
-                self.take_over(successor, Some(node))?;
+                self.promote_here(successor, Some(node))?;
             }
             Fault::Pause { successor: None, .. } => self.fleet.put_to_sleep(node)?,
             Fault::Promote { .. } => self.promote(node)?,

@@ -32,7 +32,7 @@ impl Embedded {
     }
 
     /// A failover to a replica with what it has, after the old primary went away or fell asleep.
-    pub(super) fn take_over(&mut self, successor: usize, asleep: Option<usize>) -> Result<(), Problem> {
+    pub(super) fn promote_here(&mut self, successor: usize, asleep: Option<usize>) -> Result<(), Problem> {
         let began = self.shared.now();
         let kept = self.fleet.txid(successor)?;
         self.make_primary(successor)?;
