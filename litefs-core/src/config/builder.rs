@@ -44,8 +44,18 @@ macro_rules! setters {
     };
 }
 
+impl Config {
+    /// Starts a configuration for one database: a path, or a `sqlite://` or `file:` URL ([`DatabaseUrl`]).
+    ///
+    /// The mount is the directory that the file lies in; symbolic links are followed.
+    #[must_use]
+    pub fn builder(database: impl AsRef<Path>) -> ConfigBuilder {
+        ConfigBuilder::new(database.as_ref())
+    }
+}
+
 impl ConfigBuilder {
-    pub(super) fn new(database: &Path) -> Self {
+    fn new(database: &Path) -> Self {
         Self {
             database: database.to_str().map(str::to_owned),
             vars: Vars::default(),

@@ -68,14 +68,6 @@ pub struct Config {
 }
 
 impl Config {
-    /// Starts a configuration for one database: a path, or a `sqlite://` or `file:` URL ([`DatabaseUrl`]).
-    ///
-    /// The mount is the directory that the file lies in; symbolic links are followed.
-    #[must_use]
-    pub fn builder(database: impl AsRef<Path>) -> ConfigBuilder {
-        ConfigBuilder::new(database.as_ref())
-    }
-
     /// The database and how SQLite opens it, as it was given.
     #[must_use]
     pub const fn url(&self) -> &DatabaseUrl {

@@ -1,6 +1,7 @@
 //! The one owner of this node's role and position.
 
 mod addresses;
+mod detector_state;
 mod positions;
 mod promote;
 mod single_flight;
@@ -16,15 +17,15 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub use detector_state::{DetectorState, DetectorStatus};
 pub use promote::PromoteError;
 pub(crate) use single_flight::SingleFlight;
 pub use start::StartError;
 pub(crate) use state::TrackerState;
-pub use status::{DetectorState, DetectorStatus, Status};
+pub use status::Status;
 
 use crate::{
-    Config, Detector, Mount, NodeName, Observation, Position, PositionError, Presence, Role, RoleStamp,
-    RoleState, Txid,
+    Config, Mount, NodeName, Observation, Position, PositionError, Presence, Role, RoleStamp, RoleState, Txid,
 };
 
 /// Why waiting ended without what was waited for.
@@ -50,26 +51,6 @@ pub struct Tracker {
 }
 
 impl Tracker {
-    /// Starts tracking. Returns when the first role is known, after at most [`http_timeout`] plus a look at the mount.
-    ///
-    /// [`http_timeout`]: crate::ConfigBuilder::http_timeout
-    ///
-    /// # Errors
-    ///
-    /// [`StartError`] if there is no tokio runtime, or no LiteFS where the configuration requires one.
-    pub async fn start(config: Config) -> Result<Self, StartError> {
-        Self::start_with(config, Vec::new()).await
-    }
-
-    /// Like [`start`](Self::start), with detectors of one's own beside the built-in ones.
-    ///
-    /// # Errors
-    ///
-    /// As [`start`](Self::start).
-    pub async fn start_with(config: Config, extra: Vec<Box<dyn Detector>>) -> Result<Self, StartError> {
-        start::start(config, extra).await
-    }
-
     fn new(state: Arc<TrackerState>) -> Self {
         let guard = state.stop.clone().drop_guard();
         Self { state, _tasks: Arc::new(guard) }

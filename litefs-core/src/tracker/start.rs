@@ -39,29 +39,49 @@ pub enum StartError {
     HttpClient(String),
 }
 
-pub(super) async fn start(config: Config, extra: Vec<Box<dyn Detector>>) -> Result<Tracker, StartError> {
-    tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
-    let client = http::client(&config).map_err(|error| StartError::HttpClient(error.to_string()))?;
-    let deadline = Instant::now() + config.http_timeout();
-    // Finding the mount follows links on it, and a hung mount blocks.
-    let state = tokio::task::spawn_blocking(move || TrackerState::new(config)).await;
-    let state = Arc::new(state.map_err(|_shutting_down| StartError::NoRuntime)?);
-    // From here on, returning early drops the tracker and thereby ends what was started.
-    let tracker = Tracker::new(Arc::clone(&state));
-
-    let built_in = BuiltIn::new(client, &state.config);
-    built_in.ask_once(&state).await;
-    if state.config.require_litefs() && *state.presence.borrow() == Presence::NeverSeen {
-        return Err(not_found(&state));
+impl Tracker {
+    /// Starts tracking. Returns when the first role is known, after at most [`http_timeout`] plus
+    /// the time that checking the mount takes.
+    ///
+    /// [`http_timeout`]: crate::ConfigBuilder::http_timeout
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] if there is no tokio runtime, or no LiteFS where the configuration requires
+    /// one.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_with(config, Vec::new()).await
     }
 
-    tasks::spawn_all(&state);
-    built_in.spawn(&state);
-    for detector in extra {
-        spawn_or_note(&state, true, detector);
+    /// Like [`start`](Self::start), with further detectors beside the built-in ones.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub async fn start_with(config: Config, extra: Vec<Box<dyn Detector>>) -> Result<Self, StartError> {
+        tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
+        let client = http::client(&config).map_err(|error| StartError::HttpClient(error.to_string()))?;
+        let deadline = Instant::now() + config.http_timeout();
+        // Finding the mount follows links on it, and a hung mount blocks.
+        let state = tokio::task::spawn_blocking(move || TrackerState::new(config)).await;
+        let state = Arc::new(state.map_err(|_shutting_down| StartError::NoRuntime)?);
+        // From here on, returning early drops the tracker and thereby ends what was started.
+        let tracker = Tracker::new(Arc::clone(&state));
+
+        let built_in = BuiltIn::new(client, &state.config);
+        built_in.ask_once(&state).await;
+        if state.config.require_litefs() && *state.presence.borrow() == Presence::NeverSeen {
+            return Err(not_found(&state));
+        }
+
+        tasks::spawn_all(&state);
+        built_in.spawn(&state);
+        for detector in extra {
+            spawn_or_note(&state, true, detector);
+        }
+        wait_for_first_report(&state, deadline).await;
+        Ok(tracker)
     }
-    wait_for_first_report(&state, deadline).await;
-    Ok(tracker)
 }
 
 /// The detectors of this crate.
