@@ -73,7 +73,8 @@ pub enum Observation {
         /// Its position afterwards.
         position: Position,
     },
-    /// The node taken for the primary cannot be reached. Does not change the role; `/info` is asked.
+    /// The node taken for the primary cannot be reached. Does not change the role; `/info` is
+    /// asked.
     PeerUnreachable {
         /// That node.
         node: NodeName,

@@ -8,8 +8,9 @@ use crate::{NodeName, Role};
 
 /// Decides when a merged role becomes the published one. Time is given, never asked for.
 ///
-/// While LiteFS tries to reach a dead primary it names it once a second, for 0.1 to 10 ms (`store.go:1374`). So a primary
-/// that was lost and is named again has to stay named for `hold`; everything else is published at once.
+/// While LiteFS tries to reach a dead primary it names it once a second, for 0.1 to 10 ms
+/// (`store.go:1374`). So a primary that was lost and is named again has to stay named for `hold`;
+/// everything else is published at once.
 #[derive(Debug)]
 pub(crate) struct Debounce {
     hold: Duration,

@@ -54,8 +54,9 @@ impl Evidence {
 
     /// Whether LiteFS is here.
     ///
-    /// LiteFS's files in the mount say so, or an `/info` that names this very directory. A mount that was LiteFS once
-    /// never counts as a plain directory again: a write into what is left of it would be lost.
+    /// LiteFS's files in the mount say so, or an `/info` that names this very directory. A mount
+    /// that was LiteFS once never counts as a plain directory again: a write into what is left of
+    /// it would be lost.
     pub(crate) fn presence(&self) -> Presence {
         let here = match self.probe {
             Probe::Marker => true,
@@ -155,8 +156,9 @@ impl Evidence {
         self.record_claim(Authority::Info, Stamped { at, value: answer.claim });
     }
 
-    /// Files a claim. Where two claims contradict each other, the older one is dropped for good, even if the source of the
-    /// fresher one is lost by now: otherwise it would come back, long outdated.
+    /// Files a claim. Where two claims contradict each other, the older one is dropped for good,
+    /// even if the source of the fresher one is lost by now: otherwise it would come back, long
+    /// outdated.
     fn record_claim(&mut self, source: Authority, claim: Stamped<Claim>) {
         let contradicted = |known: &Option<Stamped<Claim>>| {
             known.as_ref().is_some_and(|known| self.read(&known.value) != self.read(&claim.value))

@@ -1,9 +1,10 @@
 //! Who is the LiteFS primary, what is this node, and how far has its database come?
 //!
-//! [LiteFS](https://github.com/superfly/litefs) replicates SQLite databases from one primary to many replicas and leaves
-//! traces of what it is doing: `.primary`, `.lag` and `<db>-pos` in its mount, `/info` and `/events` over HTTP. None of
-//! them alone tells who is primary; an absent `.primary`, above all, does not mean "I am". A [`Tracker`] merges them
-//! into one [`Role`] and follows the database's [`Position`].
+//! [LiteFS](https://github.com/superfly/litefs) replicates SQLite databases from one primary to
+//! many replicas and leaves traces of what it is doing: `.primary`, `.lag` and `<db>-pos` in its
+//! mount, `/info` and `/events` over HTTP. None of them alone tells who is primary; an absent
+//! `.primary`, above all, does not mean "I am". A [`Tracker`] merges them into one [`Role`] and
+//! follows the database's [`Position`].
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -37,10 +38,11 @@
 //!
 //! # How the role is found
 //!
-//! Each source is a [`Detector`] that reports [`Observation`]s; one pure function merges what is known. The event stream
-//! and `/info` are authoritative, the fresher one wins; `.primary` can only say "replica of that node"; a write to the
-//! tracking table that LiteFS rejects can only say "not primary". Without proof the role is [`Role::Unknown`]. Where a
-//! process has once seen LiteFS it never takes the directory for a plain one again.
+//! Each source is a [`Detector`] that reports [`Observation`]s; one pure function merges what is
+//! known. The event stream and `/info` are authoritative, the fresher one wins; `.primary` can only
+//! say "replica of that node"; a write to the tracking table that LiteFS rejects can only say "not
+//! primary". Without proof the role is [`Role::Unknown`]. Where a process has once seen LiteFS it
+//! never takes the directory for a plain one again.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]

@@ -6,11 +6,14 @@ use crate::{Claim, Role};
 
 /// The role that the evidence proves. Pure and total.
 ///
-/// 1. Where LiteFS was never seen, the node stands alone. Where it was and is gone, nothing can be known.
-/// 2. The freshest word of an authoritative source (event stream, `/info`) counts. A rejected write that is fresher
-///    refutes its "primary".
-/// 3. `.primary` naming a node counts if it is fresher than that. Its absence proves nothing at all.
-/// 4. A source that names this very node as somebody else's primary knows of none: LiteFS does so after a handoff.
+/// 1. Where LiteFS was never seen, the node stands alone. Where it was and is gone, nothing can be
+///    known.
+/// 2. The freshest word of an authoritative source (event stream, `/info`) counts. A rejected write
+///    that is fresher refutes its "primary".
+/// 3. `.primary` naming a node counts if it is fresher than that. Its absence proves nothing at
+///    all.
+/// 4. A source that names this very node as somebody else's primary knows of none: LiteFS does so
+///    after a handoff.
 /// 5. Without proof the role is unknown.
 pub(crate) fn merge(evidence: &Evidence) -> Role {
     match evidence.presence() {

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 /// What LiteFS calls a node: its `lease.hostname`, found in `.primary`, `/info` and `/events`.
 ///
-/// A host name or address, with or without a port. Never empty, at most 255 bytes, free of whitespace and control
-/// characters. Two names are the same node only if they are equal byte for byte, as they are for LiteFS. Cloning is cheap.
+/// A host name or address, with or without a port. Never empty, at most 255 bytes, free of
+/// whitespace and control characters. Two names are the same node only if they are equal byte for
+/// byte, as they are for LiteFS. Cloning is cheap.
 ///
 /// ```
 /// # use litefs_core::NodeName;

@@ -13,8 +13,8 @@ const FORMAT: &str = "; a position is written as 0000000000000006/c8d7f2c43a9c38
 
 /// Why a text is not a [`Txid`], a [`Checksum`] or a [`Position`].
 ///
-/// A position token comes from outside (a cookie, a header, a file), so parsing is strict: upper-case digits, signs,
-/// spaces and missing zeros are all refused.
+/// A position token comes from outside (a cookie, a header, a file), so parsing is strict:
+/// upper-case digits, signs, spaces and missing zeros are all refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParsePositionError {
@@ -92,22 +92,25 @@ macro_rules! hex_id {
 hex_id! {
     /// A LiteFS transaction id: one more for each committed write transaction of one database.
     ///
-    /// Written as sixteen lower-case hexadecimal digits (LiteFS: `ltx.TXID`). Zero means "no transaction yet".
-    /// It grows within one history only: after a failover it may go back.
+    /// Written as sixteen lower-case hexadecimal digits (LiteFS: `ltx.TXID`). Zero means "no
+    /// transaction yet". It grows within one history only: after a failover it may go back.
     Txid
 }
 
 hex_id! {
-    /// LiteFS's rolling checksum of the whole database after a transaction (LiteFS: `ltx.Checksum`).
+    /// LiteFS's rolling checksum of the whole database after a transaction (LiteFS:
+    /// `ltx.Checksum`).
     ///
-    /// Written as sixteen lower-case hexadecimal digits. It tells apart two histories that share a [`Txid`].
+    /// Written as sixteen lower-case hexadecimal digits. It tells apart two histories that share a
+    /// [`Txid`].
     Checksum
 }
 
 /// A point in the history of one database: the last applied transaction and the checksum after it.
 ///
-/// Written as `0000000000000006/c8d7f2c43a9c38cb`, the content of LiteFS's `<db>-pos` file (`fuse/pos_node.go`) without
-/// its newline. Not ordered: two positions compare within one history only, and a failover starts a new one.
+/// Written as `0000000000000006/c8d7f2c43a9c38cb`, the content of LiteFS's `<db>-pos` file
+/// (`fuse/pos_node.go`) without its newline. Not ordered: two positions compare within one history
+/// only, and a failover starts a new one.
 ///
 /// ```
 /// # use litefs_core::Position;

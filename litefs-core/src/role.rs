@@ -15,7 +15,8 @@ pub enum Role {
     Primary,
     /// Another node is the primary; SQLite must not write here.
     Replica {
-        /// The node LiteFS names. It may be dead: LiteFS goes on naming a lost primary until its lease ends.
+        /// The node LiteFS names. It may be dead: LiteFS goes on naming a lost primary until its
+        /// lease ends.
         primary: NodeName,
     },
     /// LiteFS is here, or was, but nobody can be shown to be the primary. Reads work, writes wait.
@@ -87,11 +88,12 @@ impl fmt::Display for RoleKind {
 pub struct RoleState {
     /// The role now.
     pub role: Role,
-    /// One more at each change of `role`, a change of the primary's name included, and whenever the mount comes or
-    /// goes without one; starts at 0.
+    /// One more at each change of `role`, a change of the primary's name included, and whenever the
+    /// mount comes or goes without one; starts at 0.
     pub epoch: u64,
-    /// Where the database was when this node became the primary, read before anybody could hear of it: what the primary has
-    /// from then on is its own. `None` in every other role, and where it could not be read.
+    /// Where the database was when this node became the primary, read before anybody could hear of
+    /// it: what the primary has from then on is its own. `None` in every other role, and where it
+    /// could not be read.
     pub term_start: Option<Position>,
 }
 
@@ -105,8 +107,8 @@ impl RoleState {
 
 /// A role's kind and epoch, taken in one atomic load.
 ///
-/// Fencing compares stamps: equal stamps before and after a piece of work mean that the role did not change in between,
-/// not even away and back.
+/// Fencing compares stamps: equal stamps before and after a piece of work mean that the role did
+/// not change in between, not even away and back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RoleStamp {
     kind: RoleKind,
@@ -134,7 +136,8 @@ impl RoleStamp {
         matches!(self.kind, RoleKind::Primary)
     }
 
-    /// Both halves in one word. The epoch keeps 62 bits: a change each nanosecond fills them in 146 years.
+    /// Both halves in one word. The epoch keeps 62 bits: a change each nanosecond fills them in 146
+    /// years.
     pub(crate) const fn pack(self) -> u64 {
         self.epoch << Self::KIND_BITS | self.kind as u64
     }

@@ -10,7 +10,8 @@ use super::{Config, ConfigError, DatabaseUrl, Detectors, TableName, url};
 const DURATION: &str = "a whole number of milliseconds, at least 1 and at most one day";
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Collects options; what is not set comes from the environment, if asked to, and else from the defaults.
+/// Collects options; what is not set comes from the environment, if asked to, and else from the
+/// defaults.
 ///
 /// Nothing is checked before [`build`](Self::build).
 #[derive(Debug, Clone)]
@@ -45,7 +46,8 @@ macro_rules! setters {
 }
 
 impl Config {
-    /// Starts a configuration for one database: a path, or a `sqlite://` or `file:` URL ([`DatabaseUrl`]).
+    /// Starts a configuration for one database: a path, or a `sqlite://` or `file:` URL
+    /// ([`DatabaseUrl`]).
     ///
     /// The mount is the directory that the file lies in; symbolic links are followed.
     #[must_use]
@@ -75,13 +77,15 @@ impl ConfigBuilder {
         }
     }
 
-    /// Takes options that are not set on the builder from the process's environment, whichever is called first.
+    /// Takes options that are not set on the builder from the process's environment, whichever is
+    /// called first.
     #[must_use]
     pub fn from_env(self) -> Self {
         self.from_vars(std::env::vars_os())
     }
 
-    /// Like [`from_env`](Self::from_env), with the variables given. Variables that are empty or not ours are ignored.
+    /// Like [`from_env`](Self::from_env), with the variables given. Variables that are empty or not
+    /// ours are ignored.
     #[must_use]
     pub fn from_vars<K, V>(mut self, vars: impl IntoIterator<Item = (K, V)>) -> Self
     where
@@ -99,18 +103,21 @@ impl ConfigBuilder {
         http_url: &str,
         /// This node's name, exactly as its LiteFS calls it (`lease.hostname`).
         ///
-        /// Default: learned from LiteFS the first time this node is the primary. Environment: `LITEFS_NODE`.
+        /// Default: learned from LiteFS the first time this node is the primary. Environment:
+        /// `LITEFS_NODE`.
         node: &str,
-        /// Port on which the nodes of this cluster take forwarded writes, for names that carry none.
+        /// Port on which the nodes of this cluster take forwarded writes, for names that carry
+        /// none.
         ///
         /// Default 20203. Environment: `LITEFS_RPC_PORT`.
         rpc_port: u16,
-        /// How often the mount's files are looked at, and `/info` is asked while the event stream has nothing to say.
+        /// How often the mount's files are looked at, and `/info` is asked while the event stream
+        /// has nothing to say.
         ///
         /// Default 250 ms. Environment: `LITEFS_POLL_INTERVAL_MS`.
         poll_interval: Duration,
-        /// How long a primary that was lost and is named again must stay named before it is believed: LiteFS names a
-        /// dead primary for up to 10 ms, once a second.
+        /// How long a primary that was lost and is named again must stay named before it is
+        /// believed: LiteFS names a dead primary for up to 10 ms, once a second.
         ///
         /// Default 20 ms. Environment: `LITEFS_DEBOUNCE_MS`.
         debounce: Duration,
@@ -126,7 +133,8 @@ impl ConfigBuilder {
         ///
         /// Default 1 s. Environment: `LITEFS_HTTP_TIMEOUT_MS`.
         http_timeout: Duration,
-        /// The first pause before the event stream is connected again; it doubles with each failure, less a jitter.
+        /// The first pause before the event stream is connected again; it doubles with each
+        /// failure, less a jitter.
         ///
         /// Default 50 ms. Environment: `LITEFS_RECONNECT_MIN_MS`.
         reconnect_min: Duration,
@@ -152,7 +160,8 @@ impl ConfigBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] names the first option whose value cannot work, and the environment variable it came from.
+    /// [`ConfigError`] names the first option whose value cannot work, and the environment variable
+    /// it came from.
     pub fn build(self) -> Result<Config, ConfigError> {
         let vars = &self.vars;
         let duration = |name, set, default_ms| duration(vars, name, set, default_ms);

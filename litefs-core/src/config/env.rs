@@ -1,4 +1,5 @@
-//! Options from environment variables, still as text: they are judged together with the builder's, in one place.
+//! Options from environment variables, still as text: they are judged together with the builder's,
+//! in one place.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -46,8 +47,8 @@ const NAMES: [Name; 13] = [
     TRACKING_TABLE,
 ];
 
-/// The variables of these options and no others, which may be secret. An empty variable counts as not set,
-/// as shells and compose files write it.
+/// The variables of these options and no others, which may be secret. An empty variable counts as
+/// not set, as shells and compose files write it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Vars(HashMap<&'static str, OsString>);
 

@@ -2,7 +2,8 @@
 
 /// An option with a value that cannot work.
 ///
-/// The message names the option, the environment variable if the value came from one, the value and what is allowed.
+/// The message names the option, the environment variable if the value came from one, the value and
+/// what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("option `{option}`{}: {value:?} is not allowed, expected {allowed}", from(*.variable))]
 #[non_exhaustive]

@@ -37,7 +37,8 @@ impl Detectors {
     /// Every detector on.
     pub const ALL: Self = Self { events: true, primary_file: true, info: true, row: true };
 
-    /// Every detector off: a start for switching single ones on. Not a valid configuration by itself.
+    /// Every detector off: a start for switching single ones on. Not a valid configuration by
+    /// itself.
     pub const NONE: Self = Self { events: false, primary_file: false, info: false, row: false };
 }
 
@@ -47,7 +48,8 @@ impl Default for Detectors {
     }
 }
 
-/// A validated configuration. Made by [`Config::builder`]; every option is described on its [`ConfigBuilder`] method.
+/// A validated configuration. Made by [`Config::builder`]; every option is described on its
+/// [`ConfigBuilder`] method.
 #[derive(Debug, Clone)]
 pub struct Config {
     url: DatabaseUrl,

@@ -7,9 +7,9 @@ use std::path::{Component, Path, PathBuf};
 /// How many symbolic links are followed, as SQLite does (`SQLITE_MAX_SYMLINK`).
 const MAX_LINKS: usize = 200;
 
-/// The absolute path without `.`, `..` and symbolic links (SQLite: os_unix.c, `unixFullPathname`). SQLite
-/// puts `-wal` and `-shm` beside the file that a link leads to. What does not exist, or cannot be read, is
-/// taken as it is.
+/// The absolute path without `.`, `..` and symbolic links (SQLite: os_unix.c, `unixFullPathname`).
+/// SQLite puts `-wal` and `-shm` beside the file that a link leads to. What does not exist, or
+/// cannot be read, is taken as it is.
 pub(super) fn resolve(path: &Path) -> io::Result<PathBuf> {
     let mut resolved = PathBuf::from("/");
     let mut ahead = reversed(&std::path::absolute(path)?);

@@ -7,8 +7,9 @@ use super::keywords::is_keyword;
 
 /// A table name that can stand in SQL unquoted.
 ///
-/// An ASCII letter or underscore first, then ASCII letters, digits and underscores; at most 63 characters; not one of
-/// SQLite's keywords (<https://www.sqlite.org/lang_keywords.html>) and not in its reserved `sqlite_` space.
+/// An ASCII letter or underscore first, then ASCII letters, digits and underscores; at most 63
+/// characters; not one of SQLite's keywords (<https://www.sqlite.org/lang_keywords.html>) and not
+/// in its reserved `sqlite_` space.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TableName(String);
 

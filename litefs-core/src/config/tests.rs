@@ -1,3 +1,5 @@
+//! Tests of the options, from the builder and from the environment.
+
 use std::time::Duration;
 
 use super::*;

@@ -22,7 +22,8 @@ const DEFAULT_VFS: &[u8] = b"unix";
 /// The file that a database URL leads to, and the parameters with which SQLite opens it.
 ///
 /// Takes every URL that Diesel takes for SQLite, and reads it as Diesel and
-/// [SQLite](https://www.sqlite.org/uri.html) do: a path, a `file:` URI, or `sqlite://`, which stands for `file:`.
+/// [SQLite](https://www.sqlite.org/uri.html) do: a path, a `file:` URI, or `sqlite://`, which
+/// stands for `file:`.
 ///
 /// ```
 /// # use litefs_core::DatabaseUrl;
@@ -41,12 +42,12 @@ pub struct DatabaseUrl {
 type Parameters = Vec<(Vec<u8>, Vec<u8>)>;
 
 impl DatabaseUrl {
-    /// Takes a URL apart. The path becomes the one of the file that SQLite opens: absolute, without `.`,
-    /// `..` and symbolic links. The file need not exist. Reads the file system.
+    /// Takes a URL apart. The path becomes the one of the file that SQLite opens: absolute, without
+    /// `.`, `..` and symbolic links. The file need not exist. Reads the file system.
     ///
     /// # Errors
-    /// [`ConfigError`] where there is no file: the database is in memory or temporary, or SQLite refuses
-    /// the URL.
+    /// [`ConfigError`] where there is no file: the database is in memory or temporary, or SQLite
+    /// refuses the URL.
     pub fn parse(url: &str) -> Result<Self, ConfigError> {
         let refuse = |allowed| ConfigError::new("database", None, url, allowed);
         if url.contains('\0') {
@@ -105,8 +106,8 @@ impl DatabaseUrl {
         }
     }
 
-    /// The URL of a connection to the database that `handle` is the URL of. What this URL leaves open,
-    /// except `mode`, is as for the handle.
+    /// The URL of a connection to the database that `handle` is the URL of. What this URL leaves
+    /// open, except `mode`, is as for the handle.
     ///
     /// # Errors
     /// Those of [`check_replicable`](Self::check_replicable), and another `vfs` than the handle's.

@@ -13,7 +13,8 @@ pub(crate) fn client(config: &Config) -> reqwest::Result<Client> {
         .build()
 }
 
-/// An error with its causes: reqwest's own message leaves out what matters, such as "connection refused".
+/// An error with its causes: reqwest's own message leaves out what matters, such as "connection
+/// refused".
 pub(crate) fn explain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -77,7 +77,8 @@ pub fn parse_info(body: &[u8]) -> Result<Info, InfoError> {
     Ok(Info { claim: Claim::from_litefs(body.is_primary, hostname)?, own_name, path: body.path })
 }
 
-/// Asks `/info`: when somebody wants to know, and from time to time while the event stream has nothing to say.
+/// Asks `/info`: when somebody wants to know, and from time to time while the event stream has
+/// nothing to say.
 #[derive(Debug)]
 pub(crate) struct InfoDetector {
     client: Client,
@@ -176,8 +177,8 @@ impl Detector for InfoDetector {
     }
 }
 
-/// Whose `/info` this is, judged by the files: LiteFS tells its data directory and keeps each database `name` of the mount
-/// under `dbs/name` in there (LiteFS: `store.go`, `DBPath`).
+/// Whose `/info` this is, judged by the files: LiteFS tells its data directory and keeps each
+/// database `name` of the mount under `dbs/name` in there (LiteFS: `store.go`, `DBPath`).
 async fn owner(mount: Mount, path: PathBuf) -> Owner {
     let judged = tokio::task::spawn_blocking(move || owner_of(&mount, &path)).await;
     judged.unwrap_or(Owner::Unclear)
@@ -190,8 +191,9 @@ fn owner_of(mount: &Mount, path: &Path) -> Owner {
     let Some(name) = mount.database().file_name() else { return Owner::Unclear };
     let databases = path.join("dbs");
     let missing = || !databases.join(name).exists();
-    // The mount second: a database dropped meanwhile is then missing from both. And the data directory once more: one
-    // created meanwhile, as an application does when it starts, is then there.
+    // The mount second: a database dropped meanwhile is then missing from both. And the data
+    // directory once more: one created meanwhile, as an application does when it starts, is then
+    // there.
     let elsewhere = databases.is_dir() && missing() && mount.database().exists() && missing();
     if elsewhere { Owner::OtherMount } else { Owner::Unclear }
 }

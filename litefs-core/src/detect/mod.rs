@@ -16,12 +16,13 @@ pub use info::{Info, InfoError, parse_info};
 pub(crate) use primary_file::PrimaryFileDetector;
 pub use sink::Sink;
 
-/// A source of knowledge about the role. Several run side by side; what they report is merged in one place.
+/// A source of knowledge about the role. Several run side by side; what they report is merged in
+/// one place.
 pub trait Detector: Send + 'static {
     /// Its name in the status and the log.
     fn name(&self) -> &'static str;
 
-    /// Watches until `stop` is cancelled and tells `sink` what it learns. Failures are its own to retry, with a pause that
-    /// grows; it must not block the runtime.
+    /// Watches until `stop` is cancelled and tells `sink` what it learns. Failures are its own to
+    /// retry, with a pause that grows; it must not block the runtime.
     fn run(self: Box<Self>, sink: Sink, stop: CancellationToken) -> BoxFuture<'static, ()>;
 }

@@ -98,8 +98,8 @@ fn concerns(event: &notify::Event, dir: &Path) -> bool {
     change && event.paths.iter().any(|path| path == dir || path.ends_with(".primary"))
 }
 
-/// The poll interval, or after a change much less: LiteFS names a dead primary for up to 10 ms, and what is gone again
-/// within the debounce is never published.
+/// The poll interval, or after a change much less: LiteFS names a dead primary for up to 10 ms, and
+/// what is gone again within the debounce is never published.
 fn pause(sink: &Sink, changed: bool) -> Duration {
     let config = sink.config();
     if changed { config.poll_interval().min(config.debounce() * 3 / 4) } else { config.poll_interval() }

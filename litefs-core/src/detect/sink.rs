@@ -45,8 +45,8 @@ impl Sink {
         &self.state.mount
     }
 
-    /// Marks the beginning of an observation that takes time. To be drawn before the question is asked, so that an answer
-    /// never outranks what happened while it was on its way.
+    /// Marks the beginning of an observation that takes time. To be drawn before the question is
+    /// asked, so that an answer never outranks what happened while it was on its way.
     #[must_use]
     pub fn next_seq(&self) -> ObservationSeq {
         self.state.next_seq()

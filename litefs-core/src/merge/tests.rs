@@ -1,3 +1,5 @@
+//! Tests of the merge: a table of all pairs of observations, and the special cases.
+
 use super::*;
 use crate::evidence::ObservationSeq;
 use crate::mount::Probe;
@@ -39,9 +41,11 @@ fn sayings() -> Vec<(&'static str, Observation)> {
     ]
 }
 
-/// The role after the row was said, and then the column: `P`rimary, a replica of `a`, `b` or `c`, or unknown (`?`).
+/// The role after the row was said, and then the column: `P`rimary, a replica of `a`, `b` or `c`,
+/// or unknown (`?`).
 ///
-/// Columns as rows: stream P, a, none, me, lost; info P, b, none, me, unreachable; file c, absent, me; row rejected.
+/// Columns as rows: stream P, a, none, me, lost; info P, b, none, me, unreachable; file c, absent,
+/// me; row rejected.
 const TABLE: [&str; 14] = [
     "Pa??? Pb??P cP? ?", // stream: primary
     "Pa??? Pb??a ca? a", // stream: replica of a

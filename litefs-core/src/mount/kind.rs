@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
-/// Whether the table of mounts (`/proc/self/mountinfo`, see proc(5)) says that `dir` is a FUSE mount point.
+/// Whether the table of mounts (`/proc/self/mountinfo`, see proc(5)) says that `dir` is a FUSE
+/// mount point.
 ///
-/// On FUSE, inotify reports nothing that LiteFS changes, but every read and write of every local process.
+/// On FUSE, inotify reports nothing that LiteFS changes, but every read and write of every local
+/// process.
 pub(crate) fn is_fuse(mountinfo: &str, dir: &Path) -> bool {
     let Some(dir) = dir.to_str() else { return false };
     let escaped =

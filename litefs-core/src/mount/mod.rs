@@ -1,8 +1,8 @@
 //! LiteFS's special files: `.primary`, `.lag`, `<db>-pos`.
 //!
-//! They are opened read-only and never created: LiteFS answers a create with `ENOSYS`, upon which the kernel stops
-//! creating files on that mount at all. Whether a file is there is judged by reading it: `open()` goes on succeeding for
-//! up to a minute after `.primary` has vanished.
+//! They are opened read-only and never created: LiteFS answers a create with `ENOSYS`, upon which
+//! the kernel stops creating files on that mount at all. Whether a file is there is judged by
+//! reading it: `open()` goes on succeeding for up to a minute after `.primary` has vanished.
 
 mod kind;
 mod parse;
@@ -80,7 +80,8 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// The mount that holds `database`. Symbolic links are followed as far as they exist; nothing is opened.
+    /// The mount that holds `database`. Symbolic links are followed as far as they exist; nothing
+    /// is opened.
     #[must_use]
     pub fn new(database: &Path) -> Self {
         let database = canonical(database);
@@ -102,7 +103,8 @@ impl Mount {
 
     /// The node named in `.primary`; `None` if there is no such file. Blocks: 20 to 180 us on FUSE.
     ///
-    /// `None` does not mean that this node is the primary: the file is also absent while no primary is known.
+    /// `None` does not mean that this node is the primary: the file is also absent while no primary
+    /// is known.
     ///
     /// # Errors
     ///
@@ -111,9 +113,9 @@ impl Mount {
         self.read_special(&self.dir.join(".primary"), parse_primary)
     }
 
-    /// The age of the last sign of life from the primary, from `.lag`; `None` if there is no such file, as without
-    /// LiteFS. Zero on the primary itself; 2147483647 ms while the first replication is not done.
-    /// Blocks: 70 to 110 us on FUSE.
+    /// The age of the last sign of life from the primary, from `.lag`; `None` if there is no such
+    /// file, as without LiteFS. Zero on the primary itself; 2147483647 ms while the first
+    /// replication is not done. Blocks: 70 to 110 us on FUSE.
     ///
     /// # Errors
     ///
@@ -165,8 +167,8 @@ fn read_bounded(file: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// `path` without symbolic links, as far as it exists. The rest is kept: a mount that is gone, or whose LiteFS is dead
-/// so that `stat` fails, must still be recognised by its name.
+/// `path` without symbolic links, as far as it exists. The rest is kept: a mount that is gone, or
+/// whose LiteFS is dead so that `stat` fails, must still be recognised by its name.
 fn canonical(path: &Path) -> PathBuf {
     match (path.canonicalize(), path.parent(), path.file_name()) {
         (Ok(path), _, _) => path,

@@ -22,7 +22,8 @@ pub enum MalformedFile {
     Lag,
 }
 
-/// The node named by `.primary`: `node-a\n` (LiteFS: `fuse/primary_node.go`). The newline may be missing.
+/// The node named by `.primary`: `node-a\n` (LiteFS: `fuse/primary_node.go`). The newline may be
+/// missing.
 ///
 /// # Errors
 ///
@@ -32,8 +33,8 @@ pub fn parse_primary(bytes: &[u8]) -> Result<NodeName, MalformedFile> {
     Ok(text.parse()?)
 }
 
-/// The position in `<db>-pos`: `0000000000000006/c8d7f2c43a9c38cb\n` (LiteFS: `fuse/pos_node.go`). The newline may be
-/// missing.
+/// The position in `<db>-pos`: `0000000000000006/c8d7f2c43a9c38cb\n` (LiteFS: `fuse/pos_node.go`).
+/// The newline may be missing.
 ///
 /// # Errors
 ///
@@ -42,8 +43,8 @@ pub fn parse_position(bytes: &[u8]) -> Result<Position, MalformedFile> {
     Ok(Position::from_bytes(line(bytes))?)
 }
 
-/// The lag in `.lag`: `+000000350\n`, milliseconds with a sign (LiteFS: `fuse/lag_node.go`). A negative lag, which
-/// clocks that disagree can produce, is none.
+/// The lag in `.lag`: `+000000350\n`, milliseconds with a sign (LiteFS: `fuse/lag_node.go`). A
+/// negative lag, which clocks that disagree can produce, is none.
 ///
 /// # Errors
 ///

@@ -8,14 +8,16 @@ use std::time::{Duration, Instant};
 use super::{Mount, MountError, PositionError, parse_position};
 use crate::Position;
 
-/// Read in one piece: LiteFS formats the position anew for each read, two reads could mix two positions.
+/// Read in one piece: LiteFS formats the position anew for each read, two reads could mix two
+/// positions.
 const BUFFER: usize = 64;
 
-/// A database that is dropped and created again has a new `-pos`, and the old descriptor would go on showing the old
-/// one. So a descriptor serves for this long; opening costs about 0.1 ms.
+/// A database that is dropped and created again has a new `-pos`, and the old descriptor would go
+/// on showing the old one. So a descriptor serves for this long; opening costs about 0.1 ms.
 const MAX_AGE: Duration = Duration::from_secs(1);
 
-/// The position of one database. Reading through a kept descriptor costs 15 to 41 us on FUSE, an open 120 to 190.
+/// The position of one database. Reading through a kept descriptor costs 15 to 41 us on FUSE, an
+/// open 120 to 190.
 #[derive(Debug, Default)]
 pub(crate) struct PositionFile {
     open: Option<(File, Instant)>,

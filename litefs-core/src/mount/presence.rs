@@ -36,8 +36,8 @@ pub(crate) enum Probe {
     Unclear,
 }
 
-/// Mounts at which this process has seen LiteFS. Global on purpose: a mount that vanished must not look like a plain
-/// directory to a handle that is started later.
+/// Mounts at which this process has seen LiteFS. Global on purpose: a mount that vanished must not
+/// look like a plain directory to a handle that is started later.
 static SEEN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 pub(crate) fn remember(dir: &Path) {

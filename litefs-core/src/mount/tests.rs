@@ -1,3 +1,5 @@
+//! Tests of LiteFS's special files, on a plain directory.
+
 use std::fs;
 
 use super::*;

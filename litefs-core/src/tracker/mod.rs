@@ -40,9 +40,11 @@ pub enum WaitError {
     Stopped,
 }
 
-/// Tracks the role of this node and the position of one database. Cheap to clone; the clones are one tracker.
+/// Tracks the role of this node and the position of one database. Cheap to clone; the clones are
+/// one tracker.
 ///
-/// Its tasks run on the tokio runtime it was started on, and end with [`shutdown`](Self::shutdown) or with the last clone.
+/// Its tasks run on the tokio runtime it was started on, and end with [`shutdown`](Self::shutdown)
+/// or with the last clone.
 #[derive(Debug, Clone)]
 pub struct Tracker {
     state: Arc<TrackerState>,
@@ -95,7 +97,8 @@ impl Tracker {
         self.until(deadline, found).await
     }
 
-    /// Runs `wait` until it ends, the deadline passes or the tracker stops; what is ready already wins over both.
+    /// Runs `wait` until it ends, the deadline passes or the tracker stops; what is ready already
+    /// wins over both.
     async fn until<T>(
         &self,
         deadline: Instant,
@@ -133,13 +136,14 @@ impl Tracker {
     ///
     /// # Errors
     ///
-    /// [`PositionError`] if the database does not exist yet, is not on LiteFS, or the mount is in trouble.
+    /// [`PositionError`] if the database does not exist yet, is not on LiteFS, or the mount is in
+    /// trouble.
     pub fn read_position(&self) -> Result<Position, PositionError> {
         self.state.positions.read(&self.state.mount)
     }
 
-    /// The same, without waking those who [listen](Self::positions), which LiteFS's event for the transaction does: for one who
-    /// reads it at every commit. Blocks.
+    /// The same, without waking those who [listen](Self::positions), which LiteFS's event for the
+    /// transaction does: for one who reads it at every commit. Blocks.
     ///
     /// # Errors
     ///
@@ -148,11 +152,13 @@ impl Tracker {
         self.state.positions.peek(&self.state.mount)
     }
 
-    /// Waits until the local database has reached `target`. Meanwhile `<db>-pos` is read at each `tx` event and each
-    /// [`position_poll`](crate::ConfigBuilder::position_poll), so that it works without the event stream as well.
+    /// Waits until the local database has reached `target`. Meanwhile `<db>-pos` is read at each
+    /// `tx` event and each [`position_poll`](crate::ConfigBuilder::position_poll), so that it works
+    /// without the event stream as well.
     ///
-    /// Compares TXIDs only: whether the history is still the same is the caller's question. Do not wait while this process
-    /// has a read transaction open on the database: LiteFS cannot apply anything until it ends.
+    /// Compares TXIDs only: whether the history is still the same is the caller's question. Do not
+    /// wait while this process has a read transaction open on the database: LiteFS cannot apply
+    /// anything until it ends.
     ///
     /// Cancel safe.
     ///
@@ -173,14 +179,16 @@ impl Tracker {
         self.until(deadline, found).await
     }
 
-    /// Takes in what somebody outside this crate has learned about the role: the row detector, an RPC client.
+    /// Takes in what somebody outside this crate has learned about the role: the row detector, an
+    /// RPC client.
     pub fn observe(&self, observation: Observation) {
         self.state.report(self.state.next_seq(), observation);
     }
 
-    /// Looks at the mount and asks `/info` now, and returns when what they say, or their silence, has been merged. Calls
-    /// that overlap share one look and one request. Takes at most twice
-    /// [`http_timeout`](crate::ConfigBuilder::http_timeout). Where the `info` detector is off, only the mount is looked at.
+    /// Looks at the mount and asks `/info` now, and returns when what they say, or their silence,
+    /// has been merged. Calls that overlap share one look and one request. Takes at most twice
+    /// [`http_timeout`](crate::ConfigBuilder::http_timeout). Where the `info` detector is off, only
+    /// the mount is looked at.
     pub async fn confirm(&self) {
         // A mount whose LiteFS hangs does not answer either.
         let look = tokio::time::timeout(2 * self.config().http_timeout(), self.state.mount_probe.confirm());
@@ -192,7 +200,8 @@ impl Tracker {
     }
 
     /// Whether LiteFS serves the mount, as far as that is known: within
-    /// [`poll_interval`](crate::ConfigBuilder::poll_interval), and at once after [`confirm`](Self::confirm).
+    /// [`poll_interval`](crate::ConfigBuilder::poll_interval), and at once after
+    /// [`confirm`](Self::confirm).
     #[must_use]
     pub fn presence(&self) -> Presence {
         *self.state.presence.borrow()
@@ -203,13 +212,14 @@ impl Tracker {
         self.state.addresses.learn(node, rpc_address);
     }
 
-    /// Returns once an address was [learned](Self::learn_address) after this call, whether or not the
-    /// future was polled by then. Cancel safe.
+    /// Returns once an address was [learned](Self::learn_address) after this call, whether or not
+    /// the future was polled by then. Cancel safe.
     pub fn address_learned(&self) -> impl Future<Output = ()> + Send + '_ {
         self.state.addresses.learned()
     }
 
-    /// Where a node takes forwarded writes: the learned address, or else its name with its own or the configured port.
+    /// Where a node takes forwarded writes: the learned address, or else its name with its own or
+    /// the configured port.
     #[must_use]
     pub fn rpc_address(&self, node: &NodeName) -> String {
         self.state.addresses.get(node).unwrap_or_else(|| node.address(self.config().rpc_port()))
@@ -221,8 +231,8 @@ impl Tracker {
         self.state.own_name()
     }
 
-    /// The age of the last sign of life from the primary; `None` without LiteFS or if `.lag` cannot be read.
-    /// Blocks: 70 to 110 us on FUSE. See [`Mount::read_lag`].
+    /// The age of the last sign of life from the primary; `None` without LiteFS or if `.lag` cannot
+    /// be read. Blocks: 70 to 110 us on FUSE. See [`Mount::read_lag`].
     #[must_use]
     pub fn lag(&self) -> Option<Duration> {
         self.mount().read_lag().ok().flatten()
@@ -246,8 +256,8 @@ impl Tracker {
         &self.state.mount
     }
 
-    /// Ends the tasks. Waits in progress end with [`WaitError::Stopped`], and since nobody watches any more, a role other
-    /// than [`Role::Standalone`] becomes [`Role::Unknown`].
+    /// Ends the tasks. Waits in progress end with [`WaitError::Stopped`], and since nobody watches
+    /// any more, a role other than [`Role::Standalone`] becomes [`Role::Unknown`].
     pub fn shutdown(&self) {
         self.state.shut_down();
     }

@@ -69,9 +69,9 @@ impl Positions {
         Waiting(self)
     }
 
-    /// LiteFS has announced of a transaction. The one that follows the known position is believed: reading the file for each
-    /// would cost a thread's wake-up per commit. Anything else may be old news or a history that went back, and only the
-    /// file knows which.
+    /// LiteFS has announced of a transaction. The one that follows the known position is believed:
+    /// reading the file for each would cost a thread's wake-up per commit. Anything else may be old
+    /// news or a history that went back, and only the file knows which.
     pub(crate) fn record_event(&self, position: Position) {
         if self.publish_if_next(position).is_none() {
             *lock(&self.announced) = Some(position);
@@ -79,7 +79,8 @@ impl Positions {
         }
     }
 
-    /// `None`: the file has to be read. Does not wait for a read in progress, which may hang with its mount.
+    /// `None`: the file has to be read. Does not wait for a read in progress, which may hang with
+    /// its mount.
     fn publish_if_next(&self, announced: Position) -> Option<()> {
         let _not_while_reading = self.file.try_lock().ok()?;
         let known = self.known()?;
@@ -90,7 +91,8 @@ impl Positions {
         (follows || announced == known).then_some(())
     }
 
-    /// Lets the next read open the file anew. Does not wait for a read in progress, which may hang with its mount.
+    /// Lets the next read open the file anew. Does not wait for a read in progress, which may hang
+    /// with its mount.
     pub(crate) fn mount_changed(&self) {
         self.reopen.store(true, Ordering::Release);
     }
@@ -100,7 +102,8 @@ impl Positions {
         self.wake.notify_one();
     }
 
-    /// Waits until there is a reason to read: an event, somebody new who waits, or `poll` with somebody waiting.
+    /// Waits until there is a reason to read: an event, somebody new who waits, or `poll` with
+    /// somebody waiting.
     pub(crate) async fn due(&self, poll: Duration) {
         tokio::select! {
             () = self.wake.notified() => {}
@@ -116,8 +119,9 @@ impl Positions {
         Ok(position)
     }
 
-    /// Reads the file. What it says is known from now on, but those who listen are announced of it only with LiteFS's event, or
-    /// with the next read: waking them costs more than the read. Blocks.
+    /// Reads the file. What it says is known from now on, but those who listen are announced of it
+    /// only with LiteFS's event, or with the next read: waking them costs more than the read.
+    /// Blocks.
     pub(crate) fn peek(&self, mount: &Mount) -> Result<Position, PositionError> {
         let mut file = self.file();
         let position = file.read(mount)?;

@@ -27,7 +27,8 @@ impl Tracker {
     /// [`http_timeout`](crate::ConfigBuilder::http_timeout). LiteFS answers before it is done:
     /// [`wait_for_role`](Self::wait_for_role) tells when it is.
     ///
-    /// LiteFS hands over in the middle of writes and loses some: see to it that nobody writes meanwhile.
+    /// LiteFS hands over in the middle of writes and loses some: see to it that nobody writes
+    /// meanwhile.
     ///
     /// # Errors
     ///

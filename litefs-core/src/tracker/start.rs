@@ -134,7 +134,8 @@ fn spawn_or_note(state: &Arc<TrackerState>, on: bool, detector: Box<dyn Detector
     }
 }
 
-/// Where LiteFS is here and `/info` has not settled the role, waits for the event stream to say or fail something.
+/// Where LiteFS is here and `/info` has not settled the role, waits for the event stream to say or
+/// fail something.
 async fn wait_for_first_report(state: &TrackerState, deadline: Instant) {
     let open = || {
         let starting = lock(&state.detectors).get(EventsDetector::NAME) == Some(&DetectorState::Starting);

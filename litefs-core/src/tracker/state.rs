@@ -181,7 +181,8 @@ impl TrackerState {
         });
     }
 
-    /// Publishes the same role anew: what was prepared for the mount as it was has to be looked at again.
+    /// Publishes the same role anew: what was prepared for the mount as it was has to be looked at
+    /// again.
     fn advance_epoch(&self) {
         self.role.send_modify(|state| {
             state.epoch += 1;

@@ -67,7 +67,8 @@ async fn publish_held(state: Arc<TrackerState>) {
             state.held.notified().await;
             continue;
         };
-        // What is held may be dropped and held again meanwhile: then the timer finds nothing due and asks again.
+        // What is held may be dropped and held again meanwhile: then the timer finds nothing due
+        // and asks again.
         sleep_until(due).await;
         state.publish_held();
     }

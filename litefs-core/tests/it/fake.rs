@@ -72,7 +72,8 @@ pub(crate) async fn becomes(tracker: &Tracker, role: Role) {
 }
 
 impl FakeLiteFs {
-    /// A mount with a `.lag`, as LiteFS always has it; `/info` and `/events` answer 404 until told otherwise.
+    /// A mount with a `.lag`, as LiteFS always has it; `/info` and `/events` answer 404 until told
+    /// otherwise.
     pub(crate) async fn start() -> Self {
         let litefs = Self::without_mount().await;
         litefs.write(".lag", "+000000000\n");

@@ -33,7 +33,8 @@ async fn d5_a_mount_that_was_litefs_and_is_gone_is_unknown_and_comes_back() {
     std::fs::remove_dir_all(&mount).unwrap();
     becomes(&tracker, Role::Unknown).await;
 
-    // Another handle, started while it is gone: the process remembers. Even if the directory is there again, and plain.
+    // Another handle, started while it is gone: the process remembers. Even if the directory is
+    // there again, and plain.
     let late = litefs.track(litefs.config_for("mount/late.db")).await;
     assert_eq!(late.role(), Role::Unknown);
     std::fs::create_dir(&mount).unwrap();

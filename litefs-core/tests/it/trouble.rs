@@ -24,7 +24,8 @@ async fn no_busy_loop(litefs: &FakeLiteFs) {
     let (begin, before) = (Instant::now(), litefs.counts().events);
     litefs.wait_counts(|counts: &Counts| counts.events >= before + 10).await;
     let attempts = litefs.counts().events - before;
-    // Ten attempts beyond the first few pause for at least half of the longest backoff, 20 ms, each.
+    // Ten attempts beyond the first few pause for at least half of the longest backoff, 20 ms,
+    // each.
     let least = Duration::from_millis(5) * u32::try_from(attempts).unwrap();
     assert!(begin.elapsed() >= least, "{attempts} attempts in {:?}", begin.elapsed());
 }

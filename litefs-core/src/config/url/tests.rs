@@ -1,3 +1,5 @@
+//! Tests of database URLs.
+
 use super::*;
 
 fn path_of(url: &str) -> Result<PathBuf, ConfigError> {

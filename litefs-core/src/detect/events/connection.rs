@@ -66,7 +66,8 @@ impl Connection {
     }
 }
 
-/// LiteFS says `application/json` and sends a line per event; a proxy or a later LiteFS may send server-sent events.
+/// LiteFS says `application/json` and sends a line per event; a proxy or a later LiteFS may send
+/// server-sent events.
 fn is_event_source(response: &Response) -> bool {
     let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     kind.is_some_and(|kind| {

@@ -3,7 +3,8 @@
 use bytes::{Bytes, BytesMut};
 use tokio_util::codec::{AnyDelimiterCodec, Decoder};
 
-/// The longest line or server-sent event accepted, in bytes. LiteFS's events have less than a kilobyte.
+/// The longest line or server-sent event accepted, in bytes. LiteFS's events have less than a
+/// kilobyte.
 pub(super) const MAX_LINE: usize = 1024 * 1024;
 
 /// A line or a block is longer than allowed.

@@ -22,8 +22,8 @@ use skipped::Skipped;
 
 /// Follows the event stream: authoritative while connected, silent while nothing happens.
 ///
-/// LiteFS sends no heartbeat and cannot resume a stream, so a silence is confirmed and a new connection begins with
-/// reading the position.
+/// LiteFS sends no heartbeat and cannot resume a stream, so a silence is confirmed and a new
+/// connection begins with reading the position.
 #[derive(Debug)]
 pub(crate) struct EventsDetector {
     client: Client,
@@ -68,8 +68,8 @@ impl EventsDetector {
                 Ok(Ok(message)) => self.handle(sink, &message),
                 Ok(Err(error)) => return error,
                 Err(_quiet) if confirmed(sink).await => {}
-                // What the old connection said stands until the new one has spoken or failed: an idle cluster must not lose
-                // its primary with each silence.
+                // What the old connection said stands until the new one has spoken or failed: an
+                // idle cluster must not lose its primary with each silence.
                 Err(_quiet) => match self.connect(sink).await {
                     Ok(fresh) => connection = fresh,
                     Err(error) => return error,

@@ -63,7 +63,8 @@ struct TransactionData<'a> {
     checksum: &'a str,
 }
 
-/// Parses one event: a line of the stream, or the data of a server-sent event. `None` for a type that is not known.
+/// Parses one event: a line of the stream, or the data of a server-sent event. `None` for a type
+/// that is not known.
 ///
 /// # Errors
 ///

@@ -15,7 +15,8 @@ pub(super) struct Skipped {
 }
 
 impl Skipped {
-    /// Counts an event. If it is time for a warning, returns how many were skipped since the last one.
+    /// Counts an event. If it is time for a warning, returns how many were skipped since the last
+    /// one.
     pub(super) fn add(&mut self, now: Instant) -> Option<u64> {
         self.count += 1;
         if self.warned.is_some_and(|warned| now < warned + PAUSE) {

@@ -1,3 +1,5 @@
+//! Tests of the answers of `/info`.
+
 use super::*;
 
 fn mount() -> (tempfile::TempDir, Mount) {
