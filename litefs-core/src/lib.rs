@@ -1,4 +1,4 @@
-//! Who is the LiteFS primary, what is this node, and how far has its database come?
+//! The role of this node in a LiteFS cluster, and the position of its database.
 //!
 //! [LiteFS](https://github.com/superfly/litefs) replicates SQLite databases from one primary to
 //! many replicas and leaves traces of what it is doing: `.primary`, `.lag` and `<db>-pos` in its

@@ -19,7 +19,8 @@ pub enum Role {
         /// lease ends.
         primary: NodeName,
     },
-    /// LiteFS is here, or was, but nobody can be shown to be the primary. Reads work, writes wait.
+    /// LiteFS is here, or was, but no source proves which node is the primary. Reads work, writes
+    /// wait.
     Unknown,
 }
 
@@ -91,9 +92,9 @@ pub struct RoleState {
     /// One more at each change of `role`, a change of the primary's name included, and whenever the
     /// mount comes or goes without one; starts at 0.
     pub epoch: u64,
-    /// Where the database was when this node became the primary, read before anybody could hear of
-    /// it: what the primary has from then on is its own. `None` in every other role, and where it
-    /// could not be read.
+    /// Where the database was when this node became the primary, read before the role was
+    /// published: later transactions are this primary's own. `None` in every other role, and where
+    /// it could not be read.
     pub term_start: Option<Position>,
 }
 

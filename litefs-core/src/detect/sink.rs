@@ -83,7 +83,7 @@ impl Sink {
         self.state.reported.notify_one();
     }
 
-    /// Waits until LiteFS has been seen: until then there is nobody to ask.
+    /// Waits until LiteFS has been seen: before that there is no LiteFS to ask.
     pub(crate) async fn litefs_seen(&self) {
         let mut presence = self.state.presence.subscribe();
         // The sender lives in `state`, which this sink holds.

@@ -142,8 +142,9 @@ impl Tracker {
         self.state.positions.read(&self.state.mount)
     }
 
-    /// The same, without waking those who [listen](Self::positions), which LiteFS's event for the
-    /// transaction does: for one who reads it at every commit. Blocks.
+    /// Like [`read_position`](Self::read_position), without waking the
+    /// [subscribers](Self::positions): LiteFS's event for the transaction does that. For reading at
+    /// every commit. Blocks.
     ///
     /// # Errors
     ///
@@ -179,8 +180,8 @@ impl Tracker {
         self.until(deadline, found).await
     }
 
-    /// Takes in what somebody outside this crate has learned about the role: the row detector, an
-    /// RPC client.
+    /// Takes in an observation from outside this crate, such as from the row detector or an RPC
+    /// client.
     pub fn observe(&self, observation: Observation) {
         self.state.report(self.state.next_seq(), observation);
     }

@@ -10,7 +10,7 @@ use crate::mount::PositionFile;
 use crate::sync::lock;
 use crate::{Mount, Position, PositionError, Txid};
 
-/// The position, who waits for it, and the open `<db>-pos`.
+/// The position, the number of waiting calls, and the open `<db>-pos`.
 #[derive(Debug)]
 pub(crate) struct Positions {
     /// Held while reading and publishing, so that an older read never overwrites a newer one.
@@ -19,7 +19,7 @@ pub(crate) struct Positions {
     txid: AtomicU64,
     /// What LiteFS said in its last event: used if the file cannot be read.
     announced: Mutex<Option<Position>>,
-    /// The known position was read by somebody who did not tell the others yet.
+    /// The known position was read without waking the subscribers.
     unpublished: AtomicBool,
     /// The mount has come or gone: an open file may belong to the one before.
     reopen: AtomicBool,
@@ -27,7 +27,7 @@ pub(crate) struct Positions {
     wake: Notify,
 }
 
-/// Somebody waits for a position, as long as this lives.
+/// Counts a call that waits for a position, until it is dropped.
 pub(crate) struct Waiting<'a>(&'a Positions);
 
 impl Drop for Waiting<'_> {
@@ -69,9 +69,9 @@ impl Positions {
         Waiting(self)
     }
 
-    /// LiteFS has announced of a transaction. The one that follows the known position is believed:
-    /// reading the file for each would cost a thread's wake-up per commit. Anything else may be old
-    /// news or a history that went back, and only the file knows which.
+    /// Takes in the position of a `tx` event. The one that follows the known position is published
+    /// as it is: reading the file for each would cost a thread's wake-up per commit. Anything else
+    /// may be old news or a history that went back, and only the file knows which.
     pub(crate) fn record_event(&self, position: Position) {
         if self.publish_if_next(position).is_none() {
             *lock(&self.announced) = Some(position);
@@ -102,8 +102,8 @@ impl Positions {
         self.wake.notify_one();
     }
 
-    /// Waits until there is a reason to read: an event, somebody new who waits, or `poll` with
-    /// somebody waiting.
+    /// Waits until there is a reason to read: an event, a new waiting call, or `poll` has passed
+    /// while calls wait.
     pub(crate) async fn due(&self, poll: Duration) {
         tokio::select! {
             () = self.wake.notified() => {}
@@ -119,9 +119,8 @@ impl Positions {
         Ok(position)
     }
 
-    /// Reads the file. What it says is known from now on, but those who listen are announced of it
-    /// only with LiteFS's event, or with the next read: waking them costs more than the read.
-    /// Blocks.
+    /// Reads the file. The position is known from now on, but subscribers are woken only by
+    /// LiteFS's event or by the next read: waking them costs more than the read. Blocks.
     pub(crate) fn peek(&self, mount: &Mount) -> Result<Position, PositionError> {
         let mut file = self.file();
         let position = file.read(mount)?;

@@ -1,4 +1,4 @@
-//! Asking `/info`, or looking at the mount, together.
+//! One request for all callers that ask `/info`, or check the mount, at the same time.
 
 use std::sync::Mutex;
 
@@ -21,7 +21,8 @@ struct Finished {
     answered: bool,
 }
 
-/// Where questions for `/info` or the mount are left and answers picked up.
+/// Lets concurrent callers share one request. A request that started before a call cannot answer
+/// it.
 #[derive(Debug)]
 pub(crate) struct SingleFlight {
     enabled: bool,
@@ -59,7 +60,7 @@ impl SingleFlight {
         done.is_ok_and(|finished| finished.answered)
     }
 
-    /// Waits until somebody asks.
+    /// Waits until a request is wanted.
     pub(crate) async fn requested(&self) {
         while {
             let numbers = lock(&self.numbers);

@@ -34,14 +34,14 @@ pub(crate) struct TrackerState {
     pub(crate) presence: watch::Sender<Presence>,
     pub(crate) positions: Positions,
     pub(crate) info: SingleFlight,
-    /// Who wants the mount looked at.
+    /// Requests to check the mount.
     pub(crate) mount_probe: SingleFlight,
     pub(crate) addresses: Addresses,
     pub(crate) detectors: Mutex<BTreeMap<&'static str, DetectorState>>,
     pub(crate) stop: CancellationToken,
     /// Wakes the task that publishes what the debounce has held.
     pub(crate) held: Notify,
-    /// Wakes whoever starts the tracker and waits for a first word.
+    /// Wakes the start of the tracker, which waits for a first report.
     pub(crate) reported: Notify,
     stamp: AtomicU64,
     last_seq: AtomicU64,
