@@ -1,34 +1,36 @@
 //! What an error of SQLite means on a node whose mount can die and whose role can change.
 //!
-//! Diesel passes SQLite's message on, not its code, and SQLite has one code for a broken disk, a dead mount and a write
-//! that LiteFS refuses. So a message is a reason to look at the node, and the node decides.
+//! Diesel reports SQLite's message but not its code, and SQLite has one code for a broken disk, a
+//! dead mount and a write that LiteFS refuses. So the message is only a symptom; the state of the
+//! node decides what it means.
 
-/// What SQLite's message may be about, before the node is looked at.
+/// What SQLite's message may mean, before the node is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Symptom {
     /// The statement itself.
     Statement,
     /// A lock that another connection holds: `SQLITE_BUSY`. A dead mount refuses locks as well.
     Locked,
-    /// A lock that could not be had in SQLite's ten seconds: `SQLITE_PROTOCOL`.
+    /// A lock that could not be taken within SQLite's ten seconds: `SQLITE_PROTOCOL`.
     LockRefused,
     /// A full disk: `SQLITE_FULL`.
     Full,
-    /// A write where none is allowed: `SQLITE_READONLY`, which `PRAGMA query_only` gives too.
+    /// A write to a read-only database: `SQLITE_READONLY`, also the effect of `PRAGMA query_only`.
     ReadOnly,
-    /// A file that cannot be opened, read or written: `SQLITE_IOERR`, `SQLITE_CANTOPEN` and what the kernel says of a dead
-    /// mount. LiteFS rejects a write on a node that is not the primary with `SQLITE_IOERR_WRITE`.
+    /// A file that cannot be opened, read or written: `SQLITE_IOERR`, `SQLITE_CANTOPEN` and the
+    /// kernel's errors for a dead mount. LiteFS rejects a write on a node that is not the primary
+    /// with `SQLITE_IOERR_WRITE`.
     Storage,
-    /// A file whose contents make no sense: `SQLITE_NOTADB`, `SQLITE_CORRUPT`.
+    /// A file with invalid contents: `SQLITE_NOTADB`, `SQLITE_CORRUPT`.
     Malformed,
 }
 
-/// What is known of the node that ran the statement, after the statement failed.
+/// The state of the node that ran the statement, after the statement failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeState {
     /// LiteFS serves its mount.
     pub mount_served: bool,
-    /// Its role is the one under which the statement began. True for statements to which the role does not matter.
+    /// Its role has not changed since the statement began. True for statements that need no role.
     pub role_held: bool,
 }
 
@@ -37,19 +39,21 @@ pub struct NodeState {
 pub enum Diagnosis {
     /// It is the statement's own error.
     Statement,
-    /// Another connection holds a lock. Nothing is applied; later it may work.
+    /// Another connection holds a lock. Nothing is applied; a retry may succeed.
     Busy,
     /// The node's disk is full.
     DiskFull,
     /// The node cannot use its file, and neither its mount nor its role is the reason.
     Io,
-    /// The node is not what it was when the statement began: LiteFS has rejected the write. Nothing is applied.
+    /// The node's role has changed since the statement began, and LiteFS has rejected the write.
+    /// Nothing is applied.
     Demoted,
     /// LiteFS does not serve the node's mount any more. Nothing is applied.
     MountLost,
 }
 
-/// SQLite's messages (`sqlite3_errstr`), and the kernel's for `ENOTCONN`, `ECONNABORTED` and `ESTALE`.
+/// SQLite's messages (`sqlite3_errstr`), and the kernel's for `ENOTCONN`, `ECONNABORTED` and
+/// `ESTALE`.
 const MESSAGES: [(&str, Symptom); 11] = [
     ("database is locked", Symptom::Locked),
     ("locking protocol", Symptom::LockRefused),
@@ -72,8 +76,8 @@ impl Symptom {
         known.map_or(Self::Statement, |(_, symptom)| *symptom)
     }
 
-    /// Whether LiteFS has to be asked for the mount and the role before this is [diagnosed](Self::diagnose). A held lock is
-    /// too common for that, so it is judged by what is known already.
+    /// Whether the mount and the role must be checked before this is [diagnosed](Self::diagnose). A
+    /// held lock is too common for a check, so it is diagnosed by the known state.
     #[must_use]
     pub fn is_suspicious(self) -> bool {
         !matches!(self, Self::Statement | Self::Locked)
@@ -102,7 +106,8 @@ mod tests {
     #[test]
     fn an_error_means_what_the_node_says() {
         use Diagnosis::{Busy, Demoted, DiskFull, Io, MountLost, Statement};
-        // What it means on a node as it was, on one that was demoted, and on one whose mount is gone.
+        // What it means on a node as it was, on one that was demoted, and on one whose mount is
+        // gone.
         let table = [
             ("UNIQUE constraint failed: t.x", [Statement, Statement, Statement]),
             ("no such table: disk I/O error", [Statement, Statement, Statement]),

@@ -101,8 +101,9 @@ pub trait Executor: Send + 'static {
 
 /// Opens connections for forwarded reads, beside the one that writes.
 pub trait Readers: Send + Sync + 'static {
-    /// Whether the command only reads committed data, according to its text, and depends on no state
-    /// of the writer's connection. Called for each request before it is queued, so it must be fast.
+    /// Whether the command only reads committed data, according to its text, and depends on no
+    /// state of the writer's connection. Called for each request before it is queued, so it must be
+    /// fast.
     fn only_reads(&self, work: &Command) -> bool;
 
     /// Opens a connection. Blocks.
@@ -114,8 +115,9 @@ pub trait Readers: Send + Sync + 'static {
 
 /// A connection that reads committed data. One thread at a time uses it.
 pub trait Reader: Send {
-    /// Runs a command that [only reads](Readers::only_reads). Returns `None` if it failed because it
-    /// may have tried to write: nothing is applied, and the caller runs it on the writer. Blocks.
+    /// Runs a command that [only reads](Readers::only_reads). Returns `None` if it failed because
+    /// it may have tried to write: nothing is applied, and the caller runs it on the writer.
+    /// Blocks.
     ///
     /// # Errors
     /// [`ServerError::Database`], [`ServerError::Denied`], [`ServerError::TooLarge`].

@@ -1,9 +1,10 @@
-//! What two nodes say to each other before the first request.
+//! The handshake: version, database and mutual authentication, before the first request.
 //!
-//! Four frames over a fresh stream: the client's hello (versions, database, nonce), the server's challenge
-//! (version, nonce), the client's proof, the server's proof. A proof is an HMAC over both nonces and everything
-//! agreed on, so the secret never travels, a recorded handshake cannot be replayed, and neither side talks to
-//! one that does not know the secret. The functions are generic over the stream: TLS wraps it beforehand.
+//! Four frames over a fresh stream: the client's hello (versions, database, nonce), the server's
+//! challenge (version, nonce), the client's proof, the server's proof. A proof is an HMAC over both
+//! nonces and everything agreed on, so the secret never travels, a recorded handshake cannot be
+//! replayed, and neither side talks to one that does not know the secret. The functions are generic
+//! over the stream: TLS wraps it beforehand.
 
 use bincode::Options;
 use bytes::{Bytes, BytesMut};
@@ -16,12 +17,12 @@ use tokio_util::codec::{Framed, LengthDelimitedCodec};
 use crate::secret::Secret;
 use crate::wire::ProtocolVersion;
 
-/// Marks the protocol: whatever else connects is told apart at the first bytes.
+/// Identifies the protocol in the first bytes of a connection.
 const MAGIC: [u8; 8] = *b"litefsrs";
-/// No frame of the handshake is larger, in bytes.
+/// The largest frame of the handshake, in bytes.
 const MAX_FRAME: usize = 4_096;
 
-/// Why two nodes did not agree to talk.
+/// Why a handshake failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandshakeError {
@@ -53,13 +54,13 @@ pub enum HandshakeError {
     /// The server did not prove that it knows the secret.
     #[error("the server did not prove that it knows the shared secret; give both nodes the same one")]
     ServerUnproven,
-    /// The server has no room for another connection.
+    /// The server has reached its limit of connections.
     #[error("the server has its limit of {limit} connections")]
     TooManyConnections {
         /// The limit.
         limit: usize,
     },
-    /// The peer does not speak this protocol, or broke off.
+    /// The peer does not speak this protocol, or closed the connection.
     #[error("the peer did not complete the handshake: {0}")]
     Broken(String),
 }
@@ -88,7 +89,7 @@ enum Welcome {
     Refused(HandshakeError),
 }
 
-/// What both sides agreed on; the proofs cover it.
+/// What both sides agreed on. The proofs cover it.
 struct Terms {
     version: ProtocolVersion,
     database: String,
@@ -106,7 +107,7 @@ impl Terms {
         Proof(secret.map(|secret| secret.prove(&self.parts(side, &version))))
     }
 
-    /// Without a secret here nothing is asked of the other side.
+    /// Without a secret on this side every proof is accepted.
     fn accepts(&self, secret: Option<&Secret>, side: &[u8], proof: &Proof) -> bool {
         let version = self.version.number().to_be_bytes();
         match (secret, proof.0) {
@@ -120,10 +121,12 @@ impl Terms {
 const CLIENT: &[u8] = b"client";
 const SERVER: &[u8] = b"server";
 
-/// Greets a server. On success the stream is ready for requests; the version agreed on is returned with it.
+/// Performs the client's side. On success the stream is ready for requests; the agreed version is
+/// returned with it.
 ///
 /// # Errors
-/// Any [`HandshakeError`]: the server's refusal or this side's. There is no time limit here; the caller sets one.
+/// Any [`HandshakeError`]: the server's refusal or this side's. There is no timeout; the caller
+/// sets one.
 pub async fn greet<S>(
     stream: S,
     database: &str,
@@ -158,10 +161,10 @@ where
     }
 }
 
-/// Answers a client. The refusal, if any, is sent to the client too.
+/// Performs the server's side. A refusal is sent to the client too.
 ///
 /// # Errors
-/// Any [`HandshakeError`]. There is no time limit here; the caller sets one.
+/// Any [`HandshakeError`]. There is no timeout; the caller sets one.
 pub async fn receive_client<S>(
     stream: S,
     database: &str,
@@ -192,7 +195,8 @@ where
     Ok((unframed(frames)?, version))
 }
 
-/// Turns a client away because the server is full, reading its hello first so that it sees the answer.
+/// Refuses a client because the server has reached its limit of connections. Reads the client's
+/// hello first, so that the client receives the answer.
 pub(crate) async fn turn_away<S>(stream: S, limit: usize) -> Result<(), HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -202,7 +206,7 @@ where
     send(&mut frames, &Challenge::Refused(HandshakeError::TooManyConnections { limit })).await
 }
 
-/// The highest version that both know, or why there is none. Pure.
+/// The highest version that both sides speak, or the reason for a refusal. Pure.
 fn check(hello: &Hello, database: &str) -> Result<ProtocolVersion, HandshakeError> {
     if hello.magic != MAGIC {
         return Err(HandshakeError::Broken("these are not the first bytes of a litefs-rpc client".into()));
@@ -226,13 +230,14 @@ fn framed<S: AsyncRead + AsyncWrite>(stream: S) -> Frames<S> {
     LengthDelimitedCodec::builder().max_frame_length(MAX_FRAME).new_framed(stream)
 }
 
-/// Gives the stream back. Bytes beyond the last frame would be lost, and no honest peer sends any yet.
+/// Returns the stream. Bytes after the last frame would be lost, so they are an error; a correct
+/// peer sends none before the handshake is complete.
 fn unframed<S>(frames: Frames<S>) -> Result<S, HandshakeError> {
     let parts = frames.into_parts();
     if parts.read_buf.is_empty() {
         Ok(parts.io)
     } else {
-        Err(HandshakeError::Broken("the peer spoke before the handshake was over".into()))
+        Err(HandshakeError::Broken("the peer sent data before the handshake was complete".into()))
     }
 }
 
@@ -276,142 +281,4 @@ fn broken(error: impl std::fmt::Display) -> HandshakeError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-
-    const V1: ProtocolVersion = ProtocolVersion::V1;
-
-    fn secret(text: &str) -> Secret {
-        Secret::new(text).unwrap()
-    }
-
-    async fn shake(
-        client: (&str, Option<Secret>),
-        server: (&str, Option<Secret>),
-    ) -> (Result<ProtocolVersion, HandshakeError>, Result<ProtocolVersion, HandshakeError>) {
-        let (a, b) = duplex(8_192);
-        let (left, right) = tokio::join!(
-            greet(a, client.0, client.1.as_ref()),
-            receive_client(b, server.0, server.1.as_ref())
-        );
-        (left.map(|(_, v)| v), right.map(|(_, v)| v))
-    }
-
-    #[tokio::test]
-    async fn nodes_with_the_same_secret_agree() {
-        let key = || Some(secret("0123456789abcdef"));
-        assert_eq!(shake(("app.db", key()), ("app.db", key())).await, (Ok(V1), Ok(V1)));
-        assert_eq!(shake(("app.db", None), ("app.db", None)).await, (Ok(V1), Ok(V1)));
-    }
-
-    #[tokio::test]
-    async fn s1_a_wrong_or_missing_secret_is_refused_by_both_sides() {
-        let a = || Some(secret("0123456789abcdef"));
-        let b = || Some(secret("fedcba9876543210"));
-        let refused = HandshakeError::Unauthenticated;
-        assert_eq!(
-            shake(("app.db", b()), ("app.db", a())).await,
-            (Err(refused.clone()), Err(refused.clone()))
-        );
-        assert_eq!(shake(("app.db", None), ("app.db", a())).await, (Err(refused.clone()), Err(refused)));
-        let (client, _) = shake(("app.db", a()), ("app.db", None)).await;
-        assert_eq!(client, Err(HandshakeError::ServerUnproven));
-    }
-
-    #[tokio::test]
-    async fn s1_a_wrong_database_is_named() {
-        let (client, server) = shake(("app.db", None), ("other.db", None)).await;
-        let wrong = HandshakeError::WrongDatabase { asked: "app.db".into(), served: "other.db".into() };
-        assert_eq!((client, server), (Err(wrong.clone()), Err(wrong)));
-    }
-
-    #[tokio::test]
-    async fn s1_a_recorded_handshake_cannot_be_replayed() {
-        let key = secret("0123456789abcdef");
-        // Record what an honest client says.
-        let (a, mut b) = duplex(8_192);
-        let recorder = tokio::spawn({
-            let key = key.clone();
-            async move { greet(a, "app.db", Some(&key)).await.map(|_| ()) }
-        });
-        let hello = frame(&mut b).await;
-        let challenge = Challenge::Go { version: 1, nonce: [7; 32] };
-        write_frame(&mut b, &options().serialize(&challenge).unwrap()).await;
-        let proof = frame(&mut b).await;
-        drop(b);
-        assert!(recorder.await.unwrap().is_err());
-        // Say it again to a real server.
-        let (mut attacker, server) = duplex(8_192);
-        let server =
-            tokio::spawn(async move { receive_client(server, "app.db", Some(&key)).await.map(|_| ()) });
-        write_frame(&mut attacker, &hello).await;
-        let _challenge = frame(&mut attacker).await;
-        write_frame(&mut attacker, &proof).await;
-        assert_eq!(server.await.unwrap(), Err(HandshakeError::Unauthenticated));
-    }
-
-    fn hello(min_version: u16, max_version: u16) -> Hello {
-        Hello { magic: MAGIC, min_version, max_version, database: "app.db".into(), nonce: [0; 32] }
-    }
-
-    #[tokio::test]
-    async fn s1_a_client_of_other_versions_is_told_of_the_skew() {
-        for (oldest, newest) in [(8, 9), (0, 0)] {
-            let (mut client, server) = duplex(8_192);
-            let server = tokio::spawn(async move {
-                receive_client(server, "app.db", None).await.map(|(_, version)| version)
-            });
-            write_frame(&mut client, &options().serialize(&hello(oldest, newest)).unwrap()).await;
-            let answer: Challenge = options().deserialize(&frame(&mut client).await).unwrap();
-            let skew = version_skew(oldest, newest);
-            assert!(matches!(answer, Challenge::Refused(error) if error == skew));
-            assert_eq!(server.await.unwrap(), Err(skew));
-        }
-    }
-
-    #[tokio::test]
-    async fn s1_a_newer_client_is_answered_in_the_common_version() {
-        let (mut client, server) = duplex(8_192);
-        let server = tokio::spawn(async move { receive_client(server, "app.db", None).await });
-        write_frame(&mut client, &options().serialize(&hello(1, 9)).unwrap()).await;
-        let answer: Challenge = options().deserialize(&frame(&mut client).await).unwrap();
-        assert!(matches!(answer, Challenge::Go { version: 1, .. }));
-        drop(client);
-        assert!(server.await.unwrap().is_err());
-    }
-
-    #[tokio::test]
-    async fn s1_a_server_that_answers_in_an_unknown_version_is_refused() {
-        let (client, mut server) = duplex(8_192);
-        let client = tokio::spawn(async move { greet(client, "app.db", None).await.map(|_| ()) });
-        let _hello = frame(&mut server).await;
-        let answer = Challenge::Go { version: 9, nonce: [7; 32] };
-        write_frame(&mut server, &options().serialize(&answer).unwrap()).await;
-        drop(server);
-        assert_eq!(client.await.unwrap(), Err(version_skew(9, 9)));
-    }
-
-    #[tokio::test]
-    async fn s6_random_bytes_end_the_handshake() {
-        for seed in 0..200_u8 {
-            let (mut a, b) = duplex(8_192);
-            let garbage: Vec<u8> = (0..64_u8).map(|i| i.wrapping_mul(37).wrapping_add(seed)).collect();
-            a.write_all(&garbage).await.unwrap();
-            drop(a);
-            assert!(receive_client(b, "app.db", None).await.is_err());
-        }
-    }
-
-    async fn frame(stream: &mut DuplexStream) -> Vec<u8> {
-        let length = stream.read_u32().await.unwrap();
-        let mut bytes = vec![0; length as usize];
-        stream.read_exact(&mut bytes).await.unwrap();
-        bytes
-    }
-
-    async fn write_frame(stream: &mut DuplexStream, bytes: &[u8]) {
-        stream.write_u32(bytes.len() as u32).await.unwrap();
-        stream.write_all(bytes).await.unwrap();
-    }
-}
+mod tests;

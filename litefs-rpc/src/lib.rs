@@ -1,16 +1,17 @@
 //! Write forwarding between the nodes of a LiteFS cluster.
 //!
-//! A replica's [`client`] sends a [`wire::Request`] to the primary's [`server`], which runs it on its
-//! [`Executor`] and answers with what it produced and the position after the commit. In between: a
-//! [`handshake`] by shared secret, tarpc over length-delimited bincode frames, [`Limits`] on everything.
+//! A replica's [`client`] sends a [`wire::Request`] to the primary's [`server`]. The server runs it
+//! on its [`Executor`] and answers with the output and the position after the commit. A connection
+//! starts with a [`handshake`] that proves a shared secret, and then carries tarpc messages in
+//! length-delimited bincode frames. [`Limits`] bound every message and queue.
 //!
 //! ```text
-//! Forwarder -> Client -> Link ==tcp==> Handler -> Queue -> writer thread: role guard, Executor, proof -> Reply
-//!                                         `-----> one of some Readers: role guard, rows ----------------^
+//! Forwarder -> Connection ==tcp==> Handler -> Queue -> writer: role, Executor, confirm -> Reply
+//!                                     `----> Readers: role, rows -----------------------^
 //! ```
 //!
-//! The crate knows nothing of routing or of Diesel's query types. The feature `diesel` brings the executor for
-//! SQLite, [`sqlite::SqliteExecutor`].
+//! The crate contains no routing and no Diesel query types. The feature `diesel` adds the executor
+//! for SQLite, [`sqlite::SqliteExecutor`].
 #![deny(clippy::missing_errors_doc)]
 
 pub mod client;

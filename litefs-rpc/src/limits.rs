@@ -1,9 +1,11 @@
+//! The limits on messages, connections and queues.
+
 use std::time::Duration;
 
 use crate::wire::{Command, Repeated, ServerError};
 
-/// What a server or client refuses to take, so that neither a large statement nor a hostile peer can use up
-/// memory. Every limit is checked before the bytes are sent, and again where they arrive.
+/// The limits of a server or client, so that neither a large statement nor a hostile peer can
+/// exhaust the memory. The sender checks a limit before it sends, and the receiver checks it again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
@@ -11,7 +13,7 @@ pub struct Limits {
     pub frame: usize,
     /// The longest SQL text in bytes. Default 1 MiB.
     pub statement: usize,
-    /// The most parameters of one statement. Default 32 766, SQLite's own.
+    /// The most parameters of one statement. Default 32 766, SQLite's own limit.
     pub parameters: usize,
     /// The largest set of returned rows in bytes. Default 48 MiB.
     pub rows: usize,
@@ -19,16 +21,18 @@ pub struct Limits {
     pub connections: usize,
     /// The most writes waiting for the writer, from all connections. Default 4 096.
     pub queue: usize,
-    /// The most reads of other nodes that run at the same time, each on a connection of its own beside the writer. Together
-    /// with those that wait they are no more than [`queue`](Self::queue). 0: reads take their turn among the writes. Default 4.
+    /// The most reads of other nodes that run at the same time, each on its own connection beside
+    /// the writer. Waiting and running reads together are at most [`queue`](Self::queue). 0: reads
+    /// are queued with the writes. Default 4.
     pub readers: usize,
-    /// The most forwarded writes that share one transaction and its commit (group commit). 1: each has its own. Default 128.
+    /// The most forwarded writes that share one transaction and its commit (group commit). 1: no
+    /// write shares its transaction. Default 128.
     pub group: usize,
     /// How long a peer may take for the handshake. Default 2 s.
     pub handshake: Duration,
-    /// How long a transaction may wait for its next statement before it is rolled back. Default 5 s.
+    /// How long an open transaction may be idle before it is rolled back. Default 5 s.
     pub session_idle: Duration,
-    /// How long a transaction may take in all before it is rolled back. Default 30 s.
+    /// How long a transaction may be open before it is rolled back. Default 30 s.
     pub session_total: Duration,
 }
 
@@ -57,7 +61,7 @@ impl Limits {
         self.rows.min(self.frame.saturating_sub(FRAME_OVERHEAD))
     }
 
-    /// Checks work against the limits on statement length, parameters and frame size.
+    /// Checks a command against the limits on statement length, parameters and frame size.
     ///
     /// # Errors
     /// The [`ServerError`] that names the limit.
@@ -92,7 +96,7 @@ impl Limits {
     }
 }
 
-/// What a frame holds besides the work: ids, deadline, settings.
+/// The bytes of a frame besides the command: ids, deadline, settings.
 const FRAME_OVERHEAD: usize = 512;
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
+//! The shared secret of a cluster.
+
 use std::fmt;
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-/// The secret that the nodes of a cluster share. Never shown: `Debug` prints a placeholder, and only proofs of it
-/// travel.
+/// The secret that the nodes of a cluster share. `Debug` prints a placeholder, and only proofs of
+/// the secret are sent.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Vec<u8>);
 
@@ -32,7 +34,8 @@ impl Secret {
         Ok(Self(bytes))
     }
 
-    /// HMAC-SHA-256 (RFC 2104) over length-prefixed parts, so that no two lists of parts look the same.
+    /// HMAC-SHA-256 (RFC 2104) over length-prefixed parts, so that no two lists of parts have the
+    /// same encoding.
     fn hmac(&self, parts: &[&[u8]]) -> Hmac<Sha256> {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
         for part in parts {

@@ -1,4 +1,4 @@
-//! From a stream to tarpc's transport, encoded as the protocol version says.
+//! Turns a stream into tarpc's transport, with the encoding of the protocol version.
 
 use bincode::Options;
 use serde::{Serialize, de::DeserializeOwned};

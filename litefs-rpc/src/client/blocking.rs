@@ -1,7 +1,8 @@
 //! A blocking socket behind tarpc's transport.
 //!
 //! tarpc's dispatch expects a transport that never blocks. [`Blocking`] blocks, but only while an
-//! answer is due: if call and dispatch are polled in turn, they run to the answer without a runtime.
+//! answer is due: if call and dispatch are polled in turn, they run to the answer without a
+//! runtime.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};

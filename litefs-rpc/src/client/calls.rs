@@ -23,7 +23,8 @@ impl Connection {
         self.checked(call.conclude(answer)?)
     }
 
-    /// Opens a transaction. The inner result is that of its first statement, which may fail by itself.
+    /// Opens a transaction. The inner result is that of its first statement, which may fail by
+    /// itself.
     ///
     /// # Errors
     /// See [`CallError`].
@@ -70,7 +71,8 @@ impl Connection {
         call.conclude(answer)
     }
 
-    /// Asks what became of a write. If it is not applied, its id is fenced: a late retry is rejected.
+    /// Asks what became of a write. If it is not applied, its id is fenced: a late retry is
+    /// rejected.
     ///
     /// # Errors
     /// See [`CallError`].
@@ -80,8 +82,8 @@ impl Connection {
         call.conclude(answer)
     }
 
-    /// Long-polls the primary: reports this replica's position and returns once the primary's position
-    /// is beyond `known`. Not counted as a round trip: no statement waits for it.
+    /// Long-polls the primary: reports this replica's position and returns once the primary's
+    /// position is beyond `known`. Not counted as a round trip: no statement waits for it.
     ///
     /// # Errors
     /// See [`CallError`].

@@ -49,8 +49,8 @@ impl ExclusiveConnection {
     /// Makes a call. Blocks until it is answered, at most until `deadline`.
     ///
     /// # Errors
-    /// Those of the call, see [`CallError`]. After [`CallError::Lost`] or [`CallError::Deadline`] the
-    /// connection is broken.
+    /// Those of the call, see [`CallError`]. After [`CallError::Lost`] or [`CallError::Deadline`]
+    /// the connection is broken.
     pub fn wait<T, Call>(
         &mut self,
         deadline: Instant,

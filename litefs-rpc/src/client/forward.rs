@@ -23,8 +23,8 @@ pub enum Forwarded<T> {
     There(T),
     /// Not run: this node has become the primary and has to run it. Nothing was applied.
     Here,
-    /// This node has become the primary, and an earlier attempt may have been applied: its outcome is
-    /// in this node's database.
+    /// This node has become the primary, and an earlier attempt may have been applied: its outcome
+    /// is in this node's database.
     Unsettled,
 }
 
@@ -84,7 +84,8 @@ impl<D: PrimaryLocator> Forwarder<D> {
         &self.locator
     }
 
-    /// Runs one autocommit write on the primary. Must be called on the runtime that drives the client.
+    /// Runs one autocommit write on the primary. Must be called on the runtime that drives the
+    /// client.
     ///
     /// `ambiguous` is the error of an earlier attempt whose outcome is unknown.
     ///
@@ -120,7 +121,8 @@ impl<D: PrimaryLocator> Forwarder<D> {
         self.run(deadline, false, None, |connection, _| call(connection)).await
     }
 
-    /// Runs an idempotent `call` on a connection to the primary. Retries it also after a lost answer.
+    /// Runs an idempotent `call` on a connection to the primary. Retries it also after a lost
+    /// answer.
     ///
     /// # Errors
     /// See [`ForwardError`].
@@ -249,8 +251,8 @@ impl<D: PrimaryLocator> Forwarder<D> {
         Ok(())
     }
 
-    /// Waits until a retry may succeed: for a change of the primary or the end of the pause. Returns
-    /// the error if a retry is pointless or the deadline is too near.
+    /// Waits until a retry may succeed: for a change of the primary or the end of the pause.
+    /// Returns the error if a retry is pointless or the deadline is too near.
     async fn pause_before_retry(
         &self,
         target: &PrimaryHint,

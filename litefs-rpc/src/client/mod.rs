@@ -193,15 +193,15 @@ impl Client {
         }
     }
 
-    /// Whether another [exclusive connection](ExclusiveConnection) beside this one would be of use. A
-    /// caller that gets `true` calls [`open_lane`](Self::open_lane).
+    /// Whether another [exclusive connection](ExclusiveConnection) beside this one would be of use.
+    /// A caller that gets `true` calls [`open_lane`](Self::open_lane).
     #[must_use]
     pub fn wants_lane(&self, connection: &Connection) -> bool {
         connection.pool().wants_one(self.config.lanes)
     }
 
-    /// Opens an exclusive connection beside this one, on the runtime that drives it. After a failure
-    /// no further one is opened.
+    /// Opens an exclusive connection beside this one, on the runtime that drives it. After a
+    /// failure no further one is opened.
     pub async fn open_lane(&self, connection: Arc<Connection>) {
         let dialed =
             tokio::time::timeout(self.config.connect_timeout, self.greet(connection.address())).await;

@@ -52,8 +52,8 @@ impl Pool {
         self.0.lock().expect("no code panics while it holds the pool")
     }
 
-    /// Takes an idle connection. Under contention this does not block and returns `None`: the caller
-    /// uses the shared connection.
+    /// Takes an idle connection. Under contention this does not block and returns `None`: the
+    /// caller uses the shared connection.
     pub(super) fn take(&self) -> Option<PooledConnection> {
         self.0.try_lock().ok()?.idle.pop()
     }

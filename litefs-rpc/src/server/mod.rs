@@ -44,7 +44,8 @@ use self::writer::Writer;
 use crate::executor::Executor;
 use crate::wire::{Reply, Request, ServerError};
 
-/// A running server. Dropping it closes the port and every connection; transactions still open roll back.
+/// A running server. Dropping it closes the port and every connection; transactions still open roll
+/// back.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
@@ -56,9 +57,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds `address` and serves, on one thread for connections, one for the executor, and some for
-    /// reads ([`Limits::readers`](crate::Limits::readers)). The role guard is used on the current
-    /// tokio runtime.
+    /// Binds `address` and serves, on one thread for connections, one for the executor, and some
+    /// for reads ([`Limits::readers`](crate::Limits::readers)). The role guard is used on the
+    /// current tokio runtime.
     ///
     /// # Errors
     /// See [`ServeError`].
@@ -109,8 +110,8 @@ impl Server {
         self.node.queue.waiting()
     }
 
-    /// Whether a handoff is in progress on this node. A local write should wait for its end and then
-    /// ask again where the primary is.
+    /// Whether a handoff is in progress on this node. A local write should wait for its end and
+    /// then ask again where the primary is.
     #[must_use]
     pub fn is_handing_over(&self) -> bool {
         self.handoff_running.load(Ordering::Acquire)
@@ -121,14 +122,14 @@ impl Server {
     /// primary. Requests that are queued meanwhile are forwarded to it. Returns its name.
     ///
     /// # Errors
-    /// [`ServerError::HandoffFailed`], [`ServerError::NotPrimary`]; then this node is the primary as before.
+    /// [`ServerError::HandoffFailed`], [`ServerError::NotPrimary`]. Then the primary has not changed.
     pub async fn handoff(&self, to: Option<String>, deadline: Instant) -> Result<String, ServerError> {
         self.node.handoff(to, deadline).await
     }
 
-    /// Runs one autocommit write as if another node had sent it. If the writer is idle it runs on the
-    /// calling thread, otherwise the write shares a commit with the queued ones. Blocks, at most
-    /// until `deadline`.
+    /// Runs one autocommit write as if another node had sent it. If the writer is idle it runs on
+    /// the calling thread, otherwise the write shares a commit with the queued ones. Blocks, at
+    /// most until `deadline`.
     ///
     /// # Errors
     /// Those of a forwarded write. [`ServerError::Unconfirmed`] if it is not answered in time.

@@ -64,8 +64,8 @@ impl std::fmt::Debug for Node {
     }
 }
 
-/// Awaits the writer's answer. The writer answers each job that it takes, so a dropped channel means
-/// that it panicked or has ended.
+/// Awaits the writer's answer. The writer answers each job that it takes, so a dropped channel
+/// means that it panicked or has ended.
 pub(super) async fn answered<T>(
     response: oneshot::Receiver<Result<T, ServerError>>,
 ) -> Result<T, ServerError> {

@@ -2,9 +2,9 @@
 //!
 //! The writer has its own thread, for transactions, slow storage and many writes at once. Waking
 //! that thread and being woken by it costs more than a fast write. So if the writer is idle and its
-//! recent jobs were fast, it runs inline on the thread that serves the connections: one wake-up from
-//! the socket to the answer instead of three. There is one writer; one thread at a time holds it,
-//! and the queue stores it while it is idle.
+//! recent jobs were fast, it runs inline on the thread that serves the connections: one wake-up
+//! from the socket to the answer instead of three. There is one writer; one thread at a time holds
+//! it, and the queue stores it while it is idle.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -18,7 +18,8 @@ use crate::wire::ServerError;
 /// Jobs run inline while their average latency is at most this: no other connection is served
 /// meanwhile.
 const INLINE_MAX: Duration = Duration::from_micros(500);
-/// The average latency before the first job: jobs do not run inline until they are known to be fast.
+/// The average latency before the first job: jobs do not run inline until they are known to be
+/// fast.
 pub(super) const INITIAL_LATENCY: Duration = Duration::from_millis(1);
 /// With more jobs in the queue than this, the writer's thread runs them, while the serving thread
 /// sends answers and receives requests.
@@ -58,8 +59,8 @@ enum Writer {
 }
 
 impl Queue {
-    /// Creates a queue for at most `limit` jobs, and the writer's thread, which runs until the queue
-    /// is [ended](Self::end).
+    /// Creates a queue for at most `limit` jobs, and the writer's thread, which runs until the
+    /// queue is [ended](Self::end).
     pub(super) fn start(writer: Box<dyn Worker>, limit: usize) -> std::io::Result<Arc<Self>> {
         let state = State { jobs: VecDeque::new(), writer: Writer::Idle(writer), ended: false };
         let queue = Arc::new(Self {
@@ -92,8 +93,8 @@ impl Queue {
         Ok(())
     }
 
-    /// Runs a single statement on the calling thread if the writer is idle and nothing is queued, or
-    /// queues it. Blocks while the job runs.
+    /// Runs a single statement on the calling thread if the writer is idle and nothing is queued,
+    /// or queues it. Blocks while the job runs.
     pub(super) fn run_or_push(&self, job: Job) -> Result<(), ServerError> {
         let mut state = self.state();
         let free = state.jobs.is_empty() && !state.ended && job.is_single_statement();

@@ -69,8 +69,8 @@ impl ReplicaReads {
         })
     }
 
-    /// Whether a command runs here. During a handoff none does: the successor may acknowledge writes
-    /// already, and only the writer knows when the handoff has ended.
+    /// Whether a command runs here. During a handoff none does: the successor may acknowledge
+    /// writes already, and only the writer knows when the handoff has ended.
     pub(super) fn accepts(&self, work: &Command) -> bool {
         !self.is_handing_off() && self.connections.readers.only_reads(work)
     }

@@ -1,10 +1,12 @@
-//! Checkpoints that no commit waits for.
+//! Runs checkpoints on another thread, so that no commit waits for them.
 //!
-//! By default the connection whose commit makes the WAL longer than 1,000 pages copies them into the database, syncs both
-//! files and answers only then: one write in a thousand or so waits some milliseconds, and so do all that are queued behind it.
-//! A checkpoint in PASSIVE mode does not need the write lock, so another thread can run it beside further commits
-//! (<https://www.sqlite.org/wal.html#ckpt>). What it cannot do is begin the WAL anew while writes go on without a pause; for
-//! that the commits' own checkpoints remain, at a length that is rarely reached, and find little left to copy.
+//! By default the connection whose commit makes the WAL longer than 1,000 pages copies them into
+//! the database, syncs both files and answers only then: one write in a thousand or so waits some
+//! milliseconds, and so do all that are queued behind it. A checkpoint in PASSIVE mode does not
+//! need the write lock, so another thread can run it beside further commits
+//! (<https://www.sqlite.org/wal.html#ckpt>). What it cannot do is begin the WAL anew while writes
+//! go on without a pause; for that the commits' own checkpoints remain, at a length that is rarely
+//! reached, and find little left to copy.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -15,12 +17,13 @@ use diesel::sqlite::SqliteConnection;
 
 use super::native::Open;
 
-/// The pages after which a commit beside a [`Checkpointer`] runs a checkpoint by itself: within what one table of the WAL's
-/// index holds (4,062 frames).
+/// The pages after which a commit beside a [`Checkpointer`] runs a checkpoint by itself: within
+/// what one table of the WAL's index holds (4,062 frames).
 const PAGES: i64 = 4_000;
 /// How many pages may have been written before the WAL is checkpointed.
 const DUE: u64 = 1_000;
-/// What a commit writes, in pages and at a guess, besides its rows: the table's, an index's, the outcome's.
+/// What a commit writes, in pages and at a guess, besides its rows: the table's, an index's, the
+/// outcome's.
 const PER_COMMIT: u64 = 4;
 /// Rows of a page, at a guess.
 const ROWS: u64 = 16;
@@ -34,7 +37,8 @@ pub struct Checkpointer {
 }
 
 impl Checkpointer {
-    /// Starts the thread. `open` is called on it when the first checkpoint is due, and again after one has failed.
+    /// Starts the thread. `open` is called on it when the first checkpoint is due, and again after
+    /// one has failed.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -56,8 +60,9 @@ impl Checkpointer {
         }
     }
 
-    /// Has the commits of a connection leave checkpoints to this, until the WAL is 4,000 pages long. SQLite's default is
-    /// 1,000; an application that sets `wal_autocheckpoint` afterwards has the last word.
+    /// Has the commits of a connection leave checkpoints to this, until the WAL is 4,000 pages
+    /// long. SQLite's default is 1,000; an application that sets `wal_autocheckpoint` afterwards
+    /// has the last word.
     ///
     /// # Errors
     /// What SQLite says.
@@ -114,7 +119,7 @@ mod tests {
         let opened = path.clone();
         let checkpointer = Checkpointer::start(Box::new(move || Ok(open(&opened)))).unwrap();
         for _ in 0..DUE / PER_COMMIT {
-            assert!(pages(&path) < 10, "nobody has asked for a checkpoint");
+            assert!(pages(&path) < 10, "no checkpoint was requested");
             connection.batch_execute(&format!("INSERT INTO t VALUES (zeroblob({}))", 2 * PAGE)).unwrap();
             checkpointer.committed(1);
         }

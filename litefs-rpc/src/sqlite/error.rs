@@ -1,9 +1,10 @@
+//! Errors of SQLite, between Diesel and the wire.
+
 use diesel::result::{DatabaseErrorKind as DieselKind, Error};
 
-use super::outcomes::is_unusable;
 use crate::wire::{DatabaseError, DatabaseErrorKind, ServerError};
 
-/// A local Diesel error as it travels to the node that asked.
+/// Converts a Diesel error of the primary for the node that sent the request.
 pub fn from_diesel(error: Error) -> ServerError {
     let (kind, message) = match error {
         Error::DatabaseError(_, information) if is_unusable(information.message()) => {
@@ -17,6 +18,13 @@ pub fn from_diesel(error: Error) -> ServerError {
     ServerError::Database(DatabaseError { kind, message })
 }
 
+/// How the error begins that the table of outcomes cannot be used.
+pub(super) const UNUSABLE: &str = "the table _litefs_outcomes cannot keep what becomes of a write";
+
+fn is_unusable(message: &str) -> bool {
+    message.starts_with(UNUSABLE)
+}
+
 /// An error that is not one of SQLite's own, with this message.
 pub(super) fn other(message: String) -> ServerError {
     ServerError::Database(DatabaseError { kind: DatabaseErrorKind::Other, message })
@@ -26,8 +34,8 @@ pub(super) fn denied(what: String) -> ServerError {
     ServerError::Denied { what }
 }
 
-/// Whether an error of a statement that only concerns `table`, which this library made, says that another
-/// table or view is in its place: other columns, no key, a constraint of somebody else's.
+/// Whether an error of a statement that only concerns `table`, which this library made, says that
+/// another table or view is in its place: other columns, no key, or a constraint of another owner.
 #[must_use]
 pub fn is_misshapen(error: &Error, table: &str) -> bool {
     use DieselKind::{CheckViolation, ForeignKeyViolation, NotNullViolation, UniqueViolation};

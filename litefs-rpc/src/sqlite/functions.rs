@@ -1,5 +1,5 @@
-//! The SQL functions that the application has registered. SQLite knows what a statement does with tables, but not
-//! what a function does when it is called.
+//! The SQL functions that the application has registered. SQLite knows what a statement does with
+//! tables, but not what a function does when it is called.
 
 use std::collections::HashSet;
 use std::sync::OnceLock;
@@ -14,11 +14,13 @@ use super::rows;
 use crate::wire::Value;
 
 /// Diesel's own function that writes: it makes a trigger
-/// (<https://docs.rs/diesel_migrations/latest/diesel_migrations/#example>). Where it cannot, it panics.
+/// (<https://docs.rs/diesel_migrations/latest/diesel_migrations/#example>). Where it cannot, it
+/// panics.
 pub const MAKES_A_TRIGGER: &str = "diesel_manage_updated_at";
 
-/// The functions on a connection that neither SQLite nor Diesel brings, in lower case: what they do is for the
-/// application to know. Empty where SQLite was built without `pragma_function_list`. Blocks.
+/// The functions on a connection that neither SQLite nor Diesel brings, in lower case: what they do
+/// is for the application to know. Empty where SQLite was built without `pragma_function_list`.
+/// Blocks.
 #[must_use]
 pub fn application_functions(connection: &mut SqliteConnection) -> HashSet<String> {
     static USUAL: OnceLock<HashSet<String>> = OnceLock::new();

@@ -1,4 +1,5 @@
-//! SQLite through Diesel: the executor of forwarded work, and what it shares with the node that sends it.
+//! SQLite through Diesel: the executor of forwarded commands, and helpers shared with the node that
+//! sends them.
 
 mod checkpoint;
 mod error;

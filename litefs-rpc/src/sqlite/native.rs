@@ -1,16 +1,17 @@
-//! What SQLite itself knows of a connection and Diesel does not tell: whether a transaction is open, whether it
-//! writes, and whether pages were written.
+//! What SQLite itself knows of a connection and Diesel does not tell: whether a transaction is
+//! open, whether it writes, and whether pages were written.
 //!
 //! Diesel gives no access to its `sqlite3*`. SQLite calls an automatic extension
-//! (<https://www.sqlite.org/c3ref/auto_extension.html>) for each connection that is opened, on the thread that opens
-//! it. The one registered here does nothing unless [`Opened::establish`] has announced that connection, so other
-//! connections of the process stay as they are.
+//! (<https://www.sqlite.org/c3ref/auto_extension.html>) for each connection that is opened, on the
+//! thread that opens it. The one registered here does nothing unless [`Opened::establish`] has
+//! announced that connection, so other connections of the process stay as they are.
 //!
 //! # Safety
 //!
-//! A [`Native`] must not use its `sqlite3*` after the connection was closed. The pointer therefore lies in a slot,
-//! behind a lock, and SQLite itself empties the slot: the destructor of a SQL function runs when its connection is
-//! closed (<https://www.sqlite.org/c3ref/create_function.html>), before the memory is given back.
+//! A [`Native`] must not use its `sqlite3*` after the connection was closed. The pointer therefore
+//! lies in a slot, behind a lock, and SQLite itself empties the slot: the destructor of a SQL
+//! function runs when its connection is closed
+//! (<https://www.sqlite.org/c3ref/create_function.html>), before the memory is given back.
 
 #![allow(unsafe_code)]
 
@@ -56,16 +57,16 @@ impl Opened {
 /// be closed. Blocks.
 pub type Open = Box<dyn FnMut() -> ConnectionResult<Opened> + Send>;
 
-/// SQLite's own view of one connection. After the connection was closed every question has the answer of a
-/// connection that has done nothing.
+/// SQLite's own view of one connection. After the connection was closed every question has the
+/// answer of a connection that has done nothing.
 #[derive(Debug)]
 pub struct Native {
     slot: Arc<Slot>,
 }
 
 impl Native {
-    /// Whether no transaction is open (<https://www.sqlite.org/c3ref/get_autocommit.html>). What was written is
-    /// committed only then.
+    /// Whether no transaction is open (<https://www.sqlite.org/c3ref/get_autocommit.html>). What
+    /// was written is committed only then.
     #[must_use]
     pub fn is_autocommit(&self) -> bool {
         // SAFETY: `ask` calls this only while the connection is open.
@@ -81,11 +82,12 @@ impl Native {
             .ask(false, |db| unsafe { ffi::sqlite3_txn_state(db, c"main".as_ptr()) == ffi::SQLITE_TXN_WRITE })
     }
 
-    /// A counter that grows with each page that this connection writes to a file: in WAL mode with each frame, those
-    /// of COMMIT and those that a transaction writes earlier because the cache is full. A commit that leaves it as it
-    /// is has changed nothing that could be replicated, such as an UPDATE to the values that are there already.
-    /// Temporary and attached databases count too. The counter wraps, so compare for equality
-    /// (`SQLITE_DBSTATUS_CACHE_WRITE`, <https://www.sqlite.org/c3ref/c_dbstatus_options.html>).
+    /// A counter that grows with each page that this connection writes to a file: in WAL mode with
+    /// each frame, those of COMMIT and those that a transaction writes earlier because the cache is
+    /// full. A commit that leaves it as it is has changed nothing that could be replicated, such as
+    /// an UPDATE to the values that are there already. Temporary and attached databases count too.
+    /// The counter wraps, so compare for equality (`SQLITE_DBSTATUS_CACHE_WRITE`,
+    /// <https://www.sqlite.org/c3ref/c_dbstatus_options.html>).
     #[must_use]
     pub fn pages_written(&self) -> i32 {
         self.slot.ask(0, |db| {
@@ -106,8 +108,8 @@ struct Slot(Mutex<Option<Db>>);
 #[derive(Debug)]
 struct Db(NonNull<ffi::sqlite3>);
 
-// SAFETY: SQLite's connections may be used from any thread in its default threading mode, and the slot's lock lets
-// one thread at a time use the pointer.
+// SAFETY: SQLite's connections may be used from any thread in its default threading mode, and the
+// slot's lock lets one thread at a time use the pointer.
 unsafe impl Send for Db {}
 
 impl Slot {
@@ -132,7 +134,8 @@ thread_local! {
 fn register() {
     static REGISTERED: Once = Once::new();
     REGISTERED.call_once(|| {
-        // SAFETY: the callback has the signature that SQLite asks for, and lives as long as the process.
+        // SAFETY: the callback has the signature that SQLite asks for, and lives as long as the
+        // process.
         unsafe { ffi::sqlite3_auto_extension(Some(on_open)) };
     });
 }
@@ -146,8 +149,9 @@ unsafe extern "C" fn on_open(
     let announced = ANNOUNCED.try_with(|slot| slot.borrow_mut().take()).ok().flatten();
     let (Some(slot), Some(open)) = (announced, NonNull::new(db)) else { return ffi::SQLITE_OK };
     slot.set(Some(Db(open)));
-    // SAFETY: `db` is the connection that SQLite is opening. The function's data is a counted reference, which the
-    // destructor gives back; SQLite calls the destructor if this call fails, too.
+    // SAFETY: `db` is the connection that SQLite is opening. The function's data is a counted
+    // reference, which the destructor gives back; SQLite calls the destructor if this call fails,
+    // too.
     unsafe {
         ffi::sqlite3_create_function_v2(
             db,
@@ -166,7 +170,8 @@ unsafe extern "C" fn on_open(
 /// A function that sets no result returns NULL.
 unsafe extern "C" fn return_null(_: *mut ffi::sqlite3_context, _: c_int, _: *mut *mut ffi::sqlite3_value) {}
 
-/// Called by SQLite when the connection is closed, or when somebody registers another function of that name.
+/// Called by SQLite when the connection is closed, or when the application registers another function of
+/// that name.
 unsafe extern "C" fn on_close(slot: *mut c_void) {
     // SAFETY: the reference that `on_open` gave to SQLite, which calls this once.
     let slot = unsafe { Arc::from_raw(slot.cast_const().cast::<Slot>()) };

@@ -1,5 +1,5 @@
-//! What became of each write, kept in the same SQLite transaction as the write itself, so that LiteFS replicates both or
-//! neither: whichever node is the primary next can tell whether a write is applied.
+//! Stores the outcome of each write in the write's own SQLite transaction. LiteFS replicates both
+//! or neither, so the next primary can tell whether a write is applied.
 
 mod pruning;
 
@@ -13,28 +13,29 @@ use diesel::sqlite::SqliteConnection;
 use serde::{Deserialize, Serialize};
 
 use self::pruning::{Clock, Pruner, UNDATED, system_clock};
-use super::error::is_misshapen;
+use super::error::{UNUSABLE, is_misshapen};
 use super::query::BoundQuery;
 use super::rows;
 use crate::wire::{Outcome, Output, RequestId, SessionCounters, Value};
 
-/// The table: `id` is the write's, `at` the primary's clock in milliseconds since 1970 ([`pruning`]), `outcome` this module's encoding.
-/// Without rowid, so that it leaves `last_insert_rowid()` alone.
+/// The table: `id` is the write's, `at` the primary's clock in milliseconds since 1970
+/// ([`pruning`]), `outcome` this module's encoding. Without rowid, so that it leaves
+/// `last_insert_rowid()` alone.
 pub const OUTCOMES_TABLE: &str = "_litefs_outcomes";
 
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS _litefs_outcomes (id BLOB PRIMARY KEY, at INTEGER NOT NULL, outcome BLOB \
                       NOT NULL) WITHOUT ROWID";
-/// The conflict's target makes SQLite refuse a table in which ids are not unique.
+/// The conflict target makes SQLite refuse a table whose ids are not unique.
 const INSERT: &str =
     "INSERT INTO _litefs_outcomes (id, at, outcome) VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING";
 const UPDATE: &str = "UPDATE _litefs_outcomes SET outcome = ? WHERE id = ?";
 const SELECT: &str = "SELECT outcome FROM _litefs_outcomes WHERE id = ?";
-/// Rows beyond this many bytes are not kept with the outcome: who asks again hears that the write is applied, no more.
+/// Larger outputs are not stored, in bytes: a retry then learns only that the write is applied.
 const MAX_KEPT: usize = 256 << 10;
 /// The first byte of an encoding.
 const FORMAT: u8 = 1;
 
-/// How long outcomes are kept, unless said otherwise: much longer than anybody waits for an answer.
+/// How long outcomes are kept by default: much longer than a client waits for an answer.
 pub const DEFAULT_RETENTION: Duration = Duration::from_secs(300);
 
 /// What the table holds for one write.
@@ -43,7 +44,7 @@ pub(super) enum StoredOutcome {
     Applied(Output, SessionCounters),
     /// A script that cannot run as one transaction has begun.
     Begun,
-    /// Somebody asked before it arrived.
+    /// Its outcome was asked for before it arrived.
     Fenced,
 }
 
@@ -80,7 +81,7 @@ impl StoredOutcome {
     }
 }
 
-/// Keeps and prunes.
+/// Stores and prunes outcomes.
 #[derive(Debug)]
 pub(super) struct Outcomes {
     /// `None`: rows are not dated, and none are deleted.
@@ -103,8 +104,8 @@ impl Outcomes {
         }
     }
 
-    /// Keeps `kept` within the open transaction, or in one of its own. `None`: there is an outcome for this id already.
-    /// Otherwise the number of rows that this has added to `total_changes()`.
+    /// Keeps `kept` within the open transaction, or in one of its own. `None`: there is an outcome
+    /// for this id already. Otherwise the number of rows that this has added to `total_changes()`.
     pub(super) fn keep(
         &mut self,
         connection: &mut SqliteConnection,
@@ -154,7 +155,8 @@ impl Outcomes {
         id: RequestId,
     ) -> QueryResult<Option<StoredOutcome>> {
         let params = [id_value(id)];
-        // A statement that is prepared already says only when it runs that the table is gone (its creation was undone).
+        // A statement that is prepared already says only when it runs that the table is gone (its
+        // creation was undone).
         let first = connection.load(BoundQuery::new(SELECT, &params, true)).and_then(|mut rows| {
             let row = rows.next().transpose()?;
             Ok(row.map(|row| row.get(0).map(|field| rows::value(&field))))
@@ -184,7 +186,8 @@ impl Outcomes {
     }
 }
 
-/// Whether the write `id` is applied in the file that `connection` is open on, replica or not. Writes nothing.
+/// Whether the write `id` is applied in the file that `connection` is open on, replica or not.
+/// Writes nothing.
 ///
 /// # Errors
 /// What SQLite says.
@@ -205,20 +208,13 @@ fn id_value(id: RequestId) -> Value {
     Value::Blob(id.as_bytes().to_vec())
 }
 
-/// Why no outcome can be kept, and what to do.
-const UNUSABLE: &str = "the table _litefs_outcomes cannot keep what becomes of a write";
-
+/// Says why no outcome can be stored, and what to do.
 fn unusable(why: &dyn std::fmt::Display) -> Error {
     let message = format!(
         "{UNUSABLE}: {why}. The table is the library's own: drop what is in its place (a table or view of that name, a \
          trigger on it), and the next write creates it again"
     );
     Error::DatabaseError(DatabaseErrorKind::Unknown, Box::new(message))
-}
-
-/// Whether an error is [`unusable`]'s.
-pub(super) fn is_unusable(message: &str) -> bool {
-    message.starts_with(UNUSABLE)
 }
 
 /// An error of a statement of this module, where it says that the table is not as it should be.

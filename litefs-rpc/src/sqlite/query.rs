@@ -1,3 +1,5 @@
+//! SQL text with parameter values, as a Diesel query.
+
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::QueryResult;
 use diesel::sql_types::{BigInt, Binary, Double, Nullable, Text, Untyped};
@@ -8,8 +10,8 @@ use crate::wire::Value;
 /// The SQL type of results whose shape is only known when they arrive.
 pub type SqlType = Untyped;
 
-/// SQL text with the values of its parameters, as a Diesel query. The text is used as it stands: its own
-/// placeholders (`?`, `?1`, `:name`) are bound by position.
+/// SQL text with the values of its parameters, as a Diesel query. The text is used as it stands:
+/// its own placeholders (`?`, `?1`, `:name`) are bound by position.
 #[derive(Debug, Clone, Copy)]
 pub struct BoundQuery<'a> {
     sql: &'a str,

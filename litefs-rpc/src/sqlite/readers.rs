@@ -48,8 +48,8 @@ impl Readers for SqliteReaders {
     }
 }
 
-/// Whether the statement reads, and does not ask for a PRAGMA: the result of a PRAGMA depends on the
-/// connection and on the request's settings.
+/// Whether the statement reads, and does not ask for a PRAGMA: the result of a PRAGMA depends on
+/// the connection and on the request's settings.
 fn is_read(statement: &SqlStatement<'_>) -> bool {
     statement.verb() == Verb::Read && !statement.asks_a_pragma() && !statement.calls(MAKES_A_TRIGGER)
 }

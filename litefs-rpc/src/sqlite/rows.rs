@@ -1,3 +1,5 @@
+//! Reads rows as SQLite stores them.
+
 use diesel::result::QueryResult;
 use diesel::row::{Field, Row};
 use diesel::sqlite::{Sqlite, SqliteType};

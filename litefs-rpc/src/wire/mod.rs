@@ -1,4 +1,4 @@
-//! What travels: the messages of the protocol, free of sockets and of SQLite.
+//! The messages of the protocol. They depend on neither sockets nor SQLite.
 
 mod reply;
 mod request;

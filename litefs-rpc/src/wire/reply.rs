@@ -1,3 +1,5 @@
+//! Answers: outputs, outcomes and errors.
+
 use std::fmt;
 
 use litefs_core::Position;
@@ -6,19 +8,19 @@ use serde::{Deserialize, Serialize};
 use super::Value;
 use crate::diagnosis::Symptom;
 
-/// The primary's answer to work that it ran.
+/// The primary's answer to a command that it ran.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reply {
-    /// What the work produced.
+    /// The output of the command.
     pub answer: Output,
-    /// The primary's position after the commit: a read that must see this write waits for it. `None` inside a
-    /// transaction, where nothing is committed yet.
+    /// The primary's position after the commit: a read that must see this write waits for it.
+    /// `None` inside a transaction, where nothing is committed yet.
     pub position: Option<Position>,
-    /// What `last_insert_rowid()` and `changes()` say after the work.
+    /// SQLite's session functions after the command.
     pub effects: SessionCounters,
 }
 
-/// What work produced.
+/// The output of a command.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Output {
     /// The number of changed rows.
@@ -29,25 +31,26 @@ pub enum Output {
     Rows(RowSet),
     /// A script ran to its end.
     Done,
-    /// It failed, but a part of it is applied: the statements of a script before the one that failed, or the rows before
-    /// the one that did not fit (`OR FAIL`).
+    /// The command failed, but a part of it is applied: the statements of a script before the one
+    /// that failed, or the rows before the one that violated a constraint (`OR FAIL`).
     Failed(DatabaseError),
-    /// It was applied before, and its rows were too many to keep.
+    /// The command was applied before, and its rows were too large to store.
     NotKept,
 }
 
-/// What became of a write, as the primary's database itself says.
+/// What became of a write, as recorded in the primary's database.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// It is applied, once; this was its answer.
+    /// It is applied, once, with this result.
     Applied(Output, SessionCounters),
-    /// It is not applied and never will be: should it still arrive, it is refused.
+    /// It is not applied, and its id is fenced: a late retry is rejected.
     NotApplied,
-    /// A script that cannot run as one transaction was interrupted: some of its statements may be applied.
+    /// A script that cannot run as one transaction was interrupted: some of its statements may be
+    /// applied.
     Interrupted,
 }
 
-/// An outcome and the position at which it is settled.
+/// An outcome and the position at which it is recorded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settled {
     /// What became of the write.
@@ -72,7 +75,7 @@ impl RowSet {
         self.values.len().checked_div(self.columns.len()).unwrap_or(0)
     }
 
-    /// The bytes that the values add to a message, near enough for limits.
+    /// The bytes that the values add to a message, approximately, for limits.
     #[must_use]
     pub fn size(&self) -> usize {
         self.values.iter().map(Value::size).sum()
@@ -94,34 +97,34 @@ impl RowSet {
     }
 }
 
-/// What the primary tells a replica that follows it.
+/// The answer to a replica's long poll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrimaryReport {
-    /// Where the primary is.
+    /// The primary's position.
     pub position: Position,
-    /// Somebody waits for the replica's answer: come back at once.
+    /// A caller waits for the replica's next report: poll again immediately.
     pub awaited: bool,
-    /// Where the primary was when it became the primary, near enough: what it has from then on is its own.
+    /// The position at which the primary's term started, or shortly after: later transactions are
+    /// its own.
     pub term_start: Position,
-    /// The replica's position is one that this primary has been at: its file is in this primary's history.
+    /// The replica's position is in this primary's history.
     pub shared: bool,
 }
 
-/// What SQLite's session functions say after a write, <https://www.sqlite.org/lang_corefunc.html>.
+/// SQLite's session functions after a write, <https://www.sqlite.org/lang_corefunc.html>.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionCounters {
     /// `last_insert_rowid()`
     pub last_insert_rowid: i64,
     /// `changes()`
     pub changes: i64,
-    /// Growth of `total_changes()`: zero says that no row was written, by a trigger either.
+    /// Growth of `total_changes()`. Zero: no row was written, not even by a trigger.
     pub total_changes: i64,
-    /// Whether `last_insert_rowid` is this work's, where the work inserts at all: an upsert may have updated instead, or
-    /// ignored the row.
+    /// Whether this command set `last_insert_rowid`. An upsert may have updated or ignored the row.
     pub inserted: bool,
 }
 
-/// Where the primary is, as far as the refusing node knows.
+/// The primary, as far as the refusing node knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrimaryHint {
     /// The primary's LiteFS host name.
@@ -130,25 +133,25 @@ pub struct PrimaryHint {
     pub address: String,
 }
 
-/// Why the server did not do what it was asked. Each variant says what became of the work.
+/// Why the server refused a request. Each variant says whether the command was applied.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
 pub enum ServerError {
-    /// This node is not the primary. The work was not applied.
+    /// This node is not the primary. The command was not applied.
     #[error("this node is not the primary{}", .hint.as_ref().map(|h| format!("; it is {} at {}", h.node, h.address)).unwrap_or_default())]
     NotPrimary {
         /// The primary, where known.
         hint: Option<PrimaryHint>,
     },
-    /// SQLite refused the statement. It was not applied; of a script, the statements before it were.
+    /// SQLite refused the statement. It was not applied; the statements of a script before it were.
     #[error("{0}")]
     Database(DatabaseError),
-    /// The commit was made, but LiteFS did not confirm it. The work may or may not be applied.
+    /// The commit was made, but LiteFS did not confirm it. The command may or may not be applied.
     #[error("the commit was not confirmed by LiteFS: {reason}")]
     Unconfirmed {
         /// What was missing.
         reason: String,
     },
-    /// Too much is queued. The work was not applied and may be sent again.
+    /// Too much is queued. The command was not applied and may be sent again.
     #[error("the primary's queue is full ({limit} waiting)")]
     Overloaded {
         /// The queue's limit.
@@ -157,7 +160,7 @@ pub enum ServerError {
     /// The deadline passed before the work began. It was not applied.
     #[error("the deadline passed before the work began")]
     TooLate,
-    /// The server is shutting down. The work was not applied and may be sent again.
+    /// The server is shutting down. The command was not applied and may be sent again.
     #[error("the server is shutting down")]
     ShuttingDown,
     /// The statement is not allowed through the RPC port. It was not applied.
@@ -166,7 +169,7 @@ pub enum ServerError {
         /// What is refused and why.
         what: String,
     },
-    /// A limit was exceeded. The work was not applied.
+    /// A limit was exceeded. The command was not applied.
     #[error("{what} is {actual}, the limit is {limit}")]
     TooLarge {
         /// What was measured.
@@ -176,27 +179,29 @@ pub enum ServerError {
         /// The limit.
         limit: usize,
     },
-    /// The transaction's local reads saw another position than the primary's. Nothing was applied; run it again.
+    /// The transaction's local reads saw another position than the primary's. Nothing was applied;
+    /// run it again.
     #[error("the database moved on (to {actual}) since this transaction read it (at {expected})")]
     SnapshotMoved {
         /// What the transaction read.
         expected: Position,
-        /// Where the primary is.
+        /// The primary's position.
         actual: Position,
     },
-    /// The write was declared not applied by somebody who asked for its outcome, before it arrived. It was not applied.
+    /// Its outcome was asked for before it arrived, so its id was fenced. It was not applied.
     #[error("the write was given up before it arrived, and is not applied")]
     Fenced,
-    /// A script was interrupted when it was sent the first time: some of its statements may be applied.
+    /// A script was interrupted when it was sent the first time: some of its statements may be
+    /// applied.
     #[error("the script was interrupted when it ran the first time; some of its statements may be applied")]
     Interrupted,
-    /// The primary was not handed over; it is where it was.
+    /// The handoff failed. This node is still the primary.
     #[error("the primary was not handed over: {reason}")]
     HandoffFailed {
         /// Why.
         reason: String,
     },
-    /// The commit is made, but not as many replicas have it as were asked for. It is applied here.
+    /// The write is committed on the primary, but fewer replicas have it than were asked for.
     #[error("{reached} of {wanted} replicas have the commit")]
     NotReplicated {
         /// How many have it.
@@ -204,13 +209,13 @@ pub enum ServerError {
         /// How many should.
         wanted: usize,
     },
-    /// The session does not exist (any more): it was rolled back.
+    /// The session does not exist: it was rolled back.
     #[error("the transaction was rolled back: {reason}")]
     SessionLost {
         /// Why.
         reason: String,
     },
-    /// The node's disk is full. The work was not applied, and succeeds once there is room.
+    /// The node's disk is full. The command was not applied, and succeeds once there is room.
     #[error("{reason}: the disk of node {node} has no room for it")]
     DiskFull {
         /// The node's LiteFS host name.
@@ -218,7 +223,8 @@ pub enum ServerError {
         /// SQLite's message.
         reason: String,
     },
-    /// The node cannot use its database, although it is the primary and its mount is served. The work was not applied.
+    /// The node cannot use its database, although it is the primary and its mount is served. The
+    /// command was not applied.
     #[error(
         "{reason}: node {node}, which is the primary, cannot use its file; its disk may be full or broken"
     )]
@@ -264,7 +270,8 @@ impl fmt::Display for DatabaseError {
     }
 }
 
-/// The kinds of database errors that Diesel's SQLite connection tells apart, and the two that are not SQLite's.
+/// The kinds of database errors that Diesel's SQLite connection distinguishes, and two that are not
+/// SQLite's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DatabaseErrorKind {
     /// A unique or primary key constraint.

@@ -1,3 +1,5 @@
+//! Requests: commands, transactions and reports.
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -7,12 +9,12 @@ use uuid::Uuid;
 
 use super::{Repeated, Statement};
 
-/// Names one forwarded write for ever: a UUIDv7 (RFC 9562), so ids sort by the time they were made.
+/// Identifies one forwarded write: a UUIDv7 (RFC 9562), so ids sort by the time they were made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RequestId(Uuid);
 
 impl RequestId {
-    /// A fresh id.
+    /// Creates an id.
     #[must_use]
     pub fn new() -> Self {
         Self(Uuid::now_v7())
@@ -20,7 +22,7 @@ impl RequestId {
 }
 
 impl RequestId {
-    /// Sorts before every id that is made at `time` (since 1970) or later.
+    /// An id that sorts before every id made at `time` (since 1970) or later.
     #[must_use]
     pub fn earliest_at(time: std::time::Duration) -> Self {
         let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -34,7 +36,7 @@ impl RequestId {
     }
 }
 
-/// From the text that [`Display`](fmt::Display) gives, as it stands in errors and logs.
+/// Parses the text that [`Display`](fmt::Display) writes, as in errors and logs.
 impl std::str::FromStr for RequestId {
     type Err = uuid::Error;
 
@@ -55,34 +57,34 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// Names one open transaction on the primary. Only the connection that opened it may use it.
+/// Identifies one open transaction on the primary. Only the connection that opened it may use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SessionId(pub u64);
 
-/// What the primary is asked to run.
+/// What the primary has to run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Command {
-    /// One statement whose rows, if any, do not matter: answered with the number of changed rows.
+    /// One statement. The answer is the number of changed rows.
     Execute(Statement),
-    /// One statement whose rows matter: answered with all of them.
+    /// One statement. The answer is its rows.
     Query(Statement),
-    /// One INSERT of many rows of parameters, written short: its text is that with one row (`.. VALUES (?, ?)`), which
-    /// stands as often as there are rows. Answered with the number of changed rows. Shared, as the statements of a batch.
+    /// One INSERT of many rows of parameters. Its text has one row (`.. VALUES (?, ?)`) that is
+    /// repeated for each row. The answer is the number of changed rows.
     Insert(Arc<Repeated>),
     /// Several statements without parameters, run one after the other as `sqlite3_exec` does.
     Script(String),
-    /// Several statements with parameters, all or none of them: answered with the number of changed rows of each, or
-    /// with the rows of all, which then have the same columns.
+    /// Several statements with parameters, applied all or none. The answer is the number of changed
+    /// rows of each, or the rows of all, which then have the same columns.
     Batch {
-        /// The statements, in order. Shared: what may have to be sent again is not copied for that.
+        /// The statements, in order. Shared, so that a retry does not copy them.
         statements: Arc<[Repeated]>,
-        /// Whether their rows matter.
+        /// Whether the answer is the rows.
         rows: bool,
     },
 }
 
 impl Command {
-    /// The bytes that this work adds to a message, near enough for limits.
+    /// The bytes that this command adds to a message, approximately, for limits.
     #[must_use]
     pub fn size(&self) -> usize {
         match self {
@@ -116,7 +118,8 @@ impl Command {
 pub struct Settings {
     /// `PRAGMA foreign_keys`
     pub foreign_keys: bool,
-    /// `PRAGMA defer_foreign_keys`; SQLite clears it at each COMMIT, so it matters within a transaction only.
+    /// `PRAGMA defer_foreign_keys`; SQLite clears it at each COMMIT, so it matters within a
+    /// transaction only.
     pub defer_foreign_keys: bool,
     /// `PRAGMA recursive_triggers`
     pub recursive_triggers: bool,
@@ -129,11 +132,11 @@ pub struct Settings {
 /// How often a write may be applied when its answer is lost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Delivery {
-    /// Idempotency: the primary keeps what became of the write in the same transaction, so the write can be sent again, to the
-    /// same or to the next primary, and is applied once.
+    /// The primary stores the outcome in the write's own transaction. A retry on the same or the
+    /// next primary finds it, and the write is applied once.
     #[default]
     ExactlyOnce,
-    /// At most once: nothing is kept, nothing is sent again, and a lost answer leaves the outcome unknown.
+    /// No outcome is stored and there is no retry. After a lost answer the outcome is unknown.
     AtMostOnce,
 }
 
@@ -153,11 +156,11 @@ impl std::str::FromStr for Delivery {
 /// A forwarded autocommit write.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Request {
-    /// Names this write, in logs and for retries.
+    /// Identifies this write in logs and retries.
     pub id: RequestId,
-    /// Whether its outcome is kept.
+    /// Whether its outcome is stored.
     pub delivery: Delivery,
-    /// Whether it was sent before, so that its outcome may be there already.
+    /// Whether it was sent before, so that its outcome may be stored already.
     pub again: bool,
     /// The session state it runs under.
     pub settings: Settings,
@@ -177,30 +180,31 @@ pub enum BeginMode {
 /// Opens a transaction on the primary.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Begin {
-    /// Names the transaction's outcome, in logs and for retries.
+    /// Identifies the transaction's outcome in logs and retries.
     pub id: RequestId,
-    /// Whether the outcome of its COMMIT is kept.
+    /// Whether the outcome of its COMMIT is stored.
     pub delivery: Delivery,
     /// The session state it runs under.
     pub settings: Settings,
     /// How the lock is taken.
     pub mode: BeginMode,
-    /// The position that the transaction's local reads saw: if the primary is elsewhere once the lock is held, the
-    /// transaction is refused, because its reads and its writes would belong to two snapshots.
+    /// The position that the transaction's local reads saw. If the primary has another position
+    /// once the lock is held, the transaction is refused: its reads and writes would see different
+    /// snapshots.
     pub expected: Option<Position>,
     /// Savepoints that were opened before the transaction moved here, outermost first.
     pub savepoints: Vec<String>,
-    /// The first statement rides along, so that opening costs no round trip of its own.
+    /// The first statement, sent together with BEGIN to save a round trip.
     pub first: Option<Command>,
 }
 
-/// What a replica tells the primary of itself while it follows it.
+/// A replica's report to the primary.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaReport {
-    /// Its LiteFS host name, or whatever else tells it from the others.
+    /// Its LiteFS host name, or another unique name.
     pub node: String,
-    /// Where its own server listens, `host:port`; `None` if it has none.
+    /// The address of its own server, `host:port`; `None` if it has none.
     pub address: Option<String>,
-    /// Where its file is.
+    /// The position of its database.
     pub position: Option<Position>,
 }

@@ -1,3 +1,5 @@
+//! Statements and their parameters.
+
 use serde::{Deserialize, Serialize};
 
 use super::Value;
@@ -9,42 +11,43 @@ pub struct Statement {
     pub sql: String,
     /// One value for each parameter.
     pub params: Vec<Value>,
-    /// Whether the text comes back again and again, so that keeping it prepared pays.
+    /// Whether the text is used repeatedly, so that its prepared statement is worth caching.
     pub cacheable: bool,
 }
 
 impl Statement {
-    /// The bytes that this statement adds to a message, near enough for limits.
+    /// The bytes that this statement adds to a message, approximately, for limits.
     #[must_use]
     pub fn size(&self) -> usize {
         16 + self.sql.len() + self.params.iter().map(Value::size).sum::<usize>()
     }
 }
 
-/// One SQL text that runs several times, each time with parameters of its own (other interfaces call that
-/// `executemany`): the text travels and is checked once.
+/// One SQL text that runs several times with different parameters (`executemany` in other
+/// interfaces). The text is sent and checked once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Repeated {
     /// The SQL text.
     pub sql: String,
     /// How many times it runs.
     pub times: usize,
-    /// The parameters of each run, one run after the other: as many for each.
+    /// The parameters of all runs, one run after the other, the same number for each.
     pub params: Vec<Value>,
-    /// Whether the text comes back again and again, so that keeping it prepared pays.
+    /// Whether the text is used repeatedly, so that its prepared statement is worth caching.
     pub cacheable: bool,
 }
 
 impl Repeated {
-    /// The bytes that this adds to a message, near enough for limits. A run without parameters counts as well, so that
-    /// what a message can ask for is bounded by its size.
+    /// The bytes that this adds to a message, approximately, for limits. A run without parameters
+    /// counts as well, so that what a message can ask for is bounded by its size.
     #[must_use]
     pub fn size(&self) -> usize {
         let params = self.params.iter().map(Value::size).sum::<usize>();
         (24 + self.sql.len() + params).saturating_add(self.times.saturating_mul(16))
     }
 
-    /// The number of parameters of one run. `None`: they do not divide by the number of runs, which no client sends.
+    /// The number of parameters of one run. `None` if the message is malformed: they do not divide
+    /// by the number of runs.
     #[must_use]
     pub fn width(&self) -> Option<usize> {
         match self.params.len().checked_rem(self.times) {
@@ -71,15 +74,15 @@ impl Repeated {
     }
 }
 
-/// An INSERT of several rows of parameters is written short: its text with one row, and how many there are.
+/// An INSERT of many rows of parameters is sent as its text with one row, and the number of rows.
 impl Repeated {
     /// Between the rows of one INSERT.
     const BETWEEN: &str = ", ";
 
-    /// An INSERT of more than `most` rows, written short. Back comes what is none or has fewer.
+    /// Shortens an INSERT of more than `most` rows.
     ///
     /// # Errors
-    /// The statement as it was.
+    /// Returns the statement unchanged if it is not an INSERT of parameters or has fewer rows.
     pub fn roll_up(statement: Statement, most: usize) -> Result<Self, Statement> {
         let Statement { sql, params, cacheable } = statement;
         let inserts = ["INSERT ", "REPLACE "].iter().any(|verb| sql.starts_with(verb));
@@ -123,7 +126,7 @@ impl Repeated {
     }
 }
 
-/// The parenthesis that ends an INSERT, if there is nothing in it but parameters.
+/// The parentheses at the end of an INSERT, if they contain only parameters.
 fn last_row(sql: &str) -> &str {
     let row = sql.rfind('(').map_or("", |open| &sql[open..]);
     let inner = row.strip_prefix('(').and_then(|row| row.strip_suffix(')')).unwrap_or_default();

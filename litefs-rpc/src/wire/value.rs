@@ -1,9 +1,11 @@
+//! SQLite's values.
+
 use serde::{Deserialize, Serialize};
 
 /// One SQLite value, exactly as SQLite stores it (<https://www.sqlite.org/datatype3.html>).
 ///
-/// Floating point values keep their bits (infinities, `-0.0`); SQLite itself turns NaN into NULL. Text may hold
-/// NUL characters. Nothing is converted on the way.
+/// Floating point values keep their bits (infinities, `-0.0`); SQLite itself turns NaN into NULL.
+/// Text may hold NUL characters. Nothing is converted on the way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Value {
     /// SQL NULL.
@@ -19,7 +21,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// The bytes that this value adds to a message, near enough for limits.
+    /// The bytes that this value adds to a message, approximately, for limits.
     #[must_use]
     pub fn size(&self) -> usize {
         match self {
@@ -31,7 +33,7 @@ impl Value {
     }
 }
 
-/// Blobs as one run of bytes: serde's default would visit each byte on its own.
+/// Encodes blobs as byte strings: serde's default would visit each byte separately.
 mod blob {
     use serde::{Deserializer, Serializer, de::Visitor};
     use std::fmt;

@@ -1,5 +1,5 @@
-//! Requests that share a transaction come to what they would have come to alone: the same sequences, grouped and one by
-//! one, on two databases.
+//! Requests that share a transaction come to what they would have come to alone: the same
+//! sequences, grouped and one by one, on two databases.
 
 #![cfg(feature = "diesel")]
 

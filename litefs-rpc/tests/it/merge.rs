@@ -1,5 +1,5 @@
-//! Rows that are inserted some at a time come to what they would have come to each on its own, or in the one statement that
-//! they were: the same requests with and without, on two databases.
+//! Rows that are inserted some at a time come to what they would have come to each on its own, or
+//! in the one statement that they were: the same requests with and without, on two databases.
 
 #![cfg(feature = "diesel")]
 

@@ -211,7 +211,8 @@ async fn as_many_as_allowed_read_at_once_and_as_many_as_allowed_wait_until_their
     let bed = Bed::start(
         |limits| limits.readers = 2,
         move || {
-            // Two arrive here together, or nobody goes on; then they stay for as long as they are held.
+            // Two arrive here together, or nobody goes on; then they stay for as long as they are
+            // held.
             met.wait();
             while held.load(Ordering::SeqCst) {
                 std::thread::yield_now();

@@ -1,5 +1,6 @@
-//! How often, and until when, the client tries again. In tokio's own time, which only moves while nothing else can run: the
-//! durations are exact. No address here is one, so that no socket is opened.
+//! How often, and until when, the client tries again. In tokio's own time, which only moves while
+//! nothing else can run: the durations are exact. No address here is one, so that no socket is
+//! opened.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

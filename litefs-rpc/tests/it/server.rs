@@ -1,4 +1,5 @@
-//! Client and server over real sockets, with a small executor in SQLite's place and a role guard that does as it is told.
+//! Client and server over real sockets, with a small executor in SQLite's place and a role guard
+//! that does as it is told.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -274,7 +275,8 @@ async fn f11_a_full_queue_refuses_and_work_past_its_deadline_is_not_started() {
         async move { link.write(request("2"), short).await }
     });
     let error = loop {
-        // The second may not have been queued yet; a third that was queued in its place is abandoned at once.
+        // The second may not have been queued yet; a third that was queued in its place is
+        // abandoned at once.
         let brief = std::time::Instant::now() + Duration::from_millis(20);
         let error = links[2].write(request("3"), brief).await.unwrap_err();
         if matches!(error, CallError::Refused(_)) {

@@ -117,7 +117,8 @@ impl<E: Executor> Writer<E> {
         Ok(Reply { answer: done.answer, position: None, effects: done.effects })
     }
 
-    /// A COMMIT that SQLite refuses (a deferred constraint) leaves the transaction open, as it does locally.
+    /// A COMMIT that SQLite refuses (a deferred constraint) leaves the transaction open, as it does
+    /// locally.
     fn finish(
         &mut self,
         commit: bool,

@@ -70,7 +70,8 @@ impl ExecutorConnection {
         self.done(Output::Rows(rows), Some(before).filter(|_| changes_rows(&statement.sql)))
     }
 
-    /// Runs a query in its own transaction: if its rows exceed the limit, its change is rolled back.
+    /// Runs a query in its own transaction: if its rows exceed the limit, its change is rolled
+    /// back.
     pub(super) fn query_alone(
         &mut self,
         statement: &Statement,

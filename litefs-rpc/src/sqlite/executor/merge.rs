@@ -1,10 +1,11 @@
-//! Many rows of parameters through statements of some rows each, where nobody could tell the difference.
+//! Inserts many rows of parameters with statements of some rows each, if the result is the same.
 //!
-//! An INSERT of one row costs several times more around SQLite's work than within it, and one of ten thousand rows is
-//! slow to prepare. Rows in one statement differ from rows in statements of their own only where one row can see another:
-//! through a trigger, through a key of the table to itself (checked at the statement's end), or through a conflict clause
-//! that leaves some rows out, which the number of changed rows shows. SQLite's own program for the statement tells of
-//! triggers and keys.
+//! For an INSERT of one row the overhead exceeds the work of SQLite, and an INSERT of ten thousand
+//! rows is slow to prepare. Rows in one statement differ from rows in separate statements only if
+//! one row can observe another: through a trigger, through a foreign key of the table to itself
+//! (checked at the statement's end), or through a conflict clause that skips rows, which the number
+//! of changed rows shows. SQLite's program for the statement (EXPLAIN) shows triggers and foreign
+//! keys.
 
 use diesel::connection::{LoadConnection, SimpleConnection};
 use diesel::result::QueryResult;
@@ -20,17 +21,18 @@ use crate::sqlite::session::integers_of;
 use crate::sqlite::sql::{Token, TokenKind, tokens, unquoted};
 use crate::wire::{Output, Repeated, ServerError, Value};
 
-/// As many parameters as a statement of some rows has at most. More make it no faster (`bench bulk`).
-const PARAMETERS: usize = 512;
-/// Fewer rows are not worth a look at SQLite's program.
-const WORTHWHILE: usize = 64;
+/// The most parameters of a merged statement. More make it no faster (`bench bulk`).
+const MAX_PARAMETERS: usize = 512;
+/// The fewest rows for which EXPLAIN is worth its cost.
+const MIN_ROWS: usize = 64;
 
 const SAVE: &str = "SAVEPOINT litefs_rows";
 const RELEASE: &str = "RELEASE litefs_rows";
 const UNDO: &str = "ROLLBACK TO litefs_rows; RELEASE litefs_rows";
 
 impl ExecutorConnection {
-    /// Runs a statement with each set of its parameters, in order. How many rows each has changed is added to `counts`.
+    /// Runs a statement with each set of its parameters, in order. How many rows each has changed
+    /// is added to `counts`.
     pub(super) fn repeat(&mut self, repeated: &Repeated, counts: &mut Vec<u64>) -> Result<(), ServerError> {
         let merged = match Insert::of(repeated) {
             Some(insert) if insert.is_independent(&mut self.sqlite) => self.merged(&insert, counts)?,
@@ -42,7 +44,8 @@ impl ExecutorConnection {
         Ok(())
     }
 
-    /// Returns how many runs are done. At least one is left: `changes()` then says what it would have said.
+    /// Returns how many runs are done. At least one is left: `changes()` then says what it would
+    /// have said.
     fn merged(&mut self, insert: &Insert<'_>, counts: &mut Vec<u64>) -> Result<usize, ServerError> {
         let Repeated { times, params, cacheable, .. } = insert.repeated;
         let rows = insert.rows();
@@ -60,8 +63,8 @@ impl ExecutorConnection {
                 done += rows;
                 continue;
             }
-            // The table itself may say ON CONFLICT IGNORE: which rows it left out is not known. One by one they tell, and
-            // so does the row that fails.
+            // A constraint of the table may have ON CONFLICT IGNORE: it is not known which rows
+            // were skipped. Run one by one, each row reports that, and so does the row that fails.
             self.sqlite.batch_execute(UNDO).map_err(|undo| result.err().unwrap_or(from_diesel(undo)))?;
             self.total_changes += self.read_total_changes()? - before;
             break;
@@ -69,8 +72,8 @@ impl ExecutorConnection {
         Ok(done)
     }
 
-    /// Runs one INSERT of many rows, in the open transaction. `before`: `total_changes()` before it, to be compared with
-    /// what it says afterwards.
+    /// Runs one INSERT of many rows, in the open transaction. `before`: `total_changes()` before
+    /// it, to be compared with what it says afterwards.
     pub(super) fn insert(&mut self, rows: &Repeated, before: &mut i64) -> Result<Done, ServerError> {
         if let Some(insert) = Insert::of(rows)
             && insert.is_independent(&mut self.sqlite)
@@ -85,7 +88,8 @@ impl ExecutorConnection {
                     return self.done(Output::Count(count), Some(*before));
                 }
                 Ok(_) => self.sqlite.batch_execute(UNDO).map_err(from_diesel)?,
-                // The table itself may say ON CONFLICT FAIL: what stays then, is for the statement as a whole to say.
+                // A constraint of the table may have ON CONFLICT FAIL: only the whole statement
+                // leaves the right rows.
                 Err(refusal) => self.sqlite.batch_execute(UNDO).map_err(|_| refusal)?,
             }
             let undone = self.read_total_changes()? - total;
@@ -127,8 +131,8 @@ struct Insert<'a> {
 
 impl<'a> Insert<'a> {
     fn of(repeated: &'a Repeated) -> Option<Self> {
-        let width = repeated.width().filter(|width| (1..=PARAMETERS / 2).contains(width))?;
-        if repeated.times < WORTHWHILE {
+        let width = repeated.width().filter(|width| (1..=MAX_PARAMETERS / 2).contains(width))?;
+        if repeated.times < MIN_ROWS {
             return None;
         }
         let all: Vec<Token<'_>> = tokens(&repeated.sql).collect();
@@ -158,10 +162,10 @@ impl<'a> Insert<'a> {
 
     /// The rows of one statement.
     fn rows(&self) -> usize {
-        PARAMETERS / self.width
+        MAX_PARAMETERS / self.width
     }
 
-    /// Whether no row can tell that another is inserted by the same statement.
+    /// Whether no row can observe that the same statement inserts another.
     fn is_independent(&self, connection: &mut SqliteConnection) -> bool {
         match self.dependence(connection) {
             Ok(
@@ -171,7 +175,7 @@ impl<'a> Insert<'a> {
             ) => false,
             Ok(Dependence { keys: true, .. }) => self.refers_to_itself(connection) == Ok(false),
             Ok(_) => true,
-            // Whatever is wrong, the statement itself will say so.
+            // The statement itself will report the error.
             Err(_) => false,
         }
     }
@@ -203,15 +207,15 @@ impl<'a> Insert<'a> {
     }
 }
 
-/// What SQLite's program (<https://www.sqlite.org/opcode.html>) has in it.
+/// What SQLite's program for a statement contains (<https://www.sqlite.org/opcode.html>).
 #[derive(Debug, Default)]
 struct Dependence {
     /// `Program`: a trigger, or the action of a foreign key.
     triggers: bool,
     /// `FkCounter`, `FkIfZero`, `FkCheck`.
     keys: bool,
-    /// `Delete`: a row may take the place of another, which rows of other tables may refer to.
+    /// `Delete`: a row may replace another, to which rows of other tables may refer.
     replaces: bool,
-    /// A function that tells of the statement before, in a default or a check.
+    /// A default or a check calls a function that reports on the previous statement.
     asks: bool,
 }

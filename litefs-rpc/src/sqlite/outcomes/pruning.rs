@@ -1,10 +1,9 @@
-//! When an outcome may go: once this process itself has known of it for the retention, by a clock that
-//! nobody sets.
+//! Deletes old outcomes: those that this process has known for the retention, by a monotonic clock.
 //!
-//! `at` only puts the rows in order: it follows the wall clock and never goes back. From time to time a
-//! mark is set: every row with an `at` up to the mark's exists by then. When the mark has the age of the
-//! retention, those rows are deleted. Neither the clocks of other nodes, nor the ones that made the ids,
-//! nor a jump of this one's change what a mark covers.
+//! `at` only puts the rows in order: it follows the wall clock and never goes back. From time to
+//! time a mark is set: every row with an `at` up to the mark's exists by then. When the mark has
+//! the age of the retention, those rows are deleted. Neither the clocks of other nodes, nor the
+//! ones that made the ids, nor a jump of this one's change what a mark covers.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -79,7 +78,8 @@ impl Pruner {
         Self { retention, clock, at: i64::MIN, kept: 0, marks, cursor }
     }
 
-    /// Another node may have been the primary meanwhile: its rows may be younger than the marks say.
+    /// Another node may have been the primary meanwhile: its rows may be younger than the marks
+    /// say.
     pub(super) fn forget(&mut self) {
         self.marks.clear();
         self.cursor = START;
@@ -92,7 +92,8 @@ impl Pruner {
         (self.at, steady)
     }
 
-    /// To be called at `now` with each row that was kept. Answers how many rows were deleted or dated anew.
+    /// To be called at `now` with each row that was kept. Answers how many rows were deleted or
+    /// dated anew.
     pub(super) fn prune(&mut self, connection: &mut SqliteConnection, now: Duration) -> QueryResult<i64> {
         self.kept += 1;
         if self.kept < EVERY && !self.marks.is_empty() {

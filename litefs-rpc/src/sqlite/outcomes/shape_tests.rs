@@ -1,4 +1,4 @@
-//! Something else in the table's place: no write is acknowledged that nobody could ask for.
+//! Another object in place of the table of outcomes: no write is acknowledged without its outcome.
 
 use diesel::connection::{Connection, SimpleConnection};
 use diesel::sqlite::SqliteConnection;
@@ -125,7 +125,11 @@ fn a_table_of_another_version_is_used_as_it_is() {
         let answer = side.executor.write(&first).unwrap().answer;
         let again = Request { again: true, ..first.clone() };
         assert_eq!(side.executor.write(&again).unwrap().answer, answer);
-        assert_eq!(side.executor.write(&first).unwrap().answer, answer, "although nobody says so");
+        assert_eq!(
+            side.executor.write(&first).unwrap().answer,
+            answer,
+            "although it is not marked as a retry"
+        );
         assert_eq!(side.executor.resolve_outcome(first.id).unwrap().1, CommitExpectation::Unchanged);
         assert_eq!(side.rows(), 1);
     }

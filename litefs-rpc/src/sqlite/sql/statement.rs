@@ -1,3 +1,5 @@
+//! Splits SQL text into statements and classifies them.
+
 use super::token::{Token, TokenKind, tokens};
 
 /// The verbs of statements that change rows.
@@ -192,7 +194,8 @@ impl<'a> SqlStatement<'a> {
             .unwrap_or(Verb::Unknown)
     }
 
-    /// How many words before a PRAGMA explain it. Many take effect when they are prepared, explained or not.
+    /// How many words before a PRAGMA explain it. Many take effect when they are prepared,
+    /// explained or not.
     fn explained(&self) -> usize {
         let words = if self.is_word(1, "QUERY") && self.is_word(2, "PLAN") { 3 } else { 1 };
         if self.is_word(0, "EXPLAIN") && self.is_word(words, "PRAGMA") { words } else { 0 }
@@ -280,7 +283,8 @@ impl<'a> SqlStatement<'a> {
         self.object_name().filter(|_| self.is_word(0, "CREATE"))
     }
 
-    /// Whether one of SQLite's table-valued functions for PRAGMAs is mentioned, <https://www.sqlite.org/pragma.html#pragfunc>.
+    /// Whether one of SQLite's table-valued functions for PRAGMAs is mentioned,
+    /// <https://www.sqlite.org/pragma.html#pragfunc>.
     #[must_use]
     pub fn asks_a_pragma(&self) -> bool {
         let starts = |text: &str| text.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("pragma_"));

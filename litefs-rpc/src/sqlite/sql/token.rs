@@ -49,8 +49,8 @@ impl Token<'_> {
     }
 }
 
-/// The tokens of SQL text, without white space and comments. Total: any text has tokens, an unterminated string
-/// reaches to the end. The text ends at a NUL, as it does for SQLite.
+/// The tokens of SQL text, without white space and comments. Total: any text has tokens, an
+/// unterminated string reaches to the end. The text ends at a NUL, as it does for SQLite.
 pub fn tokens(sql: &str) -> impl Iterator<Item = Token<'_>> {
     let sql = sql.split('\0').next().unwrap_or_default();
     let mut at = 0;
@@ -123,7 +123,8 @@ fn quoted(sql: &[u8], quote: u8) -> usize {
     end
 }
 
-/// SQLite takes every byte above 0x7f as part of an identifier, so multi-byte characters stay whole.
+/// SQLite takes every byte above 0x7f as part of an identifier, so multi-byte characters stay
+/// whole.
 fn is_word(c: u8) -> bool {
     c.is_ascii_alphanumeric() || c == b'_' || c == b'$' || c >= 0x80
 }

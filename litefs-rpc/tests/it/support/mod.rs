@@ -1,4 +1,5 @@
-//! What the tests of client and server share: an executor in SQLite's place and a role guard that does as it is told.
+//! What the tests of client and server share: an executor in SQLite's place and a role guard that
+//! does as it is told.
 
 // Each test program uses a part of it, and clippy does not know helpers of tests for tests.
 #![allow(dead_code, clippy::unwrap_used)]

@@ -1,3 +1,5 @@
+//! Tests of the statements.
+
 use diesel::connection::{Connection, SimpleConnection};
 use diesel::prelude::*;
 use diesel::sqlite::SqliteConnection;

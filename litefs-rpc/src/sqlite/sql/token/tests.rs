@@ -1,3 +1,5 @@
+//! Tests of the tokenizer.
+
 use proptest::prelude::*;
 
 use super::*;
