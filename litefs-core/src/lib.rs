@@ -57,6 +57,7 @@ mod evidence;
 mod merge;
 mod mount;
 mod node_name;
+mod pending_commits;
 mod position;
 mod role;
 mod sync;
@@ -72,6 +73,7 @@ pub use mount::{
     MalformedFile, Mount, MountError, PositionError, Presence, parse_lag, parse_position, parse_primary,
 };
 pub use node_name::{NodeName, NodeNameError};
+pub use pending_commits::PendingCommits;
 pub use position::{Checksum, ParsePositionError, Position, Txid};
 pub use role::{Role, RoleKind, RoleStamp, RoleState};
 pub use tracker::{DetectorState, DetectorStatus, PromoteError, StartError, Status, Tracker, WaitError};

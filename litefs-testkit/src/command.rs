@@ -26,7 +26,7 @@ pub(crate) enum Command {
     CommitDelay(Duration),
     Sync(bool),
     DropNextCommit(bool),
-    ForgetNextCommit(bool),
+    ForgetCommitAfter(u32),
     RefuseLocks(bool),
     Freeze(bool),
     Events(EventStreamFault),

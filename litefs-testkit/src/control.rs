@@ -244,7 +244,15 @@ impl Control {
     /// # Errors
     /// See [`Control`].
     pub fn forget_next_commit(&self) -> Result<(), Error> {
-        self.set(Command::ForgetNextCommit(true))
+        self.forget_commit_after(0)
+    }
+
+    /// The same for a later COMMIT, after `taken` that LiteFS takes.
+    ///
+    /// # Errors
+    /// See [`Control`].
+    pub fn forget_commit_after(&self, taken: u32) -> Result<(), Error> {
+        self.set(Command::ForgetCommitAfter(taken))
     }
 
     /// Stops the LiteFS process without closing anything (SIGSTOP): links fall silent, `/info` and

@@ -46,7 +46,7 @@ fn set_fault(faults: &Faults, engine: &Arc<Engine>, command: Command) {
         Command::CommitDelay(delay) => settings.commit_delay = delay,
         Command::Sync(sync) => settings.sync = sync,
         Command::DropNextCommit(drop) => settings.drop_next_commit = drop,
-        Command::ForgetNextCommit(forget) => settings.forget_next_commit = forget,
+        Command::ForgetCommitAfter(taken) => settings.forget_after = Some(taken),
         Command::RefuseLocks(refuse) => settings.refuse_locks = refuse,
         Command::Freeze(frozen) => settings.frozen = frozen,
         Command::Events(fault) => settings.events = fault,

@@ -72,7 +72,8 @@ pub(crate) struct Settings {
     pub(crate) commit_delay: Duration,
     pub(crate) sync: bool,
     pub(crate) drop_next_commit: bool,
-    pub(crate) forget_next_commit: bool,
+    /// How many commits are taken before one is forgotten.
+    pub(crate) forget_after: Option<u32>,
     pub(crate) refuse_locks: bool,
     pub(crate) frozen: bool,
     pub(crate) events: EventStreamFault,
@@ -123,6 +124,14 @@ impl Faults {
 
     /// Takes the request to forget the next commit, if there is one.
     pub(crate) fn take_forgotten_commit(&self) -> bool {
-        std::mem::take(&mut locked(&self.settings).forget_next_commit)
+        let mut settings = locked(&self.settings);
+        match settings.forget_after {
+            Some(0) => settings.forget_after.take().is_some(),
+            Some(left) => {
+                settings.forget_after = Some(left - 1);
+                false
+            }
+            None => false,
+        }
     }
 }

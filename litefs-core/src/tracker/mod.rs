@@ -25,7 +25,8 @@ pub(crate) use state::TrackerState;
 pub use status::Status;
 
 use crate::{
-    Config, Mount, NodeName, Observation, Position, PositionError, Presence, Role, RoleStamp, RoleState, Txid,
+    Config, Mount, NodeName, Observation, PendingCommits, Position, PositionError, Presence, Role, RoleStamp,
+    RoleState, Txid,
 };
 
 /// Why waiting ended without what was waited for.
@@ -62,6 +63,12 @@ impl Tracker {
     #[must_use]
     pub fn role(&self) -> Role {
         self.state.role.borrow().role.clone()
+    }
+
+    /// The commits on this node's own file that are not confirmed yet.
+    #[must_use]
+    pub fn pending_commits(&self) -> &PendingCommits {
+        &self.state.pending_commits
     }
 
     /// The role's kind and epoch now: one atomic load.

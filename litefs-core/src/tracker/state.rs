@@ -16,7 +16,7 @@ use crate::evidence::{Evidence, ObservationSeq};
 use crate::merge::merge;
 use crate::mount::{self, PositionFile, Presence, Probe};
 use crate::sync::lock;
-use crate::{Config, Mount, NodeName, Observation, Role, RoleStamp, RoleState};
+use crate::{Config, Mount, NodeName, Observation, PendingCommits, Role, RoleStamp, RoleState};
 
 /// What changes with each observation, under one lock.
 #[derive(Debug)]
@@ -37,6 +37,7 @@ pub(crate) struct TrackerState {
     /// Requests to check the mount.
     pub(crate) mount_probe: SingleFlight,
     pub(crate) addresses: Addresses,
+    pub(crate) pending_commits: PendingCommits,
     pub(crate) detectors: Mutex<BTreeMap<&'static str, DetectorState>>,
     pub(crate) stop: CancellationToken,
     /// Wakes the task that publishes what the debounce has held.
@@ -59,6 +60,7 @@ impl TrackerState {
             info: SingleFlight::new(config.detectors().info),
             mount_probe: SingleFlight::new(true),
             addresses: Addresses::default(),
+            pending_commits: PendingCommits::default(),
             detectors: Mutex::default(),
             stop: CancellationToken::new(),
             held: Notify::new(),

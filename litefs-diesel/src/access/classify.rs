@@ -207,7 +207,11 @@ fn of_pragma(pragma: &Pragma<'_>) -> Class {
 fn of_pragma_of_main(pragma: &Pragma<'_>) -> Class {
     let name = pragma.name.to_ascii_lowercase();
     match (name.as_str(), pragma.value) {
-        ("user_version" | "application_id" | "schema_version" | "auto_vacuum" | "encoding", Some(_))
+        (
+            "user_version" | "application_id" | "schema_version" | "auto_vacuum" | "encoding"
+            | "default_cache_size",
+            Some(_),
+        )
         | ("incremental_vacuum" | "optimize", _) => Class::new(Access::Write),
         (
             "foreign_keys"
@@ -272,13 +276,19 @@ pub(crate) enum ScriptPlan {
 }
 
 /// Scripts are taken whole: one place for all of it, or a clear refusal. Pure.
-pub(crate) fn plan_script(statements: &[SqlStatement<'_>], classes: &[Class]) -> ScriptPlan {
+///
+/// `in_transaction`: one is open, which the script must not end.
+pub(crate) fn plan_script(
+    statements: &[SqlStatement<'_>],
+    classes: &[Class],
+    in_transaction: bool,
+) -> ScriptPlan {
     if let ([statement], Some(control)) = (statements, statements.first().and_then(Control::of)) {
         let _ = statement;
         return ScriptPlan::Control(control);
     }
     let any = |test: fn(&Class) -> bool| classes.iter().any(test);
-    if any(|class| class.control) && !is_balanced(statements) {
+    if any(|class| class.control) && !is_balanced(statements, in_transaction) {
         return ScriptPlan::Refused(
             "a script may contain a transaction, but must both open and close it: a statement elsewhere could end up \
              inside or outside of it unseen"
@@ -296,14 +306,17 @@ pub(crate) fn plan_script(statements: &[SqlStatement<'_>], classes: &[Class]) ->
 }
 
 /// Whether every transaction that the script opens is closed by it, and no other.
-fn is_balanced(statements: &[SqlStatement<'_>]) -> bool {
+fn is_balanced(statements: &[SqlStatement<'_>], in_transaction: bool) -> bool {
     let mut savepoints = Vec::new();
     let mut open = false;
     for control in statements.iter().filter_map(Control::of) {
         match control {
             Control::Begin(_) if open || !savepoints.is_empty() => return false,
             Control::Begin(_) => open = true,
-            Control::Commit | Control::Rollback if !open && savepoints.is_empty() => return false,
+            // Without a BEGIN of its own it would end what is open around the script.
+            Control::Commit | Control::Rollback if !open && (in_transaction || savepoints.is_empty()) => {
+                return false;
+            }
             Control::Commit | Control::Rollback => {
                 open = false;
                 savepoints.clear();
@@ -407,7 +420,7 @@ mod tests {
     fn plan(sql: &str) -> ScriptPlan {
         let all = statements(sql);
         let classes: Vec<_> = all.iter().map(|s| classify(s, None)).collect();
-        plan_script(&all, &classes)
+        plan_script(&all, &classes, false)
     }
 
     #[test]

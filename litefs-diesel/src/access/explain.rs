@@ -6,16 +6,17 @@ use diesel::connection::LoadConnection;
 use diesel::result::QueryResult;
 use diesel::sqlite::SqliteConnection;
 use litefs_rpc::sqlite::sql::{SqlStatement, Verb};
-use litefs_rpc::sqlite::{BoundQuery, MAKES_A_TRIGGER, value};
+use litefs_rpc::sqlite::{BoundQuery, WRITING_FUNCTIONS, value};
 use litefs_rpc::wire::Value;
 
 use super::classify::{Class, Program, classify};
 
 /// The class of a statement, asking `connection` for its program where that is safe. Parameters need no values:
-/// EXPLAIN does not run anything. `functions` are those of the application, in lower case.
+/// EXPLAIN does not run anything. `functions` are those of the application that may write, in lower
+/// case; `None` if they are not known: then any may.
 pub(crate) fn classify_with(
     connection: &mut SqliteConnection,
-    functions: &HashSet<String>,
+    functions: Option<&HashSet<String>>,
     statement: &SqlStatement<'_>,
 ) -> Class {
     let asks_sqlite = matches!(
@@ -33,7 +34,7 @@ const CALLS: [&str; 7] =
 
 fn explain(
     connection: &mut SqliteConnection,
-    functions: &HashSet<String>,
+    functions: Option<&HashSet<String>>,
     sql: &str,
 ) -> QueryResult<Program> {
     // EXPLAIN of an EXPLAIN is a syntax error; the inner one reads nothing but the schema.
@@ -51,8 +52,8 @@ fn explain(
             }
             (Some(Value::Text(opcode)), Some(Value::Text(called))) if CALLS.contains(&&*opcode) => {
                 let name = called.split('(').next().unwrap_or_default().to_ascii_lowercase();
-                program.writes_main |= name == MAKES_A_TRIGGER;
-                program.calls_application |= functions.contains(&name);
+                program.writes_main |= WRITING_FUNCTIONS.contains(&name.as_str());
+                program.calls_application |= functions.is_none_or(|all| all.contains(&name));
             }
             _ => {}
         }
@@ -117,7 +118,7 @@ mod tests {
             ("INSERT INTO nowhere VALUES (1)", Access::Write),
             ("SELECT diesel_manage_updated_at('t')", Access::Write),
         ] {
-            let class = classify_with(&mut conn, &HashSet::new(), &statements(sql)[0]);
+            let class = classify_with(&mut conn, Some(&HashSet::new()), &statements(sql)[0]);
             assert_eq!(class.access, access, "{sql}");
         }
     }
@@ -134,7 +135,7 @@ mod tests {
             ("SELECT upper(x) FROM t", false),
             ("SELECT * FROM t", false),
         ] {
-            let class = classify_with(&mut conn, &functions, &statements(sql)[0]);
+            let class = classify_with(&mut conn, Some(&functions), &statements(sql)[0]);
             assert_eq!(class.may_write(), calls, "{sql}");
             assert_eq!(class.is_plain_read(), !calls, "{sql}");
         }

@@ -90,6 +90,8 @@ impl LiteFsConnection {
         self.ran_here(*class);
         if result.is_ok() {
             self.prove(guard)?;
+        } else {
+            self.adopt_open_transaction(node);
         }
         self.conclude(node, class, result)
     }

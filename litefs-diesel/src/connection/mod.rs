@@ -37,13 +37,14 @@ use self::destination::Phase;
 use self::instrumentation::{ReportedCache, Silence};
 pub(crate) use self::jobs::unexpected;
 use self::migrations::Migrations;
+use self::proof::CommitState;
 pub(crate) use self::recorder::{PrimaryReport, Recorder};
 use self::transaction_state::Transaction;
 use crate::access::{Access, Class, ClassCache};
 use crate::bind::Scratch;
 use crate::consistency::{Consistency, Marks};
 use crate::loss::ack_log::Acknowledgement;
-use crate::node::Node;
+use crate::node::{Node, read_positions};
 use crate::router::Route;
 
 /// A Diesel connection to a SQLite database on LiteFS. Reads run on this node's file, everything that changes the
@@ -74,6 +75,7 @@ pub struct LiteFsConnection {
     local: SqliteConnection,
     /// What SQLite knows of `local`.
     native: Native,
+    commit_state: Arc<CommitState>,
     /// `None`: not on LiteFS, everything is local.
     home: Option<Arc<Node>>,
     /// The role as this connection last prepared itself for it.
@@ -120,9 +122,20 @@ impl LiteFsConnection {
         connection.read_only = url.is_read_only();
         connection.gate_default_instrumentation();
         if let Some(node) = connection.home.clone() {
+            connection.watch_commits(&node);
             connection.follow_role(&node).map_err(ConnectionError::CouldntSetupConfiguration)?;
         }
         Ok(connection)
+    }
+
+    /// Has SQLite tell when it begins a commit.
+    fn watch_commits(&self, node: &Node) {
+        let (state, tracker) = (Arc::clone(&self.commit_state), node.tracker.clone());
+        let read = read_positions(node.tracker.clone());
+        self.native.read_positions_by(Box::new(move || {
+            state.begin(&tracker);
+            read()
+        }));
     }
 
     fn for_url(url: &str) -> ConnectionResult<Self> {
@@ -143,6 +156,7 @@ impl LiteFsConnection {
         Self {
             local,
             native,
+            commit_state: Arc::default(),
             home,
             seen: None,
             query_only: false,

@@ -93,7 +93,7 @@ impl LiteFsConnection {
         }
         let home = self.home.clone();
         let none = HashSet::new();
-        let functions = home.as_ref().map_or(&none, |node| node.functions(&mut self.local));
+        let functions = home.as_ref().map_or(Some(&none), |node| node.functions(&mut self.local));
         classify_with(&mut self.local, functions, statement)
     }
 

@@ -5,10 +5,14 @@
 //! commit of the old primary was lost that way, and each was seen by what is asked here. A commit that LiteFS takes just
 //! before it gives up the lease, and never ships, is not: only a drained handoff avoids that.
 
-use diesel::connection::SimpleConnection;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use diesel::connection::{LoadConnection, SimpleConnection};
 use diesel::result::QueryResult;
-use litefs_core::{Position, PositionError, RoleKind, RoleStamp};
-use litefs_rpc::sqlite::Native;
+use litefs_core::{Position, RoleKind, RoleStamp, Tracker};
+use litefs_rpc::CommitExpectation;
+use litefs_rpc::sqlite::{BoundQuery, Native};
 
 use super::LiteFsConnection;
 use super::acknowledgement::note_local;
@@ -25,46 +29,86 @@ pub(super) struct Ticket {
     stamp: RoleStamp,
     generation: u64,
     before: Option<Position>,
-    pages: i32,
-    /// Pages of temporary or attached databases may be among those that are committed.
+    /// Pages of attached databases may be among those that are committed.
     mixed: bool,
+    _pending: Option<PendingCommit>,
+}
+
+/// Whether SQLite has begun a commit under the ticket that is out, which a handoff waits for.
+#[derive(Debug, Default)]
+pub(super) struct CommitState {
+    armed: AtomicBool,
+    begun: AtomicBool,
+}
+
+impl CommitState {
+    /// SQLite begins a commit, with its write lock held.
+    pub(super) fn begin(&self, tracker: &Tracker) {
+        if self.armed.load(Ordering::Relaxed) && !self.begun.swap(true, Ordering::Relaxed) {
+            tracker.pending_commits().begin();
+        }
+    }
+}
+
+/// Until this is dropped, a commit of the connection is pending.
+struct PendingCommit {
+    state: Arc<CommitState>,
+    tracker: Tracker,
+}
+
+impl PendingCommit {
+    fn new(state: &Arc<CommitState>, tracker: &Tracker) -> Self {
+        state.begun.store(false, Ordering::Relaxed);
+        state.armed.store(true, Ordering::Relaxed);
+        Self { state: Arc::clone(state), tracker: tracker.clone() }
+    }
+}
+
+impl Drop for PendingCommit {
+    fn drop(&mut self) {
+        self.state.armed.store(false, Ordering::Relaxed);
+        if self.state.begun.swap(false, Ordering::Relaxed) {
+            self.tracker.pending_commits().end();
+        }
+    }
 }
 
 impl Ticket {
     /// To be drawn before the commit. `None` where there is no LiteFS to lose anything.
     pub(super) fn draw(node: &Node, native: &Native, mixed: bool) -> Option<Self> {
         let (generation, stamp) = (node.ack_log.generation(), node.tracker.stamp());
-        let before = || node.tracker.read_position().ok();
-        let pages = native.pages_written();
-        let ticket = || Self { stamp, generation, before: before(), pages, mixed };
-        (stamp.kind() == RoleKind::Primary).then(ticket)
+        if stamp.kind() != RoleKind::Primary {
+            return None;
+        }
+        native.watch_commits();
+        Some(Self { stamp, generation, before: node.tracker.read_position().ok(), mixed, _pending: None })
     }
 
-    /// After SQLite's word: LiteFS's position has advanced if SQLite wrote pages, and this node is still the primary
-    /// it was. Answers the position, if it has advanced.
+    /// After SQLite has committed: LiteFS's position has advanced if SQLite wrote pages, and this
+    /// node is still the primary it was. Returns the position, if it has advanced.
     fn confirm(&self, node: &Node, native: &Native) -> QueryResult<Option<Position>> {
         let unconfirmed = |why: &dyn std::fmt::Display| {
             Err(Failure::OutcomeUnknown
                 .error(format!("SQLite has committed, but LiteFS may not have: {why}")))
         };
-        let wrote = native.pages_written() != self.pages;
-        let reached = match node.tracker.read_position() {
-            // There never was one: nothing has been committed to this database yet, this included.
-            Err(PositionError::Absent(_) | PositionError::NoDatabase(_))
-                if !wrote && self.before.is_none() =>
-            {
-                None
-            }
+        let before = match CommitExpectation::from(native.committed()) {
+            CommitExpectation::Unchanged => return Ok(None),
+            CommitExpectation::Advances => self.before,
+            CommitExpectation::AdvancesFrom(before) => Some(before),
+            CommitExpectation::Dropped if self.mixed => self.before,
+            CommitExpectation::Dropped => return unconfirmed(&"one of several commits was not taken"),
+        };
+        let position = match node.tracker.read_position() {
+            Ok(position) => position,
             Err(error) => return unconfirmed(&error),
-            Ok(position) => Some(position).filter(|position| self.before != Some(*position)),
         };
         if node.tracker.stamp() != self.stamp {
             return unconfirmed(&"the role changed during the commit");
         }
-        if wrote && reached.is_none() && !self.mixed {
+        if before == Some(position) && !self.mixed {
             return unconfirmed(&"its position is the same as before");
         }
-        Ok(reached.filter(|_| wrote))
+        Ok(Some(position).filter(|position| self.before != Some(*position)))
     }
 }
 
@@ -74,15 +118,26 @@ impl LiteFsConnection {
         self.committing_from = None;
         let writes = class.access == Access::Write || class.may_write();
         if writes && self.phase() == Phase::Autocommit {
-            self.commit_ticket(class.writes_locally)
+            let mixed = class.writes_locally && self.has_attached();
+            self.commit_ticket(mixed)
         } else {
             None
         }
     }
 
+    /// Whether databases are attached: SQLite counts their pages with those of this one.
+    pub(super) fn has_attached(&mut self) -> bool {
+        const ATTACHED: &str = "SELECT 1 FROM pragma_database_list WHERE seq > 1";
+        let _silent = self.silence.keep();
+        self.local.load(BoundQuery::new(ATTACHED, &[], true)).map_or(true, |mut rows| rows.next().is_some())
+    }
+
     /// To be drawn before COMMIT.
     pub(super) fn commit_ticket(&mut self, mixed: bool) -> Option<Ticket> {
-        let ticket = Ticket::draw(self.home.as_ref()?, &self.native, mixed);
+        let node = self.home.as_ref()?;
+        let pending = PendingCommit::new(&self.commit_state, &node.tracker);
+        let ticket = Ticket::draw(node, &self.native, mixed);
+        let ticket = ticket.map(|ticket| Ticket { _pending: Some(pending), ..ticket });
         self.committing_from = ticket.as_ref().and_then(|ticket| ticket.before);
         ticket
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use diesel::query_builder::{QueryFragment, QueryId};
 use diesel::result::{DatabaseErrorKind, Error, QueryResult};
 use diesel::sqlite::Sqlite;
-use litefs_rpc::sqlite::application_functions;
+use litefs_rpc::sqlite::has_function;
 use litefs_rpc::sqlite::sql::statements;
 use litefs_rpc::wire::{Command, Reply, SessionCounters, Statement};
 
@@ -112,7 +112,7 @@ impl LiteFsConnection {
     fn missing_there(&mut self, node: &Node, error: Error) -> Error {
         let Some(function) = missing_function(&error) else { return error };
         let _silent = self.silence.keep();
-        if !application_functions(&mut self.local).contains(&function.to_ascii_lowercase()) {
+        if !has_function(&mut self.local, function).unwrap_or(false) {
             return error;
         }
         missing_on_primary(function, &self.primary_name(node))

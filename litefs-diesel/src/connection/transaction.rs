@@ -8,6 +8,7 @@ use litefs_core::Position;
 use litefs_rpc::wire::{BeginMode, Command, Reply};
 
 use super::LiteFsConnection;
+use super::destination::Phase;
 use super::remote::channel::Path;
 use super::remote::session::{Opening, Session, Step};
 use super::steering::{Steering, steering};
@@ -101,11 +102,28 @@ impl LiteFsConnection {
         }
     }
 
+    /// A script that begins a transaction and fails leaves it open. On a node that can write it is
+    /// the connection's from here on, as in SQLite; on a replica it would hold replication up.
+    pub(super) fn adopt_open_transaction(&mut self, node: &Node) {
+        if self.phase() != Phase::Autocommit || self.native.is_autocommit() {
+            return;
+        }
+        if self.is_writable(node) {
+            self.transaction.stage = Stage::Local { seen: None };
+            self.transaction.role = self.seen;
+            return;
+        }
+        let _silent = self.silence.keep();
+        let _ = self.local.batch_execute("ROLLBACK");
+        self.transaction.lose("the script that opened it failed");
+    }
+
     fn control_here(&mut self, node: &Node, control: &Control, sql: &str) -> QueryResult<()> {
         let commits = *control == Control::Commit || self.transaction.ends_by(control);
         self.committing_from = None;
         let ticket = if commits && self.native.is_writing() {
-            self.commit_ticket(self.transaction.wrote_here)
+            let mixed = self.transaction.wrote_here && self.has_attached();
+            self.commit_ticket(mixed)
         } else {
             None
         };

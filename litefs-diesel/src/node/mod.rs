@@ -25,6 +25,7 @@ use litefs_rpc::sqlite::{Checkpointer, Opened, application_functions};
 
 use self::address_table::TrackingTable;
 use self::diagnosis::explained;
+pub(crate) use self::serve::read_positions;
 use self::serve::{ServerStarter, open, serve_when_litefs_appears};
 use crate::consistency::Watermark;
 use crate::error::mount_lost;
@@ -95,8 +96,13 @@ impl Node {
     }
 
     /// The functions that the hook registers, as seen on one of the handle's connections.
-    pub(crate) fn functions(&self, connection: &mut SqliteConnection) -> &HashSet<String> {
-        self.functions.get_or_init(|| application_functions(connection))
+    /// `None`: SQLite could not be asked just now.
+    pub(crate) fn functions(&self, connection: &mut SqliteConnection) -> Option<&HashSet<String>> {
+        if self.functions.get().is_none() {
+            let functions = application_functions(connection).ok()?;
+            let _ = self.functions.set(functions);
+        }
+        self.functions.get()
     }
 
     /// Opens a SQLite connection to `url`, the database's or one within it, and runs the hook on it. Blocks.
@@ -104,7 +110,10 @@ impl Node {
         self.check_mounted()?;
         self.await_first_replication()?;
         let checkpointed = self.checkpointer.get().is_some();
-        open(url, self.options.hook.as_ref(), checkpointed).map_err(|error| self.explain(error))
+        let opened = open(url, self.options.hook.as_ref(), checkpointed);
+        let opened = opened.map_err(|error| self.explain(error))?;
+        opened.native.read_positions_by(read_positions(self.tracker.clone()));
+        Ok(opened)
     }
 
     fn check_mounted(&self) -> ConnectionResult<()> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use diesel::connection::{Connection, InstrumentationEvent, SimpleConnection, get_default_instrumentation};
 use diesel::result::{ConnectionError, ConnectionResult};
-use litefs_core::{Role, Tracker};
+use litefs_core::{Role, RoleKind, Tracker};
 use litefs_rpc::server::{ServeError, Server, ServerConfig};
 use litefs_rpc::sqlite::{Checkpointer, Opened, SqliteExecutor};
 
@@ -35,6 +35,17 @@ pub(super) fn open(url: &str, hook: Option<&ConnectionHook>, checkpointed: bool)
     Ok(opened)
 }
 
+/// How LiteFS's position is read when a commit begins. Where this node is not the primary there is
+/// nothing to confirm.
+pub(crate) fn read_positions(
+    tracker: Tracker,
+) -> Box<dyn Fn() -> Option<litefs_core::Position> + Send + Sync> {
+    Box::new(move || {
+        let primary = tracker.stamp().kind() == RoleKind::Primary;
+        primary.then(|| tracker.read_position().ok()).flatten()
+    })
+}
+
 /// Everything that starting the server needs, apart from the handle.
 pub(super) struct ServerStarter {
     pub(super) tracker: Tracker,
@@ -57,10 +68,12 @@ impl ServerStarter {
                 Ok(opened)
             }
         };
+        let positions = self.tracker.clone();
         let checkpointer = Arc::new(Checkpointer::start(Box::new(opening())).map_err(ServeError::Thread)?);
         let executor = SqliteExecutor::new(Box::new(opening()), self.config.limits.max_rows())
             .retention(self.retention)
             .reading_beside(Arc::new(opening()))
+            .positions(Arc::new(read_positions(positions)))
             .checkpointer(Arc::clone(&checkpointer));
         let server = Server::start(self.address, self.config, Arc::new(self.tracker), executor).await?;
         tracing::info!(address = %server.address(), "taking forwarded writes");

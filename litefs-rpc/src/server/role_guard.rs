@@ -1,5 +1,7 @@
 //! The role of this node, as the server sees it.
 
+use std::time::Duration;
+
 use futures::future::BoxFuture;
 use litefs_core::{Position, Presence, Role, RoleKind, RoleStamp, RoleState, Tracker};
 use tokio::sync::watch;
@@ -35,6 +37,9 @@ pub trait RoleGuard: Send + Sync + 'static {
     fn is_mounted(&self) -> bool {
         true
     }
+    /// Waits until the commits on this node's own file that came before the writer's lock are
+    /// confirmed, at most for `limit`. Blocks. Default: there are none.
+    fn wait_for_commits(&self, _: Duration) {}
     /// This node's LiteFS host name, if known. Default: `None`.
     fn node(&self) -> Option<String> {
         None
@@ -82,6 +87,12 @@ impl RoleGuard for Tracker {
 
     fn is_mounted(&self) -> bool {
         self.presence() != Presence::Lost
+    }
+
+    fn wait_for_commits(&self, limit: Duration) {
+        if !self.pending_commits().wait(limit) {
+            tracing::warn!(?limit, "a commit on this node's own file is not confirmed yet");
+        }
     }
 
     fn node(&self) -> Option<String> {

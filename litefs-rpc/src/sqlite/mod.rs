@@ -17,10 +17,10 @@ mod text;
 
 pub use checkpoint::Checkpointer;
 pub use error::{from_diesel, is_misshapen, to_diesel};
-pub use executor::SqliteExecutor;
-pub use functions::{MAKES_A_TRIGGER, application_functions};
+pub use executor::{Positions, SqliteExecutor};
+pub use functions::{MAKES_A_TRIGGER, WRITING_FUNCTIONS, application_functions, has_function};
 pub use guard::refused_under_litefs;
-pub use native::{Native, Open, Opened};
+pub use native::{Committed, Native, Open, Opened, ReadPosition};
 pub use outcomes::{DEFAULT_RETENTION, OUTCOMES_TABLE, is_applied, settle};
 pub use query::{BoundQuery, SqlType};
 pub use readers::OpenReader;

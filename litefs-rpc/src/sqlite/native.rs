@@ -16,14 +16,20 @@
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, OsStr, OsString, c_char, c_int, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use diesel::connection::Connection;
-use diesel::result::ConnectionResult;
+use diesel::connection::{Connection, InstrumentationEvent, SimpleConnection, get_default_instrumentation};
+use diesel::result::{ConnectionError, ConnectionResult};
 use diesel::sqlite::SqliteConnection;
 use libsqlite3_sys as ffi;
+use litefs_core::{DatabaseUrl, Position};
+
+use crate::executor::CommitExpectation;
 
 /// The function whose destructor tells that the connection is closed. It returns NULL.
 pub(super) const MARKER_FUNCTION: &str = "litefs_connection_is_open";
@@ -42,14 +48,18 @@ impl Opened {
     /// Opens a connection, as [`SqliteConnection::establish`] does. Blocks.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What SQLite says, and [`ConnectionError::BadConnection`] if SQLite has not called the
+    /// automatic extension: without it commits could not be confirmed.
     pub fn establish(url: &str) -> ConnectionResult<Self> {
-        register();
+        register()?;
         let slot = Arc::<Slot>::default();
-        ANNOUNCED.set(Some(Arc::clone(&slot)));
-        let connection = SqliteConnection::establish(url);
-        ANNOUNCED.set(None);
-        Ok(Self { connection: connection?, native: Native { slot } })
+        let announced = Announced::new(url, &slot);
+        let mut connection = SqliteConnection::establish(url)?;
+        drop(announced);
+        if slot.is_empty() || !has_marker(&mut connection) {
+            return Err(not_announced());
+        }
+        Ok(Self { connection, native: Native { slot } })
     }
 }
 
@@ -57,16 +67,61 @@ impl Opened {
 /// be closed. Blocks.
 pub type Open = Box<dyn FnMut() -> ConnectionResult<Opened> + Send>;
 
+fn not_announced() -> ConnectionError {
+    ConnectionError::BadConnection(
+        "SQLite did not call LiteFS for Rust's automatic extension for this connection: \
+         sqlite3_reset_auto_extension() or an extension that opens connections has removed it"
+            .into(),
+    )
+}
+
+/// The slot may have gone to a connection that was opened on the way, by an instrumentation.
+fn has_marker(connection: &mut SqliteConnection) -> bool {
+    connection.set_instrumentation(|_: InstrumentationEvent<'_>| {});
+    let found = connection.batch_execute(&format!("SELECT {MARKER_FUNCTION}()")).is_ok();
+    connection.set_instrumentation(get_default_instrumentation());
+    found
+}
+
+/// Reads LiteFS's position of the database. `None`: it cannot be read.
+pub type ReadPosition = Box<dyn Fn() -> Option<Position> + Send>;
+
+/// What the connection has committed since [`Native::watch_commits`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    /// LiteFS's position when the last commit began, read with the write lock held. So no other
+    /// connection can have moved it since then but before the commit.
+    pub before: Option<Position>,
+    /// Whether the last commit has written pages: then the position must have advanced.
+    pub wrote: bool,
+    /// An earlier one of the commits has written pages, and the position had not advanced when the
+    /// next began.
+    pub dropped: bool,
+}
+
+impl From<Option<Committed>> for CommitExpectation {
+    fn from(committed: Option<Committed>) -> Self {
+        match committed {
+            None => Self::Unchanged,
+            Some(Committed { dropped: true, .. }) => Self::Dropped,
+            Some(Committed { wrote: false, .. }) => Self::Unchanged,
+            Some(Committed { before, .. }) => before.map_or(Self::Advances, Self::AdvancesFrom),
+        }
+    }
+}
+
 /// SQLite's own view of one connection. After the connection was closed every question has the
 /// answer of a connection that has done nothing.
+///
+/// Use it on the thread that has the connection.
 #[derive(Debug)]
 pub struct Native {
     slot: Arc<Slot>,
 }
 
 impl Native {
-    /// Whether no transaction is open (<https://www.sqlite.org/c3ref/get_autocommit.html>). What
-    /// was written is committed only then.
+    /// Whether no transaction is open (<https://www.sqlite.org/c3ref/get_autocommit.html>). What was
+    /// written is committed only then.
     #[must_use]
     pub fn is_autocommit(&self) -> bool {
         // SAFETY: `ask` calls this only while the connection is open.
@@ -84,26 +139,51 @@ impl Native {
 
     /// A counter that grows with each page that this connection writes to a file: in WAL mode with
     /// each frame, those of COMMIT and those that a transaction writes earlier because the cache is
-    /// full. A commit that leaves it as it is has changed nothing that could be replicated, such as
-    /// an UPDATE to the values that are there already. Temporary and attached databases count too.
-    /// The counter wraps, so compare for equality (`SQLITE_DBSTATUS_CACHE_WRITE`,
-    /// <https://www.sqlite.org/c3ref/c_dbstatus_options.html>).
+    /// full. Temporary and attached databases count too. The counter wraps, so compare for equality
+    /// (`SQLITE_DBSTATUS_CACHE_WRITE`, <https://www.sqlite.org/c3ref/c_dbstatus_options.html>).
     #[must_use]
     pub fn pages_written(&self) -> i32 {
-        self.slot.ask(0, |db| {
-            let (mut current, mut highest) = (0, 0);
-            // SAFETY: as above; both outputs are integers of this frame.
-            unsafe {
-                ffi::sqlite3_db_status(db, ffi::SQLITE_DBSTATUS_CACHE_WRITE, &mut current, &mut highest, 0)
-            };
-            current
-        })
+        self.slot.ask(0, pages_written)
+    }
+
+    /// How positions are read when a commit begins. Without it they are not known.
+    pub fn read_positions_by(&self, read: ReadPosition) {
+        self.slot.commits().read = Some(read);
+    }
+
+    /// Forgets the commits so far: [`committed`](Self::committed) answers for those after this.
+    pub fn watch_commits(&self) {
+        let mut commits = self.slot.commits();
+        commits.last = None;
+        commits.dropped = false;
+    }
+
+    /// What was committed since [`watch_commits`](Self::watch_commits); `None` if nothing was, or
+    /// only to temporary databases. A commit that has written no page is one that has changed
+    /// nothing: an UPDATE to the values that are there already, for example.
+    #[must_use]
+    pub fn committed(&self) -> Option<Committed> {
+        let pages = self.pages_written();
+        let commits = self.slot.commits();
+        let last = commits.last?;
+        let (before, wrote) = (last.before, pages != last.pages);
+        Some(Committed { before, wrote, dropped: commits.dropped })
     }
 }
 
-/// Where the pointer of one connection is kept while it is open.
+fn pages_written(db: *mut ffi::sqlite3) -> i32 {
+    let (mut current, mut highest) = (0, 0);
+    // SAFETY: the callers hand over an open connection; both outputs are integers of this frame.
+    unsafe { ffi::sqlite3_db_status(db, ffi::SQLITE_DBSTATUS_CACHE_WRITE, &mut current, &mut highest, 0) };
+    current
+}
+
+/// Where the pointer of one connection is kept while it is open, and what it has committed.
 #[derive(Debug, Default)]
-struct Slot(Mutex<Option<Db>>);
+struct Slot {
+    db: Mutex<Option<Db>>,
+    commits: Mutex<Commits>,
+}
 
 #[derive(Debug)]
 struct Db(NonNull<ffi::sqlite3>);
@@ -112,32 +192,109 @@ struct Db(NonNull<ffi::sqlite3>);
 // slot's lock lets one thread at a time use the pointer.
 unsafe impl Send for Db {}
 
+#[derive(Default)]
+struct Commits {
+    read: Option<ReadPosition>,
+    last: Option<LastCommit>,
+    dropped: bool,
+}
+
+/// What was true when a commit began.
+#[derive(Debug, Clone, Copy)]
+struct LastCommit {
+    before: Option<Position>,
+    pages: i32,
+}
+
+impl std::fmt::Debug for Commits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Commits").field("last", &self.last).finish_non_exhaustive()
+    }
+}
+
+impl Commits {
+    fn begin(&mut self, pages: i32) {
+        let before = self.read.as_ref().and_then(|read| read());
+        let unmoved = |last: LastCommit| last.pages != pages && before.is_some() && last.before == before;
+        self.dropped |= self.last.is_some_and(unmoved);
+        self.last = Some(LastCommit { before, pages });
+    }
+}
+
 impl Slot {
     /// With the lock held, so that the connection cannot be closed meanwhile.
     fn ask<T>(&self, closed: T, question: impl FnOnce(*mut ffi::sqlite3) -> T) -> T {
-        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &*self.db.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(db) => question(db.0.as_ptr()),
             None => closed,
         }
     }
 
+    fn is_empty(&self) -> bool {
+        self.ask(true, |_| false)
+    }
+
     fn set(&self, db: Option<Db>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = db;
+        *self.db.lock().unwrap_or_else(PoisonError::into_inner) = db;
+    }
+
+    fn commits(&self) -> MutexGuard<'_, Commits> {
+        self.commits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-thread_local! {
-    /// The slot of the connection that this thread is opening.
-    static ANNOUNCED: RefCell<Option<Arc<Slot>>> = const { RefCell::new(None) };
+/// What SQLite keeps with the connection, for its callbacks.
+struct Watched {
+    db: NonNull<ffi::sqlite3>,
+    slot: Arc<Slot>,
 }
 
-fn register() {
-    static REGISTERED: Once = Once::new();
-    REGISTERED.call_once(|| {
-        // SAFETY: the callback has the signature that SQLite asks for, and lives as long as the
-        // process.
-        unsafe { ffi::sqlite3_auto_extension(Some(on_open)) };
-    });
+/// The connection that this thread is opening. Taken back when this is dropped, whatever happens.
+struct Announced;
+
+impl Announced {
+    fn new(url: &str, slot: &Arc<Slot>) -> Self {
+        let file = DatabaseUrl::parse(url).ok().and_then(|url| Some(url.path().file_name()?.to_owned()));
+        ANNOUNCED.set(Some(Announcement { file, slot: Arc::clone(slot) }));
+        Self
+    }
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        let _ = ANNOUNCED.try_with(|announced| announced.take());
+    }
+}
+
+struct Announcement {
+    /// The file's name; `None` for a database in memory.
+    file: Option<OsString>,
+    slot: Arc<Slot>,
+}
+
+thread_local! {
+    static ANNOUNCED: RefCell<Option<Announcement>> = const { RefCell::new(None) };
+}
+
+/// Again for each connection: somebody may have reset the list, and what is on it already stays.
+fn register() -> ConnectionResult<()> {
+    // SAFETY: the callback has the signature that SQLite asks for, and lives as long as the process.
+    match unsafe { ffi::sqlite3_auto_extension(Some(on_open)) } {
+        ffi::SQLITE_OK => Ok(()),
+        _ => Err(not_announced()),
+    }
+}
+
+/// Whether `db` is open on a file of this name.
+///
+/// # Safety
+/// `db` is an open connection.
+unsafe fn is_open_on(db: *mut ffi::sqlite3, file: Option<&OsStr>) -> bool {
+    // SAFETY: as promised; SQLite answers a C string that lives as long as the connection, or null.
+    let path = unsafe { ffi::sqlite3_db_filename(db, c"main".as_ptr()) };
+    let path = NonNull::new(path.cast_mut()).map(|path| unsafe { CStr::from_ptr(path.as_ptr()) });
+    let name = path.and_then(|path| Path::new(OsStr::from_bytes(path.to_bytes())).file_name());
+    name == file
 }
 
 /// Called by SQLite for each connection of the process that is opened.
@@ -146,35 +303,59 @@ unsafe extern "C" fn on_open(
     _: *mut *mut c_char,
     _: *const ffi::sqlite3_api_routines,
 ) -> c_int {
-    let announced = ANNOUNCED.try_with(|slot| slot.borrow_mut().take()).ok().flatten();
-    let (Some(slot), Some(open)) = (announced, NonNull::new(db)) else { return ffi::SQLITE_OK };
+    let Some(open) = NonNull::new(db) else { return ffi::SQLITE_OK };
+    // SAFETY: SQLite hands over a connection that is open.
+    let is_it = |announced: &mut Announcement| unsafe { is_open_on(db, announced.file.as_deref()) };
+    let announced = ANNOUNCED.try_with(|announced| announced.borrow_mut().take_if(is_it)).ok().flatten();
+    let Some(Announcement { slot, .. }) = announced else { return ffi::SQLITE_OK };
     slot.set(Some(Db(open)));
-    // SAFETY: `db` is the connection that SQLite is opening. The function's data is a counted
-    // reference, which the destructor gives back; SQLite calls the destructor if this call fails,
-    // too.
+    let watched = Box::into_raw(Box::new(Watched { db: open, slot })).cast::<c_void>();
+    // SAFETY: `db` is the connection that SQLite is opening. The data of both callbacks is freed by
+    // the function's destructor, which takes the hook back before; SQLite calls the destructor if
+    // this call fails, too, and then there is no hook yet.
     unsafe {
-        ffi::sqlite3_create_function_v2(
+        let made = ffi::sqlite3_create_function_v2(
             db,
             MARKER_FUNCTION_C.as_ptr(),
             0,
             ffi::SQLITE_UTF8,
-            Arc::into_raw(slot).cast_mut().cast::<c_void>(),
+            watched,
             Some(return_null),
             None,
             None,
             Some(on_close),
-        )
+        );
+        if made == ffi::SQLITE_OK {
+            ffi::sqlite3_commit_hook(db, Some(on_commit), watched);
+        }
+        made
     }
 }
 
 /// A function that sets no result returns NULL.
 unsafe extern "C" fn return_null(_: *mut ffi::sqlite3_context, _: c_int, _: *mut *mut ffi::sqlite3_value) {}
 
-/// Called by SQLite when the connection is closed, or when the application registers another function of
+/// Called by SQLite when a transaction that has a write lock is about to be committed
+/// (<https://www.sqlite.org/c3ref/commit_hook.html>). Zero lets it go on.
+unsafe extern "C" fn on_commit(watched: *mut c_void) -> c_int {
+    // SAFETY: the data that `on_open` gave to SQLite, freed only after the hook is taken back.
+    let Watched { db, slot } = unsafe { &*watched.cast::<Watched>() };
+    let pages = pages_written(db.as_ptr());
+    // A reader that panics has read nothing; a panic must not reach SQLite.
+    let begun = catch_unwind(AssertUnwindSafe(|| slot.commits().begin(pages)));
+    if begun.is_err() {
+        slot.commits().last = Some(LastCommit { before: None, pages });
+    }
+    0
+}
+
+/// Called by SQLite when the connection is closed, or when somebody registers another function of
 /// that name.
-unsafe extern "C" fn on_close(slot: *mut c_void) {
-    // SAFETY: the reference that `on_open` gave to SQLite, which calls this once.
-    let slot = unsafe { Arc::from_raw(slot.cast_const().cast::<Slot>()) };
+unsafe extern "C" fn on_close(watched: *mut c_void) {
+    // SAFETY: the data that `on_open` gave to SQLite, which calls this once.
+    let Watched { db, slot } = *unsafe { Box::from_raw(watched.cast::<Watched>()) };
+    // SAFETY: SQLite destroys functions while the connection's memory is still there.
+    unsafe { ffi::sqlite3_commit_hook(db.as_ptr(), None, std::ptr::null_mut()) };
     slot.set(None);
 }
 
@@ -182,7 +363,6 @@ unsafe extern "C" fn on_close(slot: *mut c_void) {
 mod tests {
     use super::*;
     use diesel::RunQueryDsl;
-    use diesel::connection::SimpleConnection;
 
     fn opened(dir: &tempfile::TempDir) -> Opened {
         let path = dir.path().join("db");
@@ -257,7 +437,7 @@ mod tests {
         assert!(native.is_writing());
         drop(connection);
         assert!(native.is_autocommit() && !native.is_writing() && native.pages_written() == 0);
-        assert!(native.slot.0.lock().unwrap().is_none());
+        assert!(native.slot.db.lock().unwrap().is_none());
         assert_eq!(Arc::strong_count(&native.slot), 1, "SQLite has given its reference back");
     }
 

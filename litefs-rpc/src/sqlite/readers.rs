@@ -6,7 +6,7 @@ use diesel::connection::{Connection, LoadConnection, SimpleConnection};
 use diesel::sqlite::SqliteConnection;
 
 use super::error::{denied, other};
-use super::functions::{MAKES_A_TRIGGER, application_functions};
+use super::functions::{WRITING_FUNCTIONS, application_functions};
 use super::guard::{Scope, refused_from_remote};
 use super::native::Opened;
 use super::query::BoundQuery;
@@ -43,7 +43,8 @@ impl Readers for SqliteReaders {
         let mut connection = opened.connection;
         // A statement that only looks like a read cannot write.
         connection.batch_execute("PRAGMA query_only = ON").map_err(super::from_diesel)?;
-        let may_write = !application_functions(&mut connection).is_empty();
+        let may_write =
+            application_functions(&mut connection).map_or(true, |functions| !functions.is_empty());
         Ok(Box::new(SqliteReader { connection, max_rows: self.max_rows, may_write }))
     }
 }
@@ -51,7 +52,9 @@ impl Readers for SqliteReaders {
 /// Whether the statement reads, and does not ask for a PRAGMA: the result of a PRAGMA depends on
 /// the connection and on the request's settings.
 fn is_read(statement: &SqlStatement<'_>) -> bool {
-    statement.verb() == Verb::Read && !statement.asks_a_pragma() && !statement.calls(MAKES_A_TRIGGER)
+    statement.verb() == Verb::Read
+        && !statement.asks_a_pragma()
+        && !WRITING_FUNCTIONS.iter().any(|function| statement.calls(function))
 }
 
 struct SqliteReader {

@@ -193,7 +193,7 @@ fn a_function_of_the_application_may_write_anywhere() {
     let test = TestCluster::configured(&["a", "b"], |node, builder| {
         let writable = node == "a";
         builder.on_connection(move |conn| {
-            stamp_utils::register_impl(conn, move |number: i32| {
+            stamp_utils::register_nondeterministic_impl(conn, move |number: i32| {
                 assert!(writable, "attempt to write a readonly database");
                 number + 1
             })
@@ -216,4 +216,118 @@ fn a_function_of_the_application_may_write_anywhere() {
 #[diesel::declare_sql_function]
 extern "SQL" {
     fn stamp(number: diesel::sql_types::Integer) -> diesel::sql_types::Integer;
+}
+
+/// Another connection holds the write lock, so that the next write waits; it commits while that waits.
+fn beside_a_commit_of_another<T>(bed: &TestCluster, write: impl FnOnce() -> T + Send) -> T
+where
+    T: Send,
+{
+    let mut other = bed.plain("a");
+    other
+        .batch_execute("PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE; INSERT INTO notes VALUES (900, 'x')")
+        .unwrap();
+    let a = bed.cluster.control("a").unwrap();
+    let waiting = std::sync::Barrier::new(2);
+    std::thread::scope(|scope| {
+        let written = scope.spawn(|| {
+            waiting.wait();
+            write()
+        });
+        waiting.wait();
+        // Whether its own position is read before or after the other commit: both must be seen.
+        std::thread::sleep(Duration::from_millis(150));
+        a.forget_commit_after(1).unwrap();
+        other.batch_execute("COMMIT").unwrap();
+        written.join().unwrap()
+    })
+}
+
+#[test]
+fn the_commit_of_another_connection_proves_nothing() {
+    let bed = test_cluster(&["a", "b"]);
+    let mut conn = bed.conn("a");
+    assert_unknown(beside_a_commit_of_another(&bed, || insert_one(&mut conn)));
+}
+
+#[test]
+fn each_commit_of_a_script_is_proven() {
+    let bed = test_cluster(&["a", "b"]);
+    let mut conn = bed.conn("a");
+    drop_a_commit_unseen(&bed);
+    assert_unknown(
+        conn.batch_execute("INSERT INTO notes VALUES (1, 'x'); INSERT INTO notes VALUES (2, 'x')"),
+    );
+}
+
+#[test]
+fn an_outcome_that_litefs_has_not_taken_is_no_answer() {
+    let bed = TestCluster::configured(&["a", "b"], |_, builder| {
+        builder.forward_timeout(Duration::from_millis(500))
+    });
+    bed.schema(SCHEMA);
+    let mut conn = bed.conn("b");
+    drop_a_commit_unseen(&bed);
+    assert_unknown(insert_one(&mut conn));
+}
+
+#[test]
+fn a_transaction_with_a_temporary_table_is_proven() {
+    let bed = test_cluster(&["a", "b"]);
+    let mut conn = bed.conn("a");
+    let result = conn.transaction(|conn| {
+        conn.batch_execute("CREATE TEMP TABLE own (x); INSERT INTO own VALUES (1)")?;
+        insert_one(conn)?;
+        drop_a_commit_unseen(&bed);
+        QueryResult::Ok(())
+    });
+    assert_unknown(result);
+}
+
+#[test]
+fn a_script_that_rolls_back_what_it_wrote_has_committed_nothing() {
+    let bed = test_cluster(&["a", "b"]);
+    let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000)
+                INSERT INTO notes SELECT i, printf('%.2000c', 'x') FROM n";
+    let mut conn = bed.conn("a");
+    conn.batch_execute("PRAGMA cache_size = 10").unwrap();
+    conn.batch_execute(&format!("BEGIN; {fill}; ROLLBACK")).unwrap();
+    assert_eq!(count(&mut conn), 0);
+}
+
+#[test]
+fn a_transaction_that_a_failed_script_leaves_open_is_the_connections() {
+    let bed = test_cluster(&["a", "b"]);
+    bed.conn("a").execute_batch(&[&insert(1)]).unwrap();
+    let script = "BEGIN; INSERT INTO notes VALUES (2, 'x'); INSERT INTO notes VALUES (1, 'x'); COMMIT";
+    let mut conn = bed.conn("a");
+    assert!(conn.batch_execute(script).is_err());
+    assert!(conn.is_broken(), "Diesel knows nothing of it");
+    drop_a_commit_unseen(&bed);
+    assert_unknown(conn.batch_execute("COMMIT"));
+}
+
+#[test]
+fn a_script_that_fails_while_it_reads_holds_no_replication_up() {
+    let bed = test_cluster(&["a", "b"]);
+    let mut conn = bed.conn("b");
+    let script = "BEGIN; SELECT * FROM notes; SELECT * FROM nowhere; COMMIT";
+    assert!(conn.batch_execute(script).is_err());
+    assert_eq!(Failure::of(&insert_one(&mut conn).unwrap_err()), Some(Failure::TransactionLost));
+    bed.conn("a").execute_batch(&[&insert(1)]).unwrap();
+    bed.cluster.wait_for_sync(Duration::from_secs(10)).unwrap();
+}
+
+#[test]
+fn a_script_does_not_end_the_transaction_around_it() {
+    let bed = test_cluster(&["a", "b"]);
+    for node in ["a", "b"] {
+        let mut conn = bed.conn(node);
+        let result = conn.transaction(|conn| {
+            insert_one(conn)?;
+            conn.batch_execute("SAVEPOINT s; INSERT INTO notes (text) VALUES ('y'); COMMIT")
+        });
+        assert_eq!(Failure::of(&result.unwrap_err()), Some(Failure::Denied), "on {node}");
+        assert_eq!(count(&mut conn), 0, "on {node}");
+    }
 }

@@ -78,7 +78,7 @@ impl LiteFsConnection {
         let texts: Vec<_> = all.iter().map(|statement| statement.sql).zip(classes.iter().copied()).collect();
         let answered = self.answered_before_writes(node, &texts)?.map(|texts| texts.join("; "));
         let sql = answered.as_deref().unwrap_or(sql);
-        match plan_script(&all, &classes) {
+        match plan_script(&all, &classes, self.phase() != Phase::Autocommit) {
             ScriptPlan::Control(control) => self.steer(node, &control, sql),
             ScriptPlan::Refused(reason) => Err(Failure::Denied.error(reason)),
             ScriptPlan::Local { writes_locally, sets_session, reads } => {

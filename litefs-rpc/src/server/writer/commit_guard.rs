@@ -61,7 +61,19 @@ impl<E: Executor> Writer<E> {
         if !self.role_guard.holds(guard.stamp) {
             return Err(ServerError::unconfirmed("the role changed during the commit"));
         }
-        if wrote == CommitExpectation::Advances && guard.before == Some(position) {
+        let before = match wrote {
+            CommitExpectation::Unchanged => None,
+            CommitExpectation::Advances => guard.before,
+            CommitExpectation::AdvancesFrom(before) => Some(before),
+            CommitExpectation::Dropped => {
+                return Err(ServerError::unconfirmed("LiteFS has not taken one of several commits"));
+            }
+        };
+        if before == Some(position) {
+            self.unconfirmed_at.set(Some(position));
+        }
+        // What SQLite has, an outcome too, is not LiteFS's before the position has moved on.
+        if self.unconfirmed_at.get() == Some(position) {
             return Err(ServerError::unconfirmed(format!(
                 "SQLite has committed, but LiteFS's position is the same as before: {position}"
             )));

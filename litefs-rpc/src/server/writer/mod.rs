@@ -5,10 +5,11 @@ mod commit_guard;
 mod group;
 mod session;
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use litefs_core::RoleStamp;
+use litefs_core::{Position, RoleStamp};
 use tokio::runtime::Handle;
 
 use super::commit_barrier::CommitBarrier;
@@ -36,12 +37,18 @@ pub(super) struct Writer<E> {
     commits: Arc<CommitBarrier>,
     /// The role under which the last job was started.
     term: Option<RoleStamp>,
+    /// The position at which a commit could not be confirmed last.
+    unconfirmed_at: Cell<Option<Position>>,
     /// The average latency of writes; a group counts as one.
     average_latency: Duration,
 }
 
 /// The weight of the last job in the average is one of this many.
 const LATENCY_WEIGHT: u32 = 8;
+
+/// How long a handoff waits for commits on the node's own file to be confirmed, which takes
+/// microseconds unless the machine is overloaded.
+const UNCONFIRMED: Duration = Duration::from_secs(1);
 
 impl<E: Executor> Writer<E> {
     /// Must be called on the runtime on which the role guard runs.
@@ -68,6 +75,7 @@ impl<E: Executor> Writer<E> {
             replicas,
             commits,
             term: None,
+            unconfirmed_at: Cell::new(None),
             average_latency,
         }
     }
@@ -155,6 +163,7 @@ impl<E: Executor> Writer<E> {
         // With the write lock held, no forwarded or local write can run.
         let begun = self.executor.begin(&Settings::default(), BeginMode::Immediate);
         begun.map_err(|refusal| self.judge(refusal, guard).or(|| self.not_primary()))?;
+        self.role_guard.wait_for_commits(UNCONFIRMED);
         let position = self.role_guard.position().map_err(ServerError::handoff_failed);
         let promoted = position.and_then(|position| {
             let (successors, role_guard) = (Arc::clone(&self.successors), Arc::clone(&self.role_guard));

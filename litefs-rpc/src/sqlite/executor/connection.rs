@@ -6,6 +6,7 @@ use diesel::sqlite::SqliteConnection;
 
 use crate::executor::{CommitExpectation, Done};
 use crate::sqlite::error::from_diesel;
+use crate::sqlite::functions::application_functions;
 use crate::sqlite::native::{Native, Opened};
 use crate::sqlite::outcomes::{Outcomes, StoredOutcome};
 use crate::sqlite::session::{integers, read_settings, session_functions};
@@ -31,12 +32,16 @@ pub(super) struct ExecutorConnection {
     pub(super) changes_override: Option<([i64; 2], i64)>,
     /// The open transaction has changed state of the connection: close it afterwards.
     pub(super) altered: bool,
+    /// The application has functions that may write, called in a SELECT too.
+    pub(super) may_write_in_reads: bool,
 }
 
 impl ExecutorConnection {
     pub(super) fn new(Opened { connection: mut sqlite, native }: Opened) -> QueryResult<Self> {
         let settings = read_settings(&mut sqlite)?;
+        let may_write_in_reads = !application_functions(&mut sqlite)?.is_empty();
         Ok(Self {
+            may_write_in_reads,
             sqlite,
             native,
             settings,

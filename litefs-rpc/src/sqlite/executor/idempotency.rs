@@ -30,14 +30,23 @@ impl Idempotency {
         };
         let fits = |s: &SqlStatement<'_>| {
             matches!(s.verb(), Verb::Read | Verb::Change | Verb::Schema | Verb::Unknown)
+                || is_transactional_pragma(s)
         };
         let repeats = |s: &SqlStatement<'_>| matches!(s.verb(), Verb::Pragma | Verb::Vacuum);
-        if all.iter().all(repeats) {
-            Self::SafeToRepeat
-        } else if all.iter().all(fits) {
+        if all.iter().all(fits) {
             Self::SingleTransaction
+        } else if all.iter().all(repeats) {
+            Self::SafeToRepeat
         } else {
             Self::BeginRecord
         }
     }
+}
+
+/// PRAGMAs that set a field of the database's header, as any other write does.
+fn is_transactional_pragma(statement: &SqlStatement<'_>) -> bool {
+    let in_header = ["user_version", "application_id"];
+    statement.pragma().is_some_and(|pragma| {
+        pragma.value.is_some() && in_header.iter().any(|name| pragma.name.eq_ignore_ascii_case(name))
+    })
 }

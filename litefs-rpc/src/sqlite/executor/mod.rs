@@ -12,6 +12,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use litefs_core::Position;
+
 use self::connection::ExecutorConnection;
 use super::checkpoint::Checkpointer;
 use super::error::{denied, from_diesel, other};
@@ -21,6 +23,9 @@ use super::outcomes::{DEFAULT_RETENTION, Outcomes};
 use super::readers::{OpenReader, SqliteReaders};
 use crate::executor::{CommitExpectation, Done, Executor, GroupAborted, Readers};
 use crate::wire::{BeginMode, Command, Outcome, Request, RequestId, ServerError, Settings};
+
+/// Reads LiteFS's position of the database; `None` if it cannot be read.
+pub type Positions = Arc<dyn Fn() -> Option<Position> + Send + Sync>;
 
 /// Runs forwarded commands on one [`SqliteConnection`](diesel::sqlite::SqliteConnection).
 pub struct SqliteExecutor {
@@ -36,8 +41,9 @@ pub struct SqliteExecutor {
     checkpointer: Option<Arc<Checkpointer>>,
     /// `total_changes()` of the connection at the last call of the checkpointer.
     checkpointed_changes: i64,
-    /// The pages written by connections that were closed in the middle of a request.
-    pages_of_closed: i64,
+    /// What connections that were closed in the middle of a request have committed for it.
+    closed: CommitExpectation,
+    positions: Option<Positions>,
 }
 
 /// The most texts in [`SqliteExecutor::allowed`]; at the limit all are forgotten.
@@ -59,7 +65,8 @@ impl SqliteExecutor {
             readers: None,
             checkpointer: None,
             checkpointed_changes: 0,
-            pages_of_closed: 0,
+            closed: CommitExpectation::Unchanged,
+            positions: None,
         }
     }
 
@@ -75,6 +82,13 @@ impl SqliteExecutor {
     #[must_use]
     pub fn checkpointer(self, checkpointer: Arc<Checkpointer>) -> Self {
         Self { checkpointer: Some(checkpointer), ..self }
+    }
+
+    /// How LiteFS's position of the database is read when a commit begins. Without it a commit is
+    /// confirmed by the position before the work, which another connection may have moved.
+    #[must_use]
+    pub fn positions(self, positions: Positions) -> Self {
+        Self { positions: Some(positions), ..self }
     }
 
     /// Runs reads of other nodes on connections that `open` opens, so that they do not wait for
@@ -98,6 +112,10 @@ impl SqliteExecutor {
             Some(connection) => connection,
             None => {
                 let opened = (self.open)().map_err(|error| other(error.to_string()))?;
+                if let Some(positions) = self.positions.clone() {
+                    opened.native.read_positions_by(Box::new(move || positions()));
+                }
+                opened.native.watch_commits();
                 ExecutorConnection::new(opened).map_err(from_diesel)?
             }
         };
@@ -126,14 +144,18 @@ impl SqliteExecutor {
         Ok(())
     }
 
-    /// The pages written so far, for [`wrote_since`](Self::wrote_since).
-    fn pages_written(&self) -> i64 {
-        let open = self.connection.as_ref().map_or(0, |connection| connection.native.pages_written());
-        self.pages_of_closed + i64::from(open)
+    /// Forgets what was committed before.
+    fn watch_commits(&mut self) {
+        self.closed = CommitExpectation::Unchanged;
+        if let Some(connection) = &self.connection {
+            connection.native.watch_commits();
+        }
     }
 
-    fn wrote_since(&self, pages: i64) -> CommitExpectation {
-        if self.pages_written() == pages { CommitExpectation::Unchanged } else { CommitExpectation::Advances }
+    /// What the commits since [`watch_commits`](Self::watch_commits) must have done to the position.
+    fn expectation(&self) -> CommitExpectation {
+        let open = self.connection.as_ref().and_then(|connection| connection.native.committed());
+        self.closed.and_then(open.into())
     }
 }
 
@@ -157,8 +179,8 @@ fn no_connection() -> ServerError {
 
 impl Executor for SqliteExecutor {
     fn write(&mut self, request: &Request) -> Result<Done, ServerError> {
-        let before = self.pages_written();
-        let result = self.run_request(request).map(|done| Done { wrote: self.wrote_since(before), ..done });
+        self.watch_commits();
+        let result = self.run_request(request).map(|done| Done { wrote: self.expectation(), ..done });
         if let Err(refusal) = &result
             && let Some(connection) = &mut self.connection
             && (refusal.symptom().is_suspicious() || connection.resync_counters().is_err())
@@ -185,10 +207,10 @@ impl Executor for SqliteExecutor {
     }
 
     fn close_group(&mut self) -> Result<CommitExpectation, GroupAborted> {
-        let before = self.pages_written();
+        self.watch_commits();
         self.commit_group()?;
         self.report_commit();
-        Ok(self.wrote_since(before))
+        Ok(self.expectation())
     }
 
     fn term_started(&mut self) {
@@ -199,12 +221,12 @@ impl Executor for SqliteExecutor {
 
     fn resolve_outcome(&mut self, id: RequestId) -> Result<(Outcome, CommitExpectation), ServerError> {
         self.connect(&Settings::default())?;
-        let before = self.pages_written();
+        self.watch_commits();
         let Self { connection, outcomes, .. } = self;
         let connection = connection.as_mut().ok_or_else(no_connection)?;
         let outcome = outcomes.resolve(&mut connection.sqlite, id).map_err(from_diesel)?;
         connection.total_changes = connection.read_total_changes()?;
-        Ok((outcome, self.wrote_since(before)))
+        Ok((outcome, self.expectation()))
     }
 
     fn begin(&mut self, settings: &Settings, mode: BeginMode) -> Result<(), ServerError> {

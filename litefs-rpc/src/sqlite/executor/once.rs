@@ -71,7 +71,7 @@ impl SqliteExecutor {
             connection.keep_partial_changes(result, before)
         };
         if result.as_ref().map_or(true, Done::failed) || all.iter().any(alters_connection) {
-            self.pages_of_closed += i64::from(connection.native.pages_written());
+            self.closed = self.expectation();
             self.connection = None;
         }
         result

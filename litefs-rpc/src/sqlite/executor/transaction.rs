@@ -6,6 +6,7 @@ use super::connection::ExecutorConnection;
 use super::{SqliteExecutor, check};
 use crate::executor::{CommitExpectation, Done};
 use crate::sqlite::error::{from_diesel, other};
+use crate::sqlite::functions::MAKES_A_TRIGGER;
 use crate::sqlite::guard::Scope;
 use crate::sqlite::outcomes::Outcomes;
 use crate::sqlite::sql::{SqlStatement, Verb, statements};
@@ -62,7 +63,7 @@ impl SqliteExecutor {
     }
 
     pub(super) fn commit_transaction(&mut self, keep: Option<RequestId>) -> Result<Done, ServerError> {
-        let pages = self.pages_written();
+        self.watch_commits();
         let Self { connection, outcomes, .. } = self;
         let connection = connection.as_mut().ok_or_else(no_transaction)?;
         let done = connection.done(Output::Done, connection.total_at_begin)?;
@@ -76,7 +77,7 @@ impl SqliteExecutor {
             let _ = connection.sqlite.batch_execute(UNDO_OUTCOME);
         }
         let altered = connection.altered;
-        let wrote = self.wrote_since(pages);
+        let wrote = self.expectation();
         if committed.is_ok() && altered {
             self.connection = None;
         }
@@ -101,7 +102,11 @@ impl SqliteExecutor {
 impl ExecutorConnection {
     /// Notes what the command does to the counters and to the connection's own state.
     fn prepare_step(&mut self, work: &Command) -> Result<(), ServerError> {
-        let counted = |s: &SqlStatement<'_>| matches!(s.verb(), Verb::Read | Verb::Change | Verb::Savepoint);
+        let counted = |s: &SqlStatement<'_>| match s.verb() {
+            // What it calls may write, and then `total_changes()` may stay as it is.
+            Verb::Read => !self.may_write_in_reads && !s.calls(MAKES_A_TRIGGER),
+            verb => matches!(verb, Verb::Change | Verb::Savepoint),
+        };
         if !work.texts().all(|sql| statements(sql).iter().all(counted)) {
             self.total_at_begin = None;
         }
