@@ -78,9 +78,10 @@ fn not_announced() -> ConnectionError {
 /// The slot may have gone to a connection that was opened on the way, by an instrumentation.
 fn has_marker(connection: &mut SqliteConnection) -> bool {
     connection.set_instrumentation(|_: InstrumentationEvent<'_>| {});
-    let found = connection.batch_execute(&format!("SELECT {MARKER_FUNCTION}()")).is_ok();
+    let asked = connection.batch_execute(&format!("SELECT {MARKER_FUNCTION}()"));
     connection.set_instrumentation(get_default_instrumentation());
-    found
+    // Any other error is of the file, which SQLite reads before it looks for functions.
+    !asked.is_err_and(|error| error.to_string().starts_with("no such function"))
 }
 
 /// Reads LiteFS's position of the database. `None`: it cannot be read.
@@ -452,5 +453,44 @@ mod tests {
         assert!(diesel::sql_query(&sql).execute(&mut next).is_err(), "nothing was left announced");
         let mut opened = Opened::establish(":memory:").unwrap();
         assert!(diesel::sql_query(&sql).execute(&mut opened.connection).is_ok());
+    }
+
+    #[test]
+    fn a_connection_that_is_opened_on_the_way_does_not_take_the_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("own");
+        let log = dir.path().join("log").to_str().unwrap().to_owned();
+        let slot = Arc::<Slot>::default();
+        register().unwrap();
+        let _announced = Announced::new(path.to_str().unwrap(), &slot);
+        let _other = SqliteConnection::establish(&log).unwrap();
+        assert!(slot.is_empty());
+        let mut own = SqliteConnection::establish(path.to_str().unwrap()).unwrap();
+        assert!(!slot.is_empty() && has_marker(&mut own));
+    }
+
+    #[test]
+    fn a_position_is_read_under_the_lock_of_each_commit() {
+        let dir = tempfile::tempdir().unwrap();
+        let Opened { mut connection, native } = opened(&dir);
+        let txid = Arc::new(std::sync::atomic::AtomicU64::new(1));
+        let at = Arc::clone(&txid);
+        let position = |txid: u64| format!("{txid:016x}/{txid:016x}").parse::<Position>().unwrap();
+        native.read_positions_by(Box::new(move || {
+            Some(position(at.load(std::sync::atomic::Ordering::Relaxed)))
+        }));
+        let mut commit = |sql: &str| {
+            native.watch_commits();
+            connection.batch_execute(sql).unwrap();
+            CommitExpectation::from(native.committed())
+        };
+        assert_eq!(commit("SELECT * FROM t"), CommitExpectation::Unchanged);
+        assert_eq!(commit("BEGIN IMMEDIATE; COMMIT"), CommitExpectation::Unchanged);
+        assert_eq!(commit("INSERT INTO t VALUES (1)"), CommitExpectation::AdvancesFrom(position(1)));
+        let two = "INSERT INTO t VALUES (2); INSERT INTO t VALUES (3)";
+        assert_eq!(commit(two), CommitExpectation::Dropped, "the position did not move in between");
+        assert_eq!(commit("BEGIN; INSERT INTO t VALUES (4); ROLLBACK"), CommitExpectation::Unchanged);
+        txid.store(2, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(commit("DELETE FROM t"), CommitExpectation::AdvancesFrom(position(2)));
     }
 }
