@@ -152,7 +152,7 @@ pub async fn serve(listener: TcpListener, router: Router) -> Result<(), Problem>
 }
 
 /// Serves `router` until this process is asked to end (SIGTERM, SIGINT), and then for as long as
-/// requests that have begun need, at most [`LAST_REQUESTS`].
+/// requests that have begun need, at most 5 s.
 pub async fn serve_until_asked_to_end(listener: TcpListener, router: Router) -> Result<(), Problem> {
     let mut asked = signal(SignalKind::terminate())?;
     let (stop, stopped) = oneshot::channel::<()>();

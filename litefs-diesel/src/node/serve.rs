@@ -42,7 +42,7 @@ pub(crate) fn read_positions(
 ) -> Box<dyn Fn() -> Option<litefs_core::Position> + Send + Sync> {
     Box::new(move || {
         let primary = tracker.stamp().kind() == RoleKind::Primary;
-        primary.then(|| tracker.read_position().ok()).flatten()
+        primary.then(|| tracker.peek_position().ok()).flatten()
     })
 }
 

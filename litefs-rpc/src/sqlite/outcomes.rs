@@ -19,7 +19,7 @@ use super::rows;
 use crate::wire::{Outcome, Output, RequestId, SessionCounters, Value};
 
 /// The table: `id` is the write's, `at` the primary's clock in milliseconds since 1970
-/// ([`pruning`]), `outcome` this module's encoding. Without rowid, so that it leaves
+/// (the module `pruning`), `outcome` this module's encoding. Without rowid, so that it leaves
 /// `last_insert_rowid()` alone.
 pub const OUTCOMES_TABLE: &str = "_litefs_outcomes";
 
