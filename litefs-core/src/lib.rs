@@ -49,7 +49,6 @@
 
 mod backoff;
 mod claim;
-mod commit_guard;
 mod config;
 mod debounce;
 mod detect;
@@ -65,7 +64,6 @@ mod tracker;
 
 pub use backoff::Backoff;
 pub use claim::{Claim, InfoAnswer, Observation, Owner};
-pub use commit_guard::{CommitExpectation, CommitGuard, Unconfirmed};
 pub use config::{Config, ConfigBuilder, ConfigError, DatabaseUrl, Detectors, TableName, TableNameError};
 pub use detect::{Detector, Event, EventError, Info, InfoError, Sink, parse_event, parse_info};
 pub use evidence::ObservationSeq;
