@@ -1,3 +1,5 @@
+//! Inserting many rows in one request, with their rows back.
+
 mod split;
 
 use diesel::deserialize::FromSqlRow;

@@ -1,3 +1,5 @@
+//! Failures between the nodes, inside Diesel's error type.
+
 use std::fmt;
 
 use diesel::result::{DatabaseErrorInformation, DatabaseErrorKind, Error as DieselError};

@@ -1,3 +1,5 @@
+//! The r2d2 manager of a handle.
+
 use diesel::r2d2::{ManageConnection, R2D2Connection};
 
 use crate::connection::LiteFsConnection;

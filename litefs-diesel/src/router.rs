@@ -1,3 +1,5 @@
+//! Routers: where a statement runs, as far as there is a choice.
+
 use std::fmt;
 
 use litefs_core::RoleKind;

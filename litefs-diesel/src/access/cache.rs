@@ -1,3 +1,5 @@
+//! The classes of the statements seen on one connection.
+
 use std::any::TypeId;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};

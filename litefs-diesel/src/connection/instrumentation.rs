@@ -1,3 +1,5 @@
+//! Between the application's instrumentation and the local connection.
+
 use std::any::TypeId;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -1,3 +1,5 @@
+//! Waiting until the local file has what a read must see.
+
 use std::sync::Arc;
 
 use litefs_core::{Role, Tracker};

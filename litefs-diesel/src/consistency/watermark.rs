@@ -1,3 +1,5 @@
+//! The positions that later reads must have reached.
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 

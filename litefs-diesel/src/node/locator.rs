@@ -1,3 +1,5 @@
+//! Where the primary is: the role of the tracker, the address of the tracking table.
+
 use std::sync::Arc;
 
 use futures::future::BoxFuture;

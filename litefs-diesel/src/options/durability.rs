@@ -1,3 +1,5 @@
+//! The option that says which nodes must have a write before it is acknowledged.
+
 use std::str::FromStr;
 
 /// Who must have a write before it is acknowledged. LiteFS replicates after the commit, so what only the primary has is

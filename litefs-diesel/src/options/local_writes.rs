@@ -1,3 +1,5 @@
+//! The option that says how the primary runs its own autocommit writes.
+
 use std::str::FromStr;
 
 /// How a node that is the primary runs its own statements that write, outside of transactions.

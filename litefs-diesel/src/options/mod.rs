@@ -1,3 +1,5 @@
+//! The options of a handle and its builder.
+
 mod build;
 pub(crate) mod durability;
 pub(crate) mod local_writes;

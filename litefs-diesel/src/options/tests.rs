@@ -1,3 +1,5 @@
+//! Tests of the options.
+
 use super::*;
 
 fn vars(list: &[(&str, &str)]) -> Vec<(String, String)> {
