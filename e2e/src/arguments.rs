@@ -55,7 +55,8 @@ impl FromStr for NodeAt {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let parts = text.split_once('=').and_then(|(name, urls)| Some((name, urls.split_once(',')?)));
+        let parts =
+            text.split_once('=').and_then(|(name, urls)| Some((name, urls.split_once(',')?)));
         match parts {
             Some((name, (application, litefs))) if !name.is_empty() => Ok(Self {
                 name: name.to_owned(),

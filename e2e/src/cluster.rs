@@ -49,7 +49,10 @@ impl Cluster {
         for node in &self.nodes {
             self.run(Verb::Start, node).await?;
         }
-        wait(SETTLE, "one node to be primary and the other its replica", async || self.roles().await).await
+        wait(SETTLE, "one node to be primary and the other its replica", async || {
+            self.roles().await
+        })
+        .await
     }
 
     /// Both nodes' roles, if the nodes agree with each other and with LiteFS.
@@ -78,7 +81,9 @@ impl Cluster {
         .await?;
         let (of_a, of_b) = (a.rows().await?, b.rows().await?);
         if of_a != of_b {
-            return Err(format!("one position, but {} rows and {} rows", of_a.len(), of_b.len()).into());
+            return Err(
+                format!("one position, but {} rows and {} rows", of_a.len(), of_b.len()).into()
+            );
         }
         Ok(of_a)
     }

@@ -85,7 +85,8 @@ mod tests {
 
     #[test]
     fn a_failure_names_what_was_asked() {
-        let error = Script::new("/bin/false".into()).run(Verb::Kill, "node-b").unwrap_err().to_string();
+        let error =
+            Script::new("/bin/false".into()).run(Verb::Kill, "node-b").unwrap_err().to_string();
         assert!(error.contains("kill node-b") && error.contains('1'), "{error}");
     }
 }

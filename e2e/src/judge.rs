@@ -95,7 +95,12 @@ impl Judgement {
             match &attempt.write {
                 Write::Post { key } => judgement.post(key, expected, found(key).len()),
                 Write::Set { key, number } => {
-                    judgement.set(key, *number, expected, found(key).first().map(|row| row.new.latitude));
+                    judgement.set(
+                        key,
+                        *number,
+                        expected,
+                        found(key).first().map(|row| row.new.latitude),
+                    );
                 }
             }
         }
@@ -109,7 +114,9 @@ impl Judgement {
     fn count(&mut self, attempt: &Attempt, death: Option<&Death>) -> Expected {
         let (counter, expected) = match &attempt.outcome {
             Outcome::Acknowledged { txid, answered, .. } => {
-                match death.is_some_and(|death| death.may_have_lost(attempt.started, *answered, *txid)) {
+                match death
+                    .is_some_and(|death| death.may_have_lost(attempt.started, *answered, *txid))
+                {
                     true => (&mut self.unshipped, Expected::AtRisk),
                     false => (&mut self.acknowledged, Expected::There),
                 }

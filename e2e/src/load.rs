@@ -37,7 +37,10 @@ pub(crate) struct LoadReport {
 impl LoadReport {
     pub(crate) fn reads_summary(&self) -> String {
         let (failed, unseen) = (self.failed_reads.len(), self.unseen.len());
-        format!("{} reads: {failed} failed, {unseen} without what was acknowledged there", self.reads)
+        format!(
+            "{} reads: {failed} failed, {unseen} without what was acknowledged there",
+            self.reads
+        )
     }
 
     /// The first few failures, one per line.
@@ -102,7 +105,12 @@ impl Load {
     }
 
     /// Waits until a node has acknowledged `more` writes from now on.
-    pub(crate) async fn wait_for(&self, node: usize, more: u64, limit: Duration) -> Result<(), Problem> {
+    pub(crate) async fn wait_for(
+        &self,
+        node: usize,
+        more: u64,
+        limit: Duration,
+    ) -> Result<(), Problem> {
         let so_far = || self.shared.acknowledged[node].load(Ordering::Relaxed);
         let wanted = so_far() + more;
         let what = format!("node {} to acknowledge {more} more writes", node + 1);
@@ -182,9 +190,9 @@ impl Writer {
         seen.reads += 1;
         match self.node.find(&row.id).await {
             Ok(Some(_)) => {}
-            Ok(None) => {
-                seen.unseen.push(format!("{name} acknowledged {:?} and does not show it", row.new.client_key))
-            }
+            Ok(None) => seen
+                .unseen
+                .push(format!("{name} acknowledged {:?} and does not show it", row.new.client_key)),
             Err(error) => seen.failed_reads.push((name.to_owned(), error.to_string())),
         }
     }

@@ -87,7 +87,8 @@ impl Node {
         loop {
             let mut query = vec![("limit", PAGE.to_string())];
             query.extend(rows.last().map(|row| ("after", row.id.clone())));
-            let next: Vec<Row> = self.json(self.request(Method::GET, "/resources").query(&query)).await?;
+            let next: Vec<Row> =
+                self.json(self.request(Method::GET, "/resources").query(&query)).await?;
             let is_last = next.len() < PAGE;
             rows.extend(next);
             if is_last {
@@ -124,7 +125,11 @@ impl Node {
     pub(crate) async fn handoff(&self) -> Result<(), Problem> {
         let response = self.request(Method::POST, "/handoff").send().await?;
         let status = response.status();
-        if status.is_success() { Ok(()) } else { Err(format!("{status}: {}", response.text().await?).into()) }
+        if status.is_success() {
+            Ok(())
+        } else {
+            Err(format!("{status}: {}", response.text().await?).into())
+        }
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -133,7 +138,8 @@ impl Node {
 
     async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Problem> {
         let told = |error: reqwest::Error| format!("{}: {error}", self.at.name);
-        let response = request.send().await.and_then(reqwest::Response::error_for_status).map_err(told)?;
+        let response =
+            request.send().await.and_then(reqwest::Response::error_for_status).map_err(told)?;
         Ok(response.json().await.map_err(told)?)
     }
 
@@ -144,7 +150,8 @@ impl Node {
             Err(error) => Outcome::Unknown(error.to_string()),
             Ok(response) => {
                 let status = response.status();
-                let position = response.headers().get("x-position").and_then(|text| text.to_str().ok());
+                let position =
+                    response.headers().get("x-position").and_then(|text| text.to_str().ok());
                 let txid = position.and_then(txid_of);
                 match response.bytes().await {
                     Ok(body) => judge(status, txid, &body),

@@ -28,7 +28,9 @@ impl Report {
         let title = scenario.title();
         let seconds = took.as_secs_f64();
         match &verdict {
-            Verdict::Passed(seen) => println!("{scenario} passed in {seconds:.1} s: {title}: {seen}"),
+            Verdict::Passed(seen) => {
+                println!("{scenario} passed in {seconds:.1} s: {title}: {seen}")
+            }
             Verdict::Failed(problem) => {
                 println!("{scenario} FAILED after {seconds:.1} s: {title}: {problem}")
             }
@@ -45,7 +47,8 @@ impl Report {
     }
 
     fn counts(&self) -> [usize; 3] {
-        let count = |of: fn(&Verdict) -> bool| self.verdicts.iter().filter(|verdict| of(verdict)).count();
+        let count =
+            |of: fn(&Verdict) -> bool| self.verdicts.iter().filter(|verdict| of(verdict)).count();
         [
             count(|verdict| matches!(verdict, Verdict::Passed(_))),
             count(|verdict| matches!(verdict, Verdict::Failed(_))),

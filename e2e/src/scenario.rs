@@ -50,7 +50,10 @@ impl FromStr for Scenario {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let named = |scenario: &Self| scenario.to_string().eq_ignore_ascii_case(text);
-        Self::ALL.into_iter().find(named).ok_or_else(|| format!("there is no scenario {text}, only E1 to E8"))
+        Self::ALL
+            .into_iter()
+            .find(named)
+            .ok_or_else(|| format!("there is no scenario {text}, only E1 to E8"))
     }
 }
 

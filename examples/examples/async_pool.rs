@@ -58,7 +58,8 @@ async fn application(litefs: &LiteFs) -> Result<Vec<i32>, Problem> {
     // Several statements in one request.
     conn.spawn_blocking(|conn| {
         let account = |id, balance| {
-            diesel::insert_into(accounts::table).values((accounts::id.eq(id), accounts::balance.eq(balance)))
+            diesel::insert_into(accounts::table)
+                .values((accounts::id.eq(id), accounts::balance.eq(balance)))
         };
         conn.execute_batch(&[&account(1, 100), &account(2, 0)])
     })
@@ -69,7 +70,8 @@ async fn application(litefs: &LiteFs) -> Result<Vec<i32>, Problem> {
         transfer.await??;
     }
     // The other pool is made the same way.
-    let pool = bb8::Pool::<Conn>::builder().max_size(4).build(litefs.async_connection_manager()).await?;
+    let pool =
+        bb8::Pool::<Conn>::builder().max_size(4).build(litefs.async_connection_manager()).await?;
     let mut conn = pool.get().await?;
     Ok(accounts::table.select(accounts::balance).order(accounts::id).load(&mut conn).await?)
 }

@@ -35,7 +35,11 @@ struct FreshLedger;
 
 impl Router for FreshLedger {
     fn route(&self, situation: &Situation<'_>) -> Route {
-        if situation.sql().contains("`ack_log`") { Route::Primary } else { ForwardWrites.route(situation) }
+        if situation.sql().contains("`ack_log`") {
+            Route::Primary
+        } else {
+            ForwardWrites.route(situation)
+        }
     }
 }
 
@@ -49,8 +53,10 @@ fn main() -> Result<(), Problem> {
     let cluster = Cluster::builder().nodes(["primary", "replica"]).database(DATABASE).start()?;
     let primary = builder(cluster.node("primary")).start()?;
     // Reads that stay here may be old: the ack_log's router is all that keeps it fresh.
-    let replica =
-        builder(cluster.node("replica")).router(FreshLedger).consistency(Consistency::Eventual).start()?;
+    let replica = builder(cluster.node("replica"))
+        .router(FreshLedger)
+        .consistency(Consistency::Eventual)
+        .start()?;
     let (mut there, mut here) = (primary.establish()?, replica.establish()?);
     diesel::sql_query("CREATE TABLE ack_log (id INTEGER PRIMARY KEY, amount BIGINT NOT NULL)")
         .execute(&mut there)?;

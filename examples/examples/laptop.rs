@@ -23,8 +23,10 @@ type Problem = Box<dyn std::error::Error>;
 fn start(database: &str) -> Result<(LiteFs, LiteFsConnection), Problem> {
     let litefs = LiteFs::start(database)?;
     let mut conn = litefs.establish()?;
-    diesel::sql_query("CREATE TABLE IF NOT EXISTS notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL)")
-        .execute(&mut conn)?;
+    diesel::sql_query(
+        "CREATE TABLE IF NOT EXISTS notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL)",
+    )
+    .execute(&mut conn)?;
     Ok((litefs, conn))
 }
 
@@ -38,10 +40,16 @@ fn main() -> Result<(), Problem> {
         .returning(notes::id)
         .get_result(&mut conn)?;
     let text: String = notes::table.find(id).select(notes::text).get_result(&mut conn)?;
-    conn.transaction(|conn| diesel::update(notes::table).set(notes::text.eq("changed")).execute(conn))?;
+    conn.transaction(|conn| {
+        diesel::update(notes::table).set(notes::text.eq("changed")).execute(conn)
+    })?;
 
     assert_eq!(text, "written on a laptop");
     assert_eq!(litefs.round_trips(), 0);
-    println!("role {}: note {id} says {text:?}; {} round trips", litefs.role(), litefs.round_trips());
+    println!(
+        "role {}: note {id} says {text:?}; {} round trips",
+        litefs.role(),
+        litefs.round_trips()
+    );
     Ok(())
 }

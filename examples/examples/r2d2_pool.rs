@@ -42,7 +42,8 @@ fn main() -> Result<(), Problem> {
 
     // This line was
     // `r2d2::Pool::builder().build(ConnectionManager::<SqliteConnection>::new(path))`.
-    let pool = r2d2::Pool::builder().max_size(THREADS as u32).build(replica.connection_manager())?;
+    let pool =
+        r2d2::Pool::builder().max_size(THREADS as u32).build(replica.connection_manager())?;
     diesel::sql_query("CREATE TABLE visits (id INTEGER PRIMARY KEY, page TEXT NOT NULL)")
         .execute(&mut *pool.get()?)?;
 
@@ -53,7 +54,9 @@ fn main() -> Result<(), Problem> {
                 scope.spawn(move || visit(&pool, &format!("page {visitor}")))
             })
             .collect();
-        visitors.into_iter().try_for_each(|visitor| visitor.join().map_err(|_| "a visitor panicked")?)
+        visitors
+            .into_iter()
+            .try_for_each(|visitor| visitor.join().map_err(|_| "a visitor panicked")?)
     })?;
 
     let counted: i64 = visits::table.count().get_result(&mut *pool.get()?)?;
@@ -67,8 +70,11 @@ fn main() -> Result<(), Problem> {
 /// Writes, and reads what was written, on connections of the pool.
 fn visit(pool: &r2d2::Pool<litefs_diesel::ConnectionManager>, page: &str) -> Result<(), Problem> {
     for number in 1..=VISITS {
-        diesel::insert_into(visits::table).values(visits::page.eq(page)).execute(&mut *pool.get()?)?;
-        let seen: i64 = visits::table.filter(visits::page.eq(page)).count().get_result(&mut *pool.get()?)?;
+        diesel::insert_into(visits::table)
+            .values(visits::page.eq(page))
+            .execute(&mut *pool.get()?)?;
+        let seen: i64 =
+            visits::table.filter(visits::page.eq(page)).count().get_result(&mut *pool.get()?)?;
         assert_eq!(seen, number as i64);
     }
     Ok(())

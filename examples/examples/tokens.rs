@@ -33,7 +33,8 @@ fn start(node: &Node) -> Result<LiteFs, Problem> {
 }
 
 fn main() -> Result<(), Problem> {
-    let cluster = Cluster::builder().nodes(["primary", "paris", "tokyo"]).database(DATABASE).start()?;
+    let cluster =
+        Cluster::builder().nodes(["primary", "paris", "tokyo"]).database(DATABASE).start()?;
     let _primary = start(cluster.node("primary"))?;
     let (paris, tokyo) = (start(cluster.node("paris"))?, start(cluster.node("tokyo"))?);
     let (mut in_paris, mut in_tokyo) = (paris.establish()?, tokyo.establish()?);

@@ -71,10 +71,14 @@ impl Child {
     /// Hands everything that the child says from now on to `listener`, on a thread, until the child
     /// has ended; what it said before it was killed is heard, too. A line that is no `T` ends that
     /// as well.
-    pub fn receive_all<T: DeserializeOwned>(&mut self, mut listener: impl FnMut(T) + Send + 'static) {
+    pub fn receive_all<T: DeserializeOwned>(
+        &mut self,
+        mut listener: impl FnMut(T) + Send + 'static,
+    ) {
         let Some(lines) = self.lines.take() else { return };
         std::thread::spawn(move || {
-            let heard = lines.map_while(Result::ok).map_while(|line| serde_json::from_str(&line).ok());
+            let heard =
+                lines.map_while(Result::ok).map_while(|line| serde_json::from_str(&line).ok());
             heard.for_each(&mut listener);
         });
     }
@@ -153,7 +157,10 @@ pub async fn serve(listener: TcpListener, router: Router) -> Result<(), Problem>
 
 /// Serves `router` until this process is asked to end (SIGTERM, SIGINT), and then for as long as
 /// requests that have begun need, at most 5 s.
-pub async fn serve_until_asked_to_end(listener: TcpListener, router: Router) -> Result<(), Problem> {
+pub async fn serve_until_asked_to_end(
+    listener: TcpListener,
+    router: Router,
+) -> Result<(), Problem> {
     let mut asked = signal(SignalKind::terminate())?;
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = axum::serve(prompt(listener), router).with_graceful_shutdown(async {

@@ -33,11 +33,15 @@ pub(crate) fn run() -> Result<(), Problem> {
 /// # Errors
 /// If the data set is not what it should be.
 pub(crate) fn router() -> Result<Router, Problem> {
-    let by_id: ById =
-        Arc::new(airports::all()?.into_iter().map(|airport| (airport.id.clone(), airport)).collect());
+    let by_id: ById = Arc::new(
+        airports::all()?.into_iter().map(|airport| (airport.id.clone(), airport)).collect(),
+    );
     Ok(Router::new().route("/resources/{id}", get(show)).with_state(by_id))
 }
 
-async fn show(State(by_id): State<ById>, Path(id): Path<String>) -> Result<Json<Resource>, StatusCode> {
+async fn show(
+    State(by_id): State<ById>,
+    Path(id): Path<String>,
+) -> Result<Json<Resource>, StatusCode> {
     by_id.get(&id).cloned().map(Json).ok_or(StatusCode::NOT_FOUND)
 }

@@ -75,7 +75,8 @@ impl Evidence {
         if self.owner == Owner::OtherMount {
             return None;
         }
-        let freshest = [&self.stream, &self.info].into_iter().flatten().max_by_key(|claim| claim.at)?;
+        let freshest =
+            [&self.stream, &self.info].into_iter().flatten().max_by_key(|claim| claim.at)?;
         Some(Stamped { at: freshest.at, value: self.read(&freshest.value) })
     }
 

@@ -64,14 +64,19 @@ mod tracker;
 
 pub use backoff::Backoff;
 pub use claim::{Claim, InfoAnswer, Observation, Owner};
-pub use config::{Config, ConfigBuilder, ConfigError, DatabaseUrl, Detectors, TableName, TableNameError};
+pub use config::{
+    Config, ConfigBuilder, ConfigError, DatabaseUrl, Detectors, TableName, TableNameError,
+};
 pub use detect::{Detector, Event, EventError, Info, InfoError, Sink, parse_event, parse_info};
 pub use evidence::ObservationSeq;
 pub use mount::{
-    MalformedFile, Mount, MountError, PositionError, Presence, parse_lag, parse_position, parse_primary,
+    MalformedFile, Mount, MountError, PositionError, Presence, parse_lag, parse_position,
+    parse_primary,
 };
 pub use node_name::{NodeName, NodeNameError};
 pub use pending_commits::PendingCommits;
 pub use position::{Checksum, ParsePositionError, Position, Txid};
 pub use role::{Role, RoleKind, RoleStamp, RoleState};
-pub use tracker::{DetectorState, DetectorStatus, PromoteError, StartError, Status, Tracker, WaitError};
+pub use tracker::{
+    DetectorState, DetectorStatus, PromoteError, StartError, Status, Tracker, WaitError,
+};

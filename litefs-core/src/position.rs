@@ -192,7 +192,10 @@ mod tests {
         let errors = [
             (position("6/c8d7f2c43a9c38cb"), "expected 33 characters, found 18"),
             (position("0000000000000006-c8d7f2c43a9c38cb"), "no '/' after the TXID"),
-            (position("0000000000000006/C8d7f2c43a9c38cb"), "not a lower-case hexadecimal digit: byte 0"),
+            (
+                position("0000000000000006/C8d7f2c43a9c38cb"),
+                "not a lower-case hexadecimal digit: byte 0",
+            ),
             ("7".parse::<Txid>().unwrap_err(), "expected 16 characters, found 1"),
         ];
         for (error, what) in errors {

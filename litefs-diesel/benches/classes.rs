@@ -87,13 +87,18 @@ fn plain() -> SqliteConnection {
 /// A query with a static id: its class is one lookup, without its text.
 fn by_id<C: LoadConnection<Backend = Sqlite>>(bencher: Bencher<'_, '_>, mut connection: C) {
     bencher.bench_local(|| {
-        notes::table.find(divan::black_box(1)).select(notes::text).get_result::<String>(&mut connection)
+        notes::table
+            .find(divan::black_box(1))
+            .select(notes::text)
+            .get_result::<String>(&mut connection)
     });
 }
 
 /// A query without one: its class is looked up by its text.
 fn by_text<C: LoadConnection<Backend = Sqlite>>(bencher: Bencher<'_, '_>, mut connection: C) {
-    bencher.bench_local(|| diesel::sql_query("SELECT text FROM notes WHERE id = 1").execute(&mut connection));
+    bencher.bench_local(|| {
+        diesel::sql_query("SELECT text FROM notes WHERE id = 1").execute(&mut connection)
+    });
 }
 
 /// Texts that were never seen: SQLite is asked what each does.

@@ -2,7 +2,9 @@
 
 use diesel::r2d2::R2D2Connection;
 use diesel::result::{ConnectionError, ConnectionResult, Error, QueryResult};
-use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
+use diesel_async::pooled_connection::{
+    AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod,
+};
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use futures::FutureExt;
 
@@ -34,8 +36,9 @@ impl LiteFs {
             let litefs = litefs.clone();
             async move { litefs.establish_async().await }.boxed()
         });
-        config.recycling_method =
-            RecyclingMethod::CustomFunction(Box::new(|connection| connection.spawn_blocking(check)));
+        config.recycling_method = RecyclingMethod::CustomFunction(Box::new(|connection| {
+            connection.spawn_blocking(check)
+        }));
         let database = self.tracker().config().url().to_string();
         AsyncDieselConnectionManager::new_with_config(database, config)
     }

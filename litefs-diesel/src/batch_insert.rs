@@ -81,7 +81,9 @@ pub trait BatchInsertDsl<Kind = Rows>: Sized {
     {
         let statements = self.into_statements(conn)?;
         match conn.run_batch(statements, false)? {
-            Output::Counts(counts) => Ok(usize::try_from(counts.iter().sum::<u64>()).unwrap_or(usize::MAX)),
+            Output::Counts(counts) => {
+                Ok(usize::try_from(counts.iter().sum::<u64>()).unwrap_or(usize::MAX))
+            }
             other => Err(unexpected(&other)),
         }
     }
@@ -258,6 +260,7 @@ where
     C: QueryFragment<Sqlite>,
 {
     let recorded = Recorder::record(insert)?.into_iter();
-    let statements: Vec<_> = recorded.map(|statement| PrimaryReport { statement, clause }).collect();
+    let statements: Vec<_> =
+        recorded.map(|statement| PrimaryReport { statement, clause }).collect();
     Ok(conn.capture_rows(&statements)?.into_iter().flat_map(split::row_by_row).collect())
 }

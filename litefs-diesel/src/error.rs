@@ -116,7 +116,8 @@ impl Failure {
     #[must_use]
     pub fn may_retry(self) -> bool {
         use Failure::{
-            Behind, Busy, MountLost, NoPrimary, SchemaSkew, SnapshotMoved, TransactionLost, Unreachable,
+            Behind, Busy, MountLost, NoPrimary, SchemaSkew, SnapshotMoved, TransactionLost,
+            Unreachable,
         };
         matches!(
             self,
@@ -139,7 +140,9 @@ impl Failure {
             SchemaSkew, TooLarge, Unreachable,
         };
         match self {
-            NoPrimary | Unreachable | Incompatible | TooLarge | Rejected | Remounted => Fate::NotSent,
+            NoPrimary | Unreachable | Incompatible | TooLarge | Rejected | Remounted => {
+                Fate::NotSent
+            }
             // Of a statement nothing is applied, of a migration all.
             OutcomeUnknown | RowsLost | NotReplicated | SchemaSkew => Fate::Unknown,
             _ => Fate::NotApplied,
@@ -252,7 +255,8 @@ fn of_primary(error: DatabaseError) -> DieselError {
 
 /// SQLite's words for a lock that another connection holds.
 pub(crate) fn locked(message: impl fmt::Display) -> DieselError {
-    Failure::Busy.error(format!("{message}: another connection to the file holds it; nothing was applied"))
+    Failure::Busy
+        .error(format!("{message}: another connection to the file holds it; nothing was applied"))
 }
 
 /// The mount of this node is gone.
@@ -310,7 +314,9 @@ pub(crate) fn called(error: CallError, id: Option<RequestId>) -> DieselError {
         _ => Failure::OutcomeUnknown,
     };
     match (error.fate(), id) {
-        (Fate::Unknown, Some(id)) => failure.of_write(id, format!("{error}; it may or may not be applied")),
+        (Fate::Unknown, Some(id)) => {
+            failure.of_write(id, format!("{error}; it may or may not be applied"))
+        }
         _ => failure.error(error),
     }
 }
@@ -325,7 +331,8 @@ mod tests {
             assert_eq!(Failure::of(&failure.error("why")), Some(failure));
         }
         assert_eq!(Failure::of(&DieselError::NotFound), None);
-        let plain = DieselError::DatabaseError(DatabaseErrorKind::Unknown, Box::new("x".to_string()));
+        let plain =
+            DieselError::DatabaseError(DatabaseErrorKind::Unknown, Box::new("x".to_string()));
         assert_eq!(Failure::of(&plain), None);
     }
 
@@ -343,8 +350,10 @@ mod tests {
     #[test]
     fn m7_a_database_error_keeps_its_kind_and_message() {
         use litefs_rpc::wire::DatabaseErrorKind as Wire;
-        let refusal =
-            ServerError::Database(DatabaseError { kind: Wire::UniqueViolation, message: "taken".into() });
+        let refusal = ServerError::Database(DatabaseError {
+            kind: Wire::UniqueViolation,
+            message: "taken".into(),
+        });
         match called(refusal.into(), None) {
             DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, i) => {
                 assert_eq!(i.message(), "taken")

@@ -126,16 +126,18 @@ impl LiteFs {
             match forwarder.with_primary(deadline.into(), ask).await {
                 Ok(Forwarded::There(node)) => Ok(node),
                 Ok(Forwarded::Here | Forwarded::Unsettled) => match server {
-                    Some(server) => {
-                        server.handoff(to, deadline).await.map_err(|refusal| called(refusal.into(), None))
-                    }
+                    Some(server) => server
+                        .handoff(to, deadline)
+                        .await
+                        .map_err(|refusal| called(refusal.into(), None)),
                     None => Err(Failure::HandoffFailed
                         .error("this process does not serve, another one of this node does")),
                 },
                 Err(error) => Err(forwarded(error, None)),
             }
         });
-        handed.unwrap_or_else(|| Err(Failure::Unreachable.error("the handle's I/O thread has ended")))
+        handed
+            .unwrap_or_else(|| Err(Failure::Unreachable.error("the handle's I/O thread has ended")))
     }
 
     /// Gives the primary's place to the replica that has come furthest, if this node has it: to be called before the process

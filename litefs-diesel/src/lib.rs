@@ -71,4 +71,6 @@ pub use litefs_rpc::wire::{Delivery, Outcome, RequestId};
 pub use loss::{Acknowledgement, LostWrite, LostWrites};
 pub use manager::ConnectionManager;
 pub use options::{Durability, LiteFsBuilder, LocalWrites, StartError};
-pub use router::{EverythingOnPrimary, ForwardWrites, LocalOnly, RejectWrites, Route, Router, Situation};
+pub use router::{
+    EverythingOnPrimary, ForwardWrites, LocalOnly, RejectWrites, Route, Router, Situation,
+};

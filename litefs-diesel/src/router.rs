@@ -145,7 +145,8 @@ mod tests {
             router.route(&Situation { access, role, in_transaction: false, sql: &|| String::new() })
         };
         use Access::{Local, Read, Write};
-        for role in [RoleKind::Standalone, RoleKind::Primary, RoleKind::Replica, RoleKind::Unknown] {
+        for role in [RoleKind::Standalone, RoleKind::Primary, RoleKind::Replica, RoleKind::Unknown]
+        {
             let writable = matches!(role, RoleKind::Standalone | RoleKind::Primary);
             for access in [Read, Write, Local] {
                 let forwarded = if access == Write { Route::Primary } else { Route::Local };
@@ -153,7 +154,8 @@ mod tests {
                 let moved = if access == Local { Route::Local } else { Route::Primary };
                 assert_eq!(route(&EverythingOnPrimary, access, role), moved);
                 assert_eq!(route(&LocalOnly, access, role), Route::Local);
-                for router in [&ForwardWrites as &dyn Router, &EverythingOnPrimary, &LocalOnly, &RejectWrites]
+                for router in
+                    [&ForwardWrites as &dyn Router, &EverythingOnPrimary, &LocalOnly, &RejectWrites]
                 {
                     let local = access == Read && router.reads_locally();
                     assert!(!local || route(router, access, role) == Route::Local);

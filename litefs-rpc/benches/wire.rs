@@ -9,7 +9,8 @@ use divan::Bencher;
 use divan::counter::BytesCount;
 use litefs_core::{Checksum, Position, Txid};
 use litefs_rpc::wire::{
-    Command, Delivery, Output, Reply, Request, RequestId, RowSet, SessionCounters, Settings, Statement, Value,
+    Command, Delivery, Output, Reply, Request, RequestId, RowSet, SessionCounters, Settings,
+    Statement, Value,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -40,8 +41,10 @@ fn request() -> Request {
 }
 
 fn reply(answer: Output) -> Reply {
-    let position = Position { txid: Txid::new(123_456), checksum: Checksum::new(0x8000_1234_5678_9abc) };
-    let effects = SessionCounters { last_insert_rowid: 42, changes: 1, total_changes: 1, inserted: true };
+    let position =
+        Position { txid: Txid::new(123_456), checksum: Checksum::new(0x8000_1234_5678_9abc) };
+    let effects =
+        SessionCounters { last_insert_rowid: 42, changes: 1, total_changes: 1, inserted: true };
     Reply { answer, position: Some(position), effects }
 }
 
@@ -52,7 +55,9 @@ fn count() -> Reply {
 
 /// A hundred rows of three columns.
 fn rows() -> Reply {
-    let row = |id: i64| [Value::Integer(id), Value::Text(format!("item {id}")), Value::Text("x".repeat(100))];
+    let row = |id: i64| {
+        [Value::Integer(id), Value::Text(format!("item {id}")), Value::Text("x".repeat(100))]
+    };
     reply(Output::Rows(RowSet {
         columns: ["id", "name", "payload"].map(str::to_owned).into(),
         values: (0..100).flat_map(row).collect(),

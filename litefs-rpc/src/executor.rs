@@ -65,7 +65,10 @@ pub trait Executor: Send + 'static {
     ///
     /// # Errors
     /// [`ServerError::Database`].
-    fn resolve_outcome(&mut self, id: RequestId) -> Result<(Outcome, CommitExpectation), ServerError>;
+    fn resolve_outcome(
+        &mut self,
+        id: RequestId,
+    ) -> Result<(Outcome, CommitExpectation), ServerError>;
 
     /// Opens a transaction and takes the write lock.
     ///

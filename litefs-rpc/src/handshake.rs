@@ -52,7 +52,9 @@ pub enum HandshakeError {
     #[error("the shared secret is wrong or missing; give both nodes the same one")]
     Unauthenticated,
     /// The server did not prove that it knows the secret.
-    #[error("the server did not prove that it knows the shared secret; give both nodes the same one")]
+    #[error(
+        "the server did not prove that it knows the shared secret; give both nodes the same one"
+    )]
     ServerUnproven,
     /// The server has reached its limit of connections.
     #[error("the server has its limit of {limit} connections")]
@@ -99,7 +101,14 @@ struct Terms {
 
 impl Terms {
     fn parts<'a>(&'a self, side: &'a [u8], version: &'a [u8; 2]) -> [&'a [u8]; 6] {
-        [b"litefs-rpc", side, version, self.database.as_bytes(), &self.client_nonce, &self.server_nonce]
+        [
+            b"litefs-rpc",
+            side,
+            version,
+            self.database.as_bytes(),
+            &self.client_nonce,
+            &self.server_nonce,
+        ]
     }
 
     fn prove(&self, secret: Option<&Secret>, side: &[u8]) -> Proof {
@@ -155,7 +164,9 @@ where
     let terms = Terms { version, database: database.into(), client_nonce, server_nonce };
     send(&mut frames, &terms.prove(secret, CLIENT)).await?;
     match receive(&mut frames).await? {
-        Welcome::Come(proof) if terms.accepts(secret, SERVER, &proof) => Ok((unframed(frames)?, version)),
+        Welcome::Come(proof) if terms.accepts(secret, SERVER, &proof) => {
+            Ok((unframed(frames)?, version))
+        }
         Welcome::Come(_) => Err(HandshakeError::ServerUnproven),
         Welcome::Refused(error) => Err(error),
     }
@@ -185,7 +196,8 @@ where
     let server_nonce = nonce();
     let version_number = version.number();
     send(&mut frames, &Challenge::Go { version: version_number, nonce: server_nonce }).await?;
-    let terms = Terms { version, database: database.into(), client_nonce: hello.nonce, server_nonce };
+    let terms =
+        Terms { version, database: database.into(), client_nonce: hello.nonce, server_nonce };
     let proof: Proof = receive(&mut frames).await?;
     if !terms.accepts(secret, CLIENT, &proof) {
         send(&mut frames, &Welcome::Refused(HandshakeError::Unauthenticated)).await?;
@@ -209,12 +221,17 @@ where
 /// The highest version that both sides speak, or the reason for a refusal. Pure.
 fn check(hello: &Hello, database: &str) -> Result<ProtocolVersion, HandshakeError> {
     if hello.magic != MAGIC {
-        return Err(HandshakeError::Broken("these are not the first bytes of a litefs-rpc client".into()));
+        return Err(HandshakeError::Broken(
+            "these are not the first bytes of a litefs-rpc client".into(),
+        ));
     }
     let version = ProtocolVersion::common(hello.min_version, hello.max_version)
         .ok_or_else(|| version_skew(hello.min_version, hello.max_version))?;
     if hello.database != database {
-        return Err(HandshakeError::WrongDatabase { asked: hello.database.clone(), served: database.into() });
+        return Err(HandshakeError::WrongDatabase {
+            asked: hello.database.clone(),
+            served: database.into(),
+        });
     }
     Ok(version)
 }

@@ -37,7 +37,8 @@ impl Secret {
     /// HMAC-SHA-256 (RFC 2104) over length-prefixed parts, so that no two lists of parts have the
     /// same encoding.
     fn hmac(&self, parts: &[&[u8]]) -> Hmac<Sha256> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
         for part in parts {
             mac.update(&(part.len() as u64).to_be_bytes());
             mac.update(part);

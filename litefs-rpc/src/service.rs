@@ -3,7 +3,8 @@
 use litefs_core::{Position, Txid};
 
 use crate::wire::{
-    Begin, Command, PrimaryReport, ReplicaReport, Reply, Request, RequestId, ServerError, SessionId, Settled,
+    Begin, Command, PrimaryReport, ReplicaReport, Reply, Request, RequestId, ServerError,
+    SessionId, Settled,
 };
 
 /// The requests that a node answers. All but `promote_here` need the primary.
@@ -13,7 +14,9 @@ pub trait Forward {
     async fn write(request: Request) -> Result<Reply, ServerError>;
     /// Opens a transaction and runs its first statement. When that fails by itself, on a constraint
     /// for example, the transaction is open all the same, as in SQLite.
-    async fn begin(begin: Begin) -> Result<(SessionId, Option<Result<Reply, ServerError>>), ServerError>;
+    async fn begin(
+        begin: Begin,
+    ) -> Result<(SessionId, Option<Result<Reply, ServerError>>), ServerError>;
     /// Runs a statement inside an open transaction.
     async fn step(session: SessionId, work: Command) -> Result<Reply, ServerError>;
     /// Commits or rolls back an open transaction.

@@ -20,7 +20,12 @@ pub(crate) fn framed<S, Item, SinkItem>(
     stream: S,
     version: ProtocolVersion,
     max_frame: usize,
-) -> Transport<S, Item, SinkItem, Bincode<Item, SinkItem, impl Options + Clone + Send + Sync + 'static>>
+) -> Transport<
+    S,
+    Item,
+    SinkItem,
+    Bincode<Item, SinkItem, impl Options + Clone + Send + Sync + 'static>,
+>
 where
     S: AsyncRead + AsyncWrite,
     Item: DeserializeOwned,

@@ -107,7 +107,9 @@ impl Cluster {
     ///
     /// # Errors
     /// [`Error::Remote`] if one does not answer.
-    pub fn attach<Url: Into<String>>(http_urls: impl IntoIterator<Item = Url>) -> Result<Self, Error> {
+    pub fn attach<Url: Into<String>>(
+        http_urls: impl IntoIterator<Item = Url>,
+    ) -> Result<Self, Error> {
         let members = http_urls.into_iter().map(|url| Control::attach(url).map(Member::Remote));
         Ok(Self { members: members.collect::<Result<_, _>>()?, _root: None })
     }
@@ -174,7 +176,9 @@ impl Cluster {
         if let Some(old) = self.primary_control().filter(|old| old.name() != name) {
             old.drain()?;
             let last = old.status()?;
-            if let Err(error) = successor.wait_until(SETTLE_LIMIT, |status| caught_up(status, &last)) {
+            if let Err(error) =
+                successor.wait_until(SETTLE_LIMIT, |status| caught_up(status, &last))
+            {
                 old.become_primary()?;
                 return Err(error);
             }
@@ -286,7 +290,9 @@ impl Cluster {
         wait_for(timeout, "the replicas to be at the primary's position", || {
             let Ok(status) = primary.status() else { return false };
             let replicas = self.controls().filter(|control| control.name() != primary.name());
-            replicas.filter_map(|control| control.status().ok()).all(|replica| in_sync(&replica, &status))
+            replicas
+                .filter_map(|control| control.status().ok())
+                .all(|replica| in_sync(&replica, &status))
         })
     }
 }
@@ -303,5 +309,7 @@ fn caught_up(replica: &NodeStatus, primary: &NodeStatus) -> bool {
 }
 
 fn has(status: &NodeStatus, txids: &BTreeMap<String, u64>) -> bool {
-    txids.iter().all(|(name, txid)| status.positions.get(name).is_some_and(|position| position.txid >= *txid))
+    txids.iter().all(|(name, txid)| {
+        status.positions.get(name).is_some_and(|position| position.txid >= *txid)
+    })
 }

@@ -171,7 +171,10 @@ impl Context {
 
     /// Sends an event, unless the stream is made to fall silent.
     pub(crate) fn emit(&self, event: &Event) {
-        if self.faults.with(|settings| settings.events == EventStreamFault::None && !settings.frozen) {
+        if self
+            .faults
+            .with(|settings| settings.events == EventStreamFault::None && !settings.frozen)
+        {
             self.listeners.send(event);
         }
     }

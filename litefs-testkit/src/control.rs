@@ -48,8 +48,10 @@ impl Control {
     /// If no such node answers.
     pub fn attach(http_url: impl Into<String>) -> Result<Self, Error> {
         let url = http_url.into();
-        let mut control =
-            Self { target: Target::Remote(url.trim_end_matches('/').to_owned()), name: String::new() };
+        let mut control = Self {
+            target: Target::Remote(url.trim_end_matches('/').to_owned()),
+            name: String::new(),
+        };
         control.name = control.status()?.peer.name;
         Ok(control)
     }
@@ -92,7 +94,10 @@ impl Control {
     /// The position of `database`; zero if the node has no such database or does not answer.
     #[must_use]
     pub fn position(&self, database: &str) -> Position {
-        self.status().ok().and_then(|status| status.positions.get(database).copied()).unwrap_or_default()
+        self.status()
+            .ok()
+            .and_then(|status| status.positions.get(database).copied())
+            .unwrap_or_default()
     }
 
     /// Whether the node holds the lease; false if it does not answer.

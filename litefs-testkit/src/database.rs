@@ -140,7 +140,13 @@ impl Database {
 
     /// The node's own commit: the position moves on by one, `-pos` shows it, and an event
     /// is sent.
-    fn commit(&self, state: &mut State, page_size: u32, pages: Pages, commit: u32) -> io::Result<()> {
+    fn commit(
+        &self,
+        state: &mut State,
+        page_size: u32,
+        pages: Pages,
+        commit: u32,
+    ) -> io::Result<()> {
         let before = state.position;
         let undo_page_size = state.image.page_size();
         let undo = state.image.apply(page_size, &pages, commit);
@@ -160,7 +166,12 @@ impl Database {
 
     /// Makes `position` the database's: in the record, in `-pos`, for waiting threads and
     /// for listeners.
-    fn publish(&self, state: &mut State, position: Position, event: Option<&Transaction>) -> io::Result<()> {
+    fn publish(
+        &self,
+        state: &mut State,
+        position: Position,
+        event: Option<&Transaction>,
+    ) -> io::Result<()> {
         state.position = position;
         state.record.write_all_at(record::text(position, state.cursor).as_bytes(), 0)?;
         write_position(&state.position_file, position)?;
@@ -174,6 +185,9 @@ impl Database {
 
 impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Database").field("name", &self.name).field("position", &self.position()).finish()
+        f.debug_struct("Database")
+            .field("name", &self.name)
+            .field("position", &self.position())
+            .finish()
     }
 }

@@ -88,7 +88,11 @@ impl Engine {
 
     /// Keeps `.lag` up to date until the node dies.
     pub(crate) fn keep_lag(&self) {
-        while !self.context.signal.wait_until(Instant::now() + LAG_INTERVAL, || self.context.is_dead()) {
+        while !self
+            .context
+            .signal
+            .wait_until(Instant::now() + LAG_INTERVAL, || self.context.is_dead())
+        {
             self.context.write_lag();
         }
     }
@@ -129,7 +133,10 @@ impl Engine {
         self.assign(Assignment::parked());
         let parked = || self.context.is_dead() || locked(&self.assignment).is_idle();
         if !self.context.signal.wait_until(Instant::now() + PARK_LIMIT, parked) {
-            return Err(Error::Timeout { waited: PARK_LIMIT, what: "the node to stop following".into() });
+            return Err(Error::Timeout {
+                waited: PARK_LIMIT,
+                what: "the node to stop following".into(),
+            });
         }
         back_to.iter().try_for_each(|(database, txid)| self.go_back(database, *txid))?;
         self.take_lease()
@@ -154,8 +161,9 @@ impl Engine {
         *locked(&self.handoff_target) = None;
         *locked(&self.successor) = None;
         for name in &self.context.identity.databases {
-            let made =
-                self.database(name, true).and_then(|database| database.map_or(Ok(()), |d| d.initialize()));
+            let made = self
+                .database(name, true)
+                .and_then(|database| database.map_or(Ok(()), |d| d.initialize()));
             made.map_err(Error::io("create a database"))?;
         }
         self.context.open_gate();
@@ -219,7 +227,11 @@ impl Engine {
             stalled: settings.stalled,
             frozen: settings.frozen,
             cut: settings.cut,
-            positions: self.databases().into_iter().map(|d| (d.name.clone(), d.position())).collect(),
+            positions: self
+                .databases()
+                .into_iter()
+                .map(|d| (d.name.clone(), d.position()))
+                .collect(),
         }
     }
 

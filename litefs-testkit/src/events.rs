@@ -123,7 +123,8 @@ impl Listeners {
     /// stream.
     pub(crate) fn send(&self, event: &Event) {
         let line = json(event);
-        locked(&self.senders).retain(|sender| sender.try_send(Delivery::Json(line.clone())).is_ok());
+        locked(&self.senders)
+            .retain(|sender| sender.try_send(Delivery::Json(line.clone())).is_ok());
     }
 
     /// Breaks all open streams.
@@ -161,7 +162,10 @@ mod tests {
             r#"{"type":"primaryChange","data":{"isPrimary":false,"hostname":"node-a"}}"#
         );
         let position = Position { txid: 1, checksum: 0xab12_5b12_1374_c4e2 };
-        let tx = Event::Tx { db: "my.db".into(), data: TxData::new(position, 4096, 2, 1_795_170_685_599) };
+        let tx = Event::Tx {
+            db: "my.db".into(),
+            data: TxData::new(position, 4096, 2, 1_795_170_685_599),
+        };
         assert_eq!(
             text(&tx),
             r#"{"type":"tx","db":"my.db","data":{"txID":"0000000000000001","postApplyChecksum":"ab125b121374c4e2","pageSize":4096,"commit":2,"timestamp":"2026-11-20T10:31:25.599Z"}}"#

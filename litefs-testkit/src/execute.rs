@@ -9,7 +9,11 @@ use crate::error::Error;
 use crate::faults::{EventStreamFault, Faults};
 
 /// Carries out `command`. Roles need a live engine; faults can be set on a dead node too.
-pub(crate) fn execute(faults: &Faults, engine: &Arc<Engine>, command: Command) -> Result<Answer, Error> {
+pub(crate) fn execute(
+    faults: &Faults,
+    engine: &Arc<Engine>,
+    command: Command,
+) -> Result<Answer, Error> {
     let mut refusal = 0;
     match command {
         Command::TakeRefusal => refusal = engine.context.take_refusal(),

@@ -30,14 +30,25 @@ impl std::fmt::Debug for Host {
 
 impl Host {
     /// Starts the first incarnation on these addresses.
-    pub(crate) fn start(identity: Identity, http_addr: &str, replication_addr: &str) -> Result<Self, Error> {
+    pub(crate) fn start(
+        identity: Identity,
+        http_addr: &str,
+        replication_addr: &str,
+    ) -> Result<Self, Error> {
         let signal = Arc::new(Signal::default());
         let faults = Arc::new(Faults::new(Arc::clone(&signal)));
         let engine = launch(&identity, http_addr, replication_addr, &faults, &signal)?;
         // Port 0 is now a real one, which the next incarnations keep.
         let http_addr = engine.peer.http_url.trim_start_matches("http://").to_owned();
         let replication_addr = engine.peer.replication_addr.clone();
-        Ok(Self { identity, http_addr, replication_addr, faults, signal, engine: Mutex::new(engine) })
+        Ok(Self {
+            identity,
+            http_addr,
+            replication_addr,
+            faults,
+            signal,
+            engine: Mutex::new(engine),
+        })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -72,8 +83,13 @@ impl Host {
             return Err(Error::Running(self.identity.name.clone()));
         }
         remount(&self.identity.dir).map_err(Error::io("mount"))?;
-        *engine =
-            launch(&self.identity, &self.http_addr, &self.replication_addr, &self.faults, &self.signal)?;
+        *engine = launch(
+            &self.identity,
+            &self.http_addr,
+            &self.replication_addr,
+            &self.faults,
+            &self.signal,
+        )?;
         Ok(())
     }
 

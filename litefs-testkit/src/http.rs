@@ -70,7 +70,8 @@ async fn respond(engine: Weak<Engine>, request: Request<Incoming>) -> Result<Rep
         path => litefs(&engine, path, &request).await,
     };
     let identity = &engine.context.identity;
-    for (name, value) in [("litefs-cluster-id", &identity.cluster_id), ("litefs-id", &identity.id)] {
+    for (name, value) in [("litefs-cluster-id", &identity.cluster_id), ("litefs-id", &identity.id)]
+    {
         if let Ok(value) = HeaderValue::from_str(value) {
             reply.headers_mut().insert(HeaderName::from_static(name), value);
         }
@@ -84,7 +85,9 @@ async fn litefs(engine: &Arc<Engine>, path: &str, request: &Request<Incoming>) -
         "/events" if method == Method::GET => events(engine).await,
         "/info" if method == Method::GET => info(engine).await,
         "/promote" if method == Method::POST => promote(engine),
-        "/handoff" if method == Method::POST => handoff(engine, request.uri().query().unwrap_or_default()),
+        "/handoff" if method == Method::POST => {
+            handoff(engine, request.uri().query().unwrap_or_default())
+        }
         // LiteFS's replication needs HTTP/2; this server has none, and another protocol between
         // nodes.
         "/stream" if method == Method::POST => {
@@ -98,9 +101,12 @@ async fn litefs(engine: &Arc<Engine>, path: &str, request: &Request<Incoming>) -
 }
 
 async fn events(engine: &Arc<Engine>) -> Reply {
-    let (fault, format) = engine.context.faults.with(|settings| (settings.events, settings.event_format));
+    let (fault, format) =
+        engine.context.faults.with(|settings| (settings.events, settings.event_format));
     match fault {
-        EventStreamFault::Refuse => return error(StatusCode::SERVICE_UNAVAILABLE, "event stream refused"),
+        EventStreamFault::Refuse => {
+            return error(StatusCode::SERVICE_UNAVAILABLE, "event stream refused");
+        }
         EventStreamFault::Hang => return pending().await,
         EventStreamFault::None | EventStreamFault::Silent => {}
     }
@@ -167,7 +173,8 @@ fn promote(engine: &Arc<Engine>) -> Reply {
     };
     let url = format!("{}/handoff?nodeID={}", primary.http_url, engine.peer.id);
     tokio::task::spawn_blocking(move || {
-        let agent = ureq::Agent::config_builder().timeout_global(Some(HANDOFF_LIMIT)).build().new_agent();
+        let agent =
+            ureq::Agent::config_builder().timeout_global(Some(HANDOFF_LIMIT)).build().new_agent();
         if let Err(error) = agent.post(&url).send_empty() {
             tracing::warn!(%error, "the primary does not hand off");
         }
@@ -182,7 +189,10 @@ fn handoff(engine: &Arc<Engine>, query: &str) -> Reply {
     } else if engine.hand_off_to(id) {
         reply(StatusCode::OK, "text/plain; charset=utf-8", Body::full(""))
     } else {
-        error(StatusCode::INTERNAL_SERVER_ERROR, &format!("target node is not currently connected: {id}"))
+        error(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            &format!("target node is not currently connected: {id}"),
+        )
     }
 }
 
@@ -197,7 +207,8 @@ async fn command(engine: &Arc<Engine>, request: Request<Incoming>) -> Reply {
     };
     let engine = Arc::clone(engine);
     // Roles wait for locks and threads.
-    let done = tokio::task::spawn_blocking(move || execute(&engine.context.faults, &engine, order)).await;
+    let done =
+        tokio::task::spawn_blocking(move || execute(&engine.context.faults, &engine, order)).await;
     match done
         .map_err(|reason| reason.to_string())
         .and_then(|answer| answer.map_err(|reason| reason.to_string()))
@@ -219,7 +230,8 @@ fn reply(status: StatusCode, mime: &'static str, body: Body) -> Reply {
 
 /// What Go's `http.Error` sends.
 fn error(status: StatusCode, text: &str) -> Reply {
-    let mut reply = reply(status, "text/plain; charset=utf-8", Body::full(Bytes::from(format!("{text}\n"))));
+    let mut reply =
+        reply(status, "text/plain; charset=utf-8", Body::full(Bytes::from(format!("{text}\n"))));
     let nosniff = HeaderValue::from_static("nosniff");
     reply.headers_mut().insert(HeaderName::from_static("x-content-type-options"), nosniff);
     reply

@@ -65,7 +65,8 @@ impl Image {
         let page_size = page_size_of(bytes);
         let mut image = Self::default();
         if page_size > 0 {
-            let pages: Pages = (1..).zip(bytes.chunks_exact(page_size as usize).map(Page::from)).collect();
+            let pages: Pages =
+                (1..).zip(bytes.chunks_exact(page_size as usize).map(Page::from)).collect();
             image.apply(page_size, &pages, pages.len() as u32);
         }
         image

@@ -65,7 +65,12 @@ pub(crate) fn roll_back(journal: &[u8], database: &File) -> io::Result<()> {
 }
 
 /// Plays one segment; returns where it ends and whether all its records were sound.
-fn play(journal: &[u8], start: usize, header: &Header, database: &File) -> io::Result<(usize, bool)> {
+fn play(
+    journal: &[u8],
+    start: usize,
+    header: &Header,
+    database: &File,
+) -> io::Result<(usize, bool)> {
     let length = header.page_size + 8;
     let mut offset = start;
     let mut played = 0;
@@ -119,7 +124,10 @@ mod tests {
     fn pages_and_length_come_back() {
         let file = database();
         roll_back(&journal(1, &[(2, 5)]), &file).expect("roll back");
-        assert_eq!((page(&file, 1), page(&file, 2), file.metadata().expect("length").len()), (9, 5, 1024));
+        assert_eq!(
+            (page(&file, 1), page(&file, 2), file.metadata().expect("length").len()),
+            (9, 5, 1024)
+        );
     }
 
     #[test]

@@ -44,7 +44,11 @@ pub(crate) fn launch(
 }
 
 /// Starts a node on bound listeners. It has no role yet.
-fn start(context: Context, http: TcpListener, replication: TcpListener) -> Result<Arc<Engine>, Error> {
+fn start(
+    context: Context,
+    http: TcpListener,
+    replication: TcpListener,
+) -> Result<Arc<Engine>, Error> {
     let engine = Engine::open(context, address(&http)?, address(&replication)?)?;
     engine.keep_server(http::serve(http, &engine)?);
     vfs::mount(&engine)?;
@@ -72,7 +76,9 @@ fn bind(addr: &str) -> Result<TcpListener, Error> {
     let began = Instant::now();
     loop {
         match TcpListener::bind(addr) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && began.elapsed() < BIND_LIMIT => {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && began.elapsed() < BIND_LIMIT =>
+            {
                 std::thread::sleep(Duration::from_millis(5));
             }
             bound => return bound.map_err(Error::io(format!("listen on {addr}"))),

@@ -76,7 +76,13 @@ impl Locks {
 
     /// Takes or gives back `count` locks of the wal-index from `offset` on, all or none; says
     /// whether it could.
-    pub(crate) fn shm(&mut self, owner: Owner, offset: usize, count: usize, mode: ShmLockMode) -> bool {
+    pub(crate) fn shm(
+        &mut self,
+        owner: Owner,
+        offset: usize,
+        count: usize,
+        mode: ShmLockMode,
+    ) -> bool {
         let slots = offset..(offset + count).min(SLOTS);
         match mode {
             ShmLockMode::LockShared if slots.clone().all(|slot| self.may_share(owner, slot)) => {

@@ -39,11 +39,10 @@ impl FromStr for Position {
             let hex = part.len() == 16 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
             hex.then(|| u64::from_str_radix(part, 16).ok()).flatten()
         };
-        let position = text
-            .strip_suffix('\n')
-            .unwrap_or(text)
-            .split_once('/')
-            .and_then(|(txid, checksum)| Some(Self { txid: field(txid)?, checksum: field(checksum)? }));
+        let position =
+            text.strip_suffix('\n').unwrap_or(text).split_once('/').and_then(|(txid, checksum)| {
+                Some(Self { txid: field(txid)?, checksum: field(checksum)? })
+            });
         position.ok_or_else(|| ParsePositionError(text.to_owned()))
     }
 }

@@ -75,7 +75,9 @@ impl Relay {
     ///
     /// # Errors
     /// As [`Relay::start`].
-    pub fn start_with(exempt: impl Fn(usize, &[u8]) -> bool + Send + Sync + 'static) -> Result<Self, Error> {
+    pub fn start_with(
+        exempt: impl Fn(usize, &[u8]) -> bool + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
         let failed = || Error::io("start a relay");
         let listener = TcpListener::bind("127.0.0.1:0").map_err(failed())?;
         let address = listener.local_addr().map_err(failed())?;

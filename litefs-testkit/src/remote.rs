@@ -14,7 +14,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// Sends an order to the node at `url`. Blocks until it is carried out.
 pub(crate) fn post(url: &str, command: &Command) -> Result<Answer, Error> {
     let failed = |reason: String| Error::Remote { url: url.to_owned(), reason };
-    let config = ureq::Agent::config_builder().timeout_global(Some(REMOTE_LIMIT)).http_status_as_error(false);
+    let config = ureq::Agent::config_builder()
+        .timeout_global(Some(REMOTE_LIMIT))
+        .http_status_as_error(false);
     let body = serde_json::to_vec(command).map_err(|error| failed(error.to_string()))?;
     let agent = config.build().new_agent();
     let mut response = agent

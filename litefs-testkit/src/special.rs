@@ -93,7 +93,11 @@ fn overwrite(file: &File, text: &str) -> io::Result<()> {
     // Only the step from "never" to a number shortens it. A reader in between sees a second
     // newline.
     file.write_all_at(text.as_bytes(), 0)?;
-    if file.metadata()?.len() != text.len() as u64 { file.set_len(text.len() as u64) } else { Ok(()) }
+    if file.metadata()?.len() != text.len() as u64 {
+        file.set_len(text.len() as u64)
+    } else {
+        Ok(())
+    }
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -120,7 +124,8 @@ mod tests {
         let files = SpecialFiles::new(dirs.0.path(), dirs.1.path());
         let writer = files.create_position("app.db", Position::default()).expect("create");
         let reader = File::open(dirs.0.path().join("app.db-pos")).expect("open");
-        write_position(&writer, Position { txid: 6, checksum: 0xc8d7_f2c4_3a9c_38cb }).expect("write");
+        write_position(&writer, Position { txid: 6, checksum: 0xc8d7_f2c4_3a9c_38cb })
+            .expect("write");
         let mut text = [0; 34];
         assert_eq!(reader.read_at(&mut text, 0).expect("read"), 34);
         assert_eq!(&text, b"0000000000000006/c8d7f2c43a9c38cb\n");

@@ -25,7 +25,11 @@ impl Signal {
 
     /// Blocks until `condition` holds or `deadline` has passed; says which. Checked after every
     /// [`Signal::bump`].
-    pub(crate) fn wait_until(&self, deadline: Instant, mut condition: impl FnMut() -> bool) -> bool {
+    pub(crate) fn wait_until(
+        &self,
+        deadline: Instant,
+        mut condition: impl FnMut() -> bool,
+    ) -> bool {
         loop {
             let seen = *locked(&self.count);
             if condition() {

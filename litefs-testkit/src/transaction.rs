@@ -77,7 +77,8 @@ impl History {
     pub(crate) fn push(&mut self, transaction: Arc<Transaction>, undo: Undo, undo_page_size: u32) {
         self.bytes += transaction.bytes();
         self.entries.push_back(Entry { transaction, undo, undo_page_size });
-        while self.entries.len() > MAX_ENTRIES || (self.bytes > MAX_BYTES && self.entries.len() > 1) {
+        while self.entries.len() > MAX_ENTRIES || (self.bytes > MAX_BYTES && self.entries.len() > 1)
+        {
             if let Some(oldest) = self.entries.pop_front() {
                 self.bytes -= oldest.transaction.bytes();
                 self.base = oldest.transaction.after;
@@ -90,7 +91,10 @@ impl History {
         let next = if position == self.base {
             Some(0)
         } else {
-            self.entries.iter().rposition(|entry| entry.transaction.after == position).map(|index| index + 1)
+            self.entries
+                .iter()
+                .rposition(|entry| entry.transaction.after == position)
+                .map(|index| index + 1)
         };
         match next.map(|index| self.entries.get(index)) {
             None => CatchUp::Snapshot,
@@ -125,7 +129,13 @@ mod tests {
     use super::*;
     use crate::image::Image;
 
-    fn step(image: &mut Image, history: &mut History, txid: u64, fill: u8, commit: u32) -> Position {
+    fn step(
+        image: &mut Image,
+        history: &mut History,
+        txid: u64,
+        fill: u8,
+        commit: u32,
+    ) -> Position {
         let pages: Pages = [(commit, vec![fill; 512].into())].into();
         let undo = image.apply(512, &pages, commit);
         let after = Position { txid, checksum: image.checksum() };

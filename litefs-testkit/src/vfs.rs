@@ -12,7 +12,9 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 
-use sqlite_plugin::flags::{AccessFlags, CreateMode, LockLevel, OpenKind, OpenMode, OpenOpts, ShmLockMode};
+use sqlite_plugin::flags::{
+    AccessFlags, CreateMode, LockLevel, OpenKind, OpenMode, OpenOpts, ShmLockMode,
+};
 use sqlite_plugin::vars;
 use sqlite_plugin::vfs::{RegisterOpts, Vfs, VfsResult, register_static};
 
@@ -70,8 +72,10 @@ impl Target {
         let (dir, file) =
             path.parent().zip(path.file_name().and_then(|name| name.to_str())).ok_or(failure)?;
         let engine = locked(&MOUNTS).get(dir).cloned().ok_or(failure)?;
-        let suffix =
-            ["-wal", "-journal"].into_iter().find(|suffix| file.ends_with(suffix)).unwrap_or_default();
+        let suffix = ["-wal", "-journal"]
+            .into_iter()
+            .find(|suffix| file.ends_with(suffix))
+            .unwrap_or_default();
         let database = file.strip_suffix(suffix).unwrap_or(file).to_owned();
         let alive = engine.context.is_served() && is_database_name(&database);
         if alive { Ok(Self { engine, database, suffix }) } else { Err(failure) }
@@ -88,7 +92,8 @@ impl Vfs for NodeVfs {
 
     fn canonical_path<'a>(&self, path: Cow<'a, str>) -> VfsResult<Cow<'a, str>> {
         let absolute = std::path::absolute(&*path).map_err(|_| vars::SQLITE_CANTOPEN)?;
-        let (parent, name) = absolute.parent().zip(absolute.file_name()).ok_or(vars::SQLITE_CANTOPEN)?;
+        let (parent, name) =
+            absolute.parent().zip(absolute.file_name()).ok_or(vars::SQLITE_CANTOPEN)?;
         let full = fs::canonicalize(parent).map_err(|_| vars::SQLITE_CANTOPEN)?.join(name);
         full.into_os_string().into_string().map(Cow::Owned).map_err(|_| vars::SQLITE_CANTOPEN)
     }
@@ -99,10 +104,15 @@ impl Vfs for NodeVfs {
             return Ok(Handle::Temporary(Vec::new()));
         };
         let target = Target::find(path, vars::SQLITE_CANTOPEN)?;
-        let create = matches!(opts.mode(), OpenMode::ReadWrite { create } if create != CreateMode::None);
+        let create =
+            matches!(opts.mode(), OpenMode::ReadWrite { create } if create != CreateMode::None);
         match kind {
             OpenKind::MainDb => {
-                let main = MainFile::new(target.open(create)?, self.next_owner(), opts.mode().is_readonly());
+                let main = MainFile::new(
+                    target.open(create)?,
+                    self.next_owner(),
+                    opts.mode().is_readonly(),
+                );
                 Ok(Handle::Main(main))
             }
             OpenKind::Wal => handle::open_wal(target.open(false)?, create),
@@ -188,8 +198,18 @@ impl Vfs for NodeVfs {
         handle.main().ok_or(vars::SQLITE_IOERR_SHMMAP)?.map_region(region, size, extend)
     }
 
-    fn shm_lock(&self, handle: &mut Handle, offset: u32, count: u32, mode: ShmLockMode) -> VfsResult<()> {
-        handle.main().ok_or(vars::SQLITE_IOERR_SHMLOCK)?.lock_index(offset as usize, count as usize, mode)
+    fn shm_lock(
+        &self,
+        handle: &mut Handle,
+        offset: u32,
+        count: u32,
+        mode: ShmLockMode,
+    ) -> VfsResult<()> {
+        handle.main().ok_or(vars::SQLITE_IOERR_SHMLOCK)?.lock_index(
+            offset as usize,
+            count as usize,
+            mode,
+        )
     }
 
     fn shm_barrier(&self, _handle: &mut Handle) {

@@ -136,7 +136,8 @@ pub(crate) fn committed(wal: &File, cursor: Cursor) -> io::Result<Option<Committ
             let mut pages = found.take().map(|found| found.pages).unwrap_or_default();
             pages.append(&mut pending);
             let cursor = Cursor { salt: header.salt, offset, sums };
-            found = Some(Committed { pages, commit, page_size: header.page_size, cursor, restarted });
+            found =
+                Some(Committed { pages, commit, page_size: header.page_size, cursor, restarted });
         }
     }
     Ok(found)

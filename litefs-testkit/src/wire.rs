@@ -107,7 +107,8 @@ fn transaction_of(head: TransactionHead, payload: &[u8]) -> io::Result<Transacti
     if page_size == 0 || payload.len() != head.pages.len() * page_size {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "pages do not fit the head"));
     }
-    let pages = head.pages.into_iter().zip(payload.chunks_exact(page_size).map(Page::from)).collect();
+    let pages =
+        head.pages.into_iter().zip(payload.chunks_exact(page_size).map(Page::from)).collect();
     Ok(Transaction {
         database: head.database,
         before: head.before,
@@ -123,7 +124,9 @@ fn transaction_of(head: TransactionHead, payload: &[u8]) -> io::Result<Transacti
 pub(crate) fn send(to: &mut impl Write, message: &Message) -> io::Result<()> {
     let head = serde_json::to_vec(&head_of(message))?;
     let pages = match message {
-        Message::Transaction(tx) => tx.pages.values().map(|page| &**page).collect::<Vec<_>>().concat(),
+        Message::Transaction(tx) => {
+            tx.pages.values().map(|page| &**page).collect::<Vec<_>>().concat()
+        }
         _ => Vec::new(),
     };
     let lengths = [(head.len() as u32).to_le_bytes(), (pages.len() as u32).to_le_bytes()].concat();

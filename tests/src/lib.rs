@@ -41,7 +41,10 @@ impl TestCluster {
     ///
     /// # Panics
     /// If the nodes do not start or do not find their roles.
-    pub fn configured(names: &[&str], configure: impl Fn(&str, LiteFsBuilder) -> LiteFsBuilder) -> Self {
+    pub fn configured(
+        names: &[&str],
+        configure: impl Fn(&str, LiteFsBuilder) -> LiteFsBuilder,
+    ) -> Self {
         Self::behind(names, &[], configure)
     }
 
@@ -54,10 +57,15 @@ impl TestCluster {
         relays: &[(&str, &Relay)],
         configure: impl Fn(&str, LiteFsBuilder) -> LiteFsBuilder,
     ) -> Self {
-        let cluster =
-            Cluster::builder().nodes(names.to_vec()).database(DATABASE).start().expect("the cluster starts");
-        let advertised =
-            relays.iter().map(|(name, relay)| ((*name).to_owned(), relay.address().to_string())).collect();
+        let cluster = Cluster::builder()
+            .nodes(names.to_vec())
+            .database(DATABASE)
+            .start()
+            .expect("the cluster starts");
+        let advertised = relays
+            .iter()
+            .map(|(name, relay)| ((*name).to_owned(), relay.address().to_string()))
+            .collect();
         let mut test = Self { handles: HashMap::new(), advertised, cluster };
         for name in names {
             let handle = configure(name, test.builder(name)).start().expect("the handle starts");
@@ -95,7 +103,8 @@ impl TestCluster {
                 Role::Replica { primary: named } => {
                     let own = || self.handles.get(&primary)?.rpc_address().map(|a| a.to_string());
                     let address = self.advertised.get(&primary).cloned().or_else(own);
-                    named.as_ref() == primary && address == Some(handle.tracker().rpc_address(&named))
+                    named.as_ref() == primary
+                        && address == Some(handle.tracker().rpc_address(&named))
                 }
                 _ => false,
             });

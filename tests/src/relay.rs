@@ -9,7 +9,8 @@ use litefs_testkit::Relay;
 /// If it does not start.
 #[must_use]
 pub fn relay() -> Relay {
-    let exempt = |number, request: &[u8]| is_handshake(number, request.len()) || is_position_report(request);
+    let exempt =
+        |number, request: &[u8]| is_handshake(number, request.len()) || is_position_report(request);
     Relay::start_with(exempt).expect("the relay starts")
 }
 

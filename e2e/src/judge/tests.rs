@@ -44,7 +44,11 @@ fn a_post_is_there_once_if_acknowledged_and_never_if_refused() {
     ];
     for (outcome, expected) in table {
         for (times, expected) in expected.into_iter().enumerate() {
-            assert_eq!(bad(&[post(now, outcome.clone())], &rows(times, 0)), expected, "{outcome:?} {times}");
+            assert_eq!(
+                bad(&[post(now, outcome.clone())], &rows(times, 0)),
+                expected,
+                "{outcome:?} {times}"
+            );
         }
     }
 }
@@ -52,8 +56,12 @@ fn a_post_is_there_once_if_acknowledged_and_never_if_refused() {
 #[test]
 fn a_number_never_goes_back_behind_an_acknowledged_one() {
     let now = Instant::now();
-    let attempts =
-        [set(1, acknowledged(1, now)), set(2, refused()), set(3, acknowledged(2, now)), set(4, unknown())];
+    let attempts = [
+        set(1, acknowledged(1, now)),
+        set(2, refused()),
+        set(3, acknowledged(2, now)),
+        set(4, unknown()),
+    ];
     for (found, expected) in [(1, (1, 0, 0)), (2, (1, 0, 1)), (3, (0, 0, 0)), (4, (0, 0, 0))] {
         assert_eq!(bad(&attempts, &rows(1, found)), expected, "{found}");
     }
@@ -63,19 +71,28 @@ fn a_number_never_goes_back_behind_an_acknowledged_one() {
 fn only_what_the_dead_primary_took_with_it_may_be_missing() {
     let second = Duration::from_secs(1);
     let started = Instant::now();
-    let death = Death { dead_at: started + second, succeeded_at: started + 10 * second, shipped: 7 };
+    let death =
+        Death { dead_at: started + second, succeeded_at: started + 10 * second, shipped: 7 };
     let judged = |started, answered, txid| {
-        let judgement = Judgement::of(&[post(started, acknowledged(txid, answered))], &[], Some(&death));
+        let judgement =
+            Judgement::of(&[post(started, acknowledged(txid, answered))], &[], Some(&death));
         (judgement.lost, judgement.lost_by_litefs)
     };
     assert_eq!(judged(started, started, 7), (1, 0), "shipped");
     assert_eq!(judged(started, started, 8), (0, 1), "not shipped");
     assert_eq!(judged(started, started + 11 * second, 8), (1, 0), "acknowledged by the successor");
-    assert_eq!(judged(started + 2 * second, started + 3 * second, 8), (1, 0), "begun when it was dead");
+    assert_eq!(
+        judged(started + 2 * second, started + 3 * second, 8),
+        (1, 0),
+        "begun when it was dead"
+    );
 }
 
 #[test]
 fn the_text_has_every_figure_and_the_details() {
     let text = Judgement::of(&[post(Instant::now(), refused())], &rows(1, 0), None).to_string();
-    assert!(text.contains("1 refused: 1 there") && text.contains("k was refused and is there"), "{text}");
+    assert!(
+        text.contains("1 refused: 1 there") && text.contains("k was refused and is there"),
+        "{text}"
+    );
 }

@@ -20,7 +20,10 @@ pub(super) async fn status(cluster: &Cluster) -> Result<String, Problem> {
         ensure(named, format!("{} takes itself for another node", node.name()))?;
         for detector in tracker.detectors {
             let works = matches!(detector.state.as_str(), "working" | "off");
-            ensure(works, format!("{}: detector {} is {}", node.name(), detector.name, detector.state))?;
+            ensure(
+                works,
+                format!("{}: detector {} is {}", node.name(), detector.name, detector.state),
+            )?;
         }
     }
     Ok(format!("{} is the primary, {} its replica", roles.primary.name(), roles.replica.name()))
@@ -49,23 +52,35 @@ pub(super) async fn write_on_the_replica(cluster: &Cluster) -> Result<String, Pr
     let row = replica.post(&New::row(&key("e3", 0), 1)).await.row()?;
     for node in [replica, primary] {
         let found = node.find(&row.id).await?.map(|(row, _)| row);
-        ensure(found.as_ref() == Some(&row), format!("{} shows {found:?} instead of {row:?}", node.name()))?;
+        ensure(
+            found.as_ref() == Some(&row),
+            format!("{} shows {found:?} instead of {row:?}", node.name()),
+        )?;
     }
     let changed = replica.set(&row.id, 2).await.row()?;
     ensure(changed.new.latitude == 2.0, "the changed row did not come back")?;
     for node in [replica, primary] {
         let found = node.find(&row.id).await?.map(|(row, _)| row);
-        ensure(found.as_ref() == Some(&changed), format!("{} does not show the change", node.name()))?;
+        ensure(
+            found.as_ref() == Some(&changed),
+            format!("{} does not show the change", node.name()),
+        )?;
     }
     replica.delete(&row.id).await.acknowledged()?;
     for node in [replica, primary] {
-        ensure(node.find(&row.id).await?.is_none(), format!("{} still shows the deleted row", node.name()))?;
+        ensure(
+            node.find(&row.id).await?.is_none(),
+            format!("{} still shows the deleted row", node.name()),
+        )?;
     }
     let first = replica.find(AIRPORT).await?;
     let wrote = u64::from(matches!(first, Some((_, false))));
     for node in [replica, primary] {
         let stored = matches!(node.find(AIRPORT).await?, Some((_, true)));
-        ensure(stored, format!("{} has not stored what a GET on the replica downloaded", node.name()))?;
+        ensure(
+            stored,
+            format!("{} has not stored what a GET on the replica downloaded", node.name()),
+        )?;
     }
     let after = replica.status().await?.counters;
     ensure(after.local_writes == before.local_writes, "the replica wrote to its own file")?;

@@ -21,7 +21,10 @@ pub(super) async fn the_primary_stops(cluster: &Cluster) -> Result<String, Probl
     cluster.run(Verb::Stop, &roles.primary).await?;
     wait_for_primary(&roles.replica).await?;
     let took = stopping.elapsed();
-    ensure(roles.replica.rows().await? == before, "the new primary lacks rows that both nodes had")?;
+    ensure(
+        roles.replica.rows().await? == before,
+        "the new primary lacks rows that both nodes had",
+    )?;
     write(&[&roles.replica], "e4-after").await?;
     let rows = roles.replica.rows().await?.len();
     ensure(
@@ -47,7 +50,10 @@ pub(super) async fn the_old_primary_returns(cluster: &Cluster) -> Result<String,
     for number in 0..ROWS {
         let row = old.post(&New::row(&key("e5", number), 1)).await.row()?;
         let found = old.find(&row.id).await?.map(|(row, _)| row);
-        ensure(found.as_ref() == Some(&row), format!("{} does not show what it forwarded", old.name()))?;
+        ensure(
+            found.as_ref() == Some(&row),
+            format!("{} does not show what it forwarded", old.name()),
+        )?;
     }
     let forwarded = old.status().await?.counters.forwarded - forwarded;
     ensure(forwarded == ROWS as u64, format!("{forwarded} of {ROWS} writes were forwarded"))?;

@@ -21,18 +21,25 @@ pub(super) async fn under_load(cluster: &Cluster, writers: u16) -> Result<String
     let load = Load::start(cluster.nodes(), &key("e8", 0), writers);
     let result = repeat_handoffs(cluster, &mut roles, &load).await;
     let seen = load.stop().await?;
-    let longest = result
-        .map_err(|problem| format!("{problem}; {}{}", seen.reads_summary(), seen.failures_summary()))?;
+    let longest = result.map_err(|problem| {
+        format!("{problem}; {}{}", seen.reads_summary(), seen.failures_summary())
+    })?;
     let judgement = Judgement::of(&seen.attempts, &cluster.same_rows().await?, None);
     let reads = seen.reads_summary();
     let failures = seen.failures_summary();
-    let text = format!("{HANDOFFS} handoffs, the longest {longest:?}; {reads}; {judgement}{failures}");
-    let none_failed = judgement.refused == 0 && judgement.unknown == 0 && seen.failed_reads.is_empty();
+    let text =
+        format!("{HANDOFFS} handoffs, the longest {longest:?}; {reads}; {judgement}{failures}");
+    let none_failed =
+        judgement.refused == 0 && judgement.unknown == 0 && seen.failed_reads.is_empty();
     ensure(judgement.is_good() && seen.unseen.is_empty() && none_failed, &text)?;
     Ok(text)
 }
 
-async fn repeat_handoffs(cluster: &Cluster, roles: &mut Roles, load: &Load) -> Result<Duration, Problem> {
+async fn repeat_handoffs(
+    cluster: &Cluster,
+    roles: &mut Roles,
+    load: &Load,
+) -> Result<Duration, Problem> {
     let mut longest = Duration::ZERO;
     for _ in 0..HANDOFFS {
         both_acknowledge(load).await?;

@@ -32,7 +32,8 @@ pub(super) async fn under_load(cluster: &Cluster, writers: u16) -> Result<String
     // The survivor lacks what was lost with the dead primary.
     let seen_what_was_acknowledged = seen.unseen.len() as u64 <= judgement.lost_by_litefs;
     // Its own reads are local: they go on without a primary.
-    let failed_there = seen.failed_reads.iter().filter(|(node, _)| node == roles.replica.name()).count();
+    let failed_there =
+        seen.failed_reads.iter().filter(|(node, _)| node == roles.replica.name()).count();
     let text = format!("{text}; {failed_there} reads failed on the survivor");
     ensure(
         judgement.is_good() && seen_what_was_acknowledged && failed_there == 0,
@@ -41,7 +42,11 @@ pub(super) async fn under_load(cluster: &Cluster, writers: u16) -> Result<String
     Ok(text)
 }
 
-async fn kill_in_the_middle(cluster: &Cluster, roles: &Roles, load: &Load) -> Result<Death, Problem> {
+async fn kill_in_the_middle(
+    cluster: &Cluster,
+    roles: &Roles,
+    load: &Load,
+) -> Result<Death, Problem> {
     both_acknowledge(load).await?;
     cluster.run(Verb::Kill, &roles.primary).await?;
     let dead_at = Instant::now();
@@ -51,7 +56,10 @@ async fn kill_in_the_middle(cluster: &Cluster, roles: &Roles, load: &Load) -> Re
     let survivor = usize::from(cluster.nodes()[1].name() == roles.replica.name());
     load.wait_for(survivor, WRITES, LIMIT).await?;
     let again = cluster.wait_for_roles().await?;
-    ensure(again.replica.name() == roles.primary.name(), "the killed primary came back as the primary")?;
+    ensure(
+        again.replica.name() == roles.primary.name(),
+        "the killed primary came back as the primary",
+    )?;
     both_acknowledge(load).await?;
     Ok(Death { dead_at, succeeded_at, shipped })
 }
@@ -69,7 +77,10 @@ async fn shipped_to(roles: &Roles) -> Result<u64, Problem> {
     let mut last = None;
     wait(LIMIT, "the survivor's position to stand still", async || {
         let tracker = roles.replica.status().await?.tracker;
-        ensure(tracker.role != "primary", "the survivor was the primary before its position was read")?;
+        ensure(
+            tracker.role != "primary",
+            "the survivor was the primary before its position was read",
+        )?;
         let now = tracker.position.map(|position| position.txid);
         Ok(now.filter(|_| std::mem::replace(&mut last, now) == now))
     })

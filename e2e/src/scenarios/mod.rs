@@ -18,7 +18,8 @@ use crate::scenario::Scenario;
 /// Runs the scenarios that were asked for. A failed one does not keep the others from running.
 pub(crate) async fn run_all(cluster: &Cluster, arguments: &Arguments) -> Report {
     let mut report = Report::default();
-    let wanted = |scenario: &Scenario| arguments.only.is_empty() || arguments.only.contains(scenario);
+    let wanted =
+        |scenario: &Scenario| arguments.only.is_empty() || arguments.only.contains(scenario);
     for scenario in Scenario::ALL.into_iter().filter(wanted) {
         let started = Instant::now();
         let verdict = match &arguments.no_failover {
@@ -33,7 +34,11 @@ pub(crate) async fn run_all(cluster: &Cluster, arguments: &Arguments) -> Report 
     report
 }
 
-async fn run(scenario: Scenario, cluster: &Cluster, arguments: &Arguments) -> Result<String, Problem> {
+async fn run(
+    scenario: Scenario,
+    cluster: &Cluster,
+    arguments: &Arguments,
+) -> Result<String, Problem> {
     match scenario {
         Scenario::E1 => basics::status(cluster).await,
         Scenario::E2 => basics::write_on_the_primary(cluster).await,

@@ -30,7 +30,10 @@ pub(super) async fn from_the_replica(cluster: &Cluster) -> Result<String, Proble
     let mut mixed = batch("e6-mixed");
     mixed.extend(good.first().cloned());
     let refused = roles.replica.import(&mixed).await;
-    ensure(matches!(refused, Outcome::Refused(_)), format!("{refused:?} for a row that is there already"))?;
+    ensure(
+        matches!(refused, Outcome::Refused(_)),
+        format!("{refused:?} for a row that is there already"),
+    )?;
     let races = race(&roles.primary, &roles.replica).await?;
     let migrated = migrate(cluster).await?;
     let rows = cluster.same_rows().await?;
@@ -38,7 +41,9 @@ pub(super) async fn from_the_replica(cluster: &Cluster) -> Result<String, Proble
     ensure(rows.len() == expected, format!("{} rows instead of {expected}", rows.len()))?;
     let count = rows.iter().filter(|row| row.new.client_key.as_deref() == Some(MIGRATED)).count();
     ensure(count == 1, format!("the migration was applied {count} times"))?;
-    Ok(format!("{RACES} races for the same rows, {races} won by the replica; the migration is applied once"))
+    Ok(format!(
+        "{RACES} races for the same rows, {races} won by the replica; the migration is applied once"
+    ))
 }
 
 /// Both nodes import the same rows at the same time, again and again. How often the replica won.
@@ -51,9 +56,10 @@ async fn race(primary: &Node, replica: &Node) -> Result<usize, Problem> {
             (Outcome::Acknowledged { .. }, Outcome::Refused(_)) => {}
             (Outcome::Refused(_), Outcome::Acknowledged { .. }) => won += 1,
             _ => {
-                return Err(
-                    format!("race {number}: {there:?} on the primary, {here:?} on the replica").into()
-                );
+                return Err(format!(
+                    "race {number}: {there:?} on the primary, {here:?} on the replica"
+                )
+                .into());
             }
         }
     }
@@ -75,7 +81,10 @@ async fn migrate(cluster: &Cluster) -> Result<usize, Problem> {
 }
 
 fn batch(name: &str) -> Vec<Row> {
-    (0..ROWS).map(|number| key(name, number)).map(|key| New::row(&key, 1).with_id(key.clone())).collect()
+    (0..ROWS)
+        .map(|number| key(name, number))
+        .map(|key| New::row(&key, 1).with_id(key.clone()))
+        .collect()
 }
 
 async fn has(node: &Node, rows: &[Row]) -> Result<bool, Problem> {

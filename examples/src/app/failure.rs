@@ -37,7 +37,9 @@ impl Failed {
 }
 
 fn status_of(error: &DieselError) -> StatusCode {
-    use DatabaseErrorKind::{CheckViolation, ForeignKeyViolation, NotNullViolation, UniqueViolation};
+    use DatabaseErrorKind::{
+        CheckViolation, ForeignKeyViolation, NotNullViolation, UniqueViolation,
+    };
     match (Failure::of(error), error) {
         (Some(failure), _) if failure.may_retry() => StatusCode::SERVICE_UNAVAILABLE,
         (Some(Failure::OutcomeUnknown), _) => StatusCode::GATEWAY_TIMEOUT,

@@ -22,7 +22,11 @@ pub(super) struct Call {
 
 impl Call {
     pub(super) fn start(litefs: &LiteFs) -> Self {
-        Self { role: litefs.role().kind(), trips_before: trips::of_this_thread(), started: Instant::now() }
+        Self {
+            role: litefs.role().kind(),
+            trips_before: trips::of_this_thread(),
+            started: Instant::now(),
+        }
     }
 
     fn left_this_node(&self) -> bool {

@@ -43,7 +43,10 @@ pub(crate) struct App {
 
 impl App {
     /// Starts on the database of `litefs` and makes its schema, on whichever node this is. Blocks.
-    pub(crate) fn start(litefs: LiteFsBuilder, upstream: String) -> Result<Arc<Self>, crate::Problem> {
+    pub(crate) fn start(
+        litefs: LiteFsBuilder,
+        upstream: String,
+    ) -> Result<Arc<Self>, crate::Problem> {
         let litefs = litefs.on_connection(|conn| conn.batch_execute(BUSY_TIMEOUT)).start()?;
         let pool = r2d2::Pool::builder().max_size(POOL_SIZE).build(litefs.connection_manager())?;
         store::create_schema(&mut *pool.get()?)?;

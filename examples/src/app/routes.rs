@@ -86,7 +86,8 @@ pub(crate) struct Page {
 
 async fn list(State(app): Shared, Query(page): Query<Page>) -> Answer<Vec<Resource>> {
     let limit = page.limit.unwrap_or(DEFAULT_LIMIT).clamp(0, MAX_LIMIT);
-    let read = app.read(move |conn| store::list(conn, page.search.as_deref(), page.after.as_deref(), limit));
+    let read = app
+        .read(move |conn| store::list(conn, page.search.as_deref(), page.after.as_deref(), limit));
     Ok(Json(read.await?))
 }
 
@@ -122,7 +123,10 @@ async fn change(
     Ok((token, Json(changed.ok_or(Failed::NotFound)?)))
 }
 
-async fn delete(State(app): Shared, Path(id): Path<String>) -> Result<(StatusCode, Token, ()), Failed> {
+async fn delete(
+    State(app): Shared,
+    Path(id): Path<String>,
+) -> Result<(StatusCode, Token, ()), Failed> {
     let (token, deleted) = app.write(move |conn| store::delete(conn, &id)).await?;
     if deleted { Ok((StatusCode::NO_CONTENT, token, ())) } else { Err(Failed::NotFound) }
 }
@@ -146,7 +150,8 @@ struct Handoff {
 /// primary.
 async fn handoff(State(app): Shared, Query(handoff): Query<Handoff>) -> Answer<String> {
     let litefs = app.litefs.clone();
-    let handed = tokio::task::spawn_blocking(move || litefs.handoff(handoff.to.as_deref())).await??;
+    let handed =
+        tokio::task::spawn_blocking(move || litefs.handoff(handoff.to.as_deref())).await??;
     Ok(Json(handed))
 }
 

@@ -46,14 +46,18 @@ pub(super) fn keep(conn: &mut LiteFsConnection, resource: &Resource) -> QueryRes
 }
 
 pub(super) fn create(conn: &mut LiteFsConnection, new: &NewResource) -> QueryResult<Resource> {
-    diesel::insert_into(resources::table).values(new).returning(Resource::as_returning()).get_result(conn)
+    diesel::insert_into(resources::table)
+        .values(new)
+        .returning(Resource::as_returning())
+        .get_result(conn)
 }
 
 /// Stores all `rows` in one transaction, or none if one of them is here already.
 pub(super) fn import(conn: &mut LiteFsConnection, rows: &[Resource]) -> Result<usize, Failed> {
     conn.transaction_with_retry(TRIES, |conn| {
         let ids = rows.iter().map(|row| &row.id);
-        let known: i64 = resources::table.filter(resources::id.eq_any(ids)).count().get_result(conn)?;
+        let known: i64 =
+            resources::table.filter(resources::id.eq_any(ids)).count().get_result(conn)?;
         if known > 0 {
             return Err(Failed::Exists(usize::try_from(known).unwrap_or(usize::MAX)));
         }

@@ -31,7 +31,8 @@ impl Audit {
         let by_id = group(rows, |row| Some(&row.id));
         let by_key = group(rows, |row| row.client_key.as_ref());
         for id in &ack_log.kept {
-            let expected = airports.get(id).map_or(Known::Unknown, |airport| Known::Present(airport.clone()));
+            let expected =
+                airports.get(id).map_or(Known::Unknown, |airport| Known::Present(airport.clone()));
             self.row(node, id, &expected, found(&by_id, id));
         }
         for (key, known) in &ack_log.rows {
@@ -47,7 +48,9 @@ impl Audit {
         }
         let lost = match (known, found.first()) {
             (Known::Present(_), None) => "lacks",
-            (Known::Present(expected), Some(actual)) if expected != *actual => "lacks the last change of",
+            (Known::Present(expected), Some(actual)) if expected != *actual => {
+                "lacks the last change of"
+            }
             (Known::Deleted, Some(_)) => "still has, though deleted,",
             _ => return,
         };

@@ -39,7 +39,12 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(number: u64, seed: u64, target: Arc<Target>, airports: Arc<[Resource]>) -> Self {
+    pub(super) fn new(
+        number: u64,
+        seed: u64,
+        target: Arc<Target>,
+        airports: Arc<[Resource]>,
+    ) -> Self {
         Self {
             name: format!("client{number}"),
             target,
@@ -72,7 +77,9 @@ impl Client {
         let Some(airport) = self.airports.choose(&mut self.rng).cloned() else { return };
         let answer = self.get(node, &airport.id).await;
         match &answer {
-            Answer::Given { stored, .. } if answer.row(StatusCode::OK).as_ref() == Some(&airport) => {
+            Answer::Given { stored, .. }
+                if answer.row(StatusCode::OK).as_ref() == Some(&airport) =>
+            {
                 self.seen.ack_log.kept.insert(airport.id.clone());
                 if !stored {
                     let again = self.get(node, &airport.id).await;
@@ -133,7 +140,8 @@ impl Client {
         let latitude = self.rng.random_range(-90.0..90.0);
         let expected = Resource { city: city.clone(), latitude, ..row };
         let request = if self.rng.random() {
-            let changes = Changes { city: Some(city), latitude: Some(latitude), ..Changes::default() };
+            let changes =
+                Changes { city: Some(city), latitude: Some(latitude), ..Changes::default() };
             self.target.request(node, Method::PATCH, &path).json(&changes)
         } else {
             self.target.request(node, Method::PUT, &path).json(&NewResource::from(expected.clone()))
@@ -154,7 +162,12 @@ impl Client {
             return self.doubt(node, &key, "was asked to delete", &answer);
         }
         let again = self.get(node, &row.id).await;
-        self.must(again.is(StatusCode::NOT_FOUND), node, &format!("still shows {key}, deleted"), &again);
+        self.must(
+            again.is(StatusCode::NOT_FOUND),
+            node,
+            &format!("still shows {key}, deleted"),
+            &again,
+        );
         self.live.retain(|live| *live != key);
         self.seen.ack_log.rows.insert(key, Known::Deleted);
     }
@@ -177,17 +190,26 @@ impl Client {
     async fn must_show(&mut self, node: usize, expected: &Resource) {
         let answer = self.get(node, &expected.id).await;
         let shown = answer.row(StatusCode::OK).as_ref() == Some(expected);
-        self.must(shown, node, &format!("does not show {:?} as acknowledged", expected.client_key), &answer);
+        self.must(
+            shown,
+            node,
+            &format!("does not show {:?} as acknowledged", expected.client_key),
+            &answer,
+        );
     }
 
     /// What must be so; an answer that leaves everything open is no violation.
     fn must(&mut self, so: bool, node: usize, otherwise: &str, answer: &Answer) {
         let node = NAMES[node];
         match answer {
-            Answer::Unknown(reason) => self.seen.unknown.push(format!("{node} {otherwise}: {reason}")),
+            Answer::Unknown(reason) => {
+                self.seen.unknown.push(format!("{node} {otherwise}: {reason}"))
+            }
             Answer::Given { status, body, .. } if !so => {
                 let body = String::from_utf8_lossy(body);
-                self.seen.violations.push(format!("{node} {otherwise}: {status} {}", body.trim_end()));
+                self.seen
+                    .violations
+                    .push(format!("{node} {otherwise}: {status} {}", body.trim_end()));
             }
             Answer::Given { .. } => {}
         }

@@ -36,7 +36,8 @@ impl Processes {
         };
         let mut nodes = [start(NAMES[0])?, start(NAMES[1])?];
         let [a, b] = &mut nodes;
-        let litefs = Cluster::attach([a.receive::<Mounted>()?.litefs, b.receive::<Mounted>()?.litefs])?;
+        let litefs =
+            Cluster::attach([a.receive::<Mounted>()?.litefs, b.receive::<Mounted>()?.litefs])?;
         litefs.promote(NAMES[0])?;
         let urls = [a.receive::<Listening>()?.http, b.receive::<Listening>()?.http];
         Ok(Self { litefs, urls, _nodes: nodes, _upstream: upstream })
@@ -51,7 +52,9 @@ impl Processes {
     pub(super) fn promote_replica(&self) -> Result<&'static str, Problem> {
         self.litefs.promote(NAMES[1])?;
         let promoted = self.litefs.control(NAMES[1])?.is_primary();
-        promoted.then_some(NAMES[1]).ok_or_else(|| format!("{} did not become the primary", NAMES[1]).into())
+        promoted
+            .then_some(NAMES[1])
+            .ok_or_else(|| format!("{} did not become the primary", NAMES[1]).into())
     }
 
     /// Blocks until both nodes have the same.

@@ -57,7 +57,9 @@ async fn drive(
     let started = Instant::now();
     let mut clients = JoinSet::new();
     for number in 0..CLIENTS {
-        clients.spawn(Client::new(number, options.seed, Arc::clone(&target), Arc::clone(&airports)).run());
+        clients.spawn(
+            Client::new(number, options.seed, Arc::clone(&target), Arc::clone(&airports)).run(),
+        );
     }
     target.half_way().await;
     let promotion = promote(processes, progress).await?;

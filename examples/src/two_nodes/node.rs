@@ -38,8 +38,10 @@ pub(super) struct Mounted {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Problem> {
     telemetry::watch();
     let root = tempfile::Builder::new().prefix("two-nodes-").tempdir()?;
-    let node =
-        Node::builder(&arguments.name).dir(root.path().join(&arguments.name)).database(DATABASE).start()?;
+    let node = Node::builder(&arguments.name)
+        .dir(root.path().join(&arguments.name))
+        .database(DATABASE)
+        .start()?;
     process::send(&Mounted { litefs: node.http_url() })?;
     // `litefs mount` too starts the application only when the node is ready.
     node.wait_until(START_LIMIT, |now| {

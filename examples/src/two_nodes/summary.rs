@@ -65,8 +65,10 @@ pub(super) struct Summary {
 impl Summary {
     /// Whether every promise was kept, and put to the test.
     pub(super) fn is_good(&self) -> bool {
-        let kept =
-            self.violations.is_empty() && self.audit.lost == 0 && self.audit.duplicated == 0 && self.same;
+        let kept = self.violations.is_empty()
+            && self.audit.lost == 0
+            && self.audit.duplicated == 0
+            && self.same;
         let tested = self.failovers > 0 && self.figures.sum(|node| node.forwarded) > 0;
         kept && tested
     }
@@ -92,7 +94,11 @@ impl Summary {
             writeln!(
                 f,
                 "{name}: {} writes here, {} forwarded; {} reads as replica, {} as primary, {} sent elsewhere",
-                node.local_writes, node.forwarded, node.local_reads, node.primary_reads, node.remote_reads
+                node.local_writes,
+                node.forwarded,
+                node.local_reads,
+                node.primary_reads,
+                node.remote_reads
             )?;
         }
         let same = if self.same { "the same on both nodes" } else { "NOT THE SAME on both nodes" };

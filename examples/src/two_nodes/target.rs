@@ -32,7 +32,9 @@ impl Answer {
     /// The row of an answer with this status.
     pub(super) fn row(&self, expected: StatusCode) -> Option<Resource> {
         match self {
-            Self::Given { status, body, .. } if *status == expected => serde_json::from_slice(body).ok(),
+            Self::Given { status, body, .. } if *status == expected => {
+                serde_json::from_slice(body).ok()
+            }
             _ => None,
         }
     }
@@ -58,8 +60,15 @@ pub(super) struct Target {
 }
 
 impl Target {
-    pub(super) fn new(urls: [String; 2], limit: u64, progress: ProgressBar) -> Result<Arc<Self>, Problem> {
-        let http = reqwest::Client::builder().tcp_nodelay(true).timeout(Duration::from_secs(30)).build()?;
+    pub(super) fn new(
+        urls: [String; 2],
+        limit: u64,
+        progress: ProgressBar,
+    ) -> Result<Arc<Self>, Problem> {
+        let http = reqwest::Client::builder()
+            .tcp_nodelay(true)
+            .timeout(Duration::from_secs(30))
+            .build()?;
         let (sent, refused) = Default::default();
         Ok(Arc::new(Self { http, urls, limit, sent, refused, half: Notify::new(), progress }))
     }
@@ -96,9 +105,12 @@ impl Target {
                 return Answer::Unknown("a request that cannot be repeated".into());
             };
             let answer = self.once(attempt).await;
-            let again = answer.is(StatusCode::SERVICE_UNAVAILABLE) || answer.is(StatusCode::BAD_GATEWAY);
+            let again =
+                answer.is(StatusCode::SERVICE_UNAVAILABLE) || answer.is(StatusCode::BAD_GATEWAY);
             match answer {
-                answer if again && Instant::now() >= until => return Answer::Unknown(format!("{answer:?}")),
+                answer if again && Instant::now() >= until => {
+                    return Answer::Unknown(format!("{answer:?}"));
+                }
                 _ if again => {
                     self.refused.fetch_add(1, Ordering::Relaxed);
                     tokio::time::sleep(PAUSE).await;
@@ -127,7 +139,11 @@ impl Target {
                 let status = response.status();
                 let stored = response.headers().get(STORED).is_some_and(|stored| stored == "yes");
                 let body = response.bytes().await;
-                body.map_or_else(unknown, |body| Answer::Given { status, stored, body: body.to_vec() })
+                body.map_or_else(unknown, |body| Answer::Given {
+                    status,
+                    stored,
+                    body: body.to_vec(),
+                })
             }
         }
     }
@@ -148,7 +164,11 @@ impl Target {
         }
     }
 
-    pub(super) async fn get_json<T: DeserializeOwned>(&self, node: usize, path: &str) -> Result<T, Problem> {
+    pub(super) async fn get_json<T: DeserializeOwned>(
+        &self,
+        node: usize,
+        path: &str,
+    ) -> Result<T, Problem> {
         Ok(self.request(node, Method::GET, path).send().await?.error_for_status()?.json().await?)
     }
 }

@@ -171,7 +171,13 @@ impl ConfigBuilder {
         if reconnect_max < reconnect_min {
             let by_builder = self.reconnect_max.is_some();
             let value = format!("{reconnect_max:?}");
-            return Err(refuse(vars, env::RECONNECT_MAX, value, "no less than `reconnect_min`", by_builder));
+            return Err(refuse(
+                vars,
+                env::RECONNECT_MAX,
+                value,
+                "no less than `reconnect_min`",
+                by_builder,
+            ));
         }
         Ok(Config {
             database_url: url.clone().writable().to_string(),
@@ -189,9 +195,13 @@ impl ConfigBuilder {
             reconnect_max,
             require_litefs: switch(vars, self.require_litefs)?,
             detectors: detectors(vars, self.detectors)?,
-            tracking_table: text(vars, env::TRACKING_TABLE, self.tracking_table, TableName::ALLOWED, |s| {
-                s.parse().ok()
-            })?
+            tracking_table: text(
+                vars,
+                env::TRACKING_TABLE,
+                self.tracking_table,
+                TableName::ALLOWED,
+                |s| s.parse().ok(),
+            )?
             .unwrap_or_default(),
         })
     }
@@ -235,7 +245,12 @@ fn database_of(given: Option<String>) -> Result<DatabaseUrl, ConfigError> {
     Ok(url)
 }
 
-fn duration(vars: &Vars, name: Name, set: Option<Duration>, default: u64) -> Result<Duration, ConfigError> {
+fn duration(
+    vars: &Vars,
+    name: Name,
+    set: Option<Duration>,
+    default: u64,
+) -> Result<Duration, ConfigError> {
     let within = |duration: &Duration| !duration.is_zero() && *duration <= LONGEST;
     match set {
         Some(duration) if within(&duration) => Ok(duration),
@@ -259,7 +274,8 @@ fn switch(vars: &Vars, set: Option<bool>) -> Result<bool, ConfigError> {
         "0" | "false" => Some(false),
         _ => None,
     };
-    let found = text(vars, env::REQUIRE, set.map(|on| on.to_string()), "1, 0, true or false", parse)?;
+    let found =
+        text(vars, env::REQUIRE, set.map(|on| on.to_string()), "1, 0, true or false", parse)?;
     Ok(found.unwrap_or_default())
 }
 
@@ -296,6 +312,9 @@ const HTTP_URL: &str = "an http:// URL with a host and without query or fragment
 /// The URL without a trailing slash, so that a path can be put behind it.
 fn http_url(text: &str) -> Option<String> {
     let url = reqwest::Url::parse(text).ok()?;
-    let plain = url.scheme() == "http" && url.has_host() && url.query().is_none() && url.fragment().is_none();
+    let plain = url.scheme() == "http"
+        && url.has_host()
+        && url.query().is_none()
+        && url.fragment().is_none();
     plain.then(|| url.as_str().trim_end_matches('/').to_owned())
 }

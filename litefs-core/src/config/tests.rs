@@ -144,7 +144,8 @@ fn c3_a_bad_option_is_refused_by_name() {
 fn c3_a_bad_variable_is_refused_by_its_name_and_the_options() {
     for (name, _) in ALL_VARS {
         for value in ["-1 ", "0", "1; x", "ünknown"] {
-            let fine = matches!((name, value), ("LITEFS_REQUIRE", "0") | ("LITEFS_NODE", "0" | "ünknown"));
+            let fine =
+                matches!((name, value), ("LITEFS_REQUIRE", "0") | ("LITEFS_NODE", "0" | "ünknown"));
             let result = Config::builder("/litefs/app.db").from_vars([(name, value)]).build();
             match result {
                 Ok(_) => assert!(fine, "{name}={value:?} was accepted"),
@@ -172,7 +173,10 @@ fn d18_each_detector_can_be_switched_off_but_not_all() {
     }
     assert_eq!(refused(builder().detectors(Detectors::NONE)).option, "detectors");
     assert_eq!(refused(builder().from_vars([("LITEFS_DETECTORS", ",")])).option, "detectors");
-    assert_eq!(refused(builder().from_vars([("LITEFS_DETECTORS", "events,row2")])).option, "detectors");
+    assert_eq!(
+        refused(builder().from_vars([("LITEFS_DETECTORS", "events,row2")])).option,
+        "detectors"
+    );
 }
 
 /// Not UTF-8.
@@ -189,8 +193,14 @@ fn c3_a_variable_that_is_not_utf8_is_refused_by_its_name() {
     }
     let set = Config::builder("/litefs/app.db").node("set").from_vars([("LITEFS_NODE", garbled())]);
     assert!(set.build().is_ok(), "the builder's value needs no variable");
-    let foreign = [("PATH".into(), garbled()), ("LITEFS_OTHER".into(), garbled()), (garbled(), garbled())];
-    assert!(Config::builder("/litefs/app.db").from_vars::<std::ffi::OsString, _>(foreign).build().is_ok());
+    let foreign =
+        [("PATH".into(), garbled()), ("LITEFS_OTHER".into(), garbled()), (garbled(), garbled())];
+    assert!(
+        Config::builder("/litefs/app.db")
+            .from_vars::<std::ffi::OsString, _>(foreign)
+            .build()
+            .is_ok()
+    );
 }
 
 #[test]

@@ -114,10 +114,13 @@ impl DatabaseUrl {
     pub fn within(mut self, handle: &Self) -> Result<Self, ConfigError> {
         self.check_replicable()?;
         if last(&self.parameters, b"vfs").is_some_and(|vfs| vfs != handle.vfs()) {
-            return Err(self.refuse("the `vfs` of the LiteFs handle that this process has for the file"));
+            return Err(
+                self.refuse("the `vfs` of the LiteFs handle that this process has for the file")
+            );
         }
         let is_open = |name: &[u8]| name != b"mode" && last(&self.parameters, name).is_none();
-        let inherited: Vec<_> = handle.parameters.iter().filter(|(name, _)| is_open(name)).cloned().collect();
+        let inherited: Vec<_> =
+            handle.parameters.iter().filter(|(name, _)| is_open(name)).cloned().collect();
         self.parameters.extend(inherited);
         Ok(self)
     }
@@ -224,14 +227,19 @@ fn check_values(parameters: &Parameters) -> Result<(), &'static str> {
 
 /// What is expected instead of a parameter that cannot hold on LiteFS.
 fn unfit(name: &[u8], value: &[u8]) -> Option<&'static str> {
-    let off = ["0", "no", "off", "false"].iter().any(|off| value.eq_ignore_ascii_case(off.as_bytes()));
+    let off =
+        ["0", "no", "off", "false"].iter().any(|off| value.eq_ignore_ascii_case(off.as_bytes()));
     match name {
-        b"immutable" if !off => Some("a URL without `immutable`: LiteFS changes the file while it is open"),
-        b"nolock" if !off => Some("a URL without `nolock`: LiteFS needs SQLite's locks"),
-        b"cache" if value == b"shared" => {
-            Some("a URL without `cache=shared`: connections that share a cache block each other's reads")
+        b"immutable" if !off => {
+            Some("a URL without `immutable`: LiteFS changes the file while it is open")
         }
-        b"vfs" if VFS_WITHOUT_LOCKS.contains(&value) => Some("a `vfs` whose locks LiteFS sees, such as unix"),
+        b"nolock" if !off => Some("a URL without `nolock`: LiteFS needs SQLite's locks"),
+        b"cache" if value == b"shared" => Some(
+            "a URL without `cache=shared`: connections that share a cache block each other's reads",
+        ),
+        b"vfs" if VFS_WITHOUT_LOCKS.contains(&value) => {
+            Some("a `vfs` whose locks LiteFS sees, such as unix")
+        }
         _ => None,
     }
 }

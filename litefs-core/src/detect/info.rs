@@ -9,7 +9,9 @@ use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use super::{Detector, Sink, http};
-use crate::{Claim, Config, InfoAnswer, Mount, NodeName, NodeNameError, Observation, Owner, Presence};
+use crate::{
+    Claim, Config, InfoAnswer, Mount, NodeName, NodeNameError, Observation, Owner, Presence,
+};
 
 /// No answer of LiteFS is longer, in bytes.
 const MAX_BODY: usize = 64 * 1024;
@@ -73,7 +75,8 @@ struct Primary {
 pub fn parse_info(body: &[u8]) -> Result<Info, InfoError> {
     let body: Body = serde_json::from_slice(body)?;
     let hostname = &body.primary.hostname;
-    let own_name = if body.is_primary && !hostname.is_empty() { Some(hostname.parse()?) } else { None };
+    let own_name =
+        if body.is_primary && !hostname.is_empty() { Some(hostname.parse()?) } else { None };
     Ok(Info { claim: Claim::from_litefs(body.is_primary, hostname)?, own_name, path: body.path })
 }
 

@@ -79,12 +79,13 @@ impl PrimaryFileDetector {
                 return None;
             }
             let watched = dir.clone();
-            let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-                if event.is_ok_and(|event| concerns(&event, &watched)) {
-                    changed.notify_one();
-                }
-            })
-            .ok()?;
+            let mut watcher =
+                notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+                    if event.is_ok_and(|event| concerns(&event, &watched)) {
+                        changed.notify_one();
+                    }
+                })
+                .ok()?;
             watcher.watch(&dir, RecursiveMode::NonRecursive).ok()?;
             Some(watcher)
         };
@@ -94,7 +95,8 @@ impl PrimaryFileDetector {
 
 /// Our own reads are events, too: only changes count, of the file or of the directory as a whole.
 fn concerns(event: &notify::Event, dir: &Path) -> bool {
-    let change = matches!(event.kind, EventKind::Create(_) | EventKind::Modify(_) | EventKind::Remove(_));
+    let change =
+        matches!(event.kind, EventKind::Create(_) | EventKind::Modify(_) | EventKind::Remove(_));
     change && event.paths.iter().any(|path| path == dir || path.ends_with(".primary"))
 }
 
@@ -102,7 +104,11 @@ fn concerns(event: &notify::Event, dir: &Path) -> bool {
 /// what is gone again within the debounce is never published.
 fn pause(sink: &Sink, changed: bool) -> Duration {
     let config = sink.config();
-    if changed { config.poll_interval().min(config.debounce() * 3 / 4) } else { config.poll_interval() }
+    if changed {
+        config.poll_interval().min(config.debounce() * 3 / 4)
+    } else {
+        config.poll_interval()
+    }
 }
 
 fn unread(mount: &Mount, source: std::io::Error) -> MountError {
@@ -137,7 +143,10 @@ mod tests {
         let event = |kind, path: &str| notify::Event::new(kind).add_path(path.into());
         let created = EventKind::Create(CreateKind::File);
         assert!(concerns(&event(created, "/litefs/.primary"), dir));
-        assert!(concerns(&event(EventKind::Remove(notify::event::RemoveKind::Folder), "/litefs"), dir));
+        assert!(concerns(
+            &event(EventKind::Remove(notify::event::RemoveKind::Folder), "/litefs"),
+            dir
+        ));
         assert!(!concerns(&event(created, "/litefs/app.db-wal"), dir));
         assert!(!concerns(&event(EventKind::Access(AccessKind::Any), "/litefs/.primary"), dir));
     }

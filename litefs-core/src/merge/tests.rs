@@ -198,7 +198,8 @@ fn a_rejected_write_is_overruled_by_a_fresher_primary_claim_only() {
 fn a_foreign_litefs_has_no_say() {
     let mut evidence = here();
     evidence.apply(ObservationSeq(1), Observation::Stream(Claim::Primary));
-    let foreign = InfoAnswer { claim: Claim::Primary, own_name: Some(name("x")), owner: Owner::OtherMount };
+    let foreign =
+        InfoAnswer { claim: Claim::Primary, own_name: Some(name("x")), owner: Owner::OtherMount };
     evidence.apply(ObservationSeq(2), Observation::Info(foreign));
     assert_eq!(merge(&evidence), Role::Unknown);
     assert_eq!(evidence.own_name, Some(name("me")));

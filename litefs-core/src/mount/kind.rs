@@ -9,11 +9,15 @@ use std::path::Path;
 /// process.
 pub(crate) fn is_fuse(mountinfo: &str, dir: &Path) -> bool {
     let Some(dir) = dir.to_str() else { return false };
-    let escaped =
-        dir.replace('\\', "\\134").replace(' ', "\\040").replace('\t', "\\011").replace('\n', "\\012");
+    let escaped = dir
+        .replace('\\', "\\134")
+        .replace(' ', "\\040")
+        .replace('\t', "\\011")
+        .replace('\n', "\\012");
     // A later mount over the same directory hides the earlier one.
     let last = mountinfo.lines().rfind(|line| line.split(' ').nth(4) == Some(&escaped));
-    let kind = last.and_then(|line| line.split_once(" - ")).and_then(|(_, rest)| rest.split(' ').next());
+    let kind =
+        last.and_then(|line| line.split_once(" - ")).and_then(|(_, rest)| rest.split(' ').next());
     kind.is_some_and(|kind| kind == "fuse" || kind.starts_with("fuse."))
 }
 

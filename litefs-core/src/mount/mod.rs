@@ -153,7 +153,9 @@ impl Mount {
             // ECONNABORTED is what the one request in flight gets at the moment LiteFS dies.
             NotConnected | ConnectionAborted => MountError::NotConnected(self.dir.clone()),
             NotFound => match self.dir.metadata() {
-                Err(error) if error.kind() == NotConnected => MountError::NotConnected(self.dir.clone()),
+                Err(error) if error.kind() == NotConnected => {
+                    MountError::NotConnected(self.dir.clone())
+                }
                 _ => MountError::Gone(self.dir.clone()),
             },
             _ => MountError::Io { file: file.to_owned(), source },

@@ -51,7 +51,8 @@ pub fn parse_position(bytes: &[u8]) -> Result<Position, MalformedFile> {
 /// [`MalformedFile`] if this is not a sign and a number.
 pub fn parse_lag(bytes: &[u8]) -> Result<Duration, MalformedFile> {
     let text = line(bytes);
-    let digits = text.strip_prefix(b"+").or_else(|| text.strip_prefix(b"-")).ok_or(MalformedFile::Lag)?;
+    let digits =
+        text.strip_prefix(b"+").or_else(|| text.strip_prefix(b"-")).ok_or(MalformedFile::Lag)?;
     let text = std::str::from_utf8(digits).map_err(|_| MalformedFile::NotText)?;
     if !digits.iter().all(u8::is_ascii_digit) {
         return Err(MalformedFile::Lag);

@@ -49,7 +49,11 @@ fn open(mount: &Mount) -> Result<File, PositionError> {
     }
     let path = mount.position_path();
     File::open(&path).map_err(|error| {
-        if not_found(&error) { PositionError::Absent(path) } else { mount.explain(&path, error).into() }
+        if not_found(&error) {
+            PositionError::Absent(path)
+        } else {
+            mount.explain(&path, error).into()
+        }
     })
 }
 
@@ -60,5 +64,6 @@ fn read(mount: &Mount, file: &File) -> Result<Position, MountError> {
     if length == BUFFER {
         return Err(MountError::TooLarge(path()));
     }
-    parse_position(&buffer[..length]).map_err(|reason| MountError::Malformed { file: path(), reason })
+    parse_position(&buffer[..length])
+        .map_err(|reason| MountError::Malformed { file: path(), reason })
 }

@@ -109,9 +109,11 @@ fn any_special_file_shows_that_litefs_is_here() {
     let (dir, mount) = mount();
     fs::write(dir.path().join("app.db"), "").unwrap();
     assert_eq!(mount.probe(), Probe::Plain);
-    for (name, content) in
-        [(".primary", "a\n"), (".lag", "+000000000\n"), ("app.db-pos", "0000000000000001/0000000000000001\n")]
-    {
+    for (name, content) in [
+        (".primary", "a\n"),
+        (".lag", "+000000000\n"),
+        ("app.db-pos", "0000000000000001/0000000000000001\n"),
+    ] {
         let file = dir.path().join(name);
         fs::write(&file, content).unwrap();
         assert_eq!(mount.probe(), Probe::Marker, "{name}");

@@ -25,8 +25,8 @@ pub(crate) use state::TrackerState;
 pub use status::Status;
 
 use crate::{
-    Config, Mount, NodeName, Observation, PendingCommits, Position, PositionError, Presence, Role, RoleStamp,
-    RoleState, Txid,
+    Config, Mount, NodeName, Observation, PendingCommits, Position, PositionError, Presence, Role,
+    RoleStamp, RoleState, Txid,
 };
 
 /// Why waiting ended without what was waited for.
@@ -173,10 +173,17 @@ impl Tracker {
     /// # Errors
     ///
     /// [`WaitError::Deadline`] or [`WaitError::Stopped`].
-    pub async fn wait_for_txid(&self, target: Txid, deadline: Instant) -> Result<Position, WaitError> {
-        let reached = |known: &Option<Position>| known.is_some_and(|position| position.txid >= target);
+    pub async fn wait_for_txid(
+        &self,
+        target: Txid,
+        deadline: Instant,
+    ) -> Result<Position, WaitError> {
+        let reached =
+            |known: &Option<Position>| known.is_some_and(|position| position.txid >= target);
         let mut positions = self.positions();
-        if let Some(position) = (*positions.borrow_and_update()).filter(|position| position.txid >= target) {
+        if let Some(position) =
+            (*positions.borrow_and_update()).filter(|position| position.txid >= target)
+        {
             return Ok(position);
         }
         let _waiting = self.state.positions.wait();
@@ -199,7 +206,10 @@ impl Tracker {
     /// the mount is looked at.
     pub async fn confirm(&self) {
         // A mount whose LiteFS hangs does not answer either.
-        let look = tokio::time::timeout(2 * self.config().http_timeout(), self.state.mount_probe.confirm());
+        let look = tokio::time::timeout(
+            2 * self.config().http_timeout(),
+            self.state.mount_probe.confirm(),
+        );
         tokio::select! {
             biased;
             () = self.state.stop.cancelled() => {}

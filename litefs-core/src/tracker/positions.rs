@@ -156,7 +156,8 @@ impl Positions {
     fn publish(&self, position: Position) {
         self.txid.store(position.txid.get(), Ordering::Release);
         let unpublished = self.unpublished.swap(false, Ordering::AcqRel);
-        self.known.send_if_modified(|known| known.replace(position) != Some(position) || unpublished);
+        self.known
+            .send_if_modified(|known| known.replace(position) != Some(position) || unpublished);
     }
 }
 

@@ -37,7 +37,8 @@ impl Tracker {
         let failed = |error: reqwest::Error| PromoteError::Http(http::explain(&error));
         let config = self.config();
         let client = http::client(config).map_err(failed)?;
-        let asked = client.post(format!("{}/promote", config.http_url())).timeout(config.http_timeout());
+        let asked =
+            client.post(format!("{}/promote", config.http_url())).timeout(config.http_timeout());
         let response = asked.send().await.map_err(failed)?;
         let status = response.status();
         if status == StatusCode::OK {

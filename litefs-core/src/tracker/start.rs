@@ -58,9 +58,13 @@ impl Tracker {
     /// # Errors
     ///
     /// As [`start`](Self::start).
-    pub async fn start_with(config: Config, extra: Vec<Box<dyn Detector>>) -> Result<Self, StartError> {
+    pub async fn start_with(
+        config: Config,
+        extra: Vec<Box<dyn Detector>>,
+    ) -> Result<Self, StartError> {
         tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
-        let client = http::client(&config).map_err(|error| StartError::HttpClient(error.to_string()))?;
+        let client =
+            http::client(&config).map_err(|error| StartError::HttpClient(error.to_string()))?;
         let deadline = Instant::now() + config.http_timeout();
         // Finding the mount follows links on it, and a hung mount blocks.
         let state = tokio::task::spawn_blocking(move || TrackerState::new(config)).await;
@@ -138,7 +142,8 @@ fn spawn_or_note(state: &Arc<TrackerState>, on: bool, detector: Box<dyn Detector
 /// fail something.
 async fn wait_for_first_report(state: &TrackerState, deadline: Instant) {
     let open = || {
-        let starting = lock(&state.detectors).get(EventsDetector::NAME) == Some(&DetectorState::Starting);
+        let starting =
+            lock(&state.detectors).get(EventsDetector::NAME) == Some(&DetectorState::Starting);
         *state.presence.borrow() == Presence::Here && !state.has_authority() && starting
     };
     let settled = async {

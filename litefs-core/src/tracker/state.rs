@@ -67,7 +67,11 @@ impl TrackerState {
             reported: Notify::new(),
             stamp: AtomicU64::new(unknown.stamp().pack()),
             last_seq: AtomicU64::new(0),
-            inner: Mutex::new(Inner { evidence, debounce: Debounce::new(config.debounce()), stopped: false }),
+            inner: Mutex::new(Inner {
+                evidence,
+                debounce: Debounce::new(config.debounce()),
+                stopped: false,
+            }),
             role: watch::Sender::new(unknown),
             config,
             mount,
@@ -173,8 +177,9 @@ impl TrackerState {
             return;
         }
         // With a descriptor of its own: the one that is kept may hang with the mount it belongs to.
-        let term_start =
-            (role == Role::Primary).then(|| PositionFile::default().read(&self.mount).ok()).flatten();
+        let term_start = (role == Role::Primary)
+            .then(|| PositionFile::default().read(&self.mount).ok())
+            .flatten();
         self.role.send_modify(|state| {
             tracing::info!(from = %state.role, to = %role, mount = %self.mount.dir().display(), "role changed");
             *state = RoleState { role, epoch: state.epoch + 1, term_start };
@@ -194,7 +199,9 @@ impl TrackerState {
 
     pub(crate) fn shut_down(&self) {
         let mut inner = lock(&self.inner);
-        if !std::mem::replace(&mut inner.stopped, true) && self.role.borrow().role != Role::Standalone {
+        if !std::mem::replace(&mut inner.stopped, true)
+            && self.role.borrow().role != Role::Standalone
+        {
             self.publish(Role::Unknown);
         }
         self.stop.cancel();

@@ -86,7 +86,8 @@ async fn d14_a_primary_may_have_a_port_or_no_name() {
     litefs.events_begin(r#"{"isPrimary":false,"hostname":"node-a:4000"}"#);
     let tracker = litefs.track(litefs.config().rpc_port(9)).await;
     becomes(&tracker, replica("node-a:4000")).await;
-    let (with, without): (NodeName, NodeName) = ("node-a:4000".parse().unwrap(), "node-b".parse().unwrap());
+    let (with, without): (NodeName, NodeName) =
+        ("node-a:4000".parse().unwrap(), "node-b".parse().unwrap());
     assert_eq!(tracker.rpc_address(&with), "node-a:4000");
     assert_eq!(tracker.rpc_address(&without), "node-b:9");
     tracker.learn_address(&without, "10.0.0.2:7");
@@ -140,7 +141,10 @@ async fn d16_two_databases_are_tracked_independently() {
     let one = a.track(a.config_for("one.db")).await;
     let two = a.track(a.config_for("two.db")).await;
     let other = b.track(b.config()).await;
-    assert_eq!((one.role(), two.role(), other.role()), (Role::Primary, Role::Primary, replica("node-x")));
+    assert_eq!(
+        (one.role(), two.role(), other.role()),
+        (Role::Primary, Role::Primary, replica("node-x"))
+    );
     assert_eq!(one.read_position().unwrap().txid.get(), 1);
     assert_eq!(two.read_position().unwrap().txid.get(), 2);
     assert!(other.read_position().is_err());

@@ -53,7 +53,8 @@ async fn many_malformed_events_are_one_warning() {
 #[tokio::test]
 async fn d11_chunks_may_end_anywhere() {
     let (litefs, tracker) = primary().await;
-    let event = "{\"type\":\"primaryChange\",\"data\":{\"isPrimary\":false,\"hostname\":\"nœud-é\"}}\n";
+    let event =
+        "{\"type\":\"primaryChange\",\"data\":{\"isPrimary\":false,\"hostname\":\"nœud-é\"}}\n";
     for byte in event.bytes() {
         litefs.send([byte]);
     }
@@ -77,8 +78,7 @@ async fn d12_server_sent_events_work_as_well() {
     ));
     let tracker = litefs.track(litefs.config().detectors(EVENTS_ONLY)).await;
     assert_eq!(tracker.role(), Role::Primary);
-    let event =
-        "data: {\"type\":\"primaryChange\",\"data\":{\"isPrimary\":false,\"hostname\":\"nœud\"}}\r\n\r\n";
+    let event = "data: {\"type\":\"primaryChange\",\"data\":{\"isPrimary\":false,\"hostname\":\"nœud\"}}\r\n\r\n";
     for byte in event.bytes() {
         litefs.send([byte]);
     }

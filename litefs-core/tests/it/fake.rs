@@ -83,7 +83,8 @@ impl FakeLiteFs {
     /// The HTTP side only, beside an empty directory.
     pub(crate) async fn without_mount() -> Self {
         let missing = Reply::Status(404);
-        let script = Script { info: missing.clone(), events: missing, content_type: "application/json" };
+        let script =
+            Script { info: missing.clone(), events: missing, content_type: "application/json" };
         let server = Arc::new(Server {
             script: Mutex::new(script),
             push: broadcast::channel(1000).0,
@@ -155,7 +156,10 @@ impl FakeLiteFs {
 
     /// Sends one HTTP chunk on every stream.
     pub(crate) fn send(&self, chunk: impl AsRef<[u8]>) {
-        assert!(self.server.push.send(Push::Chunk(chunk.as_ref().to_vec())).is_ok(), "no stream is open");
+        assert!(
+            self.server.push.send(Push::Chunk(chunk.as_ref().to_vec())).is_ok(),
+            "no stream is open"
+        );
     }
 
     pub(crate) fn primary_change(&self, data: &str) {
@@ -211,7 +215,9 @@ async fn bind(address: SocketAddr) -> TcpListener {
     let deadline = soon();
     loop {
         match TcpListener::bind(address).await {
-            Err(_) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(10)).await,
+            Err(_) if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(10)).await
+            }
             bound => return bound.unwrap(),
         }
     }
@@ -236,9 +242,11 @@ async fn serve(mut socket: TcpStream, server: &Server) -> std::io::Result<()> {
         let reply = if path == "/info" { script.info.clone() } else { script.events.clone() };
         (reply, script.content_type)
     };
-    let count = |counts: &mut Counts| if path == "/info" { counts.info += 1 } else { counts.events += 1 };
+    let count =
+        |counts: &mut Counts| if path == "/info" { counts.info += 1 } else { counts.events += 1 };
     server.counts.send_modify(count);
-    let head = |status: u16, rest: &str| format!("HTTP/1.1 {status} X\r\nConnection: close\r\n{rest}\r\n");
+    let head =
+        |status: u16, rest: &str| format!("HTTP/1.1 {status} X\r\nConnection: close\r\n{rest}\r\n");
     match reply {
         Reply::Silence => drop(socket.read_u8().await),
         Reply::Status(status) => {

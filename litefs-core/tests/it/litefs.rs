@@ -64,13 +64,17 @@ async fn litefs_that_appears_after_the_start_is_noticed_whichever_detectors_are_
 async fn d6_required_litefs_that_is_missing_fails_the_start_and_says_what_to_do() {
     let mut litefs = FakeLiteFs::without_mount().await;
     litefs.info_says(true, "node-a");
-    let start = |litefs: &FakeLiteFs| Tracker::start(litefs.config().require_litefs(true).build().unwrap());
+    let start =
+        |litefs: &FakeLiteFs| Tracker::start(litefs.config().require_litefs(true).build().unwrap());
     let error = start(&litefs).await.expect_err("there is no LiteFS at this mount");
     assert!(matches!(error, StartError::RequireLiteFs { .. }));
     let message = error.to_string();
-    for part in
-        [litefs.path().to_str().unwrap(), ".primary", "/info belongs to another mount", "litefs mount"]
-    {
+    for part in [
+        litefs.path().to_str().unwrap(),
+        ".primary",
+        "/info belongs to another mount",
+        "litefs mount",
+    ] {
         assert!(message.contains(part), "{part} is not in: {message}");
     }
     litefs.refuse().await;

@@ -23,7 +23,8 @@ fn write_position(litefs: &FakeLiteFs, position: &str) {
 async fn known(tracker: &Tracker, wanted: &str) {
     let wanted = position(wanted);
     let mut positions = tracker.positions();
-    let found = tokio::time::timeout_at(soon(), positions.wait_for(|known| *known == Some(wanted))).await;
+    let found =
+        tokio::time::timeout_at(soon(), positions.wait_for(|known| *known == Some(wanted))).await;
     assert!(found.is_ok(), "expected {wanted}, still {:?}", tracker.last_position());
     assert_eq!(tracker.last_txid(), wanted.txid);
 }
@@ -152,7 +153,11 @@ async fn waiting_ends_at_the_deadline_and_with_the_tracker() {
     tokio::task::yield_now().await;
     tracker.shutdown();
     assert_eq!(waiting.await.unwrap(), Err(WaitError::Stopped));
-    assert_eq!(tracker.wait_for_txid(Txid::new(1), deadline).await, Ok(position(ONE)), "it is there already");
+    assert_eq!(
+        tracker.wait_for_txid(Txid::new(1), deadline).await,
+        Ok(position(ONE)),
+        "it is there already"
+    );
 }
 
 #[tokio::test]

@@ -147,9 +147,10 @@ pub(super) fn classify(statement: &SqlStatement<'_>, program: Option<Program>) -
         // ALTER TABLE and DROP TABLE also look through the temporary schema for what refers to the table.
         (Verb::Schema, Some(Program { writes_main: true, .. })) => Class::new(Access::Write),
         // `IF (NOT) EXISTS` on an attached database that has it, or not, already.
-        (Verb::Schema, Some(Program { touches_other: true, reads_main: false, writes_main: false, .. })) => {
-            Class::LOCAL_WRITE
-        }
+        (
+            Verb::Schema,
+            Some(Program { touches_other: true, reads_main: false, writes_main: false, .. }),
+        ) => Class::LOCAL_WRITE,
         // `IF (NOT) EXISTS` may be a no-op on this file and none on the primary's.
         (Verb::Schema, Some(Program { writes_main: false, writes_other: false, .. })) => {
             Class::new(Access::Write)
@@ -223,9 +224,9 @@ fn of_pragma_of_main(pragma: &Pragma<'_>) -> Class {
         ) => Class { sets_session: true, ..Class::new(Access::Local) },
         (
             "user_version" | "application_id" | "schema_version" | "auto_vacuum" | "encoding"
-            | "integrity_check" | "quick_check" | "foreign_key_check" | "foreign_key_list" | "index_info"
-            | "index_list" | "index_xinfo" | "table_info" | "table_xinfo" | "table_list" | "page_count"
-            | "freelist_count",
+            | "integrity_check" | "quick_check" | "foreign_key_check" | "foreign_key_list"
+            | "index_info" | "index_list" | "index_xinfo" | "table_info" | "table_xinfo"
+            | "table_list" | "page_count" | "freelist_count",
             _,
         ) => Class::new(Access::Read),
         _ => Class::new(Access::Local),
@@ -249,7 +250,9 @@ impl Control {
         let name = || statement.savepoint_name().unwrap_or_default().to_owned();
         Some(match statement.verb() {
             Verb::Begin if !statement.begins_with_lock() => Control::Begin(None),
-            Verb::Begin if statement.is_word(1, "EXCLUSIVE") => Control::Begin(Some(BeginMode::Exclusive)),
+            Verb::Begin if statement.is_word(1, "EXCLUSIVE") => {
+                Control::Begin(Some(BeginMode::Exclusive))
+            }
             Verb::Begin => Control::Begin(Some(BeginMode::Immediate)),
             Verb::Commit => Control::Commit,
             Verb::Rollback => Control::Rollback,
@@ -296,7 +299,8 @@ pub(crate) fn plan_script(
         );
     }
     let reads = any(|class| class.access == Access::Read);
-    let (writes_locally, sets_session) = (any(|class| class.writes_locally), any(|class| class.sets_session));
+    let (writes_locally, sets_session) =
+        (any(|class| class.writes_locally), any(|class| class.sets_session));
     if !any(|class| class.access == Access::Write) {
         return ScriptPlan::Local { writes_locally, sets_session, reads };
     }
@@ -314,7 +318,9 @@ fn is_balanced(statements: &[SqlStatement<'_>], in_transaction: bool) -> bool {
             Control::Begin(_) if open || !savepoints.is_empty() => return false,
             Control::Begin(_) => open = true,
             // Without a BEGIN of its own it would end what is open around the script.
-            Control::Commit | Control::Rollback if !open && (in_transaction || savepoints.is_empty()) => {
+            Control::Commit | Control::Rollback
+                if !open && (in_transaction || savepoints.is_empty()) =>
+            {
                 return false;
             }
             Control::Commit | Control::Rollback => {
@@ -322,11 +328,15 @@ fn is_balanced(statements: &[SqlStatement<'_>], in_transaction: bool) -> bool {
                 savepoints.clear();
             }
             Control::Savepoint(name) => savepoints.push(name),
-            Control::Release(name) => match savepoints.iter().rposition(|s| s.eq_ignore_ascii_case(&name)) {
-                Some(at) => savepoints.truncate(at),
-                None => return false,
-            },
-            Control::RollbackTo(name) if !savepoints.iter().any(|s| s.eq_ignore_ascii_case(&name)) => {
+            Control::Release(name) => {
+                match savepoints.iter().rposition(|s| s.eq_ignore_ascii_case(&name)) {
+                    Some(at) => savepoints.truncate(at),
+                    None => return false,
+                }
+            }
+            Control::RollbackTo(name)
+                if !savepoints.iter().any(|s| s.eq_ignore_ascii_case(&name)) =>
+            {
                 return false;
             }
             Control::RollbackTo(_) => {}
@@ -348,7 +358,8 @@ mod tests {
         calls_application: false,
     };
     const WRITES: Program = Program { reads_main: false, writes_main: true, ..READS };
-    const TEMP: Program = Program { reads_main: false, touches_other: true, writes_other: true, ..READS };
+    const TEMP: Program =
+        Program { reads_main: false, touches_other: true, writes_other: true, ..READS };
 
     fn of(sql: &str, program: Option<Program>) -> Class {
         classify(&statements(sql)[0], program)
@@ -372,7 +383,11 @@ mod tests {
             ("CREATE TEMP TABLE t(x)", None, Access::Local),
             ("gibberish", None, Access::Write),
             ("DROP TABLE IF EXISTS t", Some(READS), Access::Write),
-            ("DROP TABLE IF EXISTS other.t", Some(Program { writes_other: false, ..TEMP }), Access::Local),
+            (
+                "DROP TABLE IF EXISTS other.t",
+                Some(Program { writes_other: false, ..TEMP }),
+                Access::Local,
+            ),
             ("VACUUM", None, Access::Write),
             ("VACUUM INTO 'copy'", None, Access::Local),
             ("VACUUM main", None, Access::Write),
@@ -426,8 +441,14 @@ mod tests {
     #[test]
     fn scripts_are_taken_whole() {
         assert_eq!(plan("BEGIN"), ScriptPlan::Control(Control::Begin(None)));
-        assert_eq!(plan("BEGIN EXCLUSIVE"), ScriptPlan::Control(Control::Begin(Some(BeginMode::Exclusive))));
-        assert_eq!(plan("ROLLBACK TO SAVEPOINT a"), ScriptPlan::Control(Control::RollbackTo("a".into())));
+        assert_eq!(
+            plan("BEGIN EXCLUSIVE"),
+            ScriptPlan::Control(Control::Begin(Some(BeginMode::Exclusive)))
+        );
+        assert_eq!(
+            plan("ROLLBACK TO SAVEPOINT a"),
+            ScriptPlan::Control(Control::RollbackTo("a".into()))
+        );
         assert_eq!(
             plan("INSERT INTO t VALUES (1); SELECT 1"),
             ScriptPlan::Write { session: vec![], split: false }

@@ -24,7 +24,8 @@ pub(crate) fn classify_with(
         Verb::Read | Verb::Change | Verb::Schema | Verb::TempSchema | Verb::Unknown
     );
     // An error means that SQLite cannot prepare it here; the statement itself will say so where it runs.
-    let program = if asks_sqlite { explain(connection, functions, statement.sql).ok() } else { None };
+    let program =
+        if asks_sqlite { explain(connection, functions, statement.sql).ok() } else { None };
     Class { guessed: asks_sqlite && program.is_none(), ..classify(statement, program) }
 }
 
@@ -104,7 +105,10 @@ mod tests {
             ("WITH a AS (SELECT 1) SELECT * FROM a, t", Access::Read),
             ("INSERT INTO t(x) VALUES (?)", Access::Write),
             ("INSERT INTO v VALUES (?1)", Access::Write),
-            ("WITH a(x) AS (VALUES (1)) INSERT INTO t(x) SELECT x FROM a RETURNING id", Access::Write),
+            (
+                "WITH a(x) AS (VALUES (1)) INSERT INTO t(x) SELECT x FROM a RETURNING id",
+                Access::Write,
+            ),
             ("DELETE FROM t", Access::Write),
             ("UPDATE t SET x = :x", Access::Write),
             ("CREATE TABLE u(x)", Access::Write),
@@ -126,7 +130,8 @@ mod tests {
     #[test]
     fn a_call_of_the_applications_functions_is_seen_through_a_view() {
         let mut conn = SqliteConnection::establish(":memory:").unwrap();
-        conn.batch_execute("CREATE TABLE t(x); CREATE VIEW v AS SELECT Lower(x) AS y FROM t").unwrap();
+        conn.batch_execute("CREATE TABLE t(x); CREATE VIEW v AS SELECT Lower(x) AS y FROM t")
+            .unwrap();
         let functions = HashSet::from(["lower".to_owned(), "max".to_owned()]);
         for (sql, calls) in [
             ("SELECT LOWER('a')", true),

@@ -24,7 +24,12 @@ pub(super) fn row_by_row(statement: Repeated) -> Vec<Repeated> {
     for (row, places) in &rows {
         let sql = format!("{head}{}{tail}", &statement.sql[row.clone()]);
         if all.last().is_none_or(|before| before.sql != sql) {
-            all.push(Repeated { sql, times: 0, params: Vec::new(), cacheable: statement.cacheable });
+            all.push(Repeated {
+                sql,
+                times: 0,
+                params: Vec::new(),
+                cacheable: statement.cacheable,
+            });
         }
         if let Some(repeated) = all.last_mut() {
             repeated.times += 1;
@@ -83,7 +88,8 @@ mod tests {
 
     fn split(sql: &str, params: i64) -> Vec<(String, Vec<i64>)> {
         let values = (1..=params).map(Value::Integer).collect();
-        let statement = Repeated { sql: sql.to_owned(), times: 1, params: values, cacheable: false };
+        let statement =
+            Repeated { sql: sql.to_owned(), times: 1, params: values, cacheable: false };
         let number = |value: &Value| if let Value::Integer(number) = value { *number } else { 0 };
         let all = row_by_row(statement);
         let runs = all.iter().flat_map(|one| one.runs().map(|run| (&one.sql, run)));
@@ -94,7 +100,10 @@ mod tests {
     fn each_row_gets_its_values_and_those_behind_the_rows() {
         let sql = "INSERT INTO `t` (`a`, `b`) VALUES (?, ?), (?, ?) ON CONFLICT (`a`) DO UPDATE SET b = ?";
         let one = "INSERT INTO `t` (`a`, `b`) VALUES (?, ?) ON CONFLICT (`a`) DO UPDATE SET b = ?";
-        assert_eq!(split(sql, 5), [(one.to_owned(), vec![1, 2, 5]), (one.to_owned(), vec![3, 4, 5])]);
+        assert_eq!(
+            split(sql, 5),
+            [(one.to_owned(), vec![1, 2, 5]), (one.to_owned(), vec![3, 4, 5])]
+        );
     }
 
     #[test]

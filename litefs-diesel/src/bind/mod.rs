@@ -35,18 +35,26 @@ impl Scratch {
     }
 
     /// A cursor over rows that came from elsewhere, of the same type as one over local rows.
-    pub(crate) fn replay<'conn, 'query>(&'conn mut self, rows: RowSet) -> QueryResult<Cursor<'conn, 'query>> {
+    pub(crate) fn replay<'conn, 'query>(
+        &'conn mut self,
+        rows: RowSet,
+    ) -> QueryResult<Cursor<'conn, 'query>> {
         let connection = self.connection()?;
         if rows.is_empty() {
-            return connection.load(Replay { sql: "SELECT NULL WHERE 0".into(), rows: RowSet::default() });
+            return connection
+                .load(Replay { sql: "SELECT NULL WHERE 0".into(), rows: RowSet::default() });
         }
         if rows.values.len() <= MAX_PARAMETERS {
             let names = column_names(&rows.columns, "column", 1);
-            let sql = format!("SELECT {names} FROM (VALUES {})", tuples(rows.columns.len(), rows.len()));
+            let sql =
+                format!("SELECT {names} FROM (VALUES {})", tuples(rows.columns.len(), rows.len()));
             return connection.load(Replay { sql, rows });
         }
         fill_table(connection, &rows)?;
-        let sql = format!("SELECT {} FROM litefs_rows ORDER BY rowid", column_names(&rows.columns, "c", 0));
+        let sql = format!(
+            "SELECT {} FROM litefs_rows ORDER BY rowid",
+            column_names(&rows.columns, "c", 0)
+        );
         connection.load(Replay { sql, rows: RowSet::default() })
     }
 }
@@ -129,7 +137,8 @@ mod tests {
             Value::Blob(vec![]),
             Value::Blob(vec![0, 255, 0]),
         ];
-        let rows = replayed(&["n", "i", "z", "inf", "d", "t", "e", "b", "we \"ird"], values.clone());
+        let rows =
+            replayed(&["n", "i", "z", "inf", "d", "t", "e", "b", "we \"ird"], values.clone());
         assert_eq!(format!("{:?}", rows.values), format!("{values:?}"));
         assert_eq!(rows.columns[8], "we \"ird");
     }

@@ -2,7 +2,9 @@
 
 use diesel::backend::Backend;
 use diesel::connection::LoadConnection;
-use diesel::query_builder::{AstPass, MoveableBindCollector, Query, QueryBuilder, QueryFragment, QueryId};
+use diesel::query_builder::{
+    AstPass, MoveableBindCollector, Query, QueryBuilder, QueryFragment, QueryId,
+};
 use diesel::result::QueryResult;
 use diesel::row::Row as _;
 use diesel::sql_types::BigInt;
@@ -68,7 +70,11 @@ impl Places {
 
     /// With those that fill the last row.
     fn all(self) -> usize {
-        if self.count <= Self::COLUMNS { self.count } else { self.count.next_multiple_of(Self::COLUMNS) }
+        if self.count <= Self::COLUMNS {
+            self.count
+        } else {
+            self.count.next_multiple_of(Self::COLUMNS)
+        }
     }
 
     fn push(self, out: &mut SqliteQueryBuilder) {

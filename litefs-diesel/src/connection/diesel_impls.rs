@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use diesel::associations::HasTable;
 use diesel::connection::{
-    AnsiTransactionManager, CacheSize, Connection, ConnectionSealed, DefaultLoadingMode, Instrumentation,
-    LoadConnection, MultiConnectionHelper, SimpleConnection, TransactionManager, WithMetadataLookup,
+    AnsiTransactionManager, CacheSize, Connection, ConnectionSealed, DefaultLoadingMode,
+    Instrumentation, LoadConnection, MultiConnectionHelper, SimpleConnection, TransactionManager,
+    WithMetadataLookup,
 };
 use diesel::expression::QueryMetadata;
 use diesel::migration::MigrationConnection;
@@ -75,7 +76,10 @@ impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
     type Cursor<'conn, 'query> = Cursor<'conn, 'query>;
     type Row<'conn, 'query> = <SqliteConnection as LoadConnection>::Row<'conn, 'query>;
 
-    fn load<'conn, 'query, T>(&'conn mut self, source: T) -> QueryResult<Self::Cursor<'conn, 'query>>
+    fn load<'conn, 'query, T>(
+        &'conn mut self,
+        source: T,
+    ) -> QueryResult<Self::Cursor<'conn, 'query>>
     where
         T: Query + QueryFragment<Sqlite> + QueryId + 'query,
         Sqlite: QueryMetadata<T::SqlType>,
@@ -89,7 +93,8 @@ impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
                 self.load_slowly(node, source)
             }
             None => {
-                let rows = self.local.load(source).inspect_err(|e| self.lost_race |= is_locked(e))?;
+                let rows =
+                    self.local.load(source).inspect_err(|e| self.lost_race |= is_locked(e))?;
                 Ok(Cursor::new(rows, None))
             }
         }
@@ -99,7 +104,8 @@ impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
 impl LiteFsConnection {
     /// Whether a transaction is open that Diesel does not know of, so that nobody is going to end it.
     fn is_left_open(&mut self) -> bool {
-        let depth = AnsiTransactionManager::transaction_manager_status_mut(self).transaction_depth();
+        let depth =
+            AnsiTransactionManager::transaction_manager_status_mut(self).transaction_depth();
         depth.is_ok_and(|depth| depth.is_none())
             && (self.phase() != Phase::Autocommit || !self.native.is_autocommit())
     }
@@ -114,7 +120,8 @@ impl WithMetadataLookup for LiteFsConnection {
 impl R2D2Connection for LiteFsConnection {
     fn ping(&mut self) -> QueryResult<()> {
         self.end_migrating();
-        if let Some(node) = self.home.clone().filter(|node| self.seen != Some(node.tracker.stamp())) {
+        if let Some(node) = self.home.clone().filter(|node| self.seen != Some(node.tracker.stamp()))
+        {
             self.check_mount(&node)?;
         }
         if self.is_left_open() {

@@ -50,7 +50,8 @@ impl LiteFsConnection {
 
     /// Whether the role is the one under which the statement, or the transaction that it is in, began.
     fn holds_role(&self, node: &Node) -> bool {
-        let term_start = if self.phase() == Phase::LocalWrites { self.transaction.role } else { self.seen };
+        let term_start =
+            if self.phase() == Phase::LocalWrites { self.transaction.role } else { self.seen };
         term_start == Some(node.tracker.stamp())
     }
 
@@ -78,8 +79,9 @@ impl LiteFsConnection {
     fn not_committed(&self, node: &Node, failure: Failure, error: &Error) -> Error {
         let moved = |before| node.tracker.read_position().ok() != Some(before);
         if self.committing_from.is_some_and(moved) {
-            return Failure::OutcomeUnknown
-                .error(format!("SQLite has failed ({error}), but the database has changed meanwhile"));
+            return Failure::OutcomeUnknown.error(format!(
+                "SQLite has failed ({error}), but the database has changed meanwhile"
+            ));
         }
         storage(node, failure, error)
     }
@@ -98,8 +100,9 @@ impl LiteFsConnection {
                 true,
             ),
             Diagnosis::MountLost => (
-                Failure::TransactionLost
-                    .error("nothing is committed: LiteFS does not serve this node's mount any more"),
+                Failure::TransactionLost.error(
+                    "nothing is committed: LiteFS does not serve this node's mount any more",
+                ),
                 true,
             ),
             Diagnosis::DiskFull => (self.not_committed(node, Failure::DiskFull, &error), false),

@@ -128,7 +128,9 @@ impl LiteFsConnection {
             let new = conn.reported_cache.key(query)?;
             if new.is_some() {
                 let sql = sql_of(query)?;
-                conn.local.instrumentation().on_connection_event(InstrumentationEvent::cache_query(&sql));
+                conn.local
+                    .instrumentation()
+                    .on_connection_event(InstrumentationEvent::cache_query(&sql));
             }
             let result = run(conn);
             // What cannot be prepared is not cached.

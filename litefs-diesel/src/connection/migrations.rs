@@ -214,7 +214,11 @@ impl LiteFsConnection {
 
     /// Before a statement that changes something. `true`: it is the row of a migration that somebody else has applied, or
     /// taken back, already.
-    pub(super) fn is_migrated_already<T>(&mut self, node: &Arc<Node>, query: &T) -> QueryResult<bool>
+    pub(super) fn is_migrated_already<T>(
+        &mut self,
+        node: &Arc<Node>,
+        query: &T,
+    ) -> QueryResult<bool>
     where
         T: QueryFragment<Sqlite>,
     {

@@ -24,7 +24,9 @@ mod transaction_state;
 
 use std::sync::Arc;
 
-use diesel::connection::{AnsiTransactionManager, Connection, SimpleConnection, get_default_instrumentation};
+use diesel::connection::{
+    AnsiTransactionManager, Connection, SimpleConnection, get_default_instrumentation,
+};
 use diesel::result::{ConnectionError, ConnectionResult, DatabaseErrorKind, Error, QueryResult};
 use diesel::sqlite::SqliteConnection;
 use litefs_core::{DatabaseUrl, Position, RoleKind, RoleStamp};
@@ -144,7 +146,8 @@ impl LiteFsConnection {
         let Ok(parsed) = DatabaseUrl::parse(url) else { return plain() };
         let Some(home) = Node::for_url(&parsed)? else { return plain() };
         let within = parsed.within(home.options.config.url());
-        let within = within.map_err(|error| ConnectionError::InvalidConnectionUrl(error.to_string()))?;
+        let within =
+            within.map_err(|error| ConnectionError::InvalidConnectionUrl(error.to_string()))?;
         Self::of(home, &within)
     }
 
@@ -231,7 +234,10 @@ impl LiteFsConnection {
     ///
     /// # Errors
     /// Those of `work`.
-    pub fn on_primary<T, E>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
+    pub fn on_primary<T, E>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
         self.forced(Route::Primary, work)
     }
 
@@ -244,13 +250,21 @@ impl LiteFsConnection {
         self.forced(Route::Local, work)
     }
 
-    fn forced<T, E>(&mut self, route: Route, work: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
+    fn forced<T, E>(
+        &mut self,
+        route: Route,
+        work: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
         let before = self.forced.replace(route);
         self.until_the_end(work, |conn| conn.forced = before)
     }
 
     /// An override must not outlive the call it is for, however that ends.
-    fn until_the_end<T>(&mut self, work: impl FnOnce(&mut Self) -> T, restore: impl FnOnce(&mut Self)) -> T {
+    fn until_the_end<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> T,
+        restore: impl FnOnce(&mut Self),
+    ) -> T {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(self)));
         restore(self);
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -302,7 +316,11 @@ impl LiteFsConnection {
     fn apply_query_only(&mut self) -> QueryResult<()> {
         let _silent = self.silence.keep();
         let on = self.query_only || self.users_query_only;
-        self.local.batch_execute(if on { "PRAGMA query_only = ON" } else { "PRAGMA query_only = OFF" })
+        self.local.batch_execute(if on {
+            "PRAGMA query_only = ON"
+        } else {
+            "PRAGMA query_only = OFF"
+        })
     }
 
     /// The user sets or asks for their `PRAGMA query_only`.
@@ -313,7 +331,8 @@ impl LiteFsConnection {
             let values = vec![Value::Integer(self.users_query_only.into())];
             return Ok(RowSet { columns: vec!["query_only".into()], values });
         };
-        self.users_query_only = ["1", "on", "yes", "true"].iter().any(|on| value.eq_ignore_ascii_case(on));
+        self.users_query_only =
+            ["1", "on", "yes", "true"].iter().any(|on| value.eq_ignore_ascii_case(on));
         self.apply_query_only()?;
         Ok(RowSet::default())
     }
@@ -327,7 +346,10 @@ impl LiteFsConnection {
     }
 
     /// Runs something that writes to a temporary or attached database, which `query_only` would forbid.
-    fn lifting_query_only<T>(&mut self, write: impl FnOnce(&mut Self) -> QueryResult<T>) -> QueryResult<T> {
+    fn lifting_query_only<T>(
+        &mut self,
+        write: impl FnOnce(&mut Self) -> QueryResult<T>,
+    ) -> QueryResult<T> {
         let on = self.query_only;
         self.set_query_only(false)?;
         let result = write(self);

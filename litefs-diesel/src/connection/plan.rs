@@ -37,13 +37,15 @@ fn throttle_read(node: &Node) {
         return;
     };
     let (tracker, deadline) = (node.tracker.clone(), Instant::now() + pause);
-    let applied = node.io.wait(async move { tracker.wait_for_txid(target, deadline.into()).await.is_ok() });
+    let applied =
+        node.io.wait(async move { tracker.wait_for_txid(target, deadline.into()).await.is_ok() });
     node.read_throttle.note(applied == Some(true), node.started);
 }
 
 fn is_behind(node: &Node) -> diesel::result::Error {
     let waited = node.options.read_timeout;
-    Failure::Behind.error(format!("this node has not caught up with what must be seen within {waited:?}"))
+    Failure::Behind
+        .error(format!("this node has not caught up with what must be seen within {waited:?}"))
 }
 
 impl LiteFsConnection {
@@ -85,10 +87,8 @@ impl LiteFsConnection {
         // EXPLAIN of a change sets the connection's `changes()` to zero: what it said is kept.
         if self.last_forwarded.is_none() && statement.calls("changes") {
             let said = litefs_rpc::sqlite::session_functions(&mut self.local);
-            self.last_forwarded = said.ok().map(|[last_insert_rowid, changes, _]| SessionCounters {
-                last_insert_rowid,
-                changes,
-                ..SessionCounters::default()
+            self.last_forwarded = said.ok().map(|[last_insert_rowid, changes, _]| {
+                SessionCounters { last_insert_rowid, changes, ..SessionCounters::default() }
             });
         }
         let home = self.home.clone();
@@ -134,7 +134,12 @@ impl LiteFsConnection {
             Some(route) => route.clone(),
             None => {
                 let in_transaction = phase != Phase::Autocommit;
-                node.options.router.route(&Situation { access: class.access, role, in_transaction, sql })
+                node.options.router.route(&Situation {
+                    access: class.access,
+                    role,
+                    in_transaction,
+                    sql,
+                })
             }
         })
     }
@@ -212,7 +217,10 @@ impl LiteFsConnection {
 
     /// Waits until the local file is in the history that the marks are of: before that its TXIDs say nothing.
     fn is_in_history(&self, node: &Arc<Node>, marks: &Marks, deadline: Instant) -> bool {
-        if marks.highest() == Txid::new(0) || node.read_throttle.same_history() || self.is_writable(node) {
+        if marks.highest() == Txid::new(0)
+            || node.read_throttle.same_history()
+            || self.is_writable(node)
+        {
             return true;
         }
         let mut history_changes = node.read_throttle.history_changes();
@@ -223,11 +231,17 @@ impl LiteFsConnection {
         node.io.wait(share) == Some(true)
     }
 
-    pub(super) fn primary_position(&mut self, node: &Arc<Node>, deadline: Instant) -> QueryResult<Marks> {
+    pub(super) fn primary_position(
+        &mut self,
+        node: &Arc<Node>,
+        deadline: Instant,
+    ) -> QueryResult<Marks> {
         use litefs_rpc::client::Forwarded;
         let forwarder = Arc::clone(&node.forwarder);
         let asked = node.io.wait(async move {
-            forwarder.ask_primary(deadline.into(), |link| async move { link.position(deadline).await }).await
+            forwarder
+                .ask_primary(deadline.into(), |link| async move { link.position(deadline).await })
+                .await
         });
         let mut marks = Marks::default();
         match asked {
@@ -315,14 +329,20 @@ impl LiteFsConnection {
         all: &[(&str, Class)],
     ) -> QueryResult<Option<Vec<String>>> {
         let first_write = all.iter().position(|(_, class)| class.counts).unwrap_or(all.len());
-        let asking = |(at, (_, class)): (usize, &(&str, Class))| at <= first_write && class.asks_session;
-        let own = self.last_forwarded.is_none() && self.forwarded_changes == 0 && self.is_writable(node);
+        let asking =
+            |(at, (_, class)): (usize, &(&str, Class))| at <= first_write && class.asks_session;
+        let own =
+            self.last_forwarded.is_none() && self.forwarded_changes == 0 && self.is_writable(node);
         if own || !all.iter().enumerate().any(asking) {
             return Ok(None);
         }
         let answers = self.session_answers()?;
         let text = |(at, (sql, class)): (usize, &(&str, Class))| {
-            if at <= first_write && class.asks_session { answered(sql, answers) } else { (*sql).to_owned() }
+            if at <= first_write && class.asks_session {
+                answered(sql, answers)
+            } else {
+                (*sql).to_owned()
+            }
         };
         Ok(Some(all.iter().enumerate().map(text).collect()))
     }

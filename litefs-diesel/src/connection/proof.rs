@@ -81,7 +81,13 @@ impl Ticket {
             return None;
         }
         native.watch_commits();
-        Some(Self { stamp, generation, before: node.tracker.read_position().ok(), mixed, _pending: None })
+        Some(Self {
+            stamp,
+            generation,
+            before: node.tracker.read_position().ok(),
+            mixed,
+            _pending: None,
+        })
     }
 
     /// After SQLite has committed: LiteFS's position has advanced if SQLite wrote pages, and this
@@ -96,7 +102,9 @@ impl Ticket {
             CommitExpectation::Advances => self.before,
             CommitExpectation::AdvancesFrom(before) => Some(before),
             CommitExpectation::Dropped if self.mixed => self.before,
-            CommitExpectation::Dropped => return unconfirmed(&"one of several commits was not taken"),
+            CommitExpectation::Dropped => {
+                return unconfirmed(&"one of several commits was not taken");
+            }
         };
         let position = match node.tracker.read_position() {
             Ok(position) => position,
@@ -129,7 +137,9 @@ impl LiteFsConnection {
     pub(super) fn has_attached(&mut self) -> bool {
         const ATTACHED: &str = "SELECT 1 FROM pragma_database_list WHERE seq > 1";
         let _silent = self.silence.keep();
-        self.local.load(BoundQuery::new(ATTACHED, &[], true)).map_or(true, |mut rows| rows.next().is_some())
+        self.local
+            .load(BoundQuery::new(ATTACHED, &[], true))
+            .map_or(true, |mut rows| rows.next().is_some())
     }
 
     /// To be drawn before COMMIT.
@@ -162,7 +172,9 @@ impl LiteFsConnection {
         if !node.options.prove_commits {
             return Ok(());
         }
-        let Some(position) = ticket.confirm(node, other.unwrap_or(&self.native))? else { return Ok(()) };
+        let Some(position) = ticket.confirm(node, other.unwrap_or(&self.native))? else {
+            return Ok(());
+        };
         note_local(node, position, ticket.generation);
         self.acknowledgement = Some(Acknowledgement { position, request: None });
         match node.options.durability {

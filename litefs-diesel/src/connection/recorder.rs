@@ -1,8 +1,8 @@
 //! A connection that records the statements that Diesel builds for a query instead of running them.
 
 use diesel::connection::{
-    AnsiTransactionManager, CacheSize, Connection, ConnectionSealed, DynInstrumentation, Instrumentation,
-    SimpleConnection,
+    AnsiTransactionManager, CacheSize, Connection, ConnectionSealed, DynInstrumentation,
+    Instrumentation, SimpleConnection,
 };
 use diesel::query_builder::{AstPass, MoveableBindCollector, QueryBuilder, QueryFragment, QueryId};
 use diesel::query_dsl::methods::ExecuteDsl;

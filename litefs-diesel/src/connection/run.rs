@@ -34,7 +34,8 @@ impl LiteFsConnection {
         // Diesel refuses it before SQLite sees it.
         std::ffi::CString::new(statement.sql.as_str())?;
         if !class.single
-            && let Some(first) = statements(&statement.sql).first().map(|first| first.sql.to_owned())
+            && let Some(first) =
+                statements(&statement.sql).first().map(|first| first.sql.to_owned())
         {
             // Of several statements SQLite prepares the first.
             statement.sql = first;
@@ -140,7 +141,8 @@ impl LiteFsConnection {
     pub(super) fn remember_violation(&mut self, class: Class, error: Option<&Error>) {
         if class.counts && error.is_some_and(is_violation) {
             let last_insert_rowid = self.last_rowid();
-            self.last_forwarded = Some(SessionCounters { last_insert_rowid, ..SessionCounters::default() });
+            self.last_forwarded =
+                Some(SessionCounters { last_insert_rowid, ..SessionCounters::default() });
         }
     }
 
@@ -216,10 +218,15 @@ impl Writes {
 }
 
 fn is_violation(error: &Error) -> bool {
-    use DatabaseErrorKind::{CheckViolation, ForeignKeyViolation, NotNullViolation, UniqueViolation};
+    use DatabaseErrorKind::{
+        CheckViolation, ForeignKeyViolation, NotNullViolation, UniqueViolation,
+    };
     matches!(
         error,
-        Error::DatabaseError(UniqueViolation | ForeignKeyViolation | NotNullViolation | CheckViolation, _)
+        Error::DatabaseError(
+            UniqueViolation | ForeignKeyViolation | NotNullViolation | CheckViolation,
+            _
+        )
     )
 }
 

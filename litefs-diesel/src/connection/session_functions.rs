@@ -41,7 +41,10 @@ pub(super) fn answered(sql: &str, answers: Answers) -> String {
                 text.push_str(&sql[copied..token.start]);
                 text.push_str(&format!("({answer})"));
                 if is_result_column(&all, at) {
-                    text.push_str(&format!(" AS \"{}\"", sql[token.start..end].replace('"', "\"\"")));
+                    text.push_str(&format!(
+                        " AS \"{}\"",
+                        sql[token.start..end].replace('"', "\"\"")
+                    ));
                 }
                 copied = end;
                 at += 3;
@@ -61,10 +64,11 @@ fn is_result_column(all: &[Token<'_>], at: usize) -> bool {
         _ => depth,
     });
     let starts = at > 0 && (all[at - 1].is("SELECT") || all[at - 1].text == ",");
-    let selects =
-        all[..at].iter().any(|t| t.is("SELECT")) && !all[..at].iter().any(|t| t.is("FROM") || t.is("VALUES"));
-    let ends =
-        all.get(at + 3).is_none_or(|t| t.is("FROM") || t.text == "," || t.kind == TokenKind::Semicolon);
+    let selects = all[..at].iter().any(|t| t.is("SELECT"))
+        && !all[..at].iter().any(|t| t.is("FROM") || t.is("VALUES"));
+    let ends = all
+        .get(at + 3)
+        .is_none_or(|t| t.is("FROM") || t.text == "," || t.kind == TokenKind::Semicolon);
     depth == 0 && starts && selects && ends
 }
 
@@ -88,7 +92,10 @@ mod tests {
                 "INSERT INTO t VALUES ((42), 'changes()')",
             ),
             ("SELECT changes FROM t", "SELECT changes FROM t"),
-            ("SELECT \"last_insert_rowid\" -- changes()", "SELECT \"last_insert_rowid\" -- changes()"),
+            (
+                "SELECT \"last_insert_rowid\" -- changes()",
+                "SELECT \"last_insert_rowid\" -- changes()",
+            ),
         ] {
             assert_eq!(answered(sql, answers), expected);
         }

@@ -76,8 +76,11 @@ mod tests {
             Control::Release(name()),
             Control::RollbackTo(name()),
         ];
-        let (commit, rollback) = (Steering::Finish { commit: true }, Steering::Finish { commit: false });
-        use Steering::{BeginHere, BeginLazily, BeginThere, CommitLost, Here, Nested, Note, Pass, There};
+        let (commit, rollback) =
+            (Steering::Finish { commit: true }, Steering::Finish { commit: false });
+        use Steering::{
+            BeginHere, BeginLazily, BeginThere, CommitLost, Here, Nested, Note, Pass, There,
+        };
         let lost = Steering::Lost;
         // One row for each phase, on a node that can write or not, releasing the first savepoint or not.
         #[rustfmt::skip]

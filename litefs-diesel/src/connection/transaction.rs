@@ -26,7 +26,12 @@ pub(super) fn sqlite_error(message: impl Into<String>) -> Error {
 
 impl LiteFsConnection {
     /// Runs a statement that steers the transaction. `sql` is its text.
-    pub(super) fn control(&mut self, node: &Arc<Node>, control: &Control, sql: &str) -> QueryResult<()> {
+    pub(super) fn control(
+        &mut self,
+        node: &Arc<Node>,
+        control: &Control,
+        sql: &str,
+    ) -> QueryResult<()> {
         let result = self.steered(node, control, sql);
         if self.settings.is_some_and(|settings| settings.defer_foreign_keys) {
             // SQLite clears it at the end of each transaction.
@@ -57,7 +62,9 @@ impl LiteFsConnection {
                 let begun = self.begin_there(node, mode, sql);
                 self.begun(control, begun)
             }
-            Steering::Nested => Err(sqlite_error("cannot start a transaction within a transaction")),
+            Steering::Nested => {
+                Err(sqlite_error("cannot start a transaction within a transaction"))
+            }
             Steering::Note => self.transaction.note(control),
             Steering::Here => self.control_here(node, control, sql),
             Steering::There => {
@@ -197,7 +204,11 @@ impl LiteFsConnection {
 
     /// Moves the transaction to the primary, with `first` as its first statement there. `None`: this node is the
     /// primary now, and the transaction is open on its file.
-    pub(super) fn move_to_primary(&mut self, node: &Arc<Node>, first: Command) -> QueryResult<Option<Reply>> {
+    pub(super) fn move_to_primary(
+        &mut self,
+        node: &Arc<Node>,
+        first: Command,
+    ) -> QueryResult<Option<Reply>> {
         if self.transaction.wrote_here {
             return Err(super::run::split());
         }
@@ -206,7 +217,8 @@ impl LiteFsConnection {
             _ => None,
         };
         let savepoints = self.transaction.savepoints.clone();
-        let opening = Opening { mode: BeginMode::Immediate, expected, savepoints, first: Some(first) };
+        let opening =
+            Opening { mode: BeginMode::Immediate, expected, savepoints, first: Some(first) };
         // Before anything else: an open local read transaction holds up replication on the whole node. Settings are
         // read while `defer_foreign_keys` still stands.
         self.settings()?;
@@ -276,7 +288,8 @@ impl LiteFsConnection {
             }
             Err(Step::Lost(reason)) => {
                 // Lost with the primary, that is; not to a time limit, which it would meet again.
-                self.lost_race = self.link.as_ref().is_some_and(|(used, _)| *used != node.tracker.stamp());
+                self.lost_race =
+                    self.link.as_ref().is_some_and(|(used, _)| *used != node.tracker.stamp());
                 abandon(node, session);
                 self.transaction.stage = Stage::Lost(reason);
                 Err(self.transaction.lost())

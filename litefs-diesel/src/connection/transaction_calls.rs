@@ -68,7 +68,8 @@ impl LiteFsConnection {
     where
         E: From<Error>,
     {
-        let depth = AnsiTransactionManager::transaction_manager_status_mut(self).transaction_depth();
+        let depth =
+            AnsiTransactionManager::transaction_manager_status_mut(self).transaction_depth();
         let nested = !matches!(depth, Ok(None));
         let tries = if nested { 1 } else { tries.max(1) };
         let mut done = 0;
@@ -93,8 +94,9 @@ impl LiteFsConnection {
         self.lost_race = result.as_ref().is_err_and(is_locked);
         match result {
             Err(error) if self.lost_race && self.phase() == Phase::LocalWrites => {
-                let message =
-                    format!("somebody else is writing, or has written since this transaction read: {error}");
+                let message = format!(
+                    "somebody else is writing, or has written since this transaction read: {error}"
+                );
                 Err(Failure::SnapshotMoved.error(message))
             }
             result => result,

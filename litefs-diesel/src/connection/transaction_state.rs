@@ -59,7 +59,9 @@ impl Transaction {
     /// Whether `control` releases the savepoint that began the transaction.
     pub(super) fn ends_by(&self, control: &Control) -> bool {
         match control {
-            Control::Release(name) => self.implicit && self.position_of(name).is_ok_and(|at| at == 0),
+            Control::Release(name) => {
+                self.implicit && self.position_of(name).is_ok_and(|at| at == 0)
+            }
             _ => false,
         }
     }

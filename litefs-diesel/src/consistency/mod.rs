@@ -68,7 +68,9 @@ impl std::str::FromStr for WhenBehind {
             "read-primary" => Ok(Self::ReadPrimary),
             "read-stale" => Ok(Self::ReadStale),
             "fail" => Ok(Self::Fail),
-            given => Err(UnknownName { given: given.into(), allowed: "read-primary, read-stale, fail" }),
+            given => {
+                Err(UnknownName { given: given.into(), allowed: "read-primary, read-stale, fail" })
+            }
         }
     }
 }

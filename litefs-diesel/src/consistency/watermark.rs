@@ -54,8 +54,11 @@ impl Marks {
     /// never be seen.
     pub(crate) fn settle(&mut self, primary: &str, now: Position) {
         let highest = self.highest();
-        let position =
-            if highest > now.txid { now } else { Position { txid: highest, checksum: now.checksum } };
+        let position = if highest > now.txid {
+            now
+        } else {
+            Position { txid: highest, checksum: now.checksum }
+        };
         self.0 = vec![Mark { position, primary: Some(primary.into()) }];
     }
 }

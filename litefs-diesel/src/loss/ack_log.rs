@@ -147,9 +147,9 @@ impl AckLog {
         generation: u64,
     ) {
         let mut ack_log = self.entries();
-        ack_log
-            .entries
-            .retain(|entry| lost.binary_search_by_key(&entry.number, |(number, _)| *number).is_err());
+        ack_log.entries.retain(|entry| {
+            lost.binary_search_by_key(&entry.number, |(number, _)| *number).is_err()
+        });
         for entry in &mut ack_log.entries {
             if looked_at.binary_search_by_key(&entry.number, |(number, _)| *number).is_ok() {
                 entry.what.generation = generation;
@@ -178,9 +178,15 @@ pub(crate) fn lost(
         .iter()
         .filter(|(_, write)| is_lost(write))
         .map(|(number, write)| {
-            let acknowledged_by =
-                write.primary.as_ref().or(own.first()).map_or_else(String::new, NodeName::to_string);
-            (*number, LostWrite { acknowledged_by, position: write.position, request: write.request })
+            let acknowledged_by = write
+                .primary
+                .as_ref()
+                .or(own.first())
+                .map_or_else(String::new, NodeName::to_string);
+            (
+                *number,
+                LostWrite { acknowledged_by, position: write.position, request: write.request },
+            )
         })
         .collect()
 }

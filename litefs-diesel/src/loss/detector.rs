@@ -34,7 +34,8 @@ impl LossDetector {
         let (loss_detector, generation) = (self.clone(), self.ack_log.generation());
         // Goes on by itself when nobody waits for it any more.
         let looked =
-            tokio::task::spawn_blocking(move || loss_detector.tell(&previous, term, generation)).await;
+            tokio::task::spawn_blocking(move || loss_detector.tell(&previous, term, generation))
+                .await;
         if let Err(error) = looked {
             tracing::error!(%error, "whether acknowledged writes were lost could not be told");
         }

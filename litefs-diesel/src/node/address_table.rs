@@ -68,7 +68,9 @@ impl TrackingTable {
         let mut connection =
             SqliteConnection::establish(&self.database_url).map_err(|error| error.to_string())?;
         connection.set_instrumentation(|_: diesel::connection::InstrumentationEvent<'_>| {});
-        connection.batch_execute("PRAGMA busy_timeout = 2000").map_err(|error| error.to_string())?;
+        connection
+            .batch_execute("PRAGMA busy_timeout = 2000")
+            .map_err(|error| error.to_string())?;
         Ok(connection)
     }
 
@@ -96,7 +98,9 @@ impl TrackingTable {
         entry: &Entry,
         term_start: Option<Position>,
     ) -> QueryResult<usize> {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis() as i64);
         let sql = format!(
             "INSERT INTO {0} (id, node, rpc_address, since, terms) VALUES (1, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE \
              SET node = excluded.node, rpc_address = excluded.rpc_address, since = excluded.since, \
@@ -261,7 +265,9 @@ async fn claim_until_written(
         let claimed = tokio::task::spawn_blocking(move || writer.claim(&entry, term_start)).await;
         match claimed {
             // What was written under the machine's name is written again under the one that LiteFS uses.
-            Ok(Ok(())) if tracker.own_name().is_some() || !tracker.config().detectors().info => return,
+            Ok(Ok(())) if tracker.own_name().is_some() || !tracker.config().detectors().info => {
+                return;
+            }
             Ok(Ok(())) => {}
             Ok(Err(Unclaimed::Unusable(error))) => {
                 if told != error {

@@ -129,7 +129,9 @@ impl Node {
         match error {
             _ if self.tracker.stamp().kind() == RoleKind::Standalone => error,
             ConnectionError::CouldntSetupConfiguration(error) => explain(error),
-            ConnectionError::BadConnection(message) if Symptom::of(&message) != Symptom::Statement => {
+            ConnectionError::BadConnection(message)
+                if Symptom::of(&message) != Symptom::Statement =>
+            {
                 explain(DieselError::DatabaseError(DatabaseErrorKind::Unknown, Box::new(message)))
             }
             error => error,
@@ -148,7 +150,8 @@ impl Node {
     fn await_first_replication(&self) -> ConnectionResult<()> {
         let config = &self.options.config;
         let missing = || {
-            let elsewhere = matches!(self.tracker.stamp().kind(), RoleKind::Replica | RoleKind::Unknown);
+            let elsewhere =
+                matches!(self.tracker.stamp().kind(), RoleKind::Replica | RoleKind::Unknown);
             elsewhere && !config.database().exists()
         };
         if !missing() {
@@ -248,7 +251,8 @@ impl Node {
         let (configured, fallback) = (self.options.advertise.clone(), self.options.listen);
         let server = Arc::clone(&self.server);
         move |node| {
-            let listening = server.lock().ok().and_then(|server| server.as_deref().map(Server::address));
+            let listening =
+                server.lock().ok().and_then(|server| server.as_deref().map(Server::address));
             advertised(configured.as_deref(), listening.unwrap_or(fallback), node)
         }
     }

@@ -74,7 +74,8 @@ impl ReadThrottle {
 
     fn set_same_history(&self, same_history: bool) {
         self.same_history.store(same_history, Ordering::Release);
-        self.history.send_if_modified(|before| std::mem::replace(before, same_history) != same_history);
+        self.history
+            .send_if_modified(|before| std::mem::replace(before, same_history) != same_history);
     }
 
     /// Whether a read may begin, with the local file at `here`.
@@ -98,7 +99,8 @@ impl ReadThrottle {
         metrics::counter!("litefs_held_reads_total").increment(1);
         if !in_time {
             self.given_up.fetch_add(1, Ordering::Relaxed);
-            let until = millis(start) + u64::try_from(AFTER_IN_VAIN.as_millis()).unwrap_or(u64::MAX);
+            let until =
+                millis(start) + u64::try_from(AFTER_IN_VAIN.as_millis()).unwrap_or(u64::MAX);
             self.open_until.store(until, Ordering::Relaxed);
         }
     }
@@ -147,7 +149,8 @@ pub(crate) async fn follow(
         let work = async {
             match &state.role {
                 Role::Replica { primary } => {
-                    follow_one(&tracker, &forwarding, &read_throttle, &loss_detector, primary, &me).await
+                    follow_one(&tracker, &forwarding, &read_throttle, &loss_detector, primary, &me)
+                        .await
                 }
                 Role::Primary => look_here(&tracker, &loss_detector, state.term_start).await,
                 Role::Standalone | Role::Unknown => {}
@@ -190,7 +193,8 @@ async fn follow_one(
         // Taken before the primary is asked: whatever it acknowledged of this, it has then.
         let previous = loss_detector.ack_log.of_former();
         // The primary answers once there is news of its position; that this file has come into its history is news as well.
-        let known = if previous.is_empty() && read_throttle.same_history() { known } else { Txid::new(0) };
+        let known =
+            if previous.is_empty() && read_throttle.same_history() { known } else { Txid::new(0) };
         let locator = forwarding.locator();
         // Taken before the question: an address that is learned while it is asked is news.
         let seen = locator.location();
@@ -206,10 +210,16 @@ async fn follow_one(
                     read_throttle.set_same_history(true);
                 }
                 // It may have been deposed and come back, unnoticed here.
-                if term.replace(followed.term_start).is_some_and(|before| before != followed.term_start) {
+                if term
+                    .replace(followed.term_start)
+                    .is_some_and(|before| before != followed.term_start)
+                {
                     loss_detector.ack_log.next_generation();
                 }
-                if followed.shared && !previous.is_empty() && has_come(tracker, followed.position).await {
+                if followed.shared
+                    && !previous.is_empty()
+                    && has_come(tracker, followed.position).await
+                {
                     loss_detector.look(previous, primary, followed.term_start).await;
                 }
                 match followed.awaited
@@ -260,7 +270,9 @@ async fn answer<T>(
 /// Returns once there is a connection to the primary, for example that of a forwarded write.
 async fn connected(forwarding: &Forwarding, seen: &PrimaryLocation) {
     match seen {
-        PrimaryLocation::Elsewhere(primary) => forwarding.client().connected(&primary.address).await,
+        PrimaryLocation::Elsewhere(primary) => {
+            forwarding.client().connected(&primary.address).await
+        }
         PrimaryLocation::Here | PrimaryLocation::Nowhere => std::future::pending().await,
     }
 }

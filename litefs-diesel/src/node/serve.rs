@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use diesel::connection::{Connection, InstrumentationEvent, SimpleConnection, get_default_instrumentation};
+use diesel::connection::{
+    Connection, InstrumentationEvent, SimpleConnection, get_default_instrumentation,
+};
 use diesel::result::{ConnectionError, ConnectionResult};
 use litefs_core::{Role, RoleKind, Tracker};
 use litefs_rpc::server::{ServeError, Server, ServerConfig};
@@ -18,7 +20,11 @@ use crate::options::ConnectionHook;
 const BUSY_TIMEOUT: u32 = 5_000;
 
 /// `checkpointed`: checkpoints are run by a thread of this process.
-pub(super) fn open(url: &str, hook: Option<&ConnectionHook>, checkpointed: bool) -> ConnectionResult<Opened> {
+pub(super) fn open(
+    url: &str,
+    hook: Option<&ConnectionHook>,
+    checkpointed: bool,
+) -> ConnectionResult<Opened> {
     let mut opened = Opened::establish(url)?;
     let connection = &mut opened.connection;
     // The default instrumentation is the user's: it hears the hook, which is the user's too, and not us.
@@ -69,17 +75,20 @@ impl ServerStarter {
             }
         };
         let positions = self.tracker.clone();
-        let checkpointer = Arc::new(Checkpointer::start(Box::new(opening())).map_err(ServeError::Thread)?);
+        let checkpointer =
+            Arc::new(Checkpointer::start(Box::new(opening())).map_err(ServeError::Thread)?);
         let executor = SqliteExecutor::new(Box::new(opening()), self.config.limits.max_rows())
             .retention(self.retention)
             .reading_beside(Arc::new(opening()))
             .positions(Arc::new(read_positions(positions)))
             .checkpointer(Arc::clone(&checkpointer));
-        let server = Server::start(self.address, self.config, Arc::new(self.tracker), executor).await?;
+        let server =
+            Server::start(self.address, self.config, Arc::new(self.tracker), executor).await?;
         tracing::info!(address = %server.address(), "taking forwarded writes");
         // A server is started once.
         let _ = self.checkpointer.set(checkpointer);
-        *self.server.lock().expect("no code panics while it holds the server") = Some(Arc::new(server));
+        *self.server.lock().expect("no code panics while it holds the server") =
+            Some(Arc::new(server));
         Ok(())
     }
 }

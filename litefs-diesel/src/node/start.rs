@@ -45,7 +45,9 @@ impl Node {
             Ok(node) => Ok(Some(node)),
             // Another thread was faster.
             Err(StartError::AlreadyStarted(path)) => Ok(registry::find(&path)),
-            Err(StartError::Config(error)) => Err(ConnectionError::InvalidConnectionUrl(error.to_string())),
+            Err(StartError::Config(error)) => {
+                Err(ConnectionError::InvalidConnectionUrl(error.to_string()))
+            }
             Err(error) => Err(ConnectionError::BadConnection(error.to_string())),
         }
     }

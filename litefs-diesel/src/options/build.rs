@@ -58,8 +58,12 @@ impl LiteFsBuilder {
         let ip = if secret.is_some() { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
         let default_listen = SocketAddr::new(IpAddr::V4(ip), config.rpc_port());
         let seconds = Duration::from_secs;
-        let forward_timeout =
-            vars.time("forward_timeout", "LITEFS_FORWARD_TIMEOUT_MS", self.forward_timeout, seconds(10))?;
+        let forward_timeout = vars.time(
+            "forward_timeout",
+            "LITEFS_FORWARD_TIMEOUT_MS",
+            self.forward_timeout,
+            seconds(10),
+        )?;
         let outcome_retention = vars.time(
             "outcome_retention",
             "LITEFS_OUTCOME_RETENTION_MS",
@@ -89,7 +93,12 @@ impl LiteFsBuilder {
             read_pause: match self.read_pause {
                 Some(pause) => pause,
                 None => vars
-                    .or("read_pause", "LITEFS_READ_PAUSE_MS", None, "a whole number of milliseconds")?
+                    .or(
+                        "read_pause",
+                        "LITEFS_READ_PAUSE_MS",
+                        None,
+                        "a whole number of milliseconds",
+                    )?
                     .map_or(DEFAULT_READ_PAUSE, Duration::from_millis),
             },
             delivery: vars
@@ -98,7 +107,9 @@ impl LiteFsBuilder {
             local_writes: vars
                 .or("local_writes", "LITEFS_LOCAL_WRITES", self.local_writes, "direct or grouped")?
                 .unwrap_or_default(),
-            lanes: vars.or("lanes", "LITEFS_LANES", self.lanes, "a whole number")?.unwrap_or(DEFAULT_LANES),
+            lanes: vars
+                .or("lanes", "LITEFS_LANES", self.lanes, "a whole number")?
+                .unwrap_or(DEFAULT_LANES),
             listen: vars
                 .or("listen", "LITEFS_RPC_LISTEN", self.listen, "an address such as 0.0.0.0:20203")?
                 .unwrap_or(default_listen),

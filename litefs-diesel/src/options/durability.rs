@@ -25,7 +25,9 @@ impl FromStr for Durability {
             "primary" => Ok(Self::Primary),
             "here" => Ok(Self::Here),
             number => match number.parse() {
-                Ok(0) | Err(_) => Err(format!("{text:?} is neither primary, here nor a number of replicas")),
+                Ok(0) | Err(_) => {
+                    Err(format!("{text:?} is neither primary, here nor a number of replicas"))
+                }
                 Ok(replicas) => Ok(Self::Replicas(replicas)),
             },
         }

@@ -29,7 +29,8 @@ use crate::loss::ack_log::{LostWrites, OnLostWrites};
 use crate::router::{ForwardWrites, Router};
 
 /// Runs on every SQLite connection that the library opens, before anything else does.
-pub(crate) type ConnectionHook = Arc<dyn Fn(&mut SqliteConnection) -> QueryResult<()> + Send + Sync>;
+pub(crate) type ConnectionHook =
+    Arc<dyn Fn(&mut SqliteConnection) -> QueryResult<()> + Send + Sync>;
 
 /// Sets up a [`LiteFs`](crate::LiteFs) handle. Made by [`LiteFs::builder`](crate::LiteFs::builder).
 ///
@@ -104,7 +105,8 @@ impl LiteFsBuilder {
         K: Into<OsString>,
         V: Into<OsString>,
     {
-        let ours = |name: OsString| name.into_string().ok().filter(|name| name.starts_with("LITEFS_"));
+        let ours =
+            |name: OsString| name.into_string().ok().filter(|name| name.starts_with("LITEFS_"));
         let all = vars.into_iter().map(|(name, value)| (name.into(), value.into()));
         let set = all.filter(|(_, value): &(OsString, OsString)| !value.is_empty());
         self.vars = set.filter_map(|(name, value)| Some((ours(name)?, value))).collect();

@@ -65,7 +65,10 @@ fn c4_the_environment_and_the_builder_give_the_same_and_the_builder_wins() {
         assert_eq!(options.outcome_retention, Duration::from_secs(60));
         assert!(options.secret.is_some());
     }
-    let both = LiteFsBuilder::new("/litefs/app.db").from_vars(all).consistency(Consistency::Eventual).build();
+    let both = LiteFsBuilder::new("/litefs/app.db")
+        .from_vars(all)
+        .consistency(Consistency::Eventual)
+        .build();
     assert_eq!(both.unwrap().consistency, Consistency::Eventual);
 }
 

@@ -17,11 +17,14 @@ impl Vars<'_> {
         option: &'static str,
         variable: &'static str,
     ) -> Result<Option<&str>, StartError> {
-        let value = self.0.iter().find(|(known, _)| known == variable).map(|(_, value)| value.to_str());
+        let value =
+            self.0.iter().find(|(known, _)| known == variable).map(|(_, value)| value.to_str());
         match value {
             None => Ok(None),
             Some(Some(text)) => Ok(Some(text)),
-            Some(None) => Err(refused(option, Some(variable), "(not shown)", "", ConfigError::UTF8)),
+            Some(None) => {
+                Err(refused(option, Some(variable), "(not shown)", "", ConfigError::UTF8))
+            }
         }
     }
 
@@ -81,16 +84,23 @@ impl Vars<'_> {
 }
 
 /// An address that other nodes can connect to.
-pub(super) fn advertise(vars: &Vars<'_>, set: Option<String>) -> Result<Option<String>, StartError> {
+pub(super) fn advertise(
+    vars: &Vars<'_>,
+    set: Option<String>,
+) -> Result<Option<String>, StartError> {
     let address = vars.or::<String>("advertise", "LITEFS_RPC_ADVERTISE", set, "text")?;
     let good = |address: &str| match address.rsplit_once(':') {
         Some((host, port)) => !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0),
         None => false,
     };
     match address {
-        Some(address) if !good(&address) => {
-            Err(refused("advertise", None, &address, "", "host:port, as the other nodes reach this one"))
-        }
+        Some(address) if !good(&address) => Err(refused(
+            "advertise",
+            None,
+            &address,
+            "",
+            "host:port, as the other nodes reach this one",
+        )),
         address => Ok(address),
     }
 }

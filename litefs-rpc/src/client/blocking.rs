@@ -51,7 +51,10 @@ where
 {
     type Error = T::Error;
 
-    fn poll_ready(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), T::Error>> {
+    fn poll_ready(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), T::Error>> {
         Pin::new(&mut self.inner).poll_ready(context)
     }
 
@@ -62,7 +65,10 @@ where
         Ok(())
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), T::Error>> {
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), T::Error>> {
         let flushed = Pin::new(&mut self.inner).poll_flush(context);
         if matches!(flushed, Poll::Ready(Ok(()))) {
             self.due += std::mem::take(&mut self.sent);
@@ -70,7 +76,10 @@ where
         flushed
     }
 
-    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), T::Error>> {
+    fn poll_close(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), T::Error>> {
         Pin::new(&mut self.inner).poll_close(context)
     }
 }
@@ -91,7 +100,9 @@ impl AsyncRead for BlockingStream {
         _: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        Poll::Ready(uninterrupted(|| self.0.read(buf.initialize_unfilled())).map(|read| buf.advance(read)))
+        Poll::Ready(
+            uninterrupted(|| self.0.read(buf.initialize_unfilled())).map(|read| buf.advance(read)),
+        )
     }
 }
 

@@ -9,7 +9,8 @@ use tarpc::context::Context;
 use super::connection::Connection;
 use super::error::CallError;
 use crate::wire::{
-    Begin, Command, PrimaryReport, ReplicaReport, Reply, Request, RequestId, ServerError, SessionId, Settled,
+    Begin, Command, PrimaryReport, ReplicaReport, Reply, Request, RequestId, ServerError,
+    SessionId, Settled,
 };
 
 impl Connection {
@@ -36,8 +37,8 @@ impl Connection {
         let call = self.start(deadline);
         let answer = self.unless_closed(self.rpc().begin(call.context(), begin)).await;
         let (session, first) = call.conclude(answer)?;
-        let first =
-            first.map(|first| first.map_err(CallError::Refused).and_then(|reply| self.checked(reply)));
+        let first = first
+            .map(|first| first.map_err(CallError::Refused).and_then(|reply| self.checked(reply)));
         Ok((session, first))
     }
 
@@ -109,7 +110,8 @@ impl Connection {
         deadline: Instant,
     ) -> Result<(), CallError> {
         let call = self.start(deadline);
-        let answer = self.unless_closed(self.rpc().replicated(call.context(), position, replicas)).await;
+        let answer =
+            self.unless_closed(self.rpc().replicated(call.context(), position, replicas)).await;
         call.conclude(answer)
     }
 
@@ -117,7 +119,11 @@ impl Connection {
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn handoff(&self, to: Option<String>, deadline: Instant) -> Result<String, CallError> {
+    pub async fn handoff(
+        &self,
+        to: Option<String>,
+        deadline: Instant,
+    ) -> Result<String, CallError> {
         let call = self.start(deadline);
         let answer = self.unless_closed(self.rpc().handoff(call.context(), to)).await;
         call.conclude(answer)
@@ -127,7 +133,11 @@ impl Connection {
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn promote_here(&self, position: Position, deadline: Instant) -> Result<(), CallError> {
+    pub async fn promote_here(
+        &self,
+        position: Position,
+        deadline: Instant,
+    ) -> Result<(), CallError> {
         let call = self.start(deadline);
         let answer = self.unless_closed(self.rpc().promote_here(call.context(), position)).await;
         call.conclude(answer)
@@ -175,14 +185,18 @@ impl Call<'_> {
     }
 
     /// Maps tarpc's three layers of errors to one.
-    fn conclude<T>(&self, answer: Result<Result<T, ServerError>, RpcError>) -> Result<T, CallError> {
+    fn conclude<T>(
+        &self,
+        answer: Result<Result<T, ServerError>, RpcError>,
+    ) -> Result<T, CallError> {
         let lost = |reason: String| CallError::Lost { address: self.address.into(), reason };
         match answer {
             Ok(answer) => answer.map_err(CallError::Refused),
             Err(RpcError::Send(error)) => Err(CallError::Encoding(error.to_string())),
-            Err(RpcError::DeadlineExceeded) => {
-                Err(CallError::Deadline { address: self.address.into(), after: self.started.elapsed() })
-            }
+            Err(RpcError::DeadlineExceeded) => Err(CallError::Deadline {
+                address: self.address.into(),
+                after: self.started.elapsed(),
+            }),
             // tarpc's throttle has answered; the server has not seen the request.
             Err(RpcError::Server(error)) if error.kind == std::io::ErrorKind::WouldBlock => {
                 Err(CallError::Refused(ServerError::Overloaded { limit: 0 }))

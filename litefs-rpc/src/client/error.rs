@@ -65,10 +65,12 @@ impl CallError {
     #[must_use]
     pub fn fate(&self) -> Fate {
         match self {
-            CallError::Unreachable { .. } | CallError::Handshake { .. } | CallError::Encoding(_) => {
-                Fate::NotSent
+            CallError::Unreachable { .. }
+            | CallError::Handshake { .. }
+            | CallError::Encoding(_) => Fate::NotSent,
+            CallError::Refused(ServerError::Unconfirmed { .. } | ServerError::Interrupted) => {
+                Fate::Unknown
             }
-            CallError::Refused(ServerError::Unconfirmed { .. } | ServerError::Interrupted) => Fate::Unknown,
             CallError::Refused(_) => Fate::NotApplied,
             CallError::Lost { .. } | CallError::Deadline { .. } => Fate::Unknown,
         }

@@ -35,7 +35,11 @@ impl Connection {
     }
 
     /// Adds another connection to the same server, on which the handshake is done, to the pool.
-    pub(super) fn add_exclusive(&self, (stream, version): Greeted, limits: &Limits) -> std::io::Result<()> {
+    pub(super) fn add_exclusive(
+        &self,
+        (stream, version): Greeted,
+        limits: &Limits,
+    ) -> std::io::Result<()> {
         let stream = stream.into_std()?;
         stream.set_nonblocking(false)?;
         let socket = stream.try_clone()?;
@@ -68,7 +72,8 @@ impl ExclusiveConnection {
         let mut context = Context::from_waker(Waker::noop());
         loop {
             if let Poll::Ready(answer) = call.as_mut().poll(&mut context) {
-                let lost = matches!(answer, Err(CallError::Lost { .. } | CallError::Deadline { .. }));
+                let lost =
+                    matches!(answer, Err(CallError::Lost { .. } | CallError::Deadline { .. }));
                 self.broken |= lost;
                 return match answer {
                     Err(CallError::Lost { address, .. }) if Instant::now() >= deadline => {

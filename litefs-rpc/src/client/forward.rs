@@ -47,7 +47,8 @@ impl ForwardError {
     /// The same error with the whole time that the caller has waited.
     #[must_use]
     pub fn in_all(mut self, whole: Duration) -> Self {
-        if let Self::NoPrimary { waited } | Self::Call(CallError::Deadline { after: waited, .. }) = &mut self
+        if let Self::NoPrimary { waited } | Self::Call(CallError::Deadline { after: waited, .. }) =
+            &mut self
         {
             *waited = whole;
         }
@@ -172,7 +173,9 @@ impl<D: PrimaryLocator> Forwarder<D> {
         let mut hint: Option<PrimaryHint> = None;
         let mut hops = 0;
         loop {
-            let target = match hint.take().map_or_else(|| self.locator.location(), PrimaryLocation::Elsewhere)
+            let target = match hint
+                .take()
+                .map_or_else(|| self.locator.location(), PrimaryLocation::Elsewhere)
             {
                 PrimaryLocation::Here if ambiguous.is_some() => return Ok(Forwarded::Unsettled),
                 PrimaryLocation::Here => return Ok(Forwarded::Here),
@@ -209,7 +212,8 @@ impl<D: PrimaryLocator> Forwarder<D> {
                 error => {
                     hops = 0;
                     let is_ambiguous = ambiguous.is_some();
-                    let paused = self.pause_before_retry(&target, error, is_ambiguous, deadline).await;
+                    let paused =
+                        self.pause_before_retry(&target, error, is_ambiguous, deadline).await;
                     paused.map_err(|error| match (&ambiguous, &error) {
                         (Some(ambiguous), error) if !is_conclusive(error) => ambiguous.clone(),
                         _ => error,

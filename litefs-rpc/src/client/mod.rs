@@ -116,7 +116,8 @@ impl Client {
     /// The open connection to `address`, if there is one. Does not block and needs no runtime.
     #[must_use]
     pub fn live(&self, address: &str) -> Option<Arc<Connection>> {
-        let current = self.current.read().expect("no code panics while it holds the current connection");
+        let current =
+            self.current.read().expect("no code panics while it holds the current connection");
         current
             .as_ref()
             .filter(|connection| connection.address() == address && connection.is_open())
@@ -148,7 +149,10 @@ impl Client {
         match result {
             Ok(connection) => {
                 self.failures().remove(address);
-                *self.current.write().expect("no code panics while it holds the current connection") =
+                *self
+                    .current
+                    .write()
+                    .expect("no code panics while it holds the current connection") =
                     Some(Arc::clone(&connection));
                 self.connected.notify_waiters();
                 Ok(connection)
@@ -186,8 +190,11 @@ impl Client {
 
     /// Closes the connection, if one is open. The outcome of requests in progress is unknown.
     pub fn disconnect(&self) {
-        let connection =
-            self.current.write().expect("no code panics while it holds the current connection").take();
+        let connection = self
+            .current
+            .write()
+            .expect("no code panics while it holds the current connection")
+            .take();
         if let Some(connection) = connection {
             connection.close();
         }
@@ -204,13 +211,17 @@ impl Client {
     /// failure no further one is opened.
     pub async fn open_lane(&self, connection: Arc<Connection>) {
         let dialed =
-            tokio::time::timeout(self.config.connect_timeout, self.greet(connection.address())).await;
+            tokio::time::timeout(self.config.connect_timeout, self.greet(connection.address()))
+                .await;
         let opened = dialed
             .ok()
             .and_then(Result::ok)
             .map(|stream| connection.add_exclusive(stream, &self.config.limits));
         if !matches!(opened, Some(Ok(()))) {
-            tracing::debug!(address = connection.address(), "no exclusive connection to the primary");
+            tracing::debug!(
+                address = connection.address(),
+                "no exclusive connection to the primary"
+            );
             connection.pool().give_up();
         }
     }
@@ -229,7 +240,8 @@ impl Client {
         let stream = TcpStream::connect(address).await.map_err(unreachable)?;
         // Requests are small and awaited one by one: Nagle's algorithm would delay them.
         stream.set_nodelay(true).map_err(unreachable)?;
-        let greeted = handshake::greet(stream, &self.config.database, self.config.secret.as_ref()).await;
+        let greeted =
+            handshake::greet(stream, &self.config.database, self.config.secret.as_ref()).await;
         let (stream, version) = greeted.map_err(|error| self.refused(address, error))?;
         tracing::debug!(address, %version, "connected to the primary");
         Ok((stream, version))
@@ -237,7 +249,9 @@ impl Client {
 
     fn refused(&self, address: &str, error: HandshakeError) -> CallError {
         match error {
-            HandshakeError::Broken(reason) => CallError::Unreachable { address: address.into(), reason },
+            HandshakeError::Broken(reason) => {
+                CallError::Unreachable { address: address.into(), reason }
+            }
             error => CallError::Handshake { address: address.into(), error },
         }
     }
@@ -259,8 +273,8 @@ impl Client {
         // Drops the failures of nodes that have left the cluster.
         failures.retain(|_, failure| failure.until + Duration::from_secs(60) > Instant::now());
         let last = failures.get(address).map(|failure| failure.pause);
-        let pause =
-            last.map_or(self.config.reconnect_min, |pause| (pause * 2).min(self.config.reconnect_max));
+        let pause = last
+            .map_or(self.config.reconnect_min, |pause| (pause * 2).min(self.config.reconnect_max));
         let jittered = pause.mul_f64(rand::rng().random_range(0.5..=1.0));
         let failure = Failure { error: error.clone(), until: Instant::now() + jittered, pause };
         failures.insert(address.into(), failure);

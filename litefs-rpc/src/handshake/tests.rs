@@ -14,8 +14,10 @@ async fn shake(
     server: (&str, Option<Secret>),
 ) -> (Result<ProtocolVersion, HandshakeError>, Result<ProtocolVersion, HandshakeError>) {
     let (a, b) = duplex(8_192);
-    let (left, right) =
-        tokio::join!(greet(a, client.0, client.1.as_ref()), receive_client(b, server.0, server.1.as_ref()));
+    let (left, right) = tokio::join!(
+        greet(a, client.0, client.1.as_ref()),
+        receive_client(b, server.0, server.1.as_ref())
+    );
     (left.map(|(_, v)| v), right.map(|(_, v)| v))
 }
 
@@ -31,8 +33,14 @@ async fn s1_a_wrong_or_missing_secret_is_refused_by_both_sides() {
     let a = || Some(secret("0123456789abcdef"));
     let b = || Some(secret("fedcba9876543210"));
     let refused = HandshakeError::Unauthenticated;
-    assert_eq!(shake(("app.db", b()), ("app.db", a())).await, (Err(refused.clone()), Err(refused.clone())));
-    assert_eq!(shake(("app.db", None), ("app.db", a())).await, (Err(refused.clone()), Err(refused)));
+    assert_eq!(
+        shake(("app.db", b()), ("app.db", a())).await,
+        (Err(refused.clone()), Err(refused.clone()))
+    );
+    assert_eq!(
+        shake(("app.db", None), ("app.db", a())).await,
+        (Err(refused.clone()), Err(refused))
+    );
     let (client, _) = shake(("app.db", a()), ("app.db", None)).await;
     assert_eq!(client, Err(HandshakeError::ServerUnproven));
 }
@@ -61,7 +69,8 @@ async fn s1_a_recorded_handshake_cannot_be_replayed() {
     assert!(recorder.await.unwrap().is_err());
     // Say it again to a real server.
     let (mut attacker, server) = duplex(8_192);
-    let server = tokio::spawn(async move { receive_client(server, "app.db", Some(&key)).await.map(|_| ()) });
+    let server =
+        tokio::spawn(async move { receive_client(server, "app.db", Some(&key)).await.map(|_| ()) });
     write_frame(&mut attacker, &hello).await;
     let _challenge = frame(&mut attacker).await;
     write_frame(&mut attacker, &proof).await;
@@ -76,10 +85,9 @@ fn hello(min_version: u16, max_version: u16) -> Hello {
 async fn s1_a_client_of_other_versions_is_told_of_the_skew() {
     for (oldest, newest) in [(8, 9), (0, 0)] {
         let (mut client, server) = duplex(8_192);
-        let server =
-            tokio::spawn(
-                async move { receive_client(server, "app.db", None).await.map(|(_, version)| version) },
-            );
+        let server = tokio::spawn(async move {
+            receive_client(server, "app.db", None).await.map(|(_, version)| version)
+        });
         write_frame(&mut client, &options().serialize(&hello(oldest, newest)).unwrap()).await;
         let answer: Challenge = options().deserialize(&frame(&mut client).await).unwrap();
         let skew = version_skew(oldest, newest);

@@ -39,7 +39,8 @@ impl Acceptor {
     pub(super) fn start(self, listener: TcpListener) -> std::io::Result<JoinHandle<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = listener.into_std()?;
-        let (stop, tasks, queue) = (self.stop.clone(), self.tasks.clone(), Arc::clone(&self.node.queue));
+        let (stop, tasks, queue) =
+            (self.stop.clone(), self.tasks.clone(), Arc::clone(&self.node.queue));
         std::thread::Builder::new().name("litefs-serve".into()).spawn(move || {
             runtime.block_on(async move {
                 match TcpListener::from_std(listener) {
@@ -115,21 +116,25 @@ impl Connection {
         }
     }
 
-    async fn handshake(&self, stream: TcpStream) -> Result<(TcpStream, ProtocolVersion), HandshakeError> {
+    async fn handshake(
+        &self,
+        stream: TcpStream,
+    ) -> Result<(TcpStream, ProtocolVersion), HandshakeError> {
         let config = &self.node.config;
         let handshake = handshake::receive_client(stream, &config.database, config.secret.as_ref());
         match tokio::time::timeout(config.limits.handshake, handshake).await {
             Ok(result) => result,
-            Err(_) => {
-                Err(HandshakeError::Broken(format!("it took longer than {:?}", config.limits.handshake)))
-            }
+            Err(_) => Err(HandshakeError::Broken(format!(
+                "it took longer than {:?}",
+                config.limits.handshake
+            ))),
         }
     }
 
     async fn requests(&self, stream: TcpStream, version: ProtocolVersion) {
         let transport = transport::framed(stream, version, self.node.config.limits.frame);
-        let channel =
-            BaseChannel::with_defaults(transport).max_concurrent_requests(self.node.config.limits.queue);
+        let channel = BaseChannel::with_defaults(transport)
+            .max_concurrent_requests(self.node.config.limits.queue);
         let responses = channel.execute(self.handler.clone().serve());
         // A connection's requests run inside its task and end with it.
         run_all(responses).await;

@@ -12,7 +12,8 @@ use super::node::{LONG_POLL, Node, answered};
 use super::sessions::{ConnectionId, Ended};
 use crate::service::Forward;
 use crate::wire::{
-    Begin, Command, PrimaryReport, ReplicaReport, Reply, Request, RequestId, ServerError, SessionId, Settled,
+    Begin, Command, PrimaryReport, ReplicaReport, Reply, Request, RequestId, ServerError,
+    SessionId, Settled,
 };
 
 /// Serves the requests of one connection: checks each, queues it and awaits the writer's answer.
@@ -43,9 +44,9 @@ impl Handler {
         let (respond, response) = oneshot::channel();
         self.node.sessions.send(session, self.connection, step(respond))?;
         // The writer drops unanswered steps only with the session itself.
-        response
-            .await
-            .unwrap_or_else(|_| Err(ServerError::SessionLost { reason: self.node.sessions.reason(session) }))
+        response.await.unwrap_or_else(|_| {
+            Err(ServerError::SessionLost { reason: self.node.sessions.reason(session) })
+        })
     }
 }
 
@@ -53,7 +54,8 @@ impl Forward for Handler {
     async fn write(self, context: Context, request: Request) -> Result<Reply, ServerError> {
         self.admit(Some(&request.work))?;
         let request = Arc::new(request);
-        if let Some(reads) = self.node.replica_reads.as_ref().filter(|reads| reads.accepts(&request.work))
+        if let Some(reads) =
+            self.node.replica_reads.as_ref().filter(|reads| reads.accepts(&request.work))
             && let Some(reply) = reads.read(&request, context.deadline).await?
         {
             return Ok(reply);
@@ -81,12 +83,22 @@ impl Forward for Handler {
         answered(response).await
     }
 
-    async fn step(self, _: Context, session: SessionId, work: Command) -> Result<Reply, ServerError> {
+    async fn step(
+        self,
+        _: Context,
+        session: SessionId,
+        work: Command,
+    ) -> Result<Reply, ServerError> {
         self.node.config.limits.check(&work)?;
         self.in_session(session, |respond| Step::Run { work, respond }).await
     }
 
-    async fn finish(self, _: Context, session: SessionId, commit: bool) -> Result<Reply, ServerError> {
+    async fn finish(
+        self,
+        _: Context,
+        session: SessionId,
+        commit: bool,
+    ) -> Result<Reply, ServerError> {
         self.in_session(session, |respond| Step::Finish { commit, respond }).await
     }
 
@@ -108,7 +120,8 @@ impl Forward for Handler {
         self.node.replicas.update(report);
         let mut positions = self.node.role_guard.positions();
         let waiter_arrived = self.node.replicas.waiter_arrived.notified();
-        let beyond = |position: &Option<Position>| position.is_some_and(|position| position.txid > known);
+        let beyond =
+            |position: &Option<Position>| position.is_some_and(|position| position.txid > known);
         tokio::select! {
             _ = positions.wait_for(beyond) => {}
             // While a caller waits for replicas, each replica reports every step.
@@ -118,10 +131,16 @@ impl Forward for Handler {
         }
         self.admit(None)?;
         let position = *positions.borrow();
-        let position = position.ok_or_else(|| ServerError::unconfirmed("the position is not known yet"))?;
+        let position =
+            position.ok_or_else(|| ServerError::unconfirmed("the position is not known yet"))?;
         let term = self.node.role_guard.changes().borrow().term_start;
         let term_start = term.or(*self.node.replicas.term_start()).unwrap_or(position);
-        Ok(PrimaryReport { position, term_start, awaited: self.node.replicas.has_waiters(), shared })
+        Ok(PrimaryReport {
+            position,
+            term_start,
+            awaited: self.node.replicas.has_waiters(),
+            shared,
+        })
     }
 
     async fn replicated(
@@ -148,15 +167,19 @@ impl Forward for Handler {
         let (mut positions, mut roles) = (role_guard.positions(), role_guard.changes());
         let here = positions.wait_for(|here| here.is_some_and(|here| here.txid >= position.txid));
         let here = tokio::time::timeout_at(in_time, here).await;
-        let here =
-            here.map_err(|_| ServerError::handoff_failed("this node has not received every commit in time"))?;
+        let here = here.map_err(|_| {
+            ServerError::handoff_failed("this node has not received every commit in time")
+        })?;
         if here.is_ok_and(|here| *here != Some(position)) {
             return Err(ServerError::handoff_failed("this node has another history"));
         }
         role_guard.promote().await.map_err(ServerError::handoff_failed)?;
-        let promoted = async { while role_guard.writable().is_none() && roles.changed().await.is_ok() {} };
+        let promoted =
+            async { while role_guard.writable().is_none() && roles.changed().await.is_ok() {} };
         let promoted = tokio::time::timeout_at(deadline, promoted).await;
-        promoted.map_err(|_| ServerError::handoff_failed("LiteFS has not made this node the primary in time"))
+        promoted.map_err(|_| {
+            ServerError::handoff_failed("LiteFS has not made this node the primary in time")
+        })
     }
 
     async fn position(self, _: Context) -> Result<Position, ServerError> {

@@ -59,7 +59,8 @@ impl Successors {
 
     pub(super) fn choose(&self, to: Option<&str>) -> Result<(ReplicaReport, String), ServerError> {
         let chosen = self.replicas.successor(to);
-        let chosen = chosen.and_then(|report| report.address.clone().map(|address| (report, address)));
+        let chosen =
+            chosen.and_then(|report| report.address.clone().map(|address| (report, address)));
         chosen.ok_or_else(|| match to {
             Some(name) => ServerError::handoff_failed(format!(
                 "no replica named {name:?} follows this node and takes requests"
@@ -81,7 +82,8 @@ impl Successors {
         let promoted = connection.promote_here(position, deadline).await;
         if promoted.is_ok() {
             // The successor may learn of its role before this node does.
-            let demoted = async { while role_guard.writable().is_some() && roles.changed().await.is_ok() {} };
+            let demoted =
+                async { while role_guard.writable().is_some() && roles.changed().await.is_ok() {} };
             let _ = tokio::time::timeout(ROLE_CHANGE_TIMEOUT, demoted).await;
         }
         if role_guard.writable().is_some() {
@@ -91,7 +93,9 @@ impl Successors {
             // This node is demoted, whatever the successor answered.
             (_, None) => Ok(()),
             (Err(error), Some(_)) => Err(ServerError::handoff_failed(error)),
-            (Ok(()), Some(_)) => Err(ServerError::handoff_failed("the successor has not become the primary")),
+            (Ok(()), Some(_)) => {
+                Err(ServerError::handoff_failed("the successor has not become the primary"))
+            }
         }
     }
 }

@@ -15,9 +15,22 @@ pub(super) type Respond<T> = oneshot::Sender<Result<T, ServerError>>;
 #[derive(Debug)]
 pub(super) enum Job {
     Write(Write),
-    ResolveOutcome { id: RequestId, deadline: Instant, respond: Respond<Settled> },
-    Handoff { to: Option<String>, deadline: Instant, respond: Respond<String> },
-    Begin { begin: Begin, deadline: Instant, opened: Opened, respond: Respond<(SessionId, Option<First>)> },
+    ResolveOutcome {
+        id: RequestId,
+        deadline: Instant,
+        respond: Respond<Settled>,
+    },
+    Handoff {
+        to: Option<String>,
+        deadline: Instant,
+        respond: Respond<String>,
+    },
+    Begin {
+        begin: Begin,
+        deadline: Instant,
+        opened: Opened,
+        respond: Respond<(SessionId, Option<First>)>,
+    },
 }
 
 /// A queued write.

@@ -123,7 +123,11 @@ impl Server {
     ///
     /// # Errors
     /// [`ServerError::HandoffFailed`], [`ServerError::NotPrimary`]. Then the primary has not changed.
-    pub async fn handoff(&self, to: Option<String>, deadline: Instant) -> Result<String, ServerError> {
+    pub async fn handoff(
+        &self,
+        to: Option<String>,
+        deadline: Instant,
+    ) -> Result<String, ServerError> {
         self.node.handoff(to, deadline).await
     }
 
@@ -196,7 +200,8 @@ fn node<E: Executor>(
     let commits = Arc::new(CommitBarrier::default());
     let successors = Successors::new(&config, Arc::clone(&replicas), Arc::clone(handoff_running));
     let readers = executor.readers();
-    let replica_reads = ReplicaReads::new(readers, &role_guard, &commits, handoff_running, &config.limits);
+    let replica_reads =
+        ReplicaReads::new(readers, &role_guard, &commits, handoff_running, &config.limits);
     let writer = Writer::new(
         executor,
         &config,

@@ -28,7 +28,11 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) async fn handoff(&self, to: Option<String>, deadline: Instant) -> Result<String, ServerError> {
+    pub(super) async fn handoff(
+        &self,
+        to: Option<String>,
+        deadline: Instant,
+    ) -> Result<String, ServerError> {
         // A node that has just become the primary does not know its replicas yet.
         let left = deadline.saturating_duration_since(Instant::now());
         let known_by = Instant::now() + LONG_POLL.min(left / 2);

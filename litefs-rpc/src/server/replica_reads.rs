@@ -105,7 +105,8 @@ impl ReplicaReads {
             let _permit = permit;
             connections.read(&*role_guard, stamp, &request.work)
         });
-        let result = read.await.unwrap_or_else(|_| Err(ServerError::unconfirmed("the read was cut short")));
+        let result =
+            read.await.unwrap_or_else(|_| Err(ServerError::unconfirmed("the read was cut short")));
         self.check_role(result, stamp).await
     }
 
@@ -122,7 +123,9 @@ impl ReplicaReads {
         if !self.role_guard.holds(stamp) {
             return Err(self.not_primary());
         }
-        result.map_err(|refusal| Verdict::of(refusal, &*self.role_guard, stamp).or(|| self.not_primary()))
+        result.map_err(|refusal| {
+            Verdict::of(refusal, &*self.role_guard, stamp).or(|| self.not_primary())
+        })
     }
 
     fn not_primary(&self) -> ServerError {
@@ -154,9 +157,9 @@ impl ReadConnections {
         // Afterwards the position covers what was read, except for commits of this node that do not
         // pass the writer.
         self.commits.wait(COMMIT_WAIT);
-        let position = role_guard
-            .position()
-            .map_err(|error| ServerError::unconfirmed(format!("the position cannot be read: {error}")))?;
+        let position = role_guard.position().map_err(|error| {
+            ServerError::unconfirmed(format!("the position cannot be read: {error}"))
+        })?;
         self.put(role_guard, stamp, reader);
         Ok(Some(Reply { answer, position: Some(position), effects: SessionCounters::default() }))
     }

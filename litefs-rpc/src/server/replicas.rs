@@ -54,7 +54,8 @@ impl Replicas {
             let writable = role_guard.writable().is_some();
             roles.borrow_and_update();
             {
-                let mut history = self.history.lock().expect("no code panics while it holds the history");
+                let mut history =
+                    self.history.lock().expect("no code panics while it holds the history");
                 match position {
                     // Another node is the primary. The history starts with this node's term.
                     _ if !writable => {
@@ -86,7 +87,10 @@ impl Replicas {
 
     /// Records the position of a commit, which the writer knows first.
     pub(super) fn record_position(&self, position: Position) {
-        remember(&mut self.history.lock().expect("no code panics while it holds the history"), position);
+        remember(
+            &mut self.history.lock().expect("no code panics while it holds the history"),
+            position,
+        );
     }
 
     /// The position at which this node's term started; `None` while it is not the primary.
@@ -96,7 +100,11 @@ impl Replicas {
 
     /// Whether a replica at `position` shares this primary's history. `false` for a replica that is
     /// too far behind to tell.
-    pub(super) fn shares_history(&self, position: Option<Position>, role_guard: &dyn RoleGuard) -> bool {
+    pub(super) fn shares_history(
+        &self,
+        position: Option<Position>,
+        role_guard: &dyn RoleGuard,
+    ) -> bool {
         let Some(position) = position else { return false };
         let history = self.history.lock().expect("no code panics while it holds the history");
         history.contains(&position) || role_guard.position() == Ok(position)
@@ -110,11 +118,16 @@ impl Replicas {
     /// The replica of that name, or the one with the highest position.
     pub(super) fn successor(&self, name: Option<&str>) -> Option<ReplicaReport> {
         let known = self.known();
-        let alive = known.values().filter(|(_, at)| at.elapsed() < FORGOTTEN_AFTER).map(|(report, _)| report);
+        let alive = known
+            .values()
+            .filter(|(_, at)| at.elapsed() < FORGOTTEN_AFTER)
+            .map(|(report, _)| report);
         let able = alive.filter(|report| report.address.is_some());
         match name {
             Some(name) => able.into_iter().find(|report| report.node == name).cloned(),
-            None => able.max_by_key(|report| report.position.map(|position| position.txid)).cloned(),
+            None => {
+                able.max_by_key(|report| report.position.map(|position| position.txid)).cloned()
+            }
         }
     }
 
@@ -156,7 +169,8 @@ impl Replicas {
 
     fn count(&self, position: Position) -> usize {
         let known = self.known();
-        let has = |report: &ReplicaReport| report.position.is_some_and(|at| at.txid >= position.txid);
+        let has =
+            |report: &ReplicaReport| report.position.is_some_and(|at| at.txid >= position.txid);
         known.values().filter(|(report, _)| has(report)).count()
     }
 
@@ -194,7 +208,11 @@ mod tests {
     }
 
     fn report(node: &str, txid: u64, address: Option<&str>) -> ReplicaReport {
-        ReplicaReport { node: node.into(), address: address.map(Into::into), position: Some(at(txid)) }
+        ReplicaReport {
+            node: node.into(),
+            address: address.map(Into::into),
+            position: Some(at(txid)),
+        }
     }
 
     #[test]
@@ -224,7 +242,8 @@ mod tests {
         });
         assert_eq!(reached, Ok(()));
         assert!(!replicas.has_waiters());
-        let late = replicas.wait_for_position(at(9), 2, Instant::now() + Duration::from_millis(5)).await;
+        let late =
+            replicas.wait_for_position(at(9), 2, Instant::now() + Duration::from_millis(5)).await;
         assert_eq!(late, Err(ServerError::NotReplicated { reached: 1, wanted: 2 }));
     }
 }

@@ -20,12 +20,15 @@ impl Verdict {
     ///
     /// [suspicious]: crate::diagnosis::Symptom::is_suspicious
     pub(super) fn of(refusal: ServerError, role_guard: &dyn RoleGuard, stamp: RoleStamp) -> Self {
-        let state = NodeState { mount_served: role_guard.is_mounted(), role_held: role_guard.holds(stamp) };
+        let state =
+            NodeState { mount_served: role_guard.is_mounted(), role_held: role_guard.holds(stamp) };
         let diagnosis = refusal.symptom().diagnose(state);
         let name = || role_guard.node().unwrap_or_else(|| "(unnamed)".into());
         Self::Refused(match diagnosis {
             Diagnosis::Demoted | Diagnosis::MountLost => return Self::Gone,
-            Diagnosis::DiskFull => ServerError::DiskFull { node: name(), reason: refusal.to_string() },
+            Diagnosis::DiskFull => {
+                ServerError::DiskFull { node: name(), reason: refusal.to_string() }
+            }
             Diagnosis::Io => ServerError::Io { node: name(), reason: refusal.to_string() },
             Diagnosis::Statement | Diagnosis::Busy => refusal,
         })

@@ -45,7 +45,9 @@ impl Checkpointer {
     pub fn start(open: Open) -> std::io::Result<Self> {
         // One is under way and one is due: more would find nothing to do.
         let (wake, woken) = sync_channel(1);
-        std::thread::Builder::new().name("litefs-checkpt".into()).spawn(move || run(open, &woken))?;
+        std::thread::Builder::new()
+            .name("litefs-checkpt".into())
+            .spawn(move || run(open, &woken))?;
         Ok(Self { written: AtomicU64::new(0), wake })
     }
 
@@ -101,7 +103,10 @@ mod tests {
 
     fn open(path: &Path) -> Opened {
         let mut opened = Opened::establish(path.to_str().unwrap()).unwrap();
-        opened.connection.batch_execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF").unwrap();
+        opened
+            .connection
+            .batch_execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF")
+            .unwrap();
         Checkpointer::take_over(&mut opened.connection).unwrap();
         opened
     }
@@ -120,7 +125,9 @@ mod tests {
         let checkpointer = Checkpointer::start(Box::new(move || Ok(open(&opened)))).unwrap();
         for _ in 0..DUE / PER_COMMIT {
             assert!(pages(&path) < 10, "no checkpoint was requested");
-            connection.batch_execute(&format!("INSERT INTO t VALUES (zeroblob({}))", 2 * PAGE)).unwrap();
+            connection
+                .batch_execute(&format!("INSERT INTO t VALUES (zeroblob({}))", 2 * PAGE))
+                .unwrap();
             checkpointer.committed(1);
         }
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -135,7 +142,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("db");
         let mut connection = open(&path).connection;
-        connection.batch_execute("CREATE TABLE t (x BLOB); INSERT INTO t VALUES (zeroblob(100000))").unwrap();
+        connection
+            .batch_execute("CREATE TABLE t (x BLOB); INSERT INTO t VALUES (zeroblob(100000))")
+            .unwrap();
         let (opened, mut fails) = (path.clone(), true);
         let checkpointer = Checkpointer::start(Box::new(move || {
             if std::mem::take(&mut fails) {

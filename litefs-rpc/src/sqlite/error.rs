@@ -10,9 +10,13 @@ pub fn from_diesel(error: Error) -> ServerError {
         Error::DatabaseError(_, information) if is_unusable(information.message()) => {
             return denied(information.message().to_owned());
         }
-        Error::DatabaseError(kind, information) => (from_kind(&kind), information.message().to_owned()),
+        Error::DatabaseError(kind, information) => {
+            (from_kind(&kind), information.message().to_owned())
+        }
         Error::SerializationError(error) => (DatabaseErrorKind::Serialization, error.to_string()),
-        Error::DeserializationError(error) => (DatabaseErrorKind::Deserialization, error.to_string()),
+        Error::DeserializationError(error) => {
+            (DatabaseErrorKind::Deserialization, error.to_string())
+        }
         other => (DatabaseErrorKind::Other, other.to_string()),
     };
     ServerError::Database(DatabaseError { kind, message })
@@ -40,8 +44,13 @@ pub(super) fn denied(what: String) -> ServerError {
 pub fn is_misshapen(error: &Error, table: &str) -> bool {
     use DieselKind::{CheckViolation, ForeignKeyViolation, NotNullViolation, UniqueViolation};
     // SQLite's errors that do not name the table begin like this.
-    const NAMELESS: [&str; 5] =
-        ["no such column", "ON CONFLICT clause", "cannot UPSERT", "datatype mismatch", "cannot store"];
+    const NAMELESS: [&str; 5] = [
+        "no such column",
+        "ON CONFLICT clause",
+        "cannot UPSERT",
+        "datatype mismatch",
+        "cannot store",
+    ];
     let Error::DatabaseError(kind, information) = error else { return false };
     let message = information.message();
     matches!(kind, CheckViolation | ForeignKeyViolation | NotNullViolation | UniqueViolation)

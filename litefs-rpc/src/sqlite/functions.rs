@@ -49,7 +49,8 @@ pub fn application_functions(connection: &mut SqliteConnection) -> QueryResult<H
 /// # Errors
 /// What SQLite says.
 pub fn has_function(connection: &mut SqliteConnection, name: &str) -> QueryResult<bool> {
-    const FIND: &str = "SELECT 1 FROM pragma_function_list WHERE NOT builtin AND name = ? COLLATE NOCASE";
+    const FIND: &str =
+        "SELECT 1 FROM pragma_function_list WHERE NOT builtin AND name = ? COLLATE NOCASE";
     let name = [Value::Text(name.into())];
     Ok(connection.load(BoundQuery::new(FIND, &name, false))?.next().transpose()?.is_some())
 }
@@ -88,9 +89,16 @@ mod tests {
             all
         };
         assert!(functions(&mut opened).is_empty());
-        twice_utils::register_nondeterministic_impl(&mut opened.connection, |number: i32| 2 * number)
+        twice_utils::register_nondeterministic_impl(&mut opened.connection, |number: i32| {
+            2 * number
+        })
+        .unwrap();
+        lower_utils::register_nondeterministic_impl(&mut opened.connection, |text: String| text)
             .unwrap();
-        lower_utils::register_nondeterministic_impl(&mut opened.connection, |text: String| text).unwrap();
-        assert_eq!(functions(&mut opened), ["lower", "twice"], "also one that hides one of SQLite's");
+        assert_eq!(
+            functions(&mut opened),
+            ["lower", "twice"],
+            "also one that hides one of SQLite's"
+        );
     }
 }

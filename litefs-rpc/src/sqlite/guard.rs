@@ -22,7 +22,9 @@ pub fn refused_under_litefs(statement: &SqlStatement<'_>) -> Option<String> {
         "locking_mode" if value == "exclusive" => {
             Some("PRAGMA locking_mode = exclusive: LiteFS must be able to lock the database".into())
         }
-        "page_size" => Some("PRAGMA page_size: the page size of a database is fixed under LiteFS".into()),
+        "page_size" => {
+            Some("PRAGMA page_size: the page size of a database is fixed under LiteFS".into())
+        }
         _ => None,
     }
 }
@@ -44,7 +46,8 @@ pub(super) fn refused_from_remote(sql: &str, scope: Scope) -> Option<String> {
     if scope == Scope::Autocommit && all.len() > 1 {
         return Some("several statements where one was announced".into());
     }
-    all.iter().find_map(|statement| refused_under_litefs(statement).or_else(|| escapes(statement, scope)))
+    all.iter()
+        .find_map(|statement| refused_under_litefs(statement).or_else(|| escapes(statement, scope)))
 }
 
 /// Why a statement that reaches beyond the database, or that would change the primary's connection
@@ -55,35 +58,37 @@ fn escapes(statement: &SqlStatement<'_>, scope: Scope) -> Option<String> {
         Verb::Attach | Verb::Detach => {
             refused("ATTACH and DETACH reach files of the primary; they stay local")
         }
-        Verb::VacuumInto => {
-            refused("VACUUM INTO writes files of the primary; run it on the node that wants the copy")
-        }
-        Verb::TempSchema => {
-            refused("a temporary object lives on its own connection; it cannot be made on the primary")
-        }
+        Verb::VacuumInto => refused(
+            "VACUUM INTO writes files of the primary; run it on the node that wants the copy",
+        ),
+        Verb::TempSchema => refused(
+            "a temporary object lives on its own connection; it cannot be made on the primary",
+        ),
         Verb::Begin | Verb::Commit | Verb::Rollback if scope != Scope::Script => {
             refused("transactions are opened and closed through the connection, not by a statement")
         }
         Verb::Pragma => writable_schema(statement).or_else(|| query_only(statement)),
-        _ if statement.calls("load_extension") => refused("load_extension() loads code into the primary"),
+        _ if statement.calls("load_extension") => {
+            refused("load_extension() loads code into the primary")
+        }
         _ => None,
     }
 }
 
 fn writable_schema(statement: &SqlStatement<'_>) -> Option<String> {
     let pragma = statement.pragma()?;
-    pragma
-        .name
-        .eq_ignore_ascii_case("writable_schema")
-        .then(|| "PRAGMA writable_schema can corrupt the database; it is not taken from other nodes".into())
+    pragma.name.eq_ignore_ascii_case("writable_schema").then(|| {
+        "PRAGMA writable_schema can corrupt the database; it is not taken from other nodes".into()
+    })
 }
 
 /// The PRAGMA would make the primary's connection refuse writes.
 fn query_only(statement: &SqlStatement<'_>) -> Option<String> {
     let sets = statement.pragma()?;
     let is_set = sets.name.eq_ignore_ascii_case("query_only") && sets.value.is_some();
-    is_set
-        .then(|| "PRAGMA query_only applies to its own connection only; run it alone, not in a script".into())
+    is_set.then(|| {
+        "PRAGMA query_only applies to its own connection only; run it alone, not in a script".into()
+    })
 }
 
 #[cfg(test)]
@@ -112,7 +117,10 @@ mod tests {
             assert!(refused_from_remote(sql, Scope::Autocommit).is_some(), "{sql}");
         }
         assert_eq!(refused_from_remote("SELECT 1; BEGIN; COMMIT", Scope::Script), None);
-        assert!(refused_from_remote("INSERT INTO t VALUES (1); ATTACH 'x' AS y", Scope::Script).is_some());
+        assert!(
+            refused_from_remote("INSERT INTO t VALUES (1); ATTACH 'x' AS y", Scope::Script)
+                .is_some()
+        );
         assert!(refused_from_remote("COMMIT", Scope::Transaction).is_some());
         assert_eq!(refused_from_remote("SAVEPOINT a", Scope::Transaction), None);
     }

@@ -23,7 +23,9 @@ use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use diesel::connection::{Connection, InstrumentationEvent, SimpleConnection, get_default_instrumentation};
+use diesel::connection::{
+    Connection, InstrumentationEvent, SimpleConnection, get_default_instrumentation,
+};
 use diesel::result::{ConnectionError, ConnectionResult};
 use diesel::sqlite::SqliteConnection;
 use libsqlite3_sys as ffi;
@@ -134,8 +136,9 @@ impl Native {
     #[must_use]
     pub fn is_writing(&self) -> bool {
         // SAFETY: as above; the name is a C string.
-        self.slot
-            .ask(false, |db| unsafe { ffi::sqlite3_txn_state(db, c"main".as_ptr()) == ffi::SQLITE_TXN_WRITE })
+        self.slot.ask(false, |db| unsafe {
+            ffi::sqlite3_txn_state(db, c"main".as_ptr()) == ffi::SQLITE_TXN_WRITE
+        })
     }
 
     /// A counter that grows with each page that this connection writes to a file: in WAL mode with
@@ -175,7 +178,9 @@ impl Native {
 fn pages_written(db: *mut ffi::sqlite3) -> i32 {
     let (mut current, mut highest) = (0, 0);
     // SAFETY: the callers hand over an open connection; both outputs are integers of this frame.
-    unsafe { ffi::sqlite3_db_status(db, ffi::SQLITE_DBSTATUS_CACHE_WRITE, &mut current, &mut highest, 0) };
+    unsafe {
+        ffi::sqlite3_db_status(db, ffi::SQLITE_DBSTATUS_CACHE_WRITE, &mut current, &mut highest, 0)
+    };
     current
 }
 
@@ -216,7 +221,8 @@ impl std::fmt::Debug for Commits {
 impl Commits {
     fn begin(&mut self, pages: i32) {
         let before = self.read.as_ref().and_then(|read| read());
-        let unmoved = |last: LastCommit| last.pages != pages && before.is_some() && last.before == before;
+        let unmoved =
+            |last: LastCommit| last.pages != pages && before.is_some() && last.before == before;
         self.dropped |= self.last.is_some_and(unmoved);
         self.last = Some(LastCommit { before, pages });
     }
@@ -255,7 +261,8 @@ struct Announced;
 
 impl Announced {
     fn new(url: &str, slot: &Arc<Slot>) -> Self {
-        let file = DatabaseUrl::parse(url).ok().and_then(|url| Some(url.path().file_name()?.to_owned()));
+        let file =
+            DatabaseUrl::parse(url).ok().and_then(|url| Some(url.path().file_name()?.to_owned()));
         ANNOUNCED.set(Some(Announcement { file, slot: Arc::clone(slot) }));
         Self
     }
@@ -307,7 +314,8 @@ unsafe extern "C" fn on_open(
     let Some(open) = NonNull::new(db) else { return ffi::SQLITE_OK };
     // SAFETY: SQLite hands over a connection that is open.
     let is_it = |announced: &mut Announcement| unsafe { is_open_on(db, announced.file.as_deref()) };
-    let announced = ANNOUNCED.try_with(|announced| announced.borrow_mut().take_if(is_it)).ok().flatten();
+    let announced =
+        ANNOUNCED.try_with(|announced| announced.borrow_mut().take_if(is_it)).ok().flatten();
     let Some(Announcement { slot, .. }) = announced else { return ffi::SQLITE_OK };
     slot.set(Some(Db(open)));
     let watched = Box::into_raw(Box::new(Watched { db: open, slot })).cast::<c_void>();
@@ -334,7 +342,12 @@ unsafe extern "C" fn on_open(
 }
 
 /// A function that sets no result returns NULL.
-unsafe extern "C" fn return_null(_: *mut ffi::sqlite3_context, _: c_int, _: *mut *mut ffi::sqlite3_value) {}
+unsafe extern "C" fn return_null(
+    _: *mut ffi::sqlite3_context,
+    _: c_int,
+    _: *mut *mut ffi::sqlite3_value,
+) {
+}
 
 /// Called by SQLite when a transaction that has a write lock is about to be committed
 /// (<https://www.sqlite.org/c3ref/commit_hook.html>). Zero lets it go on.
@@ -486,10 +499,16 @@ mod tests {
         };
         assert_eq!(commit("SELECT * FROM t"), CommitExpectation::Unchanged);
         assert_eq!(commit("BEGIN IMMEDIATE; COMMIT"), CommitExpectation::Unchanged);
-        assert_eq!(commit("INSERT INTO t VALUES (1)"), CommitExpectation::AdvancesFrom(position(1)));
+        assert_eq!(
+            commit("INSERT INTO t VALUES (1)"),
+            CommitExpectation::AdvancesFrom(position(1))
+        );
         let two = "INSERT INTO t VALUES (2); INSERT INTO t VALUES (3)";
         assert_eq!(commit(two), CommitExpectation::Dropped, "the position did not move in between");
-        assert_eq!(commit("BEGIN; INSERT INTO t VALUES (4); ROLLBACK"), CommitExpectation::Unchanged);
+        assert_eq!(
+            commit("BEGIN; INSERT INTO t VALUES (4); ROLLBACK"),
+            CommitExpectation::Unchanged
+        );
         txid.store(2, std::sync::atomic::Ordering::Relaxed);
         assert_eq!(commit("DELETE FROM t"), CommitExpectation::AdvancesFrom(position(2)));
     }

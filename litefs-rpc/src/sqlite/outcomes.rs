@@ -71,9 +71,9 @@ impl StoredOutcome {
 
     fn decode(bytes: &[u8]) -> QueryResult<Self> {
         match bytes {
-            [FORMAT, rest @ ..] => {
-                bincode::options().deserialize(rest).map_err(|error| Error::DeserializationError(error))
-            }
+            [FORMAT, rest @ ..] => bincode::options()
+                .deserialize(rest)
+                .map_err(|error| Error::DeserializationError(error)),
             _ => Err(Error::DeserializationError(
                 format!("an outcome in {OUTCOMES_TABLE} was kept by a newer version").into(),
             )),
@@ -126,7 +126,8 @@ impl Outcomes {
         match inserted {
             Ok(1) => {
                 let pruned = self.pruner.as_mut().zip(dated);
-                let pruned = pruned.map_or(Ok(0), |(pruner, (_, now))| pruner.prune(connection, now));
+                let pruned =
+                    pruned.map_or(Ok(0), |(pruner, (_, now))| pruner.prune(connection, now));
                 Ok(Some(1 + pruned?))
             }
             Ok(_) if Self::find(connection, id)?.is_some() => Ok(None),
@@ -166,9 +167,9 @@ impl Outcomes {
             Err(error) => Err(from_table(error)),
             Ok(None) => Ok(None),
             Ok(Some(Some(Value::Blob(bytes)))) => StoredOutcome::decode(&bytes).map(Some),
-            Ok(Some(_)) => {
-                Err(Error::DeserializationError(format!("{OUTCOMES_TABLE} holds no outcome for {id}").into()))
-            }
+            Ok(Some(_)) => Err(Error::DeserializationError(
+                format!("{OUTCOMES_TABLE} holds no outcome for {id}").into(),
+            )),
         }
     }
 
@@ -181,7 +182,8 @@ impl Outcomes {
         if self.keep(connection, id, &StoredOutcome::Fenced)?.is_some() {
             return Ok(Outcome::NotApplied);
         }
-        let kept = Self::find(connection, id)?.ok_or_else(|| unusable(&"a row of it has vanished"))?;
+        let kept =
+            Self::find(connection, id)?.ok_or_else(|| unusable(&"a row of it has vanished"))?;
         Ok(kept.outcome())
     }
 }
@@ -192,7 +194,10 @@ impl Outcomes {
 /// # Errors
 /// What SQLite says.
 pub fn is_applied(connection: &mut SqliteConnection, id: RequestId) -> QueryResult<bool> {
-    Ok(matches!(Outcomes::find(connection, id)?, Some(StoredOutcome::Applied(..) | StoredOutcome::Begun)))
+    Ok(matches!(
+        Outcomes::find(connection, id)?,
+        Some(StoredOutcome::Applied(..) | StoredOutcome::Begun)
+    ))
 }
 
 /// What became of the write `id`, asked on a node that is the primary itself: as

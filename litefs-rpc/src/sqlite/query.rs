@@ -30,7 +30,11 @@ impl<'a> BoundQuery<'a> {
     ///
     /// # Errors
     /// Those of the pass itself.
-    pub fn push<'b>(mut out: AstPass<'_, 'b, Sqlite>, sql: &'b str, params: &'b [Value]) -> QueryResult<()> {
+    pub fn push<'b>(
+        mut out: AstPass<'_, 'b, Sqlite>,
+        sql: &'b str,
+        params: &'b [Value],
+    ) -> QueryResult<()> {
         out.push_sql(sql);
         params.iter().try_for_each(|value| push(&mut out, value))
     }

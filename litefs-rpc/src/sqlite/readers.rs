@@ -75,7 +75,8 @@ impl Reader for SqliteReader {
 
 impl SqliteReader {
     fn read(&mut self, work: &Command) -> Result<Output, ServerError> {
-        let scope = if matches!(work, Command::Script(_)) { Scope::Script } else { Scope::Autocommit };
+        let scope =
+            if matches!(work, Command::Script(_)) { Scope::Script } else { Scope::Autocommit };
         if let Some(why) = work.texts().find_map(|sql| refused_from_remote(sql, scope)) {
             return Err(denied(why));
         }
@@ -85,7 +86,9 @@ impl SqliteReader {
                 Ok(Output::Rows(rows::collect(rows, self.max_rows)?))
             }
             Command::Execute(statement) => {
-                self.connection.execute_returning_count(&bound(statement)).map_err(super::from_diesel)?;
+                self.connection
+                    .execute_returning_count(&bound(statement))
+                    .map_err(super::from_diesel)?;
                 Ok(Output::Count(0))
             }
             Command::Script(sql) => {

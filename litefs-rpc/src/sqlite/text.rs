@@ -12,7 +12,8 @@ pub(super) fn changes_rows(sql: &str) -> bool {
 /// The most common beginnings of statements that change rows. They are recognized without parsing
 /// the rest.
 pub(super) fn begins_with_change(sql: &str) -> bool {
-    let begins = |verb: &str| sql.get(..verb.len()).is_some_and(|start| start.eq_ignore_ascii_case(verb));
+    let begins =
+        |verb: &str| sql.get(..verb.len()).is_some_and(|start| start.eq_ignore_ascii_case(verb));
     ["INSERT ", "UPDATE ", "DELETE "].iter().any(|verb| begins(verb))
 }
 
@@ -44,6 +45,8 @@ pub(super) fn needs_rowid_mark(work: &Command) -> bool {
         }
         Command::Insert(rows) => chooses(&rows.sql) && inserts(&rows.sql),
         Command::Script(sql) => inserts(sql),
-        Command::Batch { statements, .. } => statements.iter().any(|repeated| inserts(&repeated.sql)),
+        Command::Batch { statements, .. } => {
+            statements.iter().any(|repeated| inserts(&repeated.sql))
+        }
     }
 }

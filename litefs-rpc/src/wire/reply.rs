@@ -193,7 +193,9 @@ pub enum ServerError {
     Fenced,
     /// A script was interrupted when it was sent the first time: some of its statements may be
     /// applied.
-    #[error("the script was interrupted when it ran the first time; some of its statements may be applied")]
+    #[error(
+        "the script was interrupted when it ran the first time; some of its statements may be applied"
+    )]
     Interrupted,
     /// The handoff failed. This node is still the primary.
     #[error("the primary was not handed over: {reason}")]

@@ -91,9 +91,9 @@ impl Command {
             Command::Execute(statement) | Command::Query(statement) => statement.size(),
             Command::Insert(rows) => rows.size(),
             Command::Script(sql) => 8 + sql.len(),
-            Command::Batch { statements, .. } => {
-                statements.iter().fold(0, |size: usize, repeated| size.saturating_add(repeated.size()))
-            }
+            Command::Batch { statements, .. } => statements
+                .iter()
+                .fold(0, |size: usize, repeated| size.saturating_add(repeated.size())),
         }
     }
 

@@ -90,7 +90,8 @@ impl Repeated {
         let mut rest = sql.as_str();
         let mut times = 1;
         if !row.is_empty() {
-            while let Some(shorter) = rest.strip_suffix(row).and_then(|r| r.strip_suffix(Self::BETWEEN))
+            while let Some(shorter) =
+                rest.strip_suffix(row).and_then(|r| r.strip_suffix(Self::BETWEEN))
                 && shorter.ends_with(row)
             {
                 (rest, times) = (shorter, times + 1);
@@ -121,7 +122,8 @@ impl Repeated {
     /// The length of that text in bytes.
     #[must_use]
     pub fn unrolled_len(&self, rows: usize) -> usize {
-        let more = rows.saturating_sub(1).saturating_mul(last_row(&self.sql).len() + Self::BETWEEN.len());
+        let more =
+            rows.saturating_sub(1).saturating_mul(last_row(&self.sql).len() + Self::BETWEEN.len());
         self.sql.len().saturating_add(more)
     }
 }
@@ -130,7 +132,8 @@ impl Repeated {
 fn last_row(sql: &str) -> &str {
     let row = sql.rfind('(').map_or("", |open| &sql[open..]);
     let inner = row.strip_prefix('(').and_then(|row| row.strip_suffix(')')).unwrap_or_default();
-    let is_row = inner.contains('?') && inner.bytes().all(|byte| matches!(byte, b'?' | b',' | b' '));
+    let is_row =
+        inner.contains('?') && inner.bytes().all(|byte| matches!(byte, b'?' | b',' | b' '));
     if is_row { row } else { "" }
 }
 
@@ -171,8 +174,14 @@ mod tests {
         };
         let three = statement("INSERT INTO `t` (`a`, `b`) VALUES (?, ?), (?, ?), (?, ?)", 6);
         let short = Repeated::roll_up(three.clone(), 2).unwrap();
-        assert_eq!((short.sql.as_str(), short.times), ("INSERT INTO `t` (`a`, `b`) VALUES (?, ?)", 3));
-        assert_eq!((short.unrolled(3), short.unrolled_len(3)), (three.sql.clone(), three.sql.len()));
+        assert_eq!(
+            (short.sql.as_str(), short.times),
+            ("INSERT INTO `t` (`a`, `b`) VALUES (?, ?)", 3)
+        );
+        assert_eq!(
+            (short.unrolled(3), short.unrolled_len(3)),
+            (three.sql.clone(), three.sql.len())
+        );
         for other in [
             three,
             statement("INSERT INTO t VALUES (?), (?), (?), (?)", 3),

@@ -33,7 +33,10 @@ async fn f15_a_step_on_a_mount_that_is_gone_loses_the_session() {
     let (id, _) = link.begin(begin(), soon()).await.unwrap();
     bed.role_guard.demoted_when_asked.store(true, Ordering::SeqCst);
     let answer = link.step(id, statement("INSERT"), soon()).await;
-    assert!(matches!(answer, Err(CallError::Refused(ServerError::SessionLost { .. }))), "{answer:?}");
+    assert!(
+        matches!(answer, Err(CallError::Refused(ServerError::SessionLost { .. }))),
+        "{answer:?}"
+    );
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@ use diesel::connection::{Connection, SimpleConnection};
 use diesel::sqlite::SqliteConnection;
 use litefs_rpc::sqlite::{Opened, SqliteExecutor};
 use litefs_rpc::wire::{
-    Command, Delivery, Output, Repeated, Request, RequestId, ServerError, Settings, Statement, Value,
+    Command, Delivery, Output, Repeated, Request, RequestId, ServerError, Settings, Statement,
+    Value,
 };
 use litefs_rpc::{Done, Executor, GroupAborted};
 use proptest::prelude::*;
@@ -65,7 +66,9 @@ impl Side {
         let (mut results, mut shared, mut rest) = (Vec::new(), 0, requests);
         while !rest.is_empty() {
             let settings = rest[0].settings;
-            let fits = |request: &&Request| request.settings == settings && self.executor.may_share(request);
+            let fits = |request: &&Request| {
+                request.settings == settings && self.executor.may_share(request)
+            };
             let together = rest.iter().take_while(fits).count().max(1);
             let (group, others) = rest.split_at(together);
             rest = others;
@@ -111,7 +114,8 @@ impl Side {
                 },
                 1 << 20,
             );
-            let read = reader.write(&request(Command::Query(statement), Delivery::AtMostOnce, false));
+            let read =
+                reader.write(&request(Command::Query(statement), Delivery::AtMostOnce, false));
             if let Ok(Done { answer: Output::Rows(rows), .. }) = read {
                 all.extend(rows.values);
             }
@@ -130,8 +134,16 @@ fn statement(sql: String, params: Vec<i64>) -> Statement {
 }
 
 fn any_statement() -> impl Strategy<Value = Statement> {
-    let or = prop::sample::select(vec!["", "OR IGNORE", "OR REPLACE", "OR FAIL", "OR ROLLBACK", "OR ABORT"]);
-    let (id, u, c) = (0..12_i64, 0..8_i64, prop_oneof![8 => 30..40_i64, 2 => 40..46_i64, 1 => Just(95_i64)]);
+    let or = prop::sample::select(vec![
+        "",
+        "OR IGNORE",
+        "OR REPLACE",
+        "OR FAIL",
+        "OR ROLLBACK",
+        "OR ABORT",
+    ]);
+    let (id, u, c) =
+        (0..12_i64, 0..8_i64, prop_oneof![8 => 30..40_i64, 2 => 40..46_i64, 1 => Just(95_i64)]);
     let returning = prop::sample::select(vec!["", " RETURNING id, u"]);
     prop_oneof![
         6 => (or.clone(), id.clone(), u.clone(), c.clone(), returning.clone()).prop_map(|(or, id, u, c, r)|
@@ -194,7 +206,11 @@ fn requests(steps: Vec<Step>) -> Vec<Request> {
             Step::Again(which, again) => {
                 let before = which.get(&all).clone();
                 // What is not kept must not be sent twice.
-                if before.delivery == Delivery::AtMostOnce { continue } else { Request { again, ..before } }
+                if before.delivery == Delivery::AtMostOnce {
+                    continue;
+                } else {
+                    Request { again, ..before }
+                }
             }
         });
     }
@@ -254,7 +270,8 @@ fn what_can_share_a_transaction_does() {
 fn what_one_leaves_missing_another_does_not_bring_where_keys_are_deferred() {
     let late = statement("INSERT INTO late VALUES (1, 7)".into(), vec![]);
     let brought = statement("INSERT INTO t VALUES (7, 7, 31)".into(), vec![]);
-    let requests = [late, brought].map(|s| request(Command::Execute(s), Delivery::ExactlyOnce, true));
+    let requests =
+        [late, brought].map(|s| request(Command::Execute(s), Delivery::ExactlyOnce, true));
     let (results, shared) = Side::new(true).grouped(&requests);
     assert_eq!(shared, 0);
     assert!(results[0].is_err() && results[1].is_ok(), "{results:?}");

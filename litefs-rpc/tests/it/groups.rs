@@ -78,7 +78,8 @@ async fn what_waits_together_is_committed_together_in_order_and_each_has_its_own
 #[tokio::test]
 async fn what_may_not_share_ends_a_group_and_runs_in_its_turn() {
     let held = Held::start(128).await;
-    let (answers, groups) = held.queue(&["shared 1", "shared 2", "alone", "shared 3", "shared 4"]).await;
+    let (answers, groups) =
+        held.queue(&["shared 1", "shared 2", "alone", "shared 3", "shared 4"]).await;
     assert_eq!(good(&answers), [true; 5]);
     assert_eq!(groups, [["shared 1", "shared 2"], ["shared 3", "shared 4"]]);
 }
@@ -95,7 +96,8 @@ async fn a_group_has_no_more_members_than_it_may() {
 #[tokio::test]
 async fn a_group_that_breaks_up_is_rolled_back_and_its_writes_run_one_by_one() {
     let held = Held::start(128).await;
-    let (answers, groups) = held.queue(&["shared 1", "shared, apart", "shared 2", "shared 3"]).await;
+    let (answers, groups) =
+        held.queue(&["shared 1", "shared, apart", "shared 2", "shared 3"]).await;
     assert_eq!(good(&answers), [true; 4]);
     assert_eq!(groups, [["shared 2", "shared 3"]], "those behind it are a group of their own");
 }
@@ -105,7 +107,10 @@ async fn f6_a_group_that_meets_a_demotion_is_refused_whole() {
     let held = Held::start(128).await;
     let (answers, groups) = held.queue(&["shared 1", "shared demotion", "shared 3"]).await;
     for answer in &answers {
-        assert!(matches!(answer, Err(CallError::Refused(ServerError::NotPrimary { .. }))), "{answer:?}");
+        assert!(
+            matches!(answer, Err(CallError::Refused(ServerError::NotPrimary { .. }))),
+            "{answer:?}"
+        );
     }
     assert!(groups.is_empty(), "{groups:?}");
 }

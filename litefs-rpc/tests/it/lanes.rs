@@ -19,9 +19,14 @@ async fn with_a_lane(bed: &Bed) -> (Client, Arc<Connection>) {
     (client, link)
 }
 
-fn write(lane: &mut ExclusiveConnection, sql: &str, deadline: Instant) -> Result<Output, CallError> {
+fn write(
+    lane: &mut ExclusiveConnection,
+    sql: &str,
+    deadline: Instant,
+) -> Result<Output, CallError> {
     let request = request(sql);
-    lane.wait(deadline, |link| async move { link.write(request, deadline).await }).map(|reply| reply.answer)
+    lane.wait(deadline, |link| async move { link.write(request, deadline).await })
+        .map(|reply| reply.answer)
 }
 
 /// Lanes block: they are used on threads for that.
@@ -70,11 +75,15 @@ async fn a_lane_whose_answer_does_not_come_in_time_is_closed() {
     let (client, link) = with_a_lane(&bed).await;
     let mut lane = link.lane().unwrap();
     let (lane, error) = blocking(move || {
-        let error = write(&mut lane, "slow", Instant::now() + Duration::from_millis(50)).unwrap_err();
+        let error =
+            write(&mut lane, "slow", Instant::now() + Duration::from_millis(50)).unwrap_err();
         (lane, error)
     })
     .await;
-    assert!(matches!(error, CallError::Deadline { .. }) && error.fate() == Fate::Unknown, "{error:?}");
+    assert!(
+        matches!(error, CallError::Deadline { .. }) && error.fate() == Fate::Unknown,
+        "{error:?}"
+    );
     lane.release();
     assert!(link.lane().is_none(), "its answer may still come");
     assert!(client.wants_lane(&link), "another may take its place");
@@ -105,7 +114,10 @@ async fn a_lane_ends_with_its_link_even_while_somebody_waits_at_it() {
     link.close();
     let error = waiting.await.unwrap();
     assert!(matches!(error, CallError::Lost { .. }), "{error:?}");
-    assert!(link.lane().is_none() && !client.wants_lane(&link), "none is opened beside a closed link");
+    assert!(
+        link.lane().is_none() && !client.wants_lane(&link),
+        "none is opened beside a closed link"
+    );
     drop(release);
 }
 
@@ -118,7 +130,9 @@ async fn x7_a_lane_that_is_dropped_rolls_its_transaction_back_at_once() {
         let deadline = soon();
         let (session, _) =
             lane.wait(deadline, |link| async move { link.begin(begin(), deadline).await }).unwrap();
-        let step = |link: Arc<Connection>| async move { link.step(session, statement("1"), deadline).await };
+        let step = |link: Arc<Connection>| async move {
+            link.step(session, statement("1"), deadline).await
+        };
         assert_eq!(lane.wait(deadline, step).unwrap().answer, Output::Count(1));
     })
     .await;

@@ -7,8 +7,8 @@ use diesel::connection::{Connection, SimpleConnection};
 use diesel::sqlite::SqliteConnection;
 use litefs_rpc::sqlite::{Opened, SqliteExecutor};
 use litefs_rpc::wire::{
-    BeginMode, Command, Delivery, Output, Repeated, Request, RequestId, ServerError, Settings, Statement,
-    Value,
+    BeginMode, Command, Delivery, Output, Repeated, Request, RequestId, ServerError, Settings,
+    Statement, Value,
 };
 use litefs_rpc::{Done, Executor};
 use proptest::prelude::*;
@@ -23,9 +23,14 @@ struct Schema {
 }
 
 fn any_schema() -> impl Strategy<Value = Schema> {
-    let on_conflict = prop::sample::select(vec!["", "IGNORE", "REPLACE", "FAIL", "ROLLBACK", "ABORT"]);
-    let references =
-        prop::sample::select(vec!["", "REFERENCES t (id)", "REFERENCES T", "REFERENCES parent (id)"]);
+    let on_conflict =
+        prop::sample::select(vec!["", "IGNORE", "REPLACE", "FAIL", "ROLLBACK", "ABORT"]);
+    let references = prop::sample::select(vec![
+        "",
+        "REFERENCES t (id)",
+        "REFERENCES T",
+        "REFERENCES parent (id)",
+    ]);
     let trigger = prop::sample::select(vec![
         "",
         "AFTER INSERT ON t BEGIN INSERT INTO log (what) SELECT count(*) FROM t; END",
@@ -58,9 +63,13 @@ fn any_single_feature() -> impl Strategy<Value = Schema> {
 impl Schema {
     fn sql(&self) -> String {
         let Self { on_conflict, references, trigger } = self;
-        let conflict =
-            if on_conflict.is_empty() { String::new() } else { format!("ON CONFLICT {on_conflict}") };
-        let trigger = if trigger.is_empty() { String::new() } else { format!("CREATE TRIGGER x {trigger};") };
+        let conflict = if on_conflict.is_empty() {
+            String::new()
+        } else {
+            format!("ON CONFLICT {on_conflict}")
+        };
+        let trigger =
+            if trigger.is_empty() { String::new() } else { format!("CREATE TRIGGER x {trigger};") };
         format!(
             "CREATE TABLE parent (id INTEGER PRIMARY KEY);
              WITH RECURSIVE n(x) AS (SELECT 0 UNION ALL SELECT x + 1 FROM n LIMIT 500) INSERT INTO parent SELECT x FROM n;
@@ -84,8 +93,12 @@ struct Rows {
 }
 
 fn any_rows() -> impl Strategy<Value = Rows> {
-    let verb =
-        prop::sample::select(vec!["INSERT INTO", "INSERT INTO", "REPLACE INTO", "INSERT OR IGNORE INTO"]);
+    let verb = prop::sample::select(vec![
+        "INSERT INTO",
+        "INSERT INTO",
+        "REPLACE INTO",
+        "INSERT OR IGNORE INTO",
+    ]);
     let count = prop_oneof![1 => 1..64_usize, 4 => 64..400_usize];
     let odd = prop::collection::vec((any::<prop::sample::Index>(), 0..4_usize, 0..500_i64), 0..4);
     let delivery = prop::sample::select(vec![Delivery::ExactlyOnce, Delivery::AtMostOnce]);
@@ -177,17 +190,22 @@ impl Side {
 
     fn contents(&mut self) -> Vec<Value> {
         let read = |sql: &str| {
-            let work = Command::Query(Statement { sql: sql.into(), params: vec![], cacheable: false });
+            let work =
+                Command::Query(Statement { sql: sql.into(), params: vec![], cacheable: false });
             let settings = Settings::default();
             let id = RequestId::new();
             let mut reader = SqliteExecutor::new(open(&self.path), 1 << 20);
-            let request = Request { id, delivery: Delivery::AtMostOnce, again: false, settings, work };
+            let request =
+                Request { id, delivery: Delivery::AtMostOnce, again: false, settings, work };
             match reader.write(&request).unwrap().answer {
                 Output::Rows(rows) => rows.values,
                 other => panic!("{other:?}"),
             }
         };
-        ["SELECT * FROM t ORDER BY id", "SELECT * FROM log ORDER BY id"].into_iter().flat_map(read).collect()
+        ["SELECT * FROM t ORDER BY id", "SELECT * FROM log ORDER BY id"]
+            .into_iter()
+            .flat_map(read)
+            .collect()
     }
 }
 
@@ -242,7 +260,13 @@ fn a_row_that_replaces_what_another_table_refers_to_is_not_saved_by_a_later_one(
     let mut rows: Vec<_> = (0..300).map(|n| [n, n, 1, 1]).collect();
     rows[2] = [2, 400, 1, 1];
     rows[4] = [400, 4, 1, 1];
-    let rows = Rows { verb: "REPLACE INTO", rows, one: false, keys: true, delivery: Delivery::ExactlyOnce };
+    let rows = Rows {
+        verb: "REPLACE INTO",
+        rows,
+        one: false,
+        keys: true,
+        delivery: Delivery::ExactlyOnce,
+    };
     let (mut one, mut other) = (Side::new(&schema), Side::new(&schema));
     let (merged, plain) = (one.write(&[rows.merged()]), other.write(&[rows.plain()]));
     assert!(matches!(&plain[..], [Err(ServerError::Database(_))]), "{plain:?}");
@@ -253,7 +277,13 @@ fn a_row_that_replaces_what_another_table_refers_to_is_not_saved_by_a_later_one(
 fn a_default_that_asks_for_the_statement_before_hears_of_each_row() {
     let schema = Schema { on_conflict: "", references: "DEFAULT (total_changes())", trigger: "" };
     let rows = (0..400).map(|n| [n, n, 1, 1]).collect();
-    let rows = Rows { verb: "INSERT INTO", rows, one: false, keys: false, delivery: Delivery::ExactlyOnce };
+    let rows = Rows {
+        verb: "INSERT INTO",
+        rows,
+        one: false,
+        keys: false,
+        delivery: Delivery::ExactlyOnce,
+    };
     let without = |request: Request| match request.work {
         Command::Batch { statements, rows } => {
             let statements = statements.iter().cloned().map(|mut repeated| {

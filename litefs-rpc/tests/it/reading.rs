@@ -14,8 +14,8 @@ use litefs_rpc::client::{CallError, Client};
 use litefs_rpc::server::{RoleGuard, Server, ServerConfig};
 use litefs_rpc::sqlite::{Opened, SqliteExecutor};
 use litefs_rpc::wire::{
-    BeginMode, Command, Outcome, Output, ReplicaReport, Reply, Request, RequestId, RowSet, ServerError,
-    Settings, Statement, Value,
+    BeginMode, Command, Outcome, Output, ReplicaReport, Reply, Request, RequestId, RowSet,
+    ServerError, Settings, Statement, Value,
 };
 use litefs_rpc::{CommitExpectation, Done, Executor, Limits, Readers};
 
@@ -45,8 +45,10 @@ impl Bed {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("app.db").to_str().unwrap().to_owned();
         let mut conn = SqliteConnection::establish(&path).unwrap();
-        conn.batch_execute("PRAGMA journal_mode = wal; CREATE TABLE t (x); INSERT INTO t VALUES (1)")
-            .unwrap();
+        conn.batch_execute(
+            "PRAGMA journal_mode = wal; CREATE TABLE t (x); INSERT INTO t VALUES (1)",
+        )
+        .unwrap();
         let (file, opened) = (path.clone(), Arc::new(AtomicUsize::new(0)));
         let count = Arc::clone(&opened);
         let open_writer = Box::new(move || Opened::establish(&file));
@@ -65,7 +67,8 @@ impl Bed {
         // The position is made up here.
         config.prove_commits = false;
         configure(&mut config.limits);
-        let server = Server::start("127.0.0.1:0".parse().unwrap(), config, fenced, executor).await.unwrap();
+        let server =
+            Server::start("127.0.0.1:0".parse().unwrap(), config, fenced, executor).await.unwrap();
         Self { _dir: dir, role_guard, server, opened }
     }
 
@@ -131,9 +134,11 @@ async fn what_is_not_a_read_runs_on_the_writer_or_not_at_all() {
     let behind_with = "WITH c AS (SELECT 3 AS x) INSERT INTO t SELECT x FROM c RETURNING x";
     assert_eq!(integer(bed.ask(&client, behind_with, soon()).await.unwrap()), 3);
     assert_eq!(bed.opened.load(Ordering::SeqCst), 0, "none was a read");
-    for sql in
-        ["PRAGMA user_version", "SELECT count(*) FROM pragma_foreign_keys", "EXPLAIN PRAGMA query_only = 1"]
-    {
+    for sql in [
+        "PRAGMA user_version",
+        "SELECT count(*) FROM pragma_foreign_keys",
+        "EXPLAIN PRAGMA query_only = 1",
+    ] {
         // The last is refused. All are the writer's to judge.
         let _ = bed.ask(&client, sql, soon()).await;
     }
@@ -144,7 +149,9 @@ async fn what_is_not_a_read_runs_on_the_writer_or_not_at_all() {
         ("SELECT 1; SELECT 2", "several statements"),
     ] {
         match bed.ask(&client, sql, soon()).await {
-            Err(CallError::Refused(ServerError::Denied { what })) => assert!(what.contains(word), "{what}"),
+            Err(CallError::Refused(ServerError::Denied { what })) => {
+                assert!(what.contains(word), "{what}")
+            }
             other => panic!("{sql}: {other:?}"),
         }
     }
@@ -159,9 +166,10 @@ async fn reads_are_answered_in_the_form_in_which_they_were_asked() {
     let link = client.connect(&bed.server.address().to_string()).await.unwrap();
     let sql = || "SELECT x FROM t".to_owned();
     let executed = Command::Execute(Statement { sql: sql(), params: vec![], cacheable: true });
-    for (work, expected) in
-        [(executed, Output::Count(0)), (Command::Script(format!("{}; {}", sql(), sql())), Output::Done)]
-    {
+    for (work, expected) in [
+        (executed, Output::Count(0)),
+        (Command::Script(format!("{}; {}", sql(), sql())), Output::Done),
+    ] {
         let reply = link.write(Request { work, ..request("") }, soon()).await.unwrap();
         assert_eq!((reply.answer, reply.position), (expected, bed.role_guard.position().ok()));
     }
@@ -197,14 +205,18 @@ async fn connections_are_used_again_and_only_under_the_role_they_were_opened_in(
     assert_eq!(bed.opened.load(Ordering::SeqCst), 1);
     bed.role_guard.demote();
     let refused = bed.ask(&client, "SELECT x FROM t", soon()).await;
-    assert!(matches!(refused, Err(CallError::Refused(ServerError::NotPrimary { .. }))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(CallError::Refused(ServerError::NotPrimary { .. }))),
+        "{refused:?}"
+    );
     bed.role_guard.promote_again();
     bed.ask(&client, "SELECT x FROM t", soon()).await.unwrap();
     assert_eq!(bed.opened.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]
-async fn as_many_as_allowed_read_at_once_and_as_many_as_allowed_wait_until_their_deadline_at_most() {
+async fn as_many_as_allowed_read_at_once_and_as_many_as_allowed_wait_until_their_deadline_at_most()
+{
     let meeting = Arc::new(Barrier::new(3));
     let (met, holding) = (Arc::clone(&meeting), Arc::new(AtomicBool::new(true)));
     let held = Arc::clone(&holding);
@@ -266,7 +278,10 @@ async fn more_than_may_wait_are_turned_away() {
     };
     meet().await.unwrap();
     let second = bed.ask(&client(), "SELECT x FROM t", soon()).await;
-    assert!(matches!(second, Err(CallError::Refused(ServerError::Overloaded { limit: 1 }))), "{second:?}");
+    assert!(
+        matches!(second, Err(CallError::Refused(ServerError::Overloaded { limit: 1 }))),
+        "{second:?}"
+    );
     meet().await.unwrap();
     assert_eq!(integer(first.await.unwrap().unwrap()), 1);
     assert_eq!(integer(bed.ask(&client(), "SELECT x FROM t", soon()).await.unwrap()), 1);
@@ -286,20 +301,28 @@ async fn a_read_that_a_demotion_overtakes_is_sent_on_instead_of_answered() {
     .await;
     assert!(role_guard.set(Arc::clone(&bed.role_guard)).is_ok());
     let refused = bed.ask(&client(), "SELECT x FROM t", soon()).await;
-    assert!(matches!(refused, Err(CallError::Refused(ServerError::NotPrimary { .. }))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(CallError::Refused(ServerError::NotPrimary { .. }))),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test]
 async fn where_a_read_fails_the_role_is_asked_for_before_that_is_the_answer() {
-    let bed =
-        Bed::start(|_| {}, || Err(ConnectionError::BadConnection("unable to open database file".into())))
-            .await;
+    let bed = Bed::start(
+        |_| {},
+        || Err(ConnectionError::BadConnection("unable to open database file".into())),
+    )
+    .await;
     let failed = bed.ask(&client(), "SELECT x FROM t", soon()).await;
     assert!(matches!(failed, Err(CallError::Refused(ServerError::Io { .. }))), "{failed:?}");
     // As when LiteFS dies: SQLite meets it first, and the role is known once somebody asks.
     bed.role_guard.demoted_when_asked.store(true, Ordering::SeqCst);
     let failed = bed.ask(&client(), "SELECT x FROM t", soon()).await;
-    assert!(matches!(failed, Err(CallError::Refused(ServerError::NotPrimary { .. }))), "{failed:?}");
+    assert!(
+        matches!(failed, Err(CallError::Refused(ServerError::NotPrimary { .. }))),
+        "{failed:?}"
+    );
 }
 
 #[tokio::test]
@@ -345,7 +368,10 @@ impl Executor for Halting {
         done
     }
 
-    fn resolve_outcome(&mut self, id: RequestId) -> Result<(Outcome, CommitExpectation), ServerError> {
+    fn resolve_outcome(
+        &mut self,
+        id: RequestId,
+    ) -> Result<(Outcome, CommitExpectation), ServerError> {
         self.executor.resolve_outcome(id)
     }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use litefs_rpc::client::{
-    CallError, Client, ClientConfig, ForwardError, Forwarded, Forwarder, PrimaryLocation, PrimaryLocator,
+    CallError, Client, ClientConfig, ForwardError, Forwarded, Forwarder, PrimaryLocation,
+    PrimaryLocator,
 };
 use litefs_rpc::wire::PrimaryHint;
 use tokio::sync::watch;
@@ -54,24 +55,35 @@ fn forwarder(location: PrimaryLocation) -> (Arc<Forwarder<Told>>, Doubts) {
     (Arc::new(Forwarder::new(client, told, PRIMARY_TIMEOUT)), doubted)
 }
 
-async fn forward(forwarder: &Forwarder<Told>, within: Duration) -> Result<Forwarded<()>, ForwardError> {
+async fn forward(
+    forwarder: &Forwarder<Told>,
+    within: Duration,
+) -> Result<Forwarded<()>, ForwardError> {
     forwarder.with_primary(Instant::now() + within, |_| async { Ok(()) }).await
 }
 
 #[tokio::test(start_paused = true)]
-async fn m6_a_primary_that_cannot_be_reached_is_tried_less_and_less_often_and_never_past_the_deadline() {
+async fn m6_a_primary_that_cannot_be_reached_is_tried_less_and_less_often_and_never_past_the_deadline()
+ {
     let (forwarder, doubted) = forwarder(nowhere("a"));
     let (start, within) = (Instant::now(), Duration::from_secs(5));
     let error = forward(&forwarder, within).await.unwrap_err();
     assert!(matches!(error, ForwardError::Call(CallError::Unreachable { .. })), "{error}");
     // Another try would have come after the deadline; the caller is not kept waiting for that.
-    assert!(start.elapsed() <= within && start.elapsed() >= within - 500 * MS, "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() <= within && start.elapsed() >= within - 500 * MS,
+        "{:?}",
+        start.elapsed()
+    );
     let tries = doubted.lock().unwrap();
     let mut expected = 20 * MS;
     for (one, next) in tries.iter().zip(tries.iter().skip(1)) {
         let pause = *next - *one;
         // Jittered downwards by half, measured in whole milliseconds.
-        assert!(pause + MS >= expected / 2 && pause <= expected + MS, "{pause:?} instead of {expected:?}");
+        assert!(
+            pause + MS >= expected / 2 && pause <= expected + MS,
+            "{pause:?} instead of {expected:?}"
+        );
         expected = (expected * 2).min(500 * MS);
     }
     assert!((13..=26).contains(&tries.len()), "{}", tries.len());

@@ -14,8 +14,8 @@ use litefs_rpc::client::{
 };
 use litefs_rpc::handshake::HandshakeError;
 use litefs_rpc::wire::{
-    Begin, Command, DatabaseError, DatabaseErrorKind, Output, PrimaryHint, ReplicaReport, Request, RowSet,
-    ServerError, Value,
+    Begin, Command, DatabaseError, DatabaseErrorKind, Output, PrimaryHint, ReplicaReport, Request,
+    RowSet, ServerError, Value,
 };
 use litefs_rpc::{Limits, Secret};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -157,7 +157,8 @@ async fn f5_a_stale_client_follows_the_hint_and_the_write_is_applied_once() {
     .await;
     let old = Bed::start(|_| {}, Box::new(|_| panic!("nothing must run"))).await;
     old.role_guard.demote();
-    *old.role_guard.hint.lock().unwrap() = Some(PrimaryHint { node: "new".into(), address: new.address() });
+    *old.role_guard.hint.lock().unwrap() =
+        Some(PrimaryHint { node: "new".into(), address: new.address() });
     let forwarder = forwarder(elsewhere(old.address()), PATIENCE);
     let reply = forwarder.write(request("INSERT"), None, Instant::now() + PATIENCE).await.unwrap();
     assert!(matches!(reply, Forwarded::There(_)), "{reply:?}");
@@ -186,7 +187,8 @@ async fn two_nodes_that_name_each_other_do_not_keep_a_client_for_ever() {
 #[tokio::test]
 async fn m6_a_write_waits_for_a_primary_no_longer_than_it_may() {
     let waiting = forwarder(PrimaryLocation::Nowhere, Duration::from_millis(100));
-    let error = waiting.write(request("INSERT"), None, Instant::now() + PATIENCE).await.unwrap_err();
+    let error =
+        waiting.write(request("INSERT"), None, Instant::now() + PATIENCE).await.unwrap_err();
     let ForwardError::NoPrimary { waited } = error else { panic!("{error:?}") };
     assert!(waited >= Duration::from_millis(100) && waited < PATIENCE, "{waited:?}");
 
@@ -200,7 +202,10 @@ async fn m6_a_write_waits_for_a_primary_no_longer_than_it_may() {
     assert!(matches!(reply, Ok(Forwarded::There(_))), "{reply:?}");
 
     let here = forwarder(PrimaryLocation::Here, PATIENCE);
-    assert_eq!(here.write(request("INSERT"), None, Instant::now() + PATIENCE).await, Ok(Forwarded::Here));
+    assert_eq!(
+        here.write(request("INSERT"), None, Instant::now() + PATIENCE).await,
+        Ok(Forwarded::Here)
+    );
 }
 
 #[tokio::test]
@@ -291,7 +296,9 @@ async fn f11_a_full_queue_refuses_and_work_past_its_deadline_is_not_started() {
     // What was abandoned in the queue is skipped, not run, as soon as the writer comes to it.
     loop {
         match links[0].write(request("4"), soon()).await {
-            Err(CallError::Refused(ServerError::Overloaded { .. })) => tokio::task::yield_now().await,
+            Err(CallError::Refused(ServerError::Overloaded { .. })) => {
+                tokio::task::yield_now().await
+            }
             last => break assert!(last.is_ok(), "{last:?}"),
         }
     }
@@ -376,7 +383,8 @@ async fn the_connection_beyond_the_limit_is_told_so() {
 async fn s1_without_the_secret_nothing_runs() {
     let secret = Secret::new("0123456789abcdef").unwrap();
     let bed =
-        Bed::start(|config| config.secret = Some(secret), Box::new(|_| panic!("nothing must run"))).await;
+        Bed::start(|config| config.secret = Some(secret), Box::new(|_| panic!("nothing must run")))
+            .await;
     let error = client().connect(&bed.address()).await.unwrap_err();
     assert!(
         matches!(error, CallError::Handshake { error: HandshakeError::Unauthenticated, .. }),
@@ -399,7 +407,9 @@ async fn x6_idle_and_total_limits_roll_a_session_back_and_say_which() {
         let (session, _) = link.begin(begin(), soon()).await.unwrap();
         bed.wait_for_rollback().await;
         let error = link.step(session, statement("INSERT"), soon()).await.unwrap_err();
-        let CallError::Refused(ServerError::SessionLost { reason }) = error else { panic!("{error:?}") };
+        let CallError::Refused(ServerError::SessionLost { reason }) = error else {
+            panic!("{error:?}")
+        };
         assert!(reason.contains(word), "{reason}");
     }
 }
@@ -435,8 +445,13 @@ async fn a_session_belongs_to_the_connection_that_opened_it() {
     let (owner, thief) = (client(), client());
     let link = owner.connect(&bed.address()).await.unwrap();
     let (session, _) = link.begin(begin(), soon()).await.unwrap();
-    let stolen =
-        thief.connect(&bed.address()).await.unwrap().finish(session, true, soon()).await.unwrap_err();
+    let stolen = thief
+        .connect(&bed.address())
+        .await
+        .unwrap()
+        .finish(session, true, soon())
+        .await
+        .unwrap_err();
     assert!(matches!(stolen, CallError::Refused(ServerError::SessionLost { .. })), "{stolen:?}");
     assert!(link.finish(session, true, soon()).await.is_ok());
 }
@@ -463,13 +478,15 @@ async fn f12_a_shutdown_closes_connections_and_frees_the_port() {
 }
 
 #[tokio::test]
-async fn a_write_that_litefs_rejects_on_a_node_that_is_demoted_meanwhile_is_to_be_taken_elsewhere() {
+async fn a_write_that_litefs_rejects_on_a_node_that_is_demoted_meanwhile_is_to_be_taken_elsewhere()
+{
     for (work, fate) in
         [(statement("INSERT"), Fate::NotApplied), (Command::Script("INSERT".into()), Fate::Unknown)]
     {
         let role_guard = FakeRoleGuard::primary();
         let demoted = Arc::clone(&role_guard);
-        let rejection = DatabaseError { kind: DatabaseErrorKind::Other, message: "disk I/O error".into() };
+        let rejection =
+            DatabaseError { kind: DatabaseErrorKind::Other, message: "disk I/O error".into() };
         let run: Run = Box::new(move |_| {
             demoted.demote();
             Err(ServerError::Database(rejection.clone()))

@@ -60,7 +60,9 @@ impl Database {
             }
             // LiteFS writes `2 ^ i`, which in Go is exclusive or.
             let pause = Duration::from_millis((2 ^ tries).min(MAX_PAUSE_MS));
-            self.context.signal.wait_until(Instant::now() + pause, || cancelled() || self.context.is_dead());
+            self.context
+                .signal
+                .wait_until(Instant::now() + pause, || cancelled() || self.context.is_dead());
         }
         None
     }
@@ -107,8 +109,10 @@ impl Database {
         let _all = self.lock_all(cancelled).ok_or(ApplyError::Cancelled)?;
         let mut state = locked(&self.state);
         let touched: Vec<u32> = state.wal_pages.iter().chain(&state.dirty).copied().collect();
-        let pages =
-            touched.into_iter().filter_map(|pgno| Some((pgno, state.image.page(pgno)?.clone()))).collect();
+        let pages = touched
+            .into_iter()
+            .filter_map(|pgno| Some((pgno, state.image.page(pgno)?.clone())))
+            .collect();
         self.write_pages(&mut state, &pages)?;
         match std::fs::remove_file(self.path("-journal")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
@@ -122,7 +126,8 @@ impl Database {
     /// of it.
     pub(crate) fn rewind(&self, txid: u64, cancelled: impl Fn() -> bool) -> Result<(), Error> {
         let too_short = || Error::HistoryTooShort { database: self.name.clone(), txid };
-        let stuck = |error: ApplyError| Error::Invalid(format!("cannot rewind {:?}: {error}", self.name));
+        let stuck =
+            |error: ApplyError| Error::Invalid(format!("cannot rewind {:?}: {error}", self.name));
         let _all = self.lock_all(cancelled).ok_or_else(|| stuck(ApplyError::Cancelled))?;
         let mut state = locked(&self.state);
         let (position, page_size, undo) = state.history.rewind(txid).ok_or_else(too_short)?;
@@ -155,5 +160,7 @@ impl Database {
 /// replicas do not survive: they compute another checksum and exit.
 fn leaves_wal(state: &State, transaction: &Transaction) -> bool {
     let page_one = transaction.pages.get(&1);
-    transaction.before.is_some() && state.image.is_wal() && page_one.is_some_and(|page| !is_wal_page(page))
+    transaction.before.is_some()
+        && state.image.is_wal()
+        && page_one.is_some_and(|page| !is_wal_page(page))
 }

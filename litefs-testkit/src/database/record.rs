@@ -13,7 +13,8 @@ pub(super) fn text(position: Position, cursor: Cursor) -> String {
 pub(super) fn parse(text: &str) -> (Position, Salt, u64) {
     let mut fields = text.split_whitespace();
     let position = fields.next().and_then(|field| field.parse().ok()).unwrap_or_default();
-    let mut hex = || fields.next().and_then(|field| u64::from_str_radix(field, 16).ok()).unwrap_or_default();
+    let mut hex =
+        || fields.next().and_then(|field| u64::from_str_radix(field, 16).ok()).unwrap_or_default();
     let (salt, offset) = (hex(), hex());
     (position, salt.to_be_bytes(), offset)
 }

@@ -41,7 +41,10 @@ fn serve(engine: &Arc<Engine>, mut socket: TcpStream) -> io::Result<()> {
     socket.set_read_timeout(Some(HELLO_LIMIT))?;
     let Message::Hello { peer, positions } = wire::receive(&mut socket)? else { return Ok(()) };
     // The hello of a replica beyond a cut does not get here yet.
-    engine.context.signal.wait(|| engine.context.is_dead() || !engine.context.faults.silent(&peer.name));
+    engine
+        .context
+        .signal
+        .wait(|| engine.context.is_dead() || !engine.context.faults.silent(&peer.name));
     if let Some(reason) = refusal(engine, &peer) {
         return wire::send(&mut socket, &Message::Refused(reason.to_owned()));
     }
@@ -93,7 +96,9 @@ impl Stream<'_> {
                 self.send(&Message::Heartbeat)?;
                 beat = Instant::now() + HEARTBEAT;
             }
-            self.pause(beat, |stream| stream.silent() || stream.is_handoff_target() || stream.behind());
+            self.pause(beat, |stream| {
+                stream.silent() || stream.is_handoff_target() || stream.behind()
+            });
         }
     }
 
@@ -109,7 +114,10 @@ impl Stream<'_> {
     }
 
     fn behind(&self) -> bool {
-        self.engine.databases().iter().any(|database| database.position() != self.position(&database.name))
+        self.engine
+            .databases()
+            .iter()
+            .any(|database| database.position() != self.position(&database.name))
     }
 
     fn position(&self, database: &str) -> Position {

@@ -38,7 +38,10 @@ enum Ending {
 /// Carries out assignments until the node dies.
 pub(crate) fn run(engine: &Arc<Engine>) {
     loop {
-        engine.context.signal.wait(|| engine.context.is_dead() || !locked(&engine.assignment).is_idle());
+        engine
+            .context
+            .signal
+            .wait(|| engine.context.is_dead() || !locked(&engine.assignment).is_idle());
         if engine.context.is_dead() {
             return;
         }
@@ -66,7 +69,8 @@ struct Replica<'a> {
 impl Replica<'_> {
     /// Whether there is something else to do.
     fn cancelled(&self) -> bool {
-        self.engine.context.is_dead() || locked(&self.engine.assignment).generation != self.generation
+        self.engine.context.is_dead()
+            || locked(&self.engine.assignment).generation != self.generation
     }
 
     /// Waits, as LiteFS does, until no application transaction is open: meanwhile the node is
@@ -110,7 +114,9 @@ impl Replica<'_> {
         let context = &self.engine.context;
         // A cut link swallows the attempt.
         let limit = Instant::now() + CONNECT_LIMIT;
-        context.signal.wait_until(limit, || self.cancelled() || !context.faults.silent(&primary.name));
+        context
+            .signal
+            .wait_until(limit, || self.cancelled() || !context.faults.silent(&primary.name));
         if self.cancelled() || context.faults.silent(&primary.name) {
             return Ok(Ending::Lost);
         }
@@ -119,11 +125,14 @@ impl Replica<'_> {
         self.engine.keep_socket(&socket)?;
         socket.set_nodelay(true)?;
         let databases = self.engine.databases();
-        let positions =
-            databases.into_iter().map(|database| (database.name.clone(), database.position())).collect();
+        let positions = databases
+            .into_iter()
+            .map(|database| (database.name.clone(), database.position()))
+            .collect();
         wire::send(&mut socket, &Message::Hello { peer: self.engine.peer.clone(), positions })?;
         let inbox = Arc::new(Inbox::default());
-        let (reader, filled, filler) = (socket.try_clone()?, Arc::clone(&inbox), Arc::clone(context));
+        let (reader, filled, filler) =
+            (socket.try_clone()?, Arc::clone(&inbox), Arc::clone(context));
         thread::spawn(move || {
             filled.fill(reader, &filler);
         });
@@ -141,7 +150,9 @@ impl Replica<'_> {
                 Message::Refused(reason) if reason == "lease expired" => return Ok(Ending::NotYet),
                 Message::Refused(_) | Message::Hello { .. } => return Ok(Ending::Lost),
                 Message::Handoff => return Ok(Ending::Promoted),
-                Message::NewPrimary(peer) if peer.id == self.engine.peer.id => return Ok(Ending::Lost),
+                Message::NewPrimary(peer) if peer.id == self.engine.peer.id => {
+                    return Ok(Ending::Lost);
+                }
                 Message::NewPrimary(peer) => return Ok(Ending::Moved(peer)),
                 Message::Heartbeat => {}
                 Message::Transaction(transaction) => self.apply(&transaction)?,
@@ -156,7 +167,8 @@ impl Replica<'_> {
     fn next(&self, inbox: &Inbox, primary: &str) -> Option<Message> {
         loop {
             let (arrived, message) = self.first(inbox)?;
-            let due = arrived + self.engine.context.faults.with(|settings| settings.replication_delay);
+            let due =
+                arrived + self.engine.context.faults.with(|settings| settings.replication_delay);
             if Instant::now() < due {
                 // A changed delay is looked at again.
                 self.engine
@@ -178,7 +190,10 @@ impl Replica<'_> {
     }
 
     fn first(&self, inbox: &Inbox) -> Option<(Instant, Message)> {
-        self.engine.context.signal.wait(|| self.cancelled() || inbox.first().is_some() || inbox.closed());
+        self.engine
+            .context
+            .signal
+            .wait(|| self.cancelled() || inbox.first().is_some() || inbox.closed());
         if self.cancelled() { None } else { inbox.first() }
     }
 
@@ -190,7 +205,8 @@ impl Replica<'_> {
         let settings = self.engine.context.faults.now();
         let passes = matches!(message, Message::Transaction(tx)
             if settings.pass_until.get(&tx.database).is_some_and(|until| tx.after.txid <= *until));
-        self.engine.context.faults.silent(primary) || (settings.stalled && !passes && !is_greeting(message))
+        self.engine.context.faults.silent(primary)
+            || (settings.stalled && !passes && !is_greeting(message))
     }
 
     fn apply(&self, transaction: &Arc<Transaction>) -> io::Result<()> {
@@ -198,8 +214,10 @@ impl Replica<'_> {
         let Some(database) = engine.database(&transaction.database, true)? else { return Ok(()) };
         match database.apply(transaction, || self.cancelled()) {
             Err(ApplyError::Fatal) => {
-                let _ =
-                    std::fs::write(engine.context.data_path(CORRUPT_MARKER), transaction.after.to_string());
+                let _ = std::fs::write(
+                    engine.context.data_path(CORRUPT_MARKER),
+                    transaction.after.to_string(),
+                );
                 engine.context.die();
                 Ok(())
             }

@@ -37,14 +37,19 @@ impl HttpBody for Body {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match &mut *self {
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Events { receiver, format } => receiver.poll_recv(cx).map(|delivery| match delivery? {
-                Delivery::Json(json) => Some(Ok(Frame::data(framed(&json, *format)))),
-                // Makes the server close the socket without the last, empty chunk.
-                Delivery::Cut => Some(Err(io::ErrorKind::ConnectionAborted.into())),
-            }),
+            Self::Events { receiver, format } => {
+                receiver.poll_recv(cx).map(|delivery| match delivery? {
+                    Delivery::Json(json) => Some(Ok(Frame::data(framed(&json, *format)))),
+                    // Makes the server close the socket without the last, empty chunk.
+                    Delivery::Cut => Some(Err(io::ErrorKind::ConnectionAborted.into())),
+                })
+            }
         }
     }
 
@@ -54,7 +59,9 @@ impl HttpBody for Body {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Full(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
             Self::Events { .. } => SizeHint::default(),
         }
     }

@@ -20,7 +20,11 @@ const MAX_PIECE: usize = 64 * 1024;
 const MAX_UNDER_WAY: usize = 256;
 
 /// Relays each connection that comes.
-pub(super) async fn accept(listener: TcpListener, states: Arc<watch::Sender<State>>, exempt: Arc<Exempt>) {
+pub(super) async fn accept(
+    listener: TcpListener,
+    states: Arc<watch::Sender<State>>,
+    exempt: Arc<Exempt>,
+) {
     let mut connection = 0;
     while let Ok((client, _)) = listener.accept().await {
         connection += 1;
@@ -126,7 +130,8 @@ impl Way {
     async fn verdict(&self, piece: &Piece) -> Verdict {
         let mut changes = self.states.subscribe();
         loop {
-            let decide = |state: &mut State| state.decide(self.connection, self.direction, piece.exempt);
+            let decide =
+                |state: &mut State| state.decide(self.connection, self.direction, piece.exempt);
             match self.change(decide) {
                 Verdict::Wait if changes.changed().await.is_ok() => {}
                 verdict => return verdict,

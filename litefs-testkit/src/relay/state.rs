@@ -110,7 +110,12 @@ impl State {
     }
 
     /// Decides about a request or reply of a connection. Each `Lose` counts down here.
-    pub(super) fn decide(&mut self, connection: usize, direction: Direction, exempt: bool) -> Verdict {
+    pub(super) fn decide(
+        &mut self,
+        connection: usize,
+        direction: Direction,
+        exempt: bool,
+    ) -> Verdict {
         if exempt {
             return Verdict::Deliver;
         }
@@ -122,7 +127,9 @@ impl State {
             (_, Traffic::Hold) => Verdict::Wait,
             (Direction::Request, Traffic::Capture) => Verdict::Capture,
             (Direction::Reply, Traffic::Capture) => Verdict::Drop,
-            (Direction::Reply, Traffic::Lose(_)) if self.requested_on != Some(connection) => Verdict::Deliver,
+            (Direction::Reply, Traffic::Lose(_)) if self.requested_on != Some(connection) => {
+                Verdict::Deliver
+            }
             (_, Traffic::Lose(left)) => {
                 self.lose(direction, left);
                 Verdict::BreakConnection
@@ -153,7 +160,8 @@ mod tests {
             (Traffic::Capture, Verdict::Capture, Verdict::Drop),
             (Traffic::Lose(1), Verdict::BreakConnection, Verdict::Deliver),
         ] {
-            let both = || State { requests: traffic.into(), replies: traffic.into(), ..State::default() };
+            let both =
+                || State { requests: traffic.into(), replies: traffic.into(), ..State::default() };
             assert_eq!(both().decide(1, Request, false), on_request, "{traffic:?}");
             assert_eq!(both().decide(1, Reply, false), on_reply, "{traffic:?}");
             assert_eq!(both().decide(1, Request, true), Verdict::Deliver, "{traffic:?}");

@@ -68,7 +68,9 @@ pub(super) fn end_journal(database: &Database, failure: i32) -> VfsResult<()> {
         Ok(Capture::Done) => Ok(()),
         // LiteFS answers the unlink with an error; SQLite then rolls back, or finds the journal
         // later.
-        Ok(Capture::Fatal) if !database.context.is_writable() => Err(database.context.refuse(failure)),
+        Ok(Capture::Fatal) if !database.context.is_writable() => {
+            Err(database.context.refuse(failure))
+        }
         Ok(Capture::Fatal) => {
             database.context.die();
             Ok(())
@@ -131,7 +133,9 @@ impl Handle {
             (Self::Temporary(bytes), _) => Ok(bytes.len()),
             (_, Some((database, file))) => {
                 readable(database, vars::SQLITE_IOERR_FSTAT)?;
-                file.metadata().map(|meta| meta.len() as usize).map_err(|_| vars::SQLITE_IOERR_FSTAT)
+                file.metadata()
+                    .map(|meta| meta.len() as usize)
+                    .map_err(|_| vars::SQLITE_IOERR_FSTAT)
             }
             (_, None) => Err(vars::SQLITE_IOERR_FSTAT),
         }
@@ -184,8 +188,9 @@ impl Handle {
             // refuses it.
             Self::Wal(..) => {
                 let writer = locked(&database.locks).wal_writer();
-                writer
-                    .is_some_and(|owner| database.context.enter_write(owner, is_commit_header(offset, data)))
+                writer.is_some_and(|owner| {
+                    database.context.enter_write(owner, is_commit_header(offset, data))
+                })
             }
             Self::Main(_) => database.context.is_writable() && database.note_write(offset, data),
             Self::Journal(..) => database.context.is_writable(),
@@ -262,7 +267,12 @@ impl MainFile {
         Ok(index.region(region, extend))
     }
 
-    pub(super) fn lock_index(&self, offset: usize, count: usize, mode: ShmLockMode) -> VfsResult<()> {
+    pub(super) fn lock_index(
+        &self,
+        offset: usize,
+        count: usize,
+        mode: ShmLockMode,
+    ) -> VfsResult<()> {
         let unlock = matches!(mode, ShmLockMode::UnlockShared | ShmLockMode::UnlockExclusive);
         if !unlock && self.database.context.faults.with(|settings| settings.refuse_locks) {
             return Err(vars::SQLITE_PROTOCOL);

@@ -17,7 +17,8 @@ fn special_files_are_those_of_litefs_byte_for_byte() {
     assert!(lag.len() == 11 && lag.starts_with("+00000") && lag.ends_with('\n'), "{lag:?}");
     let position = special(replica, "app.db-pos").expect("-pos");
     assert_eq!((position.len(), position), (34, format!("{}\n", primary.position(DB))));
-    let mode = std::fs::metadata(replica.dir().join(".primary")).expect("metadata").permissions().mode();
+    let mode =
+        std::fs::metadata(replica.dir().join(".primary")).expect("metadata").permissions().mode();
     assert_eq!(mode & 0o777, 0o444);
 }
 
@@ -41,13 +42,19 @@ fn the_event_stream_has_go_s_headers_and_litefs_s_lines() {
     assert!(on_primary.header("Date").is_some());
     let id = on_primary.header("Litefs-Id").expect("id");
     assert!(
-        id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte)),
+        id.len() == 16
+            && id.bytes().all(|byte| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte)),
         "{id}"
     );
     assert!(
-        on_primary.header("Litefs-Cluster-Id").is_some_and(|id| id.len() == 20 && id.starts_with("LFSC"))
+        on_primary
+            .header("Litefs-Cluster-Id")
+            .is_some_and(|id| id.len() == 20 && id.starts_with("LFSC"))
     );
-    assert_eq!(on_primary.chunk().as_deref(), Some("{\"type\":\"init\",\"data\":{\"isPrimary\":true}}\n"));
+    assert_eq!(
+        on_primary.chunk().as_deref(),
+        Some("{\"type\":\"init\",\"data\":{\"isPrimary\":true}}\n")
+    );
     assert_eq!(
         on_replica.chunk().as_deref(),
         Some("{\"type\":\"init\",\"data\":{\"isPrimary\":false,\"hostname\":\"node-a\"}}\n")
@@ -122,7 +129,8 @@ fn wrong_methods_and_unknown_paths_are_refused_as_by_litefs() {
 #[test]
 fn a_node_that_is_no_candidate_cannot_be_promoted() {
     let dir = tempfile::tempdir().expect("directory");
-    let node = Node::builder("a").dir(dir.path().join("mount")).candidate(false).start().expect("node");
+    let node =
+        Node::builder("a").dir(dir.path().join("mount")).candidate(false).start().expect("node");
     let mut response = Http::request(&node.http_url(), "POST", "/promote");
     assert!(response.head.starts_with("HTTP/1.1 409 Conflict"));
     assert_eq!(response.body(), "not eligible to become primary\n");

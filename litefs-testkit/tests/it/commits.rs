@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use diesel::connection::SimpleConnection;
 use litefs_testkit::{Cluster, Position};
 
-use crate::support::{DB, LIMIT, cluster, connect, connect_to, count, insert, number, special, word};
+use crate::support::{
+    DB, LIMIT, cluster, connect, connect_to, count, insert, number, special, word,
+};
 
 #[test]
 fn every_committed_transaction_is_one_step_of_the_txid() {
@@ -50,8 +52,7 @@ fn what_changes_nothing_is_no_transaction() {
 
 /// More rows than a small cache holds.
 fn spill(into: &str) -> String {
-    let numbers =
-        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500) SELECT i FROM n";
+    let numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500) SELECT i FROM n";
     format!("INSERT INTO {into} SELECT hex(randomblob(500)) FROM ({numbers})")
 }
 
@@ -157,11 +158,17 @@ fn a_dropped_commit_returns_ok_and_leaves_a_dead_node() {
     assert_eq!(node.position(DB), before);
     insert(&mut conn, "after").expect_err("the mount is dead");
     assert!(
-        diesel::Connection::establish(&node.database_url(DB)).map(|_: diesel::SqliteConnection| ()).is_err()
+        diesel::Connection::establish(&node.database_url(DB))
+            .map(|_: diesel::SqliteConnection| ())
+            .is_err()
     );
     node.restart().expect("restart");
     cluster.promote("a").expect("primary again");
-    assert_eq!((count(&mut connect(node)), node.position(DB)), (1, before), "the tail of the WAL was cut");
+    assert_eq!(
+        (count(&mut connect(node)), node.position(DB)),
+        (1, before),
+        "the tail of the WAL was cut"
+    );
 }
 
 #[test]

@@ -89,7 +89,10 @@ fn a_lost_tail_takes_the_numbering_back_and_reuses_it_with_another_checksum() {
     assert_eq!(cluster.node("b").position(DB).txid, lost.txid - 2);
     assert_eq!(cluster.node("a").position(DB), cluster.node("b").position(DB));
     let mut on_b = connect(cluster.node("b"));
-    assert_eq!((count(&mut on_a), count(&mut on_b), count(&mut connect(cluster.node("c")))), (3, 3, 3));
+    assert_eq!(
+        (count(&mut on_a), count(&mut on_b), count(&mut connect(cluster.node("c")))),
+        (3, 3, 3)
+    );
     insert(&mut on_b, "other").expect("insert");
     insert(&mut on_b, "rows").expect("insert");
     let again = cluster.node("b").position(DB);
@@ -123,7 +126,10 @@ fn what_a_dead_primary_had_not_shipped_is_gone_when_it_returns() {
     cluster.restart("a").expect("restart");
     assert_eq!(cluster.node("a").position(DB), cluster.node("b").position(DB));
     assert_eq!(count(&mut connect(cluster.node("a"))), 4);
-    assert!(on_a.batch_execute("SELECT count(*) FROM item").is_err(), "connections from before stay dead");
+    assert!(
+        on_a.batch_execute("SELECT count(*) FROM item").is_err(),
+        "connections from before stay dead"
+    );
 }
 
 #[test]
@@ -187,7 +193,10 @@ fn a_rollback_journal_transaction_cut_by_a_demotion_leaves_no_trace() {
     assert_eq!(cluster.node("a").position("other.db"), before);
     let mut reader = support::connect_to(cluster.node("a"), "other.db");
     assert_eq!(support::number(&mut reader, "SELECT count(*) FROM t"), 1);
-    assert_eq!(support::word(&mut reader, "integrity_check AS word FROM pragma_integrity_check"), "ok");
+    assert_eq!(
+        support::word(&mut reader, "integrity_check AS word FROM pragma_integrity_check"),
+        "ok"
+    );
 }
 
 #[test]
@@ -218,12 +227,15 @@ fn a_rollback_journal_transaction_cut_by_a_kill_is_undone_at_the_restart() {
 fn litefs_promote_hands_the_lease_to_the_replica_that_asks() {
     let cluster = cluster(&["a", "b", "c"]);
     assert!(
-        Http::request(&cluster.node("b").http_url(), "POST", "/promote").head.starts_with("HTTP/1.1 200 OK")
+        Http::request(&cluster.node("b").http_url(), "POST", "/promote")
+            .head
+            .starts_with("HTTP/1.1 200 OK")
     );
     cluster.node("b").wait_until(LIMIT, |status| status.is_primary).expect("promoted");
     for name in ["a", "c"] {
-        let follows =
-            |status: &litefs_testkit::NodeStatus| status.connected && status.primary.as_deref() == Some("b");
+        let follows = |status: &litefs_testkit::NodeStatus| {
+            status.connected && status.primary.as_deref() == Some("b")
+        };
         cluster.node(name).wait_until(LIMIT, follows).expect(name);
     }
     insert(&mut connect(cluster.node("b")), "row").expect("insert");

@@ -41,8 +41,9 @@ fn spawn(dir: &Path) -> Process {
         .spawn()
         .expect("child");
     let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
-    let url =
-        lines.find_map(|line| line.expect("line").strip_prefix("url=").map(str::to_owned)).expect("URL");
+    let url = lines
+        .find_map(|line| line.expect("line").strip_prefix("url=").map(str::to_owned))
+        .expect("URL");
     // Keeps the pipe open, so that the child's last words do not fail.
     std::thread::spawn(move || lines.for_each(drop));
     Process { child, url }
@@ -51,7 +52,8 @@ fn spawn(dir: &Path) -> Process {
 #[test]
 fn a_cluster_spans_processes_and_survives_the_kill_of_one() {
     let root = tempfile::tempdir().expect("directory");
-    let local = Node::builder("local").dir(root.path().join("local")).database(DB).start().expect("node");
+    let local =
+        Node::builder("local").dir(root.path().join("local")).database(DB).start().expect("node");
     let mut process = spawn(&root.path().join("child"));
     let cluster = Cluster::attach([local.http_url(), process.url.clone()]).expect("attach");
     cluster.promote("local").expect("promote");
@@ -65,7 +67,10 @@ fn a_cluster_spans_processes_and_survives_the_kill_of_one() {
     cluster.wait_for_sync(LIMIT).expect("sync");
     let child = cluster.control("child").expect("known");
     assert_eq!(child.position(DB), local.position(DB));
-    assert_eq!(std::fs::read_to_string(root.path().join("child/.primary")).expect(".primary"), "local\n");
+    assert_eq!(
+        std::fs::read_to_string(root.path().join("child/.primary")).expect(".primary"),
+        "local\n"
+    );
 
     child.stall_replication().expect("fault");
     insert(&mut conn, "held back").expect("insert");
@@ -74,20 +79,25 @@ fn a_cluster_spans_processes_and_survives_the_kill_of_one() {
     cluster.wait_for_sync(LIMIT).expect("sync");
 
     cluster.promote("child").expect("promote");
-    assert_eq!(std::fs::read_to_string(root.path().join("local/.primary")).expect(".primary"), "child\n");
+    assert_eq!(
+        std::fs::read_to_string(root.path().join("local/.primary")).expect(".primary"),
+        "child\n"
+    );
     assert!(insert(&mut conn, "refused").is_err());
     process.child.kill().expect("SIGKILL");
     local.wait_until(LIMIT, |status| !status.connected).expect("noticed");
     cluster.promote("local").expect("promote");
     assert_eq!(insert(&mut conn, "taken"), Ok(1));
 
-    std::fs::write(root.path().join("child/.primary"), "stale\n").expect("as a killed replica leaves it");
+    std::fs::write(root.path().join("child/.primary"), "stale\n")
+        .expect("as a killed replica leaves it");
     let again = spawn(&root.path().join("child"));
     assert!(!root.path().join("child/.primary").exists());
     let back = Control::attach(&again.url).expect("attach");
     back.follow(&local).expect("follow");
     let at = local.position(DB);
-    back.wait_until(LIMIT, |status| status.positions.get(DB) == Some(&at)).expect("caught up from its files");
+    back.wait_until(LIMIT, |status| status.positions.get(DB) == Some(&at))
+        .expect("caught up from its files");
     assert_eq!(count(&mut conn), 5);
 }
 

@@ -5,7 +5,9 @@ use diesel::prelude::*;
 use diesel::sql_query;
 use litefs_testkit::{Cluster, Node};
 
-use crate::support::{DB, LIMIT, cluster, connect, connect_to, count, insert, number, try_number, word};
+use crate::support::{
+    DB, LIMIT, cluster, connect, connect_to, count, insert, number, try_number, word,
+};
 
 const WRITE: i32 = 778;
 const READONLY_DIRECTORY: i32 = 1544;
@@ -15,7 +17,8 @@ fn refused(node: &Node, conn: &mut SqliteConnection, sql: &str) -> i32 {
     node.take_refusal().expect("reset");
     let error = conn.batch_execute(sql).expect_err(sql).to_string();
     let code = node.take_refusal().expect("code");
-    let message = if code == WRITE { "disk I/O error" } else { "attempt to write a readonly database" };
+    let message =
+        if code == WRITE { "disk I/O error" } else { "attempt to write a readonly database" };
     assert_eq!(error, message, "{sql}");
     code
 }
@@ -25,17 +28,22 @@ fn a_wal_database_refuses_writes_at_the_commit() {
     let cluster = cluster(&["a", "b"]);
     let node = cluster.node("b");
     let mut conn = connect(node);
-    for sql in
-        ["INSERT INTO item (name) VALUES ('x')", "CREATE TABLE t (x)", "PRAGMA user_version = 9", "VACUUM"]
-    {
+    for sql in [
+        "INSERT INTO item (name) VALUES ('x')",
+        "CREATE TABLE t (x)",
+        "PRAGMA user_version = 9",
+        "VACUUM",
+    ] {
         assert_eq!(refused(node, &mut conn, sql), WRITE, "{sql}");
     }
-    conn.batch_execute("BEGIN IMMEDIATE; INSERT INTO item (name) VALUES ('x')").expect("seems to work");
+    conn.batch_execute("BEGIN IMMEDIATE; INSERT INTO item (name) VALUES ('x')")
+        .expect("seems to work");
     assert_eq!(number(&mut conn, "SELECT count(*) FROM item"), 1, "the phantom row");
     assert_eq!(refused(node, &mut conn, "COMMIT"), WRITE);
     let error = conn.batch_execute("ROLLBACK").expect_err("rolled back already");
     assert_eq!(error.to_string(), "cannot rollback - no transaction is active");
-    conn.batch_execute("BEGIN EXCLUSIVE; UPDATE item SET name = 'x' WHERE id = -1; COMMIT").expect("no row");
+    conn.batch_execute("BEGIN EXCLUSIVE; UPDATE item SET name = 'x' WHERE id = -1; COMMIT")
+        .expect("no row");
     assert_eq!(count(&mut conn), 0);
 }
 
@@ -49,8 +57,9 @@ fn returning_gives_a_phantom_id_inside_a_transaction() {
     let cluster = cluster(&["a", "b"]);
     let mut conn = connect(cluster.node("b"));
     conn.batch_execute("BEGIN").expect("begin");
-    let row: Row =
-        sql_query("INSERT INTO item (name) VALUES ('x') RETURNING id").get_result(&mut conn).expect("a row");
+    let row: Row = sql_query("INSERT INTO item (name) VALUES ('x') RETURNING id")
+        .get_result(&mut conn)
+        .expect("a row");
     assert_eq!(row.id, 1);
     assert_eq!(refused(cluster.node("b"), &mut conn, "COMMIT"), WRITE);
 }
@@ -62,13 +71,17 @@ fn what_writes_elsewhere_works_on_a_replica() {
     let mut conn = connect(node);
     let copy = tempfile::tempdir().expect("directory");
     let copy = copy.path().join("copy.db");
-    conn.batch_execute("CREATE TEMP TABLE t (x); INSERT INTO t VALUES (1)").expect("temporary table");
-    conn.batch_execute("PRAGMA temp_store = FILE; CREATE TEMP TABLE u AS SELECT hex(randomblob(100000))")
-        .expect("on disk");
+    conn.batch_execute("CREATE TEMP TABLE t (x); INSERT INTO t VALUES (1)")
+        .expect("temporary table");
+    conn.batch_execute(
+        "PRAGMA temp_store = FILE; CREATE TEMP TABLE u AS SELECT hex(randomblob(100000))",
+    )
+    .expect("on disk");
     conn.batch_execute("PRAGMA wal_checkpoint(TRUNCATE)").expect("checkpoint");
     conn.batch_execute("PRAGMA journal_mode = wal").expect("as it is");
     assert_eq!(word(&mut conn, "integrity_check AS word FROM pragma_integrity_check"), "ok");
-    conn.batch_execute(&format!("VACUUM INTO 'file:{}?vfs=unix'", copy.display())).expect("vacuum into");
+    conn.batch_execute(&format!("VACUUM INTO 'file:{}?vfs=unix'", copy.display()))
+        .expect("vacuum into");
     assert!(copy.exists());
 }
 
@@ -132,7 +145,9 @@ fn exclusive_locking_mode_is_refused_on_the_primary() {
 #[test]
 fn leaving_wal_mode_on_the_primary_kills_replicas_for_good() {
     let cluster: Cluster = cluster(&["a", "b"]);
-    connect(cluster.node("a")).batch_execute("PRAGMA journal_mode = delete").expect("the primary is fine");
+    connect(cluster.node("a"))
+        .batch_execute("PRAGMA journal_mode = delete")
+        .expect("the primary is fine");
     cluster.node("b").wait_until(LIMIT, |status| !status.alive).expect("dead replica");
     assert!(matches!(cluster.restart("b"), Err(litefs_testkit::Error::Corrupt(_))));
     assert!(insert(&mut connect(cluster.node("a")), "x").is_ok());

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection;
 
-use crate::support::{DB, LIMIT, cluster, connect, count, eventually, insert, insert_rows, number, special};
+use crate::support::{
+    DB, LIMIT, cluster, connect, count, eventually, insert, insert_rows, number, special,
+};
 
 /// Long enough for replication that nothing holds back, which takes a millisecond or two.
 const WHILE: Duration = Duration::from_millis(150);
@@ -83,7 +85,8 @@ fn a_cut_link_keeps_the_primary_named_and_lets_lag_grow_until_it_is_healed() {
     let replica = cluster.node("b");
     cluster.cut("a", "b").expect("cut");
     insert(&mut connect(cluster.node("a")), "row").expect("insert");
-    let lag = || special(replica, ".lag").expect(".lag")[1..].trim_end().parse::<u64>().expect("number");
+    let lag =
+        || special(replica, ".lag").expect(".lag")[1..].trim_end().parse::<u64>().expect("number");
     eventually("lag above a heartbeat", || lag() > 1100);
     assert_eq!(special(replica, ".primary").as_deref(), Some("a\n"));
     assert_ne!(replica.position(DB), cluster.node("a").position(DB));
@@ -97,7 +100,8 @@ fn a_frozen_primary_shows_only_in_the_lag() {
     let cluster = cluster(&["a", "b"]);
     let replica = cluster.node("b");
     cluster.node("a").freeze().expect("fault");
-    let lag = || special(replica, ".lag").expect(".lag")[1..].trim_end().parse::<u64>().expect("number");
+    let lag =
+        || special(replica, ".lag").expect(".lag")[1..].trim_end().parse::<u64>().expect("number");
     eventually("lag above a heartbeat", || lag() > 1100);
     assert_eq!(special(replica, ".primary").as_deref(), Some("a\n"));
     cluster.node("a").thaw().expect("fault");

@@ -46,7 +46,10 @@ fn eight_threads_write_and_read_and_the_replica_ends_up_identical() {
     for node in [primary, replica] {
         let mut conn = connect(node);
         assert_eq!(word(&mut conn, "integrity_check AS word FROM pragma_integrity_check"), "ok");
-        assert_eq!(number(&mut conn, "SELECT count(DISTINCT name) FROM item"), (WRITERS * ROUNDS) as i64);
+        assert_eq!(
+            number(&mut conn, "SELECT count(DISTINCT name) FROM item"),
+            (WRITERS * ROUNDS) as i64
+        );
     }
     connect(primary).batch_execute("PRAGMA wal_checkpoint(TRUNCATE)").expect("checkpoint");
     let read = |node: &litefs_testkit::Node| std::fs::read(node.database_path(DB)).expect("file");

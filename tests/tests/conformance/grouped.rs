@@ -14,7 +14,9 @@ impl Fixture for Node {
     type Manager = ConnectionManager;
 
     fn open() -> Self {
-        Self(TestCluster::configured(&["a", "b"], |_, builder| builder.local_writes(LocalWrites::Grouped)))
+        Self(TestCluster::configured(&["a", "b"], |_, builder| {
+            builder.local_writes(LocalWrites::Grouped)
+        }))
     }
 
     fn conn(&self) -> LiteFsConnection {

@@ -57,7 +57,15 @@ diesel::joinable!(posts -> users (user_id));
 diesel::allow_tables_to_appear_in_same_query!(users, posts);
 
 #[derive(
-    Debug, Clone, PartialEq, Queryable, QueryableByName, Selectable, Identifiable, Insertable, AsChangeset,
+    Debug,
+    Clone,
+    PartialEq,
+    Queryable,
+    QueryableByName,
+    Selectable,
+    Identifiable,
+    Insertable,
+    AsChangeset,
 )]
 #[diesel(table_name = users, treat_none_as_null = true)]
 pub struct User {
@@ -67,7 +75,9 @@ pub struct User {
     pub age: i32,
 }
 
-#[derive(Debug, Clone, PartialEq, Queryable, Selectable, Identifiable, Associations, Insertable)]
+#[derive(
+    Debug, Clone, PartialEq, Queryable, Selectable, Identifiable, Associations, Insertable,
+)]
 #[diesel(table_name = posts, belongs_to(User))]
 pub struct Post {
     pub id: i32,
@@ -103,7 +113,11 @@ pub fn post(id: i32, user_id: i32, title: &str, votes: i32) -> Post {
 
 /// What `FULL_BLOG` has in `users`.
 pub fn everybody() -> Vec<User> {
-    vec![user(1, "Sean", Some("black"), 30), user(2, "Tess", None, 28), user(3, "Ada", Some("grey"), 36)]
+    vec![
+        user(1, "Sean", Some("black"), 30),
+        user(2, "Tess", None, 28),
+        user(3, "Ada", Some("grey"), 36),
+    ]
 }
 
 pub const VALUES: &str = "

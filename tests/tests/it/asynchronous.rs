@@ -11,8 +11,7 @@ use litefs_tests::{DATABASE, TestCluster};
 
 diesel::table! { notes { id -> Integer, text -> Text, score -> Nullable<Double>, data -> Nullable<Binary>, } }
 
-const SCHEMA: &str =
-    "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE, score DOUBLE, data BLOB)";
+const SCHEMA: &str = "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE, score DOUBLE, data BLOB)";
 
 type Async = SyncConnectionWrapper<LiteFsConnection>;
 
@@ -43,7 +42,8 @@ async fn texts(conn: &mut Async) -> QueryResult<Vec<String>> {
 fn writes_reads_and_errors_on_a_replica() {
     let test = test_cluster();
     run(async {
-        let mut conn = Async::establish(&test.cluster.node("b").database_url(DATABASE)).await.unwrap();
+        let mut conn =
+            Async::establish(&test.cluster.node("b").database_url(DATABASE)).await.unwrap();
         assert_eq!(insert(&mut conn, "one").await, Ok(1));
         assert_eq!(texts(&mut conn).await.unwrap(), ["one"]);
         let row: (String, Option<f64>, Option<Vec<u8>>) = notes::table
@@ -55,12 +55,15 @@ fn writes_reads_and_errors_on_a_replica() {
         assert_eq!(row, ("one".into(), Some(0.5), Some(b"\0x".to_vec())));
         let error = insert(&mut conn, "one").await.unwrap_err();
         assert!(error.to_string().contains("UNIQUE constraint failed: notes.text"), "{error}");
-        let changed =
-            diesel::update(notes::table.find(1)).set(notes::score.eq(None::<f64>)).execute(&mut conn);
+        let changed = diesel::update(notes::table.find(1))
+            .set(notes::score.eq(None::<f64>))
+            .execute(&mut conn);
         assert_eq!(changed.await, Ok(1));
-        conn.batch_execute("INSERT INTO notes (text) VALUES ('two'); DELETE FROM notes WHERE id = 1")
-            .await
-            .unwrap();
+        conn.batch_execute(
+            "INSERT INTO notes (text) VALUES ('two'); DELETE FROM notes WHERE id = 1",
+        )
+        .await
+        .unwrap();
         assert_eq!(texts(&mut conn).await.unwrap(), ["two"]);
     });
 }
@@ -119,7 +122,10 @@ fn deadpool_and_bb8_pools_are_made_from_a_handle() {
         assert_eq!(handle.round_trips(), trips + 6, "they wrote through the handle");
         // The pools keep it alive, and the last of them ends it, here on the runtime.
         drop(handle);
-        assert!(matches!(test.builder("b").start(), Err(litefs_diesel::StartError::AlreadyStarted(_))));
+        assert!(matches!(
+            test.builder("b").start(),
+            Err(litefs_diesel::StartError::AlreadyStarted(_))
+        ));
         assert_eq!(texts(&mut one.get().await.unwrap()).await.unwrap().len(), 6);
         assert_eq!(texts(&mut two.get().await.unwrap()).await.unwrap().len(), 6);
     });
@@ -196,7 +202,9 @@ fn nothing_blocks_the_runtime() {
     });
     test.schema(SCHEMA);
     test.cluster.lose_primary().unwrap();
-    litefs_tests::wait_until("the loss", || test.litefs("b").role() == litefs_diesel::core::Role::Unknown);
+    litefs_tests::wait_until("the loss", || {
+        test.litefs("b").role() == litefs_diesel::core::Role::Unknown
+    });
     run(async {
         let pool = deadpool::Pool::builder(manager(&test, "b")).max_size(2).build().unwrap();
         let write = async {
@@ -217,6 +225,9 @@ fn nothing_blocks_the_runtime() {
             () = tick => unreachable!("it never ends"),
         };
         assert_eq!(Failure::of(&error), Some(Failure::NoPrimary), "{error}");
-        assert!(ticks > 10 && longest < Duration::from_millis(300), "{ticks} ticks, one took {longest:?}");
+        assert!(
+            ticks > 10 && longest < Duration::from_millis(300),
+            "{ticks} ticks, one took {longest:?}"
+        );
     });
 }

@@ -13,8 +13,9 @@ use litefs_tests::TestCluster;
 use tempfile::TempDir;
 
 fn test_cluster() -> TestCluster {
-    let test =
-        TestCluster::configured(&["a", "b"], |_, builder| builder.read_timeout(Duration::from_millis(500)));
+    let test = TestCluster::configured(&["a", "b"], |_, builder| {
+        builder.read_timeout(Duration::from_millis(500))
+    });
     test.schema("CREATE TABLE notes (id INTEGER PRIMARY KEY)");
     test
 }
@@ -25,7 +26,10 @@ fn write(conn: &mut LiteFsConnection) {
 
 /// VACUUM INTO a file in `directory`. The cluster's VFS holds the cluster's files only.
 fn copy(conn: &mut LiteFsConnection, directory: &TempDir, name: &str) -> QueryResult<()> {
-    conn.batch_execute(&format!("VACUUM INTO 'file:{}?vfs=unix'", directory.path().join(name).display()))
+    conn.batch_execute(&format!(
+        "VACUUM INTO 'file:{}?vfs=unix'",
+        directory.path().join(name).display()
+    ))
 }
 
 fn notes_in(directory: &TempDir, name: &str) -> i64 {

@@ -51,7 +51,8 @@ fn everywhere(round_trips: u64, case: impl Fn(&mut LiteFsConnection)) {
     }
 }
 
-type NameAndPrice = (diesel::dsl::Eq<items::name, &'static str>, diesel::dsl::Eq<items::price, i32>);
+type NameAndPrice =
+    (diesel::dsl::Eq<items::name, &'static str>, diesel::dsl::Eq<items::price, i32>);
 
 fn named(rows: &[(&'static str, i32)]) -> Vec<NameAndPrice> {
     rows.iter().map(|(name, price)| (items::name.eq(*name), items::price.eq(*price))).collect()
@@ -79,10 +80,16 @@ fn do_update_of_a_batch_returns_the_rows_in_order() {
                 .values(named(&[("new", 1), ("two", 2), ("one", 3)]))
                 .on_conflict(items::name)
                 .do_update()
-                .set((items::price.eq(excluded(items::price)), items::name.eq("x".to_owned() + "y")))
+                .set((
+                    items::price.eq(excluded(items::price)),
+                    items::name.eq("x".to_owned() + "y"),
+                ))
         };
         let taken = upsert().get_results_at_once::<Item>(conn).unwrap_err();
-        assert!(matches!(taken, Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)), "{taken}");
+        assert!(
+            matches!(taken, Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)),
+            "{taken}"
+        );
         assert_eq!(all(conn).len(), 2, "all or none");
         let upsert = diesel::insert_into(items::table)
             .values(named(&[("new", 1), ("two", 2), ("one", 3)]))
@@ -90,7 +97,10 @@ fn do_update_of_a_batch_returns_the_rows_in_order() {
             .do_update()
             .set(items::price.eq(excluded(items::price)));
         let back: Vec<Item> = upsert.get_results_at_once(conn).unwrap();
-        assert_eq!(back, [item(3, "new", Some(1)), item(2, "two", Some(2)), item(1, "one", Some(3))]);
+        assert_eq!(
+            back,
+            [item(3, "new", Some(1)), item(2, "two", Some(2)), item(1, "one", Some(3))]
+        );
     });
 }
 
@@ -123,7 +133,10 @@ fn do_nothing_returns_the_rows_that_are_new() {
         let back: Vec<Item> = insert(["two", "four", "three"]).get_results_at_once(conn).unwrap();
         assert_eq!(back, [item(4, "four", Some(1))]);
         let names = insert(["five", "four", "six"]).returning(items::name);
-        assert_eq!(names.get_results_at_once::<String>(conn), Ok(vec!["five".to_owned(), "six".to_owned()]));
+        assert_eq!(
+            names.get_results_at_once::<String>(conn),
+            Ok(vec!["five".to_owned(), "six".to_owned()])
+        );
     });
 }
 
@@ -133,12 +146,17 @@ fn rows_with_defaults_take_the_clause_one_by_one() {
         let rows = vec![sparse("one", None), sparse("new", None), sparse("two", Some(21))];
         let upsert = || {
             diesel::insert_into(items::table).values(rows.clone()).map_rows(|row| {
-                row.on_conflict(items::name).do_update().set(items::price.eq(excluded(items::price)))
+                row.on_conflict(items::name)
+                    .do_update()
+                    .set(items::price.eq(excluded(items::price)))
             })
         };
         assert_eq!(upsert().execute_at_once(conn), Ok(3));
         let back: Vec<Item> = upsert().get_results_at_once(conn).unwrap();
-        assert_eq!(back, [item(1, "one", Some(7)), item(3, "new", Some(7)), item(2, "two", Some(21))]);
+        assert_eq!(
+            back,
+            [item(1, "one", Some(7)), item(3, "new", Some(7)), item(2, "two", Some(21))]
+        );
     });
 }
 
@@ -165,7 +183,8 @@ fn a_batch_without_returning_gives_all_columns() {
 #[test]
 fn batches_of_no_rows_do_nothing() {
     everywhere(0, |conn| {
-        let upsert = || diesel::insert_into(items::table).values(named(&[])).on_conflict_do_nothing();
+        let upsert =
+            || diesel::insert_into(items::table).values(named(&[])).on_conflict_do_nothing();
         assert_eq!(upsert().execute_at_once(conn), Ok(0));
         assert_eq!(upsert().get_results_at_once::<Item>(conn), Ok(vec![]));
         let insert = diesel::insert_into(items::table).values(Vec::<Sparse>::new());

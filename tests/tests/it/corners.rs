@@ -88,7 +88,10 @@ fn m14_custom_aggregates_work_on_both_sides() {
     test.schema(SCHEMA);
     let mut conn = test.conn("b");
     conn.execute_batch(&[&note("one"), &note("two"), &note("three")]).unwrap();
-    diesel::update(notes::table).set(notes::stars.eq(notes::id * notes::id)).execute(&mut conn).unwrap();
+    diesel::update(notes::table)
+        .set(notes::stars.eq(notes::id * notes::id))
+        .execute(&mut conn)
+        .unwrap();
     let gap: i32 = notes::table.select(longest_gap(notes::stars)).get_result(&mut conn).unwrap();
     assert_eq!(gap, 5);
     diesel::sql_query("UPDATE notes SET stars = (SELECT longest_gap(stars) FROM notes)")
@@ -102,7 +105,8 @@ fn an_attached_database_is_this_connections_own() {
     let test = test_cluster();
     let dir = tempfile::tempdir().unwrap();
     // The testkit's VFS knows the cluster's files only.
-    let attach = format!("ATTACH 'file:{}?vfs=unix' AS other", dir.path().join("other.db").display());
+    let attach =
+        format!("ATTACH 'file:{}?vfs=unix' AS other", dir.path().join("other.db").display());
     for node in ["a", "b"] {
         let mut conn = test.conn(node);
         conn.batch_execute(&attach).unwrap();
@@ -128,9 +132,12 @@ fn an_attached_database_is_this_connections_own() {
     }));
     assert!(error.contains("transaction"), "{error}");
     // Nor on the primary behind the connection's back.
-    denied(conn.on_primary(|conn| conn.batch_execute("DELETE FROM notes; ATTACH 'evil.db' AS evil")));
-    let words: i64 =
-        diesel::dsl::sql::<BigInt>("SELECT count(*) FROM other.words").get_result(&mut conn).unwrap();
+    denied(
+        conn.on_primary(|conn| conn.batch_execute("DELETE FROM notes; ATTACH 'evil.db' AS evil")),
+    );
+    let words: i64 = diesel::dsl::sql::<BigInt>("SELECT count(*) FROM other.words")
+        .get_result(&mut conn)
+        .unwrap();
     assert_eq!(words, 2, "the transaction was rolled back whole");
     let copied = diesel::sql_query(copy);
     let mut primary = test.conn("a");
@@ -177,7 +184,10 @@ fn the_statement_cache_can_be_switched_off_and_on() {
         let mut conn = test.conn(node);
         for size in [CacheSize::Disabled, CacheSize::Unbounded, CacheSize::Disabled] {
             conn.set_prepared_statement_cache_size(size);
-            diesel::insert_into(notes::table).values(notes::text.eq("x")).execute(&mut conn).unwrap();
+            diesel::insert_into(notes::table)
+                .values(notes::text.eq("x"))
+                .execute(&mut conn)
+                .unwrap();
             assert_eq!(texts(&mut conn).len(), 1);
             diesel::delete(notes::table).execute(&mut conn).unwrap();
         }
@@ -208,7 +218,8 @@ fn a_batch_of_any_statements_costs_one_round_trip_and_is_all_or_nothing() {
             conn.execute_batch(&[&note("five")])
         })
         .unwrap();
-        let expected = [("two", 2), ("four", 0), ("five", 0)].map(|(text, stars)| (text.to_owned(), stars));
+        let expected =
+            [("two", 2), ("four", 0), ("five", 0)].map(|(text, stars)| (text.to_owned(), stars));
         assert_eq!(texts(&mut conn), expected, "{node}");
         assert_eq!(conn.execute_batch(&[]).unwrap(), [0; 0]);
         for refused in
@@ -230,7 +241,8 @@ fn a_batch_belongs_to_one_place() {
     assert_eq!(conn.execute_batch(&[&mine(), &mine()]).unwrap(), [1, 1]);
     denied(conn.execute_batch(&[&mine(), &note("x")]));
     denied(conn.execute_batch(&[&note("x"), &mine()]));
-    let count = diesel::dsl::sql::<BigInt>("SELECT count(*) FROM mine").get_result::<i64>(&mut conn);
+    let count =
+        diesel::dsl::sql::<BigInt>("SELECT count(*) FROM mine").get_result::<i64>(&mut conn);
     assert_eq!(count, Ok(2));
     assert!(texts(&mut test.plain("a")).is_empty());
     conn.batch_execute("PRAGMA query_only = ON").unwrap();
@@ -280,7 +292,8 @@ fn foreign_keys_switched_in_a_script_within_a_transaction_stay_as_they_are() {
             let mut conn = test.conn(node);
             conn.batch_execute(&format!("PRAGMA foreign_keys = {before}")).unwrap();
             conn.transaction(|conn| conn.batch_execute(script)).unwrap();
-            let now: Vec<OneInteger> = diesel::sql_query("PRAGMA foreign_keys").load(&mut conn).unwrap();
+            let now: Vec<OneInteger> =
+                diesel::sql_query("PRAGMA foreign_keys").load(&mut conn).unwrap();
             assert_eq!(now[0].foreign_keys, before, "{node}");
         }
     }
@@ -356,8 +369,9 @@ fn rows_of_a_batch_whose_last_statement_returns_none() {
     let test = test_cluster();
     for node in ["a", "b"] {
         let rows = ["x", "y", "x"].map(|text| notes::text.eq(text)).to_vec();
-        let insert =
-            diesel::insert_or_ignore_into(notes::table).values(rows).returning((notes::id, notes::text));
+        let insert = diesel::insert_or_ignore_into(notes::table)
+            .values(rows)
+            .returning((notes::id, notes::text));
         let mut conn = test.conn(node);
         let back: Vec<(i32, String)> =
             litefs_diesel::BatchInsertDsl::get_results_at_once(insert, &mut conn).unwrap();
@@ -396,7 +410,9 @@ fn session_functions_in_statements_that_return_rows() {
     let mut conn = test.conn("b");
     conn.batch_execute("CREATE TEMP TABLE mine (x)").unwrap();
     note_into(&mut conn, "one").unwrap();
-    let keep = diesel::dsl::sql::<BigInt>("INSERT INTO temp.mine VALUES (last_insert_rowid()) RETURNING x");
+    let keep = diesel::dsl::sql::<BigInt>(
+        "INSERT INTO temp.mine VALUES (last_insert_rowid()) RETURNING x",
+    );
     assert_eq!(keep.get_result::<i64>(&mut conn), Ok(1));
     test.sync();
     test.cluster.promote("b").unwrap();
@@ -412,7 +428,9 @@ fn m15_the_last_rowid_is_this_connections_in_batches_and_scripts_and_after_them(
     test.schema(SCHEMA);
     test.schema("CREATE TABLE child (parent INTEGER)");
     let parents = |conn: &mut SqliteConnection| {
-        diesel::dsl::sql::<Integer>("SELECT parent FROM child ORDER BY rowid").load::<i32>(conn).unwrap()
+        diesel::dsl::sql::<Integer>("SELECT parent FROM child ORDER BY rowid")
+            .load::<i32>(conn)
+            .unwrap()
     };
     let child = "INSERT INTO child (parent) VALUES (last_insert_rowid())";
     for node in ["b", "a"] {
@@ -422,24 +440,30 @@ fn m15_the_last_rowid_is_this_connections_in_batches_and_scripts_and_after_them(
                 .execute(conn)
                 .unwrap();
             // Another node's insert on the same connection of the primary.
-            diesel::sql_query(format!("INSERT INTO notes (id, text) VALUES ({}, 'theirs {id}')", id + 1000))
-                .execute(&mut test.conn("c"))
-                .unwrap();
+            diesel::sql_query(format!(
+                "INSERT INTO notes (id, text) VALUES ({}, 'theirs {id}')",
+                id + 1000
+            ))
+            .execute(&mut test.conn("c"))
+            .unwrap();
         };
         mine(&mut conn, 10);
         conn.execute_batch(&[&diesel::sql_query(child)]).unwrap();
         mine(&mut conn, 20);
         conn.batch_execute(&format!("{child}; SELECT 1")).unwrap();
-        conn.batch_execute(&format!("INSERT INTO notes (id, text) VALUES (30, 'x'); {child}")).unwrap();
+        conn.batch_execute(&format!("INSERT INTO notes (id, text) VALUES (30, 'x'); {child}"))
+            .unwrap();
         assert_eq!(parents(&mut test.plain("a")), [10, 20, 30], "{node}");
 
         let rowid = |conn: &mut LiteFsConnection| integer(conn, "last_insert_rowid()");
-        let insert =
-            |id: i32| diesel::sql_query(format!("INSERT INTO notes (id, text) VALUES ({id}, 'n{id}')"));
+        let insert = |id: i32| {
+            diesel::sql_query(format!("INSERT INTO notes (id, text) VALUES ({id}, 'n{id}')"))
+        };
         conn.execute_batch(&[&insert(7), &diesel::sql_query("DELETE FROM notes WHERE 0")]).unwrap();
         assert_eq!(rowid(&mut conn), 7, "{node}");
         insert(1).execute(&mut test.conn("c")).unwrap();
-        let ignored = diesel::sql_query("INSERT OR IGNORE INTO notes (id, text) VALUES (1, 'taken')");
+        let ignored =
+            diesel::sql_query("INSERT OR IGNORE INTO notes (id, text) VALUES (1, 'taken')");
         conn.execute_batch(&[&ignored, &diesel::sql_query("UPDATE notes SET stars = 1")]).unwrap();
         assert_eq!(rowid(&mut conn), 7, "{node}");
         let upsert = "INSERT INTO notes (id, text) VALUES (1, 'n1') ON CONFLICT (id) DO UPDATE SET stars = 2";

@@ -11,7 +11,8 @@ use litefs_tests::{TestCluster, relay, wait_until};
 
 diesel::table! { notes { id -> Integer, text -> Text, stars -> Nullable<Integer>, } }
 
-const SCHEMA: &str = "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL, stars INTEGER)";
+const SCHEMA: &str =
+    "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL, stars INTEGER)";
 
 #[derive(Insertable)]
 #[diesel(table_name = notes)]
@@ -45,7 +46,10 @@ fn texts(
 }
 
 fn insert(conn: &mut LiteFsConnection, text: &str) -> QueryResult<i32> {
-    diesel::insert_into(notes::table).values(notes::text.eq(text)).returning(notes::id).get_result(conn)
+    diesel::insert_into(notes::table)
+        .values(notes::text.eq(text))
+        .returning(notes::id)
+        .get_result(conn)
 }
 
 #[test]
@@ -69,10 +73,14 @@ fn f1_a_write_whose_answer_is_lost_is_applied_once_and_answered_all_the_same() {
         }),
         ("schema", &|conn| conn.batch_execute("CREATE TABLE extra (x)").map(|()| 1).unwrap()),
         ("script with a transaction", &|conn| {
-            conn.batch_execute("BEGIN; INSERT INTO notes (text) VALUES ('e'); COMMIT").map(|()| 1).unwrap()
+            conn.batch_execute("BEGIN; INSERT INTO notes (text) VALUES ('e'); COMMIT")
+                .map(|()| 1)
+                .unwrap()
         }),
         ("update", &|conn| {
-            diesel::sql_query("UPDATE notes SET text = text || '!' WHERE text = 'e'").execute(conn).unwrap()
+            diesel::sql_query("UPDATE notes SET text = text || '!' WHERE text = 'e'")
+                .execute(conn)
+                .unwrap()
         }),
     ];
     for (what, step) in steps {
@@ -106,7 +114,8 @@ fn f1_a_failure_whose_answer_is_lost_is_told_all_the_same() {
     assert!(error.to_string().contains("UNIQUE"), "{error}");
     assert_eq!(texts(&mut conn), ["kept"], "the first statement, once");
     relay.set_replies(Traffic::Lose(1));
-    let error = diesel::sql_query("INSERT INTO notes (id) VALUES (2)").execute(&mut conn).unwrap_err();
+    let error =
+        diesel::sql_query("INSERT INTO notes (id) VALUES (2)").execute(&mut conn).unwrap_err();
     assert!(error.to_string().contains("NOT NULL"), "{error}");
 }
 
@@ -219,7 +228,11 @@ fn f4_an_outcome_is_settled_and_a_late_arrival_is_refused() {
     relay.release_first().unwrap();
     wait_until("the refusal", || relay.replies_received() > answered);
     assert!(texts(&mut test.plain("a")).is_empty());
-    assert_eq!(test.litefs("a").outcome(late), Ok(Outcome::NotApplied), "the primary itself says so too");
+    assert_eq!(
+        test.litefs("a").outcome(late),
+        Ok(Outcome::NotApplied),
+        "the primary itself says so too"
+    );
     relay.cut();
 
     // Applied: only the answer is missing.
@@ -236,7 +249,10 @@ fn f4_an_outcome_is_settled_and_a_late_arrival_is_refused() {
     relay.cut();
     for node in ["a", "b", "c"] {
         let outcome = test.litefs(node).outcome(applied);
-        assert!(matches!(outcome, Ok(Outcome::Applied(Output::Count(1), _))), "{node}: {outcome:?}");
+        assert!(
+            matches!(outcome, Ok(Outcome::Applied(Output::Count(1), _))),
+            "{node}: {outcome:?}"
+        );
     }
     assert_eq!(texts(&mut test.conn("b")), ["applied"]);
 }

@@ -73,7 +73,8 @@ fn f15_a_group_outlives_the_primarys_mount() {
     test.cluster.node("a").lose_mount().unwrap();
     let conns: Vec<_> = (0..8).map(|_| test.conn("b")).collect();
     let added = while_b_takes_over(&test, || {
-        let writers = conns.into_iter().map(|mut conn| std::thread::spawn(move || add(&mut conn, "x")));
+        let writers =
+            conns.into_iter().map(|mut conn| std::thread::spawn(move || add(&mut conn, "x")));
         let writers: Vec<_> = writers.collect();
         writers.into_iter().map(|writer| writer.join().unwrap()).collect::<Vec<_>>()
     });
@@ -242,13 +243,16 @@ fn what_writes_nothing_waits_for_no_replica() {
     assert_eq!(conn.immediate_transaction(texts), Ok(vec!["x".to_owned()]));
     let none = diesel::update(notes::table.find(7)).set(notes::text.eq("y")).execute(&mut conn);
     assert_eq!(none, Ok(0));
-    let none: Vec<i32> = diesel::delete(notes::table.find(7)).returning(notes::id).load(&mut conn).unwrap();
+    let none: Vec<i32> =
+        diesel::delete(notes::table.find(7)).returning(notes::id).load(&mut conn).unwrap();
     assert!(none.is_empty());
     for sql in ["CREATE TABLE more (x)", "INSERT INTO notes VALUES (9, 'z')"] {
         let error = conn.batch_execute(sql).unwrap_err();
         assert_eq!(Failure::of(&error), Some(Failure::NotReplicated), "{sql}: {error}");
         let error = conn
-            .immediate_transaction(|conn| conn.batch_execute(&sql.replace("more", "most").replace('9', "8")))
+            .immediate_transaction(|conn| {
+                conn.batch_execute(&sql.replace("more", "most").replace('9', "8"))
+            })
             .unwrap_err();
         assert_eq!(Failure::of(&error), Some(Failure::NotReplicated), "{sql}: {error}");
     }
@@ -282,7 +286,8 @@ fn a_lock_held_by_somebody_else_is_busy() {
 #[test]
 fn a_function_that_only_the_replica_has_is_missed_by_name() {
     let test = TestCluster::configured(&["a", "b"], |name, builder| match name {
-        "b" => builder.on_connection(|conn| shout_utils::register_impl(conn, |text: String| text + "!")),
+        "b" => builder
+            .on_connection(|conn| shout_utils::register_impl(conn, |text: String| text + "!")),
         _ => builder,
     });
     test.schema(SCHEMA);

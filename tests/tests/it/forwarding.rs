@@ -41,7 +41,9 @@ fn m1_reads_never_touch_the_network() {
     for _ in 0..50 {
         assert!(names(&mut conn).is_empty());
         let _: i64 = items::table.count().get_result(&mut conn).unwrap();
-        diesel::sql_query("WITH x AS (SELECT 1) SELECT * FROM x, items").execute(&mut conn).unwrap();
+        diesel::sql_query("WITH x AS (SELECT 1) SELECT * FROM x, items")
+            .execute(&mut conn)
+            .unwrap();
         conn.batch_execute("SELECT 1; SELECT count(*) FROM items").unwrap();
     }
     assert_eq!(test.litefs("b").round_trips(), 0);
@@ -77,7 +79,10 @@ fn m3_every_kind_of_write_on_a_replica_arrives_on_the_primary_with_its_count() {
         ),
         1
     );
-    assert_eq!(count("WITH n(x) AS (VALUES ('d'), ('e')) INSERT INTO items (name) SELECT x FROM n"), 2);
+    assert_eq!(
+        count("WITH n(x) AS (VALUES ('d'), ('e')) INSERT INTO items (name) SELECT x FROM n"),
+        2
+    );
     assert_eq!(count("DELETE FROM items WHERE id = 2"), 1);
     count("CREATE INDEX by_price ON items (price)");
     conn.batch_execute(
@@ -87,9 +92,10 @@ fn m3_every_kind_of_write_on_a_replica_arrives_on_the_primary_with_its_count() {
     let expected = ["z", "cc", "d", "e", "ff"];
     assert_eq!(names(&mut test.plain("a")), expected);
     assert_eq!(names(&mut conn), expected);
-    let index: i64 = diesel::dsl::sql::<BigInt>("SELECT count(*) FROM sqlite_schema WHERE name = 'by_price'")
-        .get_result(&mut conn)
-        .unwrap();
+    let index: i64 =
+        diesel::dsl::sql::<BigInt>("SELECT count(*) FROM sqlite_schema WHERE name = 'by_price'")
+            .get_result(&mut conn)
+            .unwrap();
     assert_eq!(index, 1);
 }
 
@@ -101,7 +107,13 @@ fn edge_rows() -> Vec<Row> {
         (1, None, None, None, None),
         (2, Some(i64::MIN), Some(-0.5), text(""), Some(vec![])),
         (3, Some(i64::MAX), Some(f64::INFINITY), text("a\0b"), Some(vec![0, 255])),
-        (4, Some(0), Some(f64::NEG_INFINITY), text("\u{1F980} 'quoted' \"?\""), Some(vec![7; 100_000])),
+        (
+            4,
+            Some(0),
+            Some(f64::NEG_INFINITY),
+            text("\u{1F980} 'quoted' \"?\""),
+            Some(vec![7; 100_000]),
+        ),
         (5, Some(-1), Some(5e-324), text(&"é".repeat(50_000)), None),
         (6, Some(1), Some(f64::MAX), text("?1 :x @y"), None),
     ]
@@ -120,7 +132,9 @@ fn m4_rows_of_every_sql_type_come_back_exactly_through_every_way_of_loading() {
             everything::t.eq(t),
             everything::b.eq(b),
         );
-        let insert = diesel::insert_into(everything::table).values(values).returning(everything::all_columns);
+        let insert = diesel::insert_into(everything::table)
+            .values(values)
+            .returning(everything::all_columns);
         let back: Row = insert.get_result(&mut conn).unwrap();
         assert_eq!(format!("{back:?}"), format!("{row:?}"));
     }
@@ -136,7 +150,8 @@ fn m4_rows_of_every_sql_type_come_back_exactly_through_every_way_of_loading() {
     };
     assert_eq!(sorted(update().load(&mut conn).unwrap()), expected);
     assert_eq!(sorted(update().get_results(&mut conn).unwrap()), expected);
-    let iterated = update().load_iter::<Row, diesel::connection::DefaultLoadingMode>(&mut conn).unwrap();
+    let iterated =
+        update().load_iter::<Row, diesel::connection::DefaultLoadingMode>(&mut conn).unwrap();
     assert_eq!(sorted(iterated.map(Result::unwrap).collect()), expected);
     assert_eq!(sorted(everything::table.load(&mut test.plain("a")).unwrap()), expected);
     assert_eq!(sorted(everything::table.load(&mut conn).unwrap()), expected);
@@ -177,7 +192,9 @@ fn m5_ten_thousand_rows_without_defaults_arrive_in_one_insert_and_come_back() {
     let test = test_cluster();
     let mut conn = test.conn("b");
     let rows = |prefix: &str| -> Vec<_> {
-        (0..10_000).map(|i| (items::name.eq(format!("{prefix}{i}")), items::price.eq(f64::from(i)))).collect()
+        (0..10_000)
+            .map(|i| (items::name.eq(format!("{prefix}{i}")), items::price.eq(f64::from(i))))
+            .collect()
     };
     assert_eq!(diesel::insert_into(items::table).values(rows("a")).execute(&mut conn), Ok(10_000));
     let back: Vec<(i32, String)> = diesel::insert_into(items::table)
@@ -193,7 +210,10 @@ fn m5_ten_thousand_rows_without_defaults_arrive_in_one_insert_and_come_back() {
 
 fn with_defaults(prefix: &str, count: i32) -> Vec<NewItem> {
     (0..count)
-        .map(|i| NewItem { name: format!("{prefix}{i}"), price: (i % 2 == 0).then(|| f64::from(i)) })
+        .map(|i| NewItem {
+            name: format!("{prefix}{i}"),
+            price: (i % 2 == 0).then(|| f64::from(i)),
+        })
         .collect()
 }
 
@@ -201,11 +221,17 @@ fn with_defaults(prefix: &str, count: i32) -> Vec<NewItem> {
 fn m5_rows_with_defaults_arrive_all_or_none_through_diesels_own_call() {
     let test = test_cluster();
     let mut conn = test.conn("b");
-    assert_eq!(diesel::insert_into(items::table).values(with_defaults("a", 500)).execute(&mut conn), Ok(500));
+    assert_eq!(
+        diesel::insert_into(items::table).values(with_defaults("a", 500)).execute(&mut conn),
+        Ok(500)
+    );
     let mut taken = with_defaults("b", 100);
     taken.push(NewItem { name: "a5".into(), price: None });
     let error = diesel::insert_into(items::table).values(taken).execute(&mut conn).unwrap_err();
-    assert!(matches!(error, Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)), "{error:?}");
+    assert!(
+        matches!(error, Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)),
+        "{error:?}"
+    );
     let count: i64 = items::table.count().get_result(&mut test.plain("a")).unwrap();
     assert_eq!(count, 500);
 }
@@ -216,14 +242,19 @@ fn x12_m5_ten_thousand_rows_with_defaults_cost_one_round_trip_through_our_call()
     let mut conn = test.conn("b");
     let insert = |rows| diesel::insert_into(items::table).values(rows);
     assert_eq!(insert(with_defaults("a", 10_000)).execute_at_once(&mut conn), Ok(10_000));
-    let prices: Vec<Option<f64>> =
-        insert(with_defaults("b", 10_000)).returning(items::price).get_results_at_once(&mut conn).unwrap();
+    let prices: Vec<Option<f64>> = insert(with_defaults("b", 10_000))
+        .returning(items::price)
+        .get_results_at_once(&mut conn)
+        .unwrap();
     assert_eq!((prices.len(), prices[1], prices[2]), (10_000, None, Some(2.0)));
     assert_eq!(test.litefs("b").round_trips(), 2);
     let mut taken = with_defaults("c", 100);
     taken.push(NewItem { name: "a5".into(), price: None });
     let error = insert(taken).execute_at_once(&mut conn).unwrap_err();
-    assert!(matches!(error, Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)), "{error:?}");
+    assert!(
+        matches!(error, Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)),
+        "{error:?}"
+    );
     // Inside a transaction too, which goes on after a batch that failed.
     conn.transaction(|conn| {
         insert(with_defaults("d", 10)).execute_at_once(conn)?;
@@ -250,7 +281,10 @@ fn m5_a_thousand_rows_with_the_same_columns_are_all_or_none_wherever_one_fails()
     assert_eq!(insert(rows("a", None)).execute_at_once(&mut conn), Ok(1_000));
     for taken in [0, 1, 500, 998, 999] {
         let error = insert(rows("b", Some(taken))).execute_at_once(&mut conn).unwrap_err();
-        assert!(matches!(error, Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)), "{error:?}");
+        assert!(
+            matches!(error, Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)),
+            "{error:?}"
+        );
         assert_eq!(count(), 1_000);
     }
     conn.transaction(|conn| {
@@ -274,7 +308,8 @@ fn m6_an_unreachable_primary_is_a_typed_error_within_the_deadline() {
     test.schema(SCHEMA);
     test.stop("a");
     let mut conn = test.conn("b");
-    let mut write = || diesel::insert_into(items::table).values(items::name.eq("x")).execute(&mut conn);
+    let mut write =
+        || diesel::insert_into(items::table).values(items::name.eq("x")).execute(&mut conn);
     // The connection may break under the first write, whose outcome is then unknown.
     write().unwrap_err();
     let started = Instant::now();
@@ -296,9 +331,15 @@ fn m6_no_known_primary_is_a_typed_error_within_the_primary_timeout() {
     });
     let started = Instant::now();
     let mut conn = test.conn("b");
-    let error = diesel::insert_into(items::table).values(items::name.eq("x")).execute(&mut conn).unwrap_err();
+    let error = diesel::insert_into(items::table)
+        .values(items::name.eq("x"))
+        .execute(&mut conn)
+        .unwrap_err();
     assert_eq!(Failure::of(&error), Some(Failure::NoPrimary), "{error}");
-    assert!(started.elapsed() >= Duration::from_millis(300) && started.elapsed() < Duration::from_secs(3));
+    assert!(
+        started.elapsed() >= Duration::from_millis(300)
+            && started.elapsed() < Duration::from_secs(3)
+    );
     assert!(names(&mut conn).is_empty(), "reads go on");
 }
 
@@ -312,7 +353,9 @@ fn m6_a_write_waits_for_a_primary_that_appears_in_time() {
     }
     std::thread::scope(|scope| {
         let write = scope.spawn(|| {
-            diesel::insert_into(items::table).values(items::name.eq("x")).execute(&mut test.conn("b"))
+            diesel::insert_into(items::table)
+                .values(items::name.eq("x"))
+                .execute(&mut test.conn("b"))
         });
         test.cluster.promote("a").unwrap();
         assert_eq!(write.join().unwrap(), Ok(1));
@@ -320,9 +363,14 @@ fn m6_a_write_waits_for_a_primary_that_appears_in_time() {
 }
 
 /// What a statement fails with, in comparable form.
-fn failure(conn: &mut impl Connection<Backend = diesel::sqlite::Sqlite>, sql: &str) -> (String, String) {
+fn failure(
+    conn: &mut impl Connection<Backend = diesel::sqlite::Sqlite>,
+    sql: &str,
+) -> (String, String) {
     match diesel::sql_query(sql).execute(conn).unwrap_err() {
-        Error::DatabaseError(kind, information) => (format!("{kind:?}"), information.message().to_owned()),
+        Error::DatabaseError(kind, information) => {
+            (format!("{kind:?}"), information.message().to_owned())
+        }
         other => (String::new(), format!("{other:?}")),
     }
 }
@@ -364,8 +412,10 @@ fn m8_without_litefs_everything_is_local() {
     let litefs = LiteFs::builder(path.to_str().unwrap()).start().unwrap();
     let mut conn = litefs.establish().unwrap();
     conn.batch_execute(SCHEMA).unwrap();
-    conn.transaction(|conn| diesel::insert_into(items::table).values(items::name.eq("x")).execute(conn))
-        .unwrap();
+    conn.transaction(|conn| {
+        diesel::insert_into(items::table).values(items::name.eq("x")).execute(conn)
+    })
+    .unwrap();
     assert_eq!(names(&mut conn), ["x"]);
     assert_eq!((litefs.round_trips(), litefs.rpc_address()), (0, None));
 }
@@ -382,11 +432,16 @@ fn m10_a_call_can_override_the_route() {
     .unwrap();
     assert_eq!(trips(), 1);
     let error = conn
-        .on_local(|conn| diesel::insert_into(items::table).values(items::name.eq("x")).execute(conn))
+        .on_local(|conn| {
+            diesel::insert_into(items::table).values(items::name.eq("x")).execute(conn)
+        })
         .unwrap_err();
     assert!(error.to_string().contains("readonly"), "{error}");
     assert_eq!(trips(), 1);
-    assert_eq!(diesel::insert_into(items::table).values(items::name.eq("x")).execute(&mut conn), Ok(1));
+    assert_eq!(
+        diesel::insert_into(items::table).values(items::name.eq("x")).execute(&mut conn),
+        Ok(1)
+    );
     assert_eq!(trips(), 2);
 }
 
@@ -411,11 +466,14 @@ fn m11_routers_built_in_and_a_users_own() {
     assert_eq!(everywhere.litefs("b").round_trips(), 1);
 
     let rejecting = with(|builder| builder.router(RejectWrites));
-    let error =
-        diesel::insert_into(items::table).values(items::name.eq("x")).execute(&mut rejecting.conn("b"));
+    let error = diesel::insert_into(items::table)
+        .values(items::name.eq("x"))
+        .execute(&mut rejecting.conn("b"));
     assert_eq!(Failure::of(&error.unwrap_err()), Some(Failure::Rejected));
     assert_eq!(
-        diesel::insert_into(items::table).values(items::name.eq("x")).execute(&mut rejecting.conn("a")),
+        diesel::insert_into(items::table)
+            .values(items::name.eq("x"))
+            .execute(&mut rejecting.conn("a")),
         Ok(1)
     );
 
@@ -434,17 +492,20 @@ fn m12_temporary_tables_and_session_pragmas_stay_local() {
     conn.batch_execute("PRAGMA cache_size = 100; PRAGMA busy_timeout = 77").unwrap();
     conn.batch_execute("CREATE TEMP TABLE scratch (x INTEGER)").unwrap();
     assert_eq!(diesel::sql_query("INSERT INTO scratch VALUES (1), (2)").execute(&mut conn), Ok(2));
-    let sum: i64 = diesel::dsl::sql::<BigInt>("SELECT sum(x) FROM scratch").get_result(&mut conn).unwrap();
+    let sum: i64 =
+        diesel::dsl::sql::<BigInt>("SELECT sum(x) FROM scratch").get_result(&mut conn).unwrap();
     assert_eq!(sum, 3);
     let x: i32 = diesel::dsl::sql::<Integer>("INSERT INTO scratch VALUES (5) RETURNING x")
         .get_result(&mut conn)
         .unwrap();
     assert_eq!(x, 5);
-    let timeout: i32 = diesel::dsl::sql::<Integer>("PRAGMA busy_timeout").get_result(&mut conn).unwrap();
+    let timeout: i32 =
+        diesel::dsl::sql::<Integer>("PRAGMA busy_timeout").get_result(&mut conn).unwrap();
     assert_eq!(timeout, 77);
     assert_eq!(test.litefs("b").round_trips(), 0);
     // The file itself is still protected.
-    let error = conn.on_local(|conn| diesel::sql_query("DELETE FROM items").execute(conn)).unwrap_err();
+    let error =
+        conn.on_local(|conn| diesel::sql_query("DELETE FROM items").execute(conn)).unwrap_err();
     assert!(error.to_string().contains("readonly"), "{error}");
     let error = conn
         .batch_execute("INSERT INTO scratch VALUES (1); INSERT INTO items (name) VALUES ('x')")
@@ -455,8 +516,11 @@ fn m12_temporary_tables_and_session_pragmas_stay_local() {
 
 /// Uses both a temporary table and the database: in one statement, and in one transaction.
 fn mixes(conn: &mut litefs_diesel::LiteFsConnection) -> [QueryResult<usize>; 3] {
-    conn.batch_execute("CREATE TEMP TABLE scratch (x INTEGER); INSERT INTO scratch VALUES (1)").unwrap();
-    let run = |conn: &mut litefs_diesel::LiteFsConnection, sql: &str| diesel::sql_query(sql).execute(conn);
+    conn.batch_execute("CREATE TEMP TABLE scratch (x INTEGER); INSERT INTO scratch VALUES (1)")
+        .unwrap();
+    let run = |conn: &mut litefs_diesel::LiteFsConnection, sql: &str| {
+        diesel::sql_query(sql).execute(conn)
+    };
     let copied = run(conn, "INSERT INTO items (name) SELECT 'copied ' || x FROM scratch");
     let temporary_first = conn.transaction(|conn| {
         run(conn, "INSERT INTO scratch VALUES (2)")?;
@@ -470,7 +534,8 @@ fn mixes(conn: &mut litefs_diesel::LiteFsConnection) -> [QueryResult<usize>; 3] 
 }
 
 #[test]
-fn m12_what_mixes_temporary_tables_and_the_database_runs_on_the_primary_and_is_refused_on_a_replica() {
+fn m12_what_mixes_temporary_tables_and_the_database_runs_on_the_primary_and_is_refused_on_a_replica()
+ {
     let test = test_cluster();
     let on_replica = mixes(&mut test.conn("b"));
     for refused in on_replica {
@@ -515,11 +580,17 @@ fn m14_custom_functions_and_collations_work_inside_forwarded_writes() {
         "CREATE TABLE items (id INTEGER PRIMARY KEY, name TEXT COLLATE caseless UNIQUE, price DOUBLE)",
     );
     let mut conn = test.conn("b");
-    diesel::insert_into(items::table).values(items::name.eq(shout("abc"))).execute(&mut conn).unwrap();
+    diesel::insert_into(items::table)
+        .values(items::name.eq(shout("abc")))
+        .execute(&mut conn)
+        .unwrap();
     assert_eq!(failure(&mut conn, "INSERT INTO items (name) VALUES ('aBc')").0, "UniqueViolation");
     assert_eq!(test.litefs("b").round_trips(), 2);
-    let found: String =
-        items::table.filter(items::name.eq("abc")).select(items::name).get_result(&mut conn).unwrap();
+    let found: String = items::table
+        .filter(items::name.eq("abc"))
+        .select(items::name)
+        .get_result(&mut conn)
+        .unwrap();
     assert_eq!(found, "ABC");
 }
 
@@ -530,24 +601,37 @@ diesel::define_sql_function! { fn changes() -> BigInt; }
 fn m15_last_insert_rowid_and_changes_answer_for_the_forwarded_write() {
     let test = test_cluster();
     let mut conn = test.conn("b");
-    diesel::sql_query("INSERT INTO items (id, name) VALUES (41, 'x'), (42, 'y')").execute(&mut conn).unwrap();
+    diesel::sql_query("INSERT INTO items (id, name) VALUES (41, 'x'), (42, 'y')")
+        .execute(&mut conn)
+        .unwrap();
     // Others write in between: their numbers are not ours.
-    diesel::sql_query("INSERT INTO items (id, name) VALUES (7, 'z')").execute(&mut test.conn("b")).unwrap();
-    diesel::sql_query("INSERT INTO items (id, name) VALUES (8, 'zz')").execute(&mut test.conn("a")).unwrap();
-    let answers: (i64, i64) = diesel::select((last_insert_rowid(), changes())).get_result(&mut conn).unwrap();
+    diesel::sql_query("INSERT INTO items (id, name) VALUES (7, 'z')")
+        .execute(&mut test.conn("b"))
+        .unwrap();
+    diesel::sql_query("INSERT INTO items (id, name) VALUES (8, 'zz')")
+        .execute(&mut test.conn("a"))
+        .unwrap();
+    let answers: (i64, i64) =
+        diesel::select((last_insert_rowid(), changes())).get_result(&mut conn).unwrap();
     assert_eq!(answers, (42, 2));
     diesel::sql_query("UPDATE items SET price = 1 WHERE id < 10").execute(&mut conn).unwrap();
-    let answers: (i64, i64) = diesel::select((last_insert_rowid(), changes())).get_result(&mut conn).unwrap();
+    let answers: (i64, i64) =
+        diesel::select((last_insert_rowid(), changes())).get_result(&mut conn).unwrap();
     assert_eq!(answers, (42, 2));
     let name: String = items::table
-        .filter(items::id.nullable().eq(diesel::dsl::sql::<Nullable<Integer>>("last_insert_rowid()")))
+        .filter(
+            items::id.nullable().eq(diesel::dsl::sql::<Nullable<Integer>>("last_insert_rowid()")),
+        )
         .select(items::name)
         .get_result(&mut conn)
         .unwrap();
     assert_eq!(name, "y");
-    diesel::sql_query("INSERT INTO parts (item) VALUES (last_insert_rowid())").execute(&mut conn).unwrap();
-    let item: i32 =
-        diesel::dsl::sql::<Integer>("SELECT item FROM parts").get_result(&mut test.plain("a")).unwrap();
+    diesel::sql_query("INSERT INTO parts (item) VALUES (last_insert_rowid())")
+        .execute(&mut conn)
+        .unwrap();
+    let item: i32 = diesel::dsl::sql::<Integer>("SELECT item FROM parts")
+        .get_result(&mut test.plain("a"))
+        .unwrap();
     assert_eq!(item, 42);
 }
 
@@ -555,8 +639,10 @@ fn m15_last_insert_rowid_and_changes_answer_for_the_forwarded_write() {
 fn m16_a_local_write_that_litefs_rejects_after_a_demotion_is_forwarded() {
     // Nothing tells node a of its demotion before its own write does.
     let test = TestCluster::configured(&["a", "b"], |_, builder| {
-        let deaf =
-            litefs_diesel::core::Detectors { primary_file: false, ..litefs_diesel::core::Detectors::ALL };
+        let deaf = litefs_diesel::core::Detectors {
+            primary_file: false,
+            ..litefs_diesel::core::Detectors::ALL
+        };
         builder.tracker(|tracker| tracker.detectors(deaf).poll_interval(Duration::from_secs(60)))
     });
     test.schema(SCHEMA);
@@ -564,10 +650,18 @@ fn m16_a_local_write_that_litefs_rejects_after_a_demotion_is_forwarded() {
     let item = |name: &'static str| diesel::insert_into(items::table).values(items::name.eq(name));
     item("before").execute(&mut counted).unwrap();
     test.sync();
-    test.cluster.node("a").set_event_stream_fault(litefs_testkit::EventStreamFault::Silent).unwrap();
+    test.cluster
+        .node("a")
+        .set_event_stream_fault(litefs_testkit::EventStreamFault::Silent)
+        .unwrap();
     test.cluster.promote("b").unwrap();
-    assert_eq!(test.litefs("a").role(), litefs_diesel::core::Role::Primary, "it has not heard of it");
-    let written: String = item("returned").returning(items::name).get_result(&mut returned).unwrap();
+    assert_eq!(
+        test.litefs("a").role(),
+        litefs_diesel::core::Role::Primary,
+        "it has not heard of it"
+    );
+    let written: String =
+        item("returned").returning(items::name).get_result(&mut returned).unwrap();
     assert_eq!(written, "returned");
     assert!(matches!(test.litefs("a").role(), litefs_diesel::core::Role::Replica { .. }));
     assert_eq!(item("counted").execute(&mut counted), Ok(1));
@@ -581,7 +675,9 @@ fn a_local_commit_that_litefs_drops_is_not_taken_for_done() {
     type Write = fn(&mut litefs_diesel::LiteFsConnection) -> QueryResult<()>;
     let item = || diesel::insert_into(items::table).values(items::name.eq("lost"));
     let writes: [Write; 4] = [
-        |conn| diesel::insert_into(items::table).values(items::name.eq("lost")).execute(conn).map(drop),
+        |conn| {
+            diesel::insert_into(items::table).values(items::name.eq("lost")).execute(conn).map(drop)
+        },
         |conn| {
             let insert = diesel::insert_into(items::table).values(items::name.eq("lost"));
             insert.returning(items::id).get_result::<i32>(conn).map(drop)
@@ -589,7 +685,9 @@ fn a_local_commit_that_litefs_drops_is_not_taken_for_done() {
         |conn| conn.batch_execute("INSERT INTO items (name) VALUES ('lost')"),
         |conn| {
             conn.transaction(|conn| {
-                diesel::sql_query("INSERT INTO items (name) VALUES ('lost')").execute(conn).map(drop)
+                diesel::sql_query("INSERT INTO items (name) VALUES ('lost')")
+                    .execute(conn)
+                    .map(drop)
             })
         },
     ];
@@ -615,8 +713,9 @@ fn writes_go_on_through_promotions_back_and_forth() {
         let mut writer = test.conn(from);
         test.cluster.promote(to).unwrap();
         let name = format!("x{round}");
-        let insert =
-            || diesel::insert_into(items::table).values(items::name.eq(&name)).returning(items::name);
+        let insert = || {
+            diesel::insert_into(items::table).values(items::name.eq(&name)).returning(items::name)
+        };
         let written = insert().get_result::<String>(&mut writer);
         test.wait_for_roles();
         test.sync();
@@ -642,8 +741,9 @@ fn pragmas_that_would_destroy_the_replicas_are_refused_everywhere() {
     for node in ["a", "b"] {
         let error = test.conn(node).batch_execute("PRAGMA journal_mode = DELETE").unwrap_err();
         assert_eq!(Failure::of(&error), Some(Failure::Denied), "{error}");
-        let error =
-            diesel::sql_query("PRAGMA locking_mode = EXCLUSIVE").execute(&mut test.conn(node)).unwrap_err();
+        let error = diesel::sql_query("PRAGMA locking_mode = EXCLUSIVE")
+            .execute(&mut test.conn(node))
+            .unwrap_err();
         assert_eq!(Failure::of(&error), Some(Failure::Denied), "{error}");
     }
 }

@@ -37,7 +37,8 @@ fn write_from(test: &TestCluster, nodes: &[&str]) {
                 for write in 0..WRITES {
                     assert_eq!(insert(&mut conn, &format!("{number}/{write}")), Ok(1));
                     match insert(&mut conn, &format!("everybody's {write}")) {
-                        Ok(1) | Err(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) => {}
+                        Ok(1)
+                        | Err(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) => {}
                         other => panic!("{other:?}"),
                     }
                 }
@@ -53,7 +54,8 @@ fn commits_of(test: &TestCluster, write: impl FnOnce()) -> u64 {
     write();
     test.sync();
     for node in ["a", "b"] {
-        let names: Vec<String> = items::table.select(items::name).load(&mut test.plain(node)).unwrap();
+        let names: Vec<String> =
+            items::table.select(items::name).load(&mut test.plain(node)).unwrap();
         assert_eq!(names.len(), THREADS * WRITES + WRITES, "each is there once");
     }
     txid() - before
@@ -136,6 +138,7 @@ fn a_grouped_write_goes_on_to_the_next_primary() {
     test.wait_for_roles();
     insert(&mut conn, "here again").unwrap();
     conn.batch_execute("INSERT INTO items (name) VALUES ('a script')").unwrap();
-    let names: Vec<String> = items::table.order(items::id).select(items::name).load(&mut conn).unwrap();
+    let names: Vec<String> =
+        items::table.order(items::id).select(items::name).load(&mut conn).unwrap();
     assert_eq!(names, ["here", "there", "here again", "a script"]);
 }

@@ -22,8 +22,10 @@ fn write(conn: &mut LiteFsConnection, text: &str) -> QueryResult<usize> {
 fn d6_without_litefs_a_handle_that_requires_it_does_not_start() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(DATABASE);
-    let error =
-        LiteFs::builder(path.to_str().unwrap()).tracker(|t| t.require_litefs(true)).start().unwrap_err();
+    let error = LiteFs::builder(path.to_str().unwrap())
+        .tracker(|t| t.require_litefs(true))
+        .start()
+        .unwrap_err();
     assert!(matches!(error, StartError::Tracker(_)), "{error:?}");
     assert!(error.to_string().contains("LiteFS is required but not found"), "{error}");
 }
@@ -136,7 +138,10 @@ fn diesels_own_pool_manager_works_and_so_does_ours() {
         .values(notes::text.eq("x"))
         .execute(&mut theirs.get().unwrap())
         .unwrap();
-    diesel::insert_into(notes::table).values(notes::text.eq("y")).execute(&mut ours.get().unwrap()).unwrap();
+    diesel::insert_into(notes::table)
+        .values(notes::text.eq("y"))
+        .execute(&mut ours.get().unwrap())
+        .unwrap();
     let count: i64 = notes::table.count().get_result(&mut theirs.get().unwrap()).unwrap();
     assert_eq!(count, 2);
     // A connection that comes back in the middle of a transaction is not handed out again.
@@ -183,7 +188,8 @@ fn a_replica_without_the_database_waits_for_it_and_does_not_create_it() {
     let mut test = TestCluster::start(&["a", "b"]);
     test.stop("b");
     let node = test.cluster.node("b");
-    let (other, http_url) = (litefs_testkit::database_url(&node.database_path("other.db")), node.http_url());
+    let (other, http_url) =
+        (litefs_testkit::database_url(&node.database_path("other.db")), node.http_url());
     let handle = LiteFs::builder(&other)
         .listen("127.0.0.1:0".parse().unwrap())
         .primary_timeout(std::time::Duration::from_millis(200))
@@ -214,7 +220,8 @@ fn a_transaction_statement_given_as_a_query_is_one() {
     let mut conn = test.conn("b");
     diesel::sql_query("BEGIN").execute(&mut conn).unwrap();
     write(&mut conn, "x").unwrap();
-    let rows: Vec<i32> = diesel::dsl::sql::<diesel::sql_types::Integer>("ROLLBACK").load(&mut conn).unwrap();
+    let rows: Vec<i32> =
+        diesel::dsl::sql::<diesel::sql_types::Integer>("ROLLBACK").load(&mut conn).unwrap();
     assert!(rows.is_empty());
     let count: i64 = notes::table.count().get_result(&mut test.plain("a")).unwrap();
     assert_eq!(count, 0);

@@ -18,7 +18,9 @@ fn insert(conn: &mut LiteFsConnection, text: &str) -> QueryResult<usize> {
     diesel::insert_into(notes::table).values(notes::text.eq(text)).execute(conn)
 }
 
-fn count(conn: &mut impl diesel::connection::LoadConnection<Backend = diesel::sqlite::Sqlite>) -> i64 {
+fn count(
+    conn: &mut impl diesel::connection::LoadConnection<Backend = diesel::sqlite::Sqlite>,
+) -> i64 {
     notes::table.count().get_result(conn).unwrap()
 }
 
@@ -97,7 +99,11 @@ fn f12_a_handoff_under_load_from_all_nodes_loses_nothing_and_fails_nothing() {
         assert_eq!(count(&mut conn), i64::try_from(written).unwrap(), "{node}");
         let distinct =
             diesel::dsl::sql::<diesel::sql_types::BigInt>("SELECT count(DISTINCT text) FROM notes");
-        assert_eq!(distinct.get_result::<i64>(&mut conn), Ok(i64::try_from(written).unwrap()), "{node}");
+        assert_eq!(
+            distinct.get_result::<i64>(&mut conn),
+            Ok(i64::try_from(written).unwrap()),
+            "{node}"
+        );
     }
 }
 
@@ -120,7 +126,10 @@ fn a_handoff_that_cannot_be_leaves_the_primary_where_it_is() {
     test.cluster.node("b").stall_replication().unwrap();
     insert(&mut test.conn("a"), "not shipped").unwrap();
     let error = test.litefs("a").handoff(Some("b")).unwrap_err();
-    assert!(matches!(Failure::of(&error), Some(Failure::HandoffFailed | Failure::OutcomeUnknown)), "{error}");
+    assert!(
+        matches!(Failure::of(&error), Some(Failure::HandoffFailed | Failure::OutcomeUnknown)),
+        "{error}"
+    );
     assert_eq!(test.litefs("a").role(), Role::Primary);
     test.cluster.node("b").resume_replication().unwrap();
     test.sync();
@@ -154,7 +163,9 @@ fn tight_readers_of_a_node_that_writes_nothing_do_not_hold_up_replication() {
                 let started = Instant::now();
                 let here = test.litefs("a").token().unwrap();
                 let tracker = test.litefs("b").tracker();
-                while tracker.read_position().unwrap().txid < here.txid && started.elapsed() < PATIENCE {
+                while tracker.read_position().unwrap().txid < here.txid
+                    && started.elapsed() < PATIENCE
+                {
                     std::thread::park_timeout(Duration::from_micros(200));
                 }
                 times.push(started.elapsed());

@@ -100,7 +100,8 @@ fn a_connection_with_an_open_transaction_is_not_pooled() {
             let mut conn = test.conn(node);
             conn.batch_execute(begin).unwrap();
             assert!(conn.is_broken(), "{begin} on {node}");
-            conn.batch_execute(if begin.starts_with('B') { "COMMIT" } else { "RELEASE own" }).unwrap();
+            conn.batch_execute(if begin.starts_with('B') { "COMMIT" } else { "RELEASE own" })
+                .unwrap();
             assert!(!conn.is_broken(), "after {begin} on {node}");
         }
         let mut conn = test.conn(node);
@@ -225,7 +226,9 @@ where
 {
     let mut other = bed.plain("a");
     other
-        .batch_execute("PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE; INSERT INTO notes VALUES (900, 'x')")
+        .batch_execute(
+            "PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE; INSERT INTO notes VALUES (900, 'x')",
+        )
         .unwrap();
     let a = bed.cluster.control("a").unwrap();
     let waiting = std::sync::Barrier::new(2);
@@ -299,7 +302,8 @@ fn a_script_that_rolls_back_what_it_wrote_has_committed_nothing() {
 fn a_transaction_that_a_failed_script_leaves_open_is_the_connections() {
     let bed = test_cluster(&["a", "b"]);
     bed.conn("a").execute_batch(&[&insert(1)]).unwrap();
-    let script = "BEGIN; INSERT INTO notes VALUES (2, 'x'); INSERT INTO notes VALUES (1, 'x'); COMMIT";
+    let script =
+        "BEGIN; INSERT INTO notes VALUES (2, 'x'); INSERT INTO notes VALUES (1, 'x'); COMMIT";
     let mut conn = bed.conn("a");
     assert!(conn.batch_execute(script).is_err());
     assert!(conn.is_broken(), "Diesel knows nothing of it");

@@ -8,7 +8,9 @@ use diesel::migration::MigrationConnection;
 use diesel::prelude::*;
 use diesel::r2d2::Pool;
 use diesel::sqlite::Sqlite;
-use diesel_migrations::{EmbeddedMigrations, FileBasedMigrations, MigrationHarness, embed_migrations};
+use diesel_migrations::{
+    EmbeddedMigrations, FileBasedMigrations, MigrationHarness, embed_migrations,
+};
 use litefs_diesel::{Consistency, Failure};
 use litefs_tests::{TestCluster, wait_until};
 
@@ -39,8 +41,9 @@ fn x11_migrations_on_a_replica_are_applied_on_the_primary_and_are_here_on_return
 #[test]
 fn x11_migrations_from_files() {
     let test = TestCluster::start(&["a", "b"]);
-    let files =
-        || FileBasedMigrations::from_path(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap();
+    let files = || {
+        FileBasedMigrations::from_path(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap()
+    };
     let mut conn = test.conn("b");
     assert_eq!(conn.run_pending_migrations(files()).unwrap().len(), 3);
     assert_eq!(rows(&mut test.plain("b")), ONCE);
@@ -81,8 +84,12 @@ fn x11_five_replicas_and_the_primary_at_the_same_time_apply_each_migration_once(
 fn x11_a_migration_that_another_node_has_applied_meanwhile_is_not_applied_again() {
     for node in ["a", "b"] {
         let test = TestCluster::start(&["a", "b", "c"]);
-        let mut pool =
-            Pool::builder().max_size(1).build(test.litefs(node).connection_manager()).unwrap().get().unwrap();
+        let mut pool = Pool::builder()
+            .max_size(1)
+            .build(test.litefs(node).connection_manager())
+            .unwrap()
+            .get()
+            .unwrap();
         let pending = pool.pending_migrations(MIGRATIONS).unwrap();
         test.conn("c").run_pending_migrations(MIGRATIONS).unwrap();
         pool.run_migrations(&pending).unwrap();
@@ -168,7 +175,8 @@ fn after_migrations_a_transaction_that_begins_with_a_script_does_what_it_says() 
         })
         .unwrap();
         conn.applied_migrations().unwrap();
-        conn.transaction(|conn| conn.batch_execute("INSERT INTO notes (text) VALUES ('four')")).unwrap();
+        conn.transaction(|conn| conn.batch_execute("INSERT INTO notes (text) VALUES ('four')"))
+            .unwrap();
         conn.applied_migrations().unwrap();
         let failed = conn.transaction(|conn| {
             conn.batch_execute("INSERT INTO notes (text) VALUES ('five')")?;
@@ -187,7 +195,8 @@ fn what_a_replica_does_not_have_yet_is_schema_skew_and_what_nobody_has_is_no_suc
     test.conn("a").run_pending_migrations(MIGRATIONS).unwrap();
     let mut conn = test.conn("b");
     conn.set_consistency(Consistency::Eventual);
-    let count = |conn: &mut litefs_diesel::LiteFsConnection| notes::table.count().get_result::<i64>(conn);
+    let count =
+        |conn: &mut litefs_diesel::LiteFsConnection| notes::table.count().get_result::<i64>(conn);
     for _ in 0..2 {
         let error = count(&mut conn).unwrap_err();
         assert_eq!(Failure::of(&error), Some(Failure::SchemaSkew), "{error}");
@@ -245,7 +254,8 @@ fn migrations_without_a_transaction_are_here_on_return_and_do_not_end_the_protec
         std::fs::create_dir_all(&dir).unwrap();
         std::fs::write(dir.join("up.sql"), up).unwrap();
         std::fs::write(dir.join("down.sql"), "SELECT 1").unwrap();
-        std::fs::write(dir.join("metadata.toml"), format!("run_in_transaction = {transaction}")).unwrap();
+        std::fs::write(dir.join("metadata.toml"), format!("run_in_transaction = {transaction}"))
+            .unwrap();
     }
     let files = || FileBasedMigrations::from_path(dir.path().join("migrations")).unwrap();
     let test = TestCluster::start(&["a", "b", "c"]);
@@ -257,7 +267,8 @@ fn migrations_without_a_transaction_are_here_on_return_and_do_not_end_the_protec
     // Somebody else does the rest; anything may happen in between.
     diesel::sql_query("SELECT 1").execute(&mut conn).unwrap();
     let others: Vec<Box<dyn diesel::migration::Migration<Sqlite>>> = files().migrations().unwrap();
-    let second = others.iter().find(|migration| migration.name().to_string().contains("second")).unwrap();
+    let second =
+        others.iter().find(|migration| migration.name().to_string().contains("second")).unwrap();
     test.conn("c").run_migration(&**second).unwrap();
     conn.run_migration(&*pending.remove(0)).unwrap();
     let count: i64 = diesel::dsl::sql::<diesel::sql_types::BigInt>("SELECT count(*) FROM second")

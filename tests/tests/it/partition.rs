@@ -84,7 +84,11 @@ fn f8_after_a_partition_all_have_what_the_majority_wrote_and_the_other_side_hear
     add(&mut test.conn("a"), "after").unwrap();
     test.sync();
     for node in NODES {
-        assert_eq!(texts(&mut test.plain(node)), ["before", "across", "meanwhile", "after"], "{node}");
+        assert_eq!(
+            texts(&mut test.plain(node)),
+            ["before", "across", "meanwhile", "after"],
+            "{node}"
+        );
     }
     wait_until("the report", || told.lock().unwrap().contains_key("a"));
     let told = told.lock().unwrap();

@@ -56,7 +56,8 @@ fn run<C>(conn: &mut C, step: &Step) -> String
 where
     C: LoadConnection + Connection<Backend = Sqlite>,
 {
-    let insert = |k: i32, v: i32| diesel::insert_into(rows::table).values((rows::k.eq(k), rows::v.eq(v)));
+    let insert =
+        |k: i32, v: i32| diesel::insert_into(rows::table).values((rows::k.eq(k), rows::v.eq(v)));
     match step {
         Step::Begin => said(conn.batch_execute("BEGIN")),
         Step::BeginImmediate => said(conn.batch_execute("BEGIN IMMEDIATE")),
@@ -79,7 +80,9 @@ where
 fn said<T: std::fmt::Debug>(result: QueryResult<T>) -> String {
     match result {
         Ok(value) => format!("{value:?}"),
-        Err(Error::DatabaseError(kind, information)) => format!("{kind:?}: {}", information.message()),
+        Err(Error::DatabaseError(kind, information)) => {
+            format!("{kind:?}: {}", information.message())
+        }
         Err(error) => format!("{error:?}"),
     }
 }
@@ -89,11 +92,13 @@ fn x3_random_programs_end_alike_on_plain_sqlite_and_on_a_replica() {
     let test = TestCluster::start(&["a", "b"]);
     test.schema(SCHEMA);
     let dir = tempfile::tempdir().unwrap();
-    let mut plain = SqliteConnection::establish(dir.path().join("plain.db").to_str().unwrap()).unwrap();
+    let mut plain =
+        SqliteConnection::establish(dir.path().join("plain.db").to_str().unwrap()).unwrap();
     plain.batch_execute(SCHEMA).unwrap();
     plain.batch_execute("PRAGMA journal_mode = WAL").unwrap();
     let plain = std::cell::RefCell::new(plain);
-    let mut runner = TestRunner::new(Config { cases: 150, failure_persistence: None, ..Config::default() });
+    let mut runner =
+        TestRunner::new(Config { cases: 150, failure_persistence: None, ..Config::default() });
     let programs = prop::collection::vec(step(), 1..25);
     runner
         .run(&programs, |program| {
@@ -106,8 +111,9 @@ fn x3_random_programs_end_alike_on_plain_sqlite_and_on_a_replica() {
             // Whatever is still open ends the same way, and the primary has the same data.
             let _ = plain.batch_execute("ROLLBACK");
             drop(replica);
-            let data =
-                |conn: &mut SqliteConnection| rows::table.order(rows::k).load::<(i32, i32)>(conn).unwrap();
+            let data = |conn: &mut SqliteConnection| {
+                rows::table.order(rows::k).load::<(i32, i32)>(conn).unwrap()
+            };
             let on_primary = {
                 // The session of the connection that was dropped may still be rolling back.
                 let mut conn = test.plain("a");

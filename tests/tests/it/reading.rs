@@ -82,7 +82,9 @@ fn r4_a_strong_read_sees_what_another_node_was_told_is_done() {
 }
 
 fn stalled(policy: WhenBehind) -> (TestCluster, LiteFsConnection) {
-    let test = test_cluster(|builder| builder.when_behind(policy).read_timeout(Duration::from_millis(150)));
+    let test = test_cluster(|builder| {
+        builder.when_behind(policy).read_timeout(Duration::from_millis(150))
+    });
     let mut conn = test.conn("b");
     test.cluster.node("b").stall_replication().unwrap();
     write(&mut conn, "x");
@@ -147,7 +149,9 @@ fn a_node_that_has_caught_up_with_an_idle_primary_reads_at_once() {
             .unwrap()
     };
     let (on_a, on_b) = (start(a), start(b));
-    wait_until("the roles", || on_a.role() == Role::Primary && on_b.role().kind() == RoleKind::Replica);
+    wait_until("the roles", || {
+        on_a.role() == Role::Primary && on_b.role().kind() == RoleKind::Replica
+    });
     wait_until("the server", || on_a.rpc_address().is_some());
     on_b.tracker().learn_address(&"a".parse().unwrap(), &on_a.rpc_address().unwrap().to_string());
     write(&mut on_a.establish().unwrap(), "after");
@@ -207,8 +211,9 @@ fn r7_after_a_failover_that_rewinds_the_txid_no_read_hangs() {
 
 #[test]
 fn r7_a_replica_that_waits_for_a_lost_write_is_released_when_the_new_primary_is_known() {
-    let test =
-        TestCluster::configured(&["a", "b", "c"], |_, builder| builder.read_timeout(Duration::from_secs(8)));
+    let test = TestCluster::configured(&["a", "b", "c"], |_, builder| {
+        builder.read_timeout(Duration::from_secs(8))
+    });
     test.schema(SCHEMA);
     let mut conn = test.conn("c");
     test.cluster.node("c").stall_replication().unwrap();

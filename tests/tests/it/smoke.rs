@@ -18,6 +18,7 @@ fn a_replica_writes_through_its_normal_connection_and_reads_back_what_it_wrote()
     let text: String = notes::table.find(id).select(notes::text).get_result(&mut conn).unwrap();
     assert_eq!(text, "hello");
     assert_eq!(test.litefs("b").round_trips(), 1);
-    let text: String = notes::table.find(id).select(notes::text).get_result(&mut test.plain("a")).unwrap();
+    let text: String =
+        notes::table.find(id).select(notes::text).get_result(&mut test.plain("a")).unwrap();
     assert_eq!(text, "hello");
 }

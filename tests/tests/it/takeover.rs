@@ -37,8 +37,10 @@ fn r7_a_replica_ahead_of_a_new_primary_does_not_take_its_own_old_history_for_wha
     }
     let far = test.cluster.node("a").position(DATABASE);
     let has_come = |position: &litefs_testkit::Position| position.txid >= far.txid;
-    c.wait_until(litefs_tests::PATIENCE, |status| status.positions.get(DATABASE).is_some_and(has_come))
-        .unwrap();
+    c.wait_until(litefs_tests::PATIENCE, |status| {
+        status.positions.get(DATABASE).is_some_and(has_come)
+    })
+    .unwrap();
     drop(primary);
     test.cluster.kill("a").unwrap();
     // What the new primary sends takes its time: node c stays where it was.
@@ -99,7 +101,8 @@ fn f7_acknowledged_writes_that_a_failover_lost_are_reported_by_name_where_they_h
 /// A node hears its name from LiteFS with its first promotion, perhaps after its first writes.
 #[test]
 fn f7_writes_made_before_the_primary_knew_its_name_are_not_lost() {
-    let cluster = litefs_testkit::Cluster::builder().nodes(["a", "b"]).database(DATABASE).start().unwrap();
+    let cluster =
+        litefs_testkit::Cluster::builder().nodes(["a", "b"]).database(DATABASE).start().unwrap();
     let told: Arc<Mutex<Vec<LostWrites>>> = Arc::default();
     let [a, b] = ["a", "b"].map(|name| {
         let (node, told) = (cluster.node(name), Arc::clone(&told));

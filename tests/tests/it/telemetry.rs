@@ -70,11 +70,17 @@ fn m9_every_forward_is_one_span_that_ends_and_local_statements_are_none() {
     tracing::subscriber::with_default(subscriber, || {
         let mut conn = test.conn("b");
         let _: Vec<i32> = notes::table.select(notes::id).load(&mut conn).unwrap();
-        diesel::insert_into(notes::table).values(notes::text.eq("x")).execute(&mut test.conn("a")).unwrap();
+        diesel::insert_into(notes::table)
+            .values(notes::text.eq("x"))
+            .execute(&mut test.conn("a"))
+            .unwrap();
         assert!(watcher.spans().is_empty(), "local statements: {:?}", watcher.spans());
 
         diesel::insert_into(notes::table).values(notes::text.eq("y")).execute(&mut conn).unwrap();
-        diesel::insert_into(notes::table).values(notes::text.eq("y")).execute(&mut conn).unwrap_err();
+        diesel::insert_into(notes::table)
+            .values(notes::text.eq("y"))
+            .execute(&mut conn)
+            .unwrap_err();
     });
     let spans = watcher.spans();
     assert_eq!(spans.len(), 2, "{spans:?}");
@@ -83,7 +89,10 @@ fn m9_every_forward_is_one_span_that_ends_and_local_statements_are_none() {
     assert_eq!(outcomes, ["\"error\"", "\"ok\""]);
     for span in &spans {
         assert!(span.ended, "{span:?}");
-        assert_eq!((span.fields["db"].as_str(), span.fields["access"].as_str()), ("\"app.db\"", "\"write\""));
+        assert_eq!(
+            (span.fields["db"].as_str(), span.fields["access"].as_str()),
+            ("\"app.db\"", "\"write\"")
+        );
         assert_eq!(span.fields["primary"], "a");
         assert!(span.fields["duration_us"].parse::<u64>().unwrap() > 0);
         let failed = span.fields["outcome"] == "\"error\"";

@@ -93,15 +93,17 @@ fn t4_replicas_take_the_address_from_the_row_and_without_one_from_the_name() {
 
 #[test]
 fn t4_the_table_has_the_name_it_is_given_and_can_be_switched_off() {
-    let named =
-        TestCluster::configured(&["a", "b"], |_, builder| builder.tracker(|t| t.tracking_table("where_to")));
+    let named = TestCluster::configured(&["a", "b"], |_, builder| {
+        builder.tracker(|t| t.tracking_table("where_to"))
+    });
     named.sync();
     let count: i64 = diesel::dsl::sql::<BigInt>("SELECT count(*) FROM where_to")
         .get_result(&mut named.plain("b"))
         .unwrap();
     assert_eq!(count, 1);
 
-    let cluster = litefs_testkit::Cluster::builder().nodes(["c"]).database(DATABASE).start().unwrap();
+    let cluster =
+        litefs_testkit::Cluster::builder().nodes(["c"]).database(DATABASE).start().unwrap();
     let node = cluster.node("c");
     let url = node.http_url();
     let off = LiteFs::builder(&node.database_url(DATABASE))

@@ -10,7 +10,8 @@ use litefs_tests::{TestCluster, wait_until};
 
 diesel::table! { counters { id -> Integer, n -> Integer, } }
 
-const SCHEMA: &str = "CREATE TABLE counters (id INTEGER PRIMARY KEY, n INTEGER NOT NULL CHECK (n < 1000000))";
+const SCHEMA: &str =
+    "CREATE TABLE counters (id INTEGER PRIMARY KEY, n INTEGER NOT NULL CHECK (n < 1000000))";
 
 fn test_cluster() -> TestCluster {
     let test = TestCluster::start(&["a", "b"]);
@@ -25,7 +26,10 @@ fn all(
 }
 
 fn insert(conn: &mut LiteFsConnection, n: i32) -> QueryResult<i32> {
-    diesel::insert_into(counters::table).values(counters::n.eq(n)).returning(counters::id).get_result(conn)
+    diesel::insert_into(counters::table)
+        .values(counters::n.eq(n))
+        .returning(counters::id)
+        .get_result(conn)
 }
 
 #[test]
@@ -74,7 +78,10 @@ fn x2_a_failed_statement_leaves_the_transaction_open() {
     let mut conn = test.conn("b");
     conn.transaction(|conn| {
         let error = insert(conn, 2_000_000).unwrap_err();
-        assert!(matches!(error, Error::DatabaseError(DatabaseErrorKind::CheckViolation, _)), "{error:?}");
+        assert!(
+            matches!(error, Error::DatabaseError(DatabaseErrorKind::CheckViolation, _)),
+            "{error:?}"
+        );
         insert(conn, 1)?;
         assert!(insert(conn, 2_000_000).is_err());
         insert(conn, 2).map(drop)
@@ -133,7 +140,9 @@ fn x4_a_transaction_whose_reads_are_old_fails_with_nothing_applied_and_a_retry_s
         conn.transaction(|conn| {
             let n: i32 = counters::table.find(1).select(counters::n).get_result(conn)?;
             if std::mem::take(&mut interfere) {
-                diesel::update(counters::table).set(counters::n.eq(20)).execute(&mut test.conn("a"))?;
+                diesel::update(counters::table)
+                    .set(counters::n.eq(20))
+                    .execute(&mut test.conn("a"))?;
             }
             diesel::update(counters::table.find(1)).set(counters::n.eq(n + 1)).execute(conn)
         })
@@ -158,8 +167,11 @@ fn x5_two_replicas_increment_one_counter_without_losing_one() {
             scope.spawn(move || {
                 for _ in 0..EACH {
                     conn.transaction_with_retry(10_000, |conn| {
-                        let n: i32 = counters::table.find(1).select(counters::n).get_result(conn)?;
-                        diesel::update(counters::table.find(1)).set(counters::n.eq(n + 1)).execute(conn)
+                        let n: i32 =
+                            counters::table.find(1).select(counters::n).get_result(conn)?;
+                        diesel::update(counters::table.find(1))
+                            .set(counters::n.eq(n + 1))
+                            .execute(conn)
                     })
                     .unwrap();
                 }
@@ -184,8 +196,11 @@ fn x5_sixteen_threads_on_three_nodes_increment_one_counter_without_losing_one() 
             scope.spawn(move || {
                 for _ in 0..EACH {
                     conn.transaction_with_retry(100, |conn| {
-                        let n: i32 = counters::table.find(1).select(counters::n).get_result(conn)?;
-                        diesel::update(counters::table.find(1)).set(counters::n.eq(n + 1)).execute(conn)
+                        let n: i32 =
+                            counters::table.find(1).select(counters::n).get_result(conn)?;
+                        diesel::update(counters::table.find(1))
+                            .set(counters::n.eq(n + 1))
+                            .execute(conn)
                     })
                     .unwrap();
                 }
@@ -204,7 +219,9 @@ fn x4_on_the_primary_and_without_litefs_a_lost_race_is_told_and_retried() {
     let path = dir.path().join("laptop.db").display().to_string();
     let laptop = || LiteFsConnection::establish(&path).unwrap();
     laptop()
-        .batch_execute(&format!("PRAGMA journal_mode = WAL; {SCHEMA}; INSERT INTO counters VALUES (1, 0)"))
+        .batch_execute(&format!(
+            "PRAGMA journal_mode = WAL; {SCHEMA}; INSERT INTO counters VALUES (1, 0)"
+        ))
         .unwrap();
     for (place, mut conn, mut other) in
         [("primary", test.conn("a"), test.conn("a")), ("laptop", laptop(), laptop())]
@@ -326,7 +343,9 @@ fn x8_a_demotion_in_the_middle_rolls_the_transaction_back() {
         .transaction(|conn| {
             insert(conn, 1)?;
             test.cluster.lose_primary().unwrap();
-            wait_until("the demotion", || test.litefs("a").role() == litefs_diesel::core::Role::Unknown);
+            wait_until("the demotion", || {
+                test.litefs("a").role() == litefs_diesel::core::Role::Unknown
+            });
             insert(conn, 2).map(drop)
         })
         .unwrap_err();
@@ -341,14 +360,18 @@ fn x8_a_demotion_in_the_middle_rolls_the_transaction_back() {
 fn x9_an_immediate_transaction_holds_the_lock_on_the_primary_from_the_start() {
     let test = test_cluster();
     let locked = || {
-        let busy = test.plain("a").batch_execute("PRAGMA busy_timeout = 0; BEGIN IMMEDIATE").unwrap_err();
+        let busy =
+            test.plain("a").batch_execute("PRAGMA busy_timeout = 0; BEGIN IMMEDIATE").unwrap_err();
         assert!(busy.to_string().contains("locked"), "{busy}");
     };
     for node in ["a", "b"] {
         let mut conn = test.conn(node);
         let write = |conn: &mut LiteFsConnection| {
             locked();
-            assert_eq!(conn.immediate_transaction(|_| QueryResult::Ok(())), Err(Error::AlreadyInTransaction));
+            assert_eq!(
+                conn.immediate_transaction(|_| QueryResult::Ok(())),
+                Err(Error::AlreadyInTransaction)
+            );
             insert(conn, 1)
         };
         conn.immediate_transaction(write).unwrap();

@@ -70,9 +70,14 @@ fn every_spelling_of_the_url_finds_the_handle() {
         format!("file:{to_directory}/../{node}/{DATABASE}"),
     ];
     for (at, url) in spellings.iter().enumerate() {
-        let mut conn = LiteFsConnection::establish(url).unwrap_or_else(|error| panic!("{url}: {error}"));
+        let mut conn =
+            LiteFsConnection::establish(url).unwrap_or_else(|error| panic!("{url}: {error}"));
         write(&mut conn, url).unwrap_or_else(|error| panic!("{url}: {error}"));
-        assert_eq!(test.litefs("b").round_trips() as usize, at + 1, "{url} was written through the handle");
+        assert_eq!(
+            test.litefs("b").round_trips() as usize,
+            at + 1,
+            "{url} was written through the handle"
+        );
         assert_eq!(count(&mut conn).unwrap() as usize, at + 1, "{url}");
     }
     let again = LiteFs::builder(&to_file).start();
@@ -101,7 +106,8 @@ fn a_handle_started_by_any_spelling_is_on_litefs() {
             .unwrap();
         litefs_tests::wait_until("the role", || matches!(litefs.role(), Role::Replica { .. }));
         assert_eq!(litefs.tracker().config().database_name(), DATABASE, "{url}");
-        write(&mut litefs.establish().unwrap(), "x").unwrap_or_else(|error| panic!("{url}: {error}"));
+        write(&mut litefs.establish().unwrap(), "x")
+            .unwrap_or_else(|error| panic!("{url}: {error}"));
         assert!(LiteFsConnection::establish(&file).is_ok(), "{url} is found by its path");
     }
 }
@@ -122,7 +128,8 @@ fn a_connection_with_mode_ro_reads_and_never_writes() {
     test.sync();
     for node in ["a", "b"] {
         let mut conn =
-            LiteFsConnection::establish(&format!("sqlite://{}?mode=ro", path(&test, node))).unwrap();
+            LiteFsConnection::establish(&format!("sqlite://{}?mode=ro", path(&test, node)))
+                .unwrap();
         assert_eq!(count(&mut conn), Ok(1));
         let trips = test.litefs(node).round_trips();
         assert!(is_read_only(write(&mut conn, "x")), "on {node}");
@@ -158,7 +165,8 @@ fn a_read_only_connection_does_not_write_through_the_group_writer() {
         builder.local_writes(litefs_diesel::LocalWrites::Grouped)
     });
     test.schema(SCHEMA);
-    let mut conn = LiteFsConnection::establish(&format!("file:{}?mode=ro", path(&test, "a"))).unwrap();
+    let mut conn =
+        LiteFsConnection::establish(&format!("file:{}?mode=ro", path(&test, "a"))).unwrap();
     assert!(is_read_only(write(&mut conn, "x")));
     assert!(is_read_only(conn.execute_batch(&[&diesel::delete(notes::table)])));
     write(&mut test.conn("a"), "x").unwrap();
@@ -236,7 +244,8 @@ fn databases_in_memory_and_off_litefs_are_plain_sqlite() {
         "file:/shared-by-name?vfs=memdb",
         file.to_str().unwrap(),
     ] {
-        let mut conn = LiteFsConnection::establish(url).unwrap_or_else(|error| panic!("{url:?}: {error}"));
+        let mut conn =
+            LiteFsConnection::establish(url).unwrap_or_else(|error| panic!("{url:?}: {error}"));
         conn.batch_execute(SCHEMA).unwrap();
         assert_eq!(write(&mut conn, "x"), Ok(1), "{url:?}");
     }

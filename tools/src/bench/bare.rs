@@ -40,7 +40,8 @@ pub(super) async fn serve(
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
         let frames = LengthDelimitedCodec::builder().new_framed(stream);
-        let channel = BaseChannel::with_defaults(tarpc::serde_transport::new(frames, Bincode::default()));
+        let channel =
+            BaseChannel::with_defaults(tarpc::serde_transport::new(frames, Bincode::default()));
         let requests = channel.execute(inserter.clone().serve());
         tokio::spawn(requests.for_each(|request| async {
             tokio::spawn(request);
@@ -97,20 +98,31 @@ impl Caller {
             let stream = TcpStream::connect(server).await?;
             stream.set_nodelay(true)?;
             let frames = LengthDelimitedCodec::builder().new_framed(stream);
-            let transport: Transport<_, _, _, _> = tarpc::serde_transport::new(frames, Bincode::default());
-            Ok::<_, std::io::Error>(InsertClient::new(tarpc::client::Config::default(), transport).spawn())
+            let transport: Transport<_, _, _, _> =
+                tarpc::serde_transport::new(frames, Bincode::default());
+            Ok::<_, std::io::Error>(
+                InsertClient::new(tarpc::client::Config::default(), transport).spawn(),
+            )
         })?;
         Ok(Self { client, runtime })
     }
 
     /// Inserts a row there.
     pub(super) fn insert(&self, name: &str, payload: &str) -> Result<u64, Problem> {
-        self.answer(self.client.insert(tarpc::context::current(), name.to_owned(), payload.to_owned()))
+        self.answer(self.client.insert(
+            tarpc::context::current(),
+            name.to_owned(),
+            payload.to_owned(),
+        ))
     }
 
     /// Sends a row there and back.
     pub(super) fn echo(&self, name: &str, payload: &str) -> Result<u64, Problem> {
-        self.answer(self.client.echo(tarpc::context::current(), name.to_owned(), payload.to_owned()))
+        self.answer(self.client.echo(
+            tarpc::context::current(),
+            name.to_owned(),
+            payload.to_owned(),
+        ))
     }
 
     /// Has many rows inserted there. Returns how many nanoseconds that took there.

@@ -26,13 +26,18 @@ const ROWS: usize = 10_000;
 
 /// The same rows without it, which Diesel makes one statement of.
 fn tuples(count: usize) -> Vec<Tuple> {
-    let row = |number| (items::name.eq(format!("item {number}")), items::payload.eq(table::PAYLOAD));
+    let row =
+        |number| (items::name.eq(format!("item {number}")), items::payload.eq(table::PAYLOAD));
     (0..count).map(row).collect()
 }
 
 type Tuple = (diesel::dsl::Eq<items::name, String>, diesel::dsl::Eq<items::payload, &'static str>);
 
-pub(super) fn run(report: &mut Report, effort: Effort, mount: Option<&Mount>) -> Result<(), Problem> {
+pub(super) fn run(
+    report: &mut Report,
+    effort: Effort,
+    mount: Option<&Mount>,
+) -> Result<(), Problem> {
     let count = effort.count(ROWS);
     if let Some(mount) = mount {
         return on_mount(report, effort, mount, count);
@@ -63,7 +68,12 @@ pub(super) fn run(report: &mut Report, effort: Effort, mount: Option<&Mount>) ->
         "ratio",
         "the same for one statement of all rows, which needs no optional columns",
     )?;
-    report.add("bulk_forwarded", median(&mut times[0]), "ms", "10,000 rows, execute_at_once on a replica")?;
+    report.add(
+        "bulk_forwarded",
+        median(&mut times[0]),
+        "ms",
+        "10,000 rows, execute_at_once on a replica",
+    )?;
     report.add("bulk_local", median(&mut times[1]), "ms", "10,000 rows, Diesel on a local file")?;
     report.add(
         "bulk_forwarded_one_statement",
@@ -71,11 +81,21 @@ pub(super) fn run(report: &mut Report, effort: Effort, mount: Option<&Mount>) ->
         "ms",
         "in one statement, on a replica",
     )?;
-    Ok(report.add("bulk_local_one_statement", median(&mut times[3]), "ms", "in one statement, local")?)
+    Ok(report.add(
+        "bulk_local_one_statement",
+        median(&mut times[3]),
+        "ms",
+        "in one statement, local",
+    )?)
 }
 
 /// On real LiteFS a local insert is one on the primary's mount, which the bare server does there.
-fn on_mount(report: &mut Report, effort: Effort, mount: &Mount, count: usize) -> Result<(), Problem> {
+fn on_mount(
+    report: &mut Report,
+    effort: Effort,
+    mount: &Mount,
+    count: usize,
+) -> Result<(), Problem> {
     let rig = Rig::start(Some(mount), &Setup::embedded(Synchronous::Normal))?;
     let (mut ours, there) = (rig.litefs.establish()?, rig.tarpc()?);
     let mut turns: [Turn<'_, f64>; 2] = [
@@ -89,14 +109,25 @@ fn on_mount(report: &mut Report, effort: Effort, mount: &Mount, count: usize) ->
         "ratio",
         "rows/s of execute_at_once on a replica / Diesel on the primary's own mount; at least 0.8",
     )?;
-    report.add("bulk_forwarded", median(&mut times[0]), "ms", "10,000 rows, execute_at_once on a replica")?;
-    Ok(report.add("bulk_local", median(&mut times[1]), "ms", "10,000 rows, Diesel on the primary's mount")?)
+    report.add(
+        "bulk_forwarded",
+        median(&mut times[0]),
+        "ms",
+        "10,000 rows, execute_at_once on a replica",
+    )?;
+    Ok(report.add(
+        "bulk_local",
+        median(&mut times[1]),
+        "ms",
+        "10,000 rows, Diesel on the primary's mount",
+    )?)
 }
 
 fn local() -> Result<(Cluster, SqliteConnection), Problem> {
     let cluster = Cluster::builder().nodes(["local"]).database(DATABASE).start()?;
     cluster.node("local").set_sync(true)?;
-    let mut connection = SqliteConnection::establish(&cluster.node("local").database_url(DATABASE))?;
+    let mut connection =
+        SqliteConnection::establish(&cluster.node("local").database_url(DATABASE))?;
     connection.batch_execute("PRAGMA busy_timeout = 5000")?;
     Synchronous::Normal.set(&mut connection)?;
     connection.batch_execute(table::DDL)?;

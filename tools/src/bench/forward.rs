@@ -27,7 +27,11 @@ struct Times {
     raw: Vec<f64>,
 }
 
-pub(super) fn run(report: &mut Report, effort: Effort, mount: Option<&Mount>) -> Result<(), Problem> {
+pub(super) fn run(
+    report: &mut Report,
+    effort: Effort,
+    mount: Option<&Mount>,
+) -> Result<(), Problem> {
     let mut normal = measure(effort, mount, Synchronous::Normal)?;
     tell(report, &mut normal)?;
     // How a mount's primary commits is its own affair.
@@ -62,10 +66,30 @@ fn tell(report: &mut Report, times: &mut Times) -> std::io::Result<()> {
         "ratio",
         "at most once / blocking sockets and nothing else",
     )?;
-    report.add("tarpc_vs_raw_ratio", ratio(&times.tarpc, &times.raw), "ratio", "tarpc / blocking sockets")?;
-    report.add("forward_p50", median(&mut times.exactly_once), "us", "INSERT on a replica, exactly once")?;
-    report.add("forward_at_most_once_p50", median(&mut times.at_most_once), "us", "at most once")?;
-    report.add("tarpc_p50", median(&mut times.tarpc), "us", "bare tarpc call that does the same")?;
+    report.add(
+        "tarpc_vs_raw_ratio",
+        ratio(&times.tarpc, &times.raw),
+        "ratio",
+        "tarpc / blocking sockets",
+    )?;
+    report.add(
+        "forward_p50",
+        median(&mut times.exactly_once),
+        "us",
+        "INSERT on a replica, exactly once",
+    )?;
+    report.add(
+        "forward_at_most_once_p50",
+        median(&mut times.at_most_once),
+        "us",
+        "at most once",
+    )?;
+    report.add(
+        "tarpc_p50",
+        median(&mut times.tarpc),
+        "us",
+        "bare tarpc call that does the same",
+    )?;
     report.add("raw_p50", median(&mut times.raw), "us", "blocking sockets, the same INSERT")
 }
 
@@ -76,11 +100,20 @@ fn tell_full(report: &mut Report, times: &mut Times) -> std::io::Result<()> {
         "ratio",
         "the same with synchronous = FULL on both primaries; at most 1.5",
     )?;
-    report.add("forward_full_p50", median(&mut times.exactly_once), "us", "INSERT on a replica, FULL")?;
+    report.add(
+        "forward_full_p50",
+        median(&mut times.exactly_once),
+        "us",
+        "INSERT on a replica, FULL",
+    )?;
     report.add("raw_full_p50", median(&mut times.raw), "us", "blocking sockets, FULL")
 }
 
-fn measure(effort: Effort, mount: Option<&Mount>, synchronous: Synchronous) -> Result<Times, Problem> {
+fn measure(
+    effort: Effort,
+    mount: Option<&Mount>,
+    synchronous: Synchronous,
+) -> Result<Times, Problem> {
     let rig = Rig::start(mount, &Setup::embedded(synchronous))?;
     let (rounds, warm_up) = (effort.rounds(ROUNDS), effort.rounds(WARM_UP));
     let (tarpc, mut raw) = (rig.tarpc()?, rig.raw()?);
@@ -93,7 +126,8 @@ fn measure(effort: Effort, mount: Option<&Mount>, synchronous: Synchronous) -> R
     ];
     let results = alternate(warm_up, rounds, &mut turns)?;
     // One round trip each: nothing was answered from elsewhere, nothing was sent twice.
-    let (sent, expected) = (rig.litefs.round_trips() - before, (2 * (warm_up + rounds) * INSERTS) as u64);
+    let (sent, expected) =
+        (rig.litefs.round_trips() - before, (2 * (warm_up + rounds) * INSERTS) as u64);
     if sent != expected {
         return Err(format!("{expected} inserts made {sent} round trips").into());
     }
@@ -105,7 +139,9 @@ fn forwarded(litefs: &LiteFs, delivery: Delivery) -> Result<Turn<'static, f64>, 
     let mut conn: LiteFsConnection = litefs.establish()?;
     Ok(Box::new(move || {
         timed(|name| {
-            conn.with_delivery(delivery, |conn| Ok(items::insert(conn, name, items::PAYLOAD)? as u64))
+            conn.with_delivery(delivery, |conn| {
+                Ok(items::insert(conn, name, items::PAYLOAD)? as u64)
+            })
         })
     }))
 }

@@ -58,8 +58,10 @@ pub(super) fn run(
         return on_mount(report, effort, mount);
     }
     let normal = Rivals::start(Synchronous::Normal)?;
-    let curve =
-        CURVE.iter().map(|callers| normal.measure(effort, *callers)).collect::<Result<Vec<_>, _>>()?;
+    let curve = CURVE
+        .iter()
+        .map(|callers| normal.measure(effort, *callers))
+        .collect::<Result<Vec<_>, _>>()?;
     tell(report, curve.iter().find(|outcome| outcome.callers == CALLERS).ok_or("no outcome")?)?;
     if let Some(file) = plot {
         draw(file, &curve)?;
@@ -74,9 +76,19 @@ pub(super) fn run(
         "ratio",
         "the same where a commit takes 1 ms more, at least 28",
     )?;
-    report.add("group_full_ratio", full.gain(), "ratio", "the same with synchronous = FULL, at least 9")?;
+    report.add(
+        "group_full_ratio",
+        full.gain(),
+        "ratio",
+        "the same with synchronous = FULL, at least 9",
+    )?;
     let (slow, full) = (Summary::of(&slow.grouped), Summary::of(&full.grouped));
-    report.add("group_1ms_throughput", slow.throughput, "1/s", "with group commit, commits of 1 ms")?;
+    report.add(
+        "group_1ms_throughput",
+        slow.throughput,
+        "1/s",
+        "with group commit, commits of 1 ms",
+    )?;
     Ok(report.add("group_full_throughput", full.throughput, "1/s", "with group commit, FULL")?)
 }
 
@@ -162,7 +174,12 @@ fn tell(report: &mut Report, outcome: &Outcome) -> std::io::Result<()> {
     )?;
     tell_one(report, &outcome.grouped, &outcome.echo)?;
     let single = Summary::of(&outcome.single);
-    report.add("single_throughput", single.throughput, "1/s", "writes of 64 callers, a commit for each")
+    report.add(
+        "single_throughput",
+        single.throughput,
+        "1/s",
+        "writes of 64 callers, a commit for each",
+    )
 }
 
 /// What there is to say without anything to compare group commit with.
@@ -180,10 +197,20 @@ fn tell_one(report: &mut Report, grouped: &[Sample], echo: &[Sample]) -> std::io
         "ratio",
         "writes/s / bare tarpc calls/s that do nothing, 64 callers; at least 0.59",
     )?;
-    report.add("group_throughput", summary.throughput, "1/s", "writes of 64 callers on a replica")?;
+    report.add(
+        "group_throughput",
+        summary.throughput,
+        "1/s",
+        "writes of 64 callers on a replica",
+    )?;
     report.add("group_p50", summary.p50, "us", "their latency")?;
     report.add("group_p99", summary.p99, "us", "their latency")?;
-    report.add("echo_throughput", Summary::of(echo).throughput, "1/s", "bare tarpc calls of 64 callers")
+    report.add(
+        "echo_throughput",
+        Summary::of(echo).throughput,
+        "1/s",
+        "bare tarpc calls of 64 callers",
+    )
 }
 
 fn on_mount(report: &mut Report, effort: Effort, mount: &Mount) -> Result<(), Problem> {
@@ -205,12 +232,20 @@ fn on_mount(report: &mut Report, effort: Effort, mount: &Mount) -> Result<(), Pr
     )?;
     tell_one(report, &grouped, &echo)?;
     let single = Summary::of(&single);
-    Ok(report.add("tarpc_throughput", single.throughput, "1/s", "bare tarpc calls that commit each")?)
+    Ok(report.add(
+        "tarpc_throughput",
+        single.throughput,
+        "1/s",
+        "bare tarpc calls that commit each",
+    )?)
 }
 
 fn draw(file: &Path, curve: &[Outcome]) -> Result<(), Problem> {
     let points = |of: fn(&Outcome) -> &[Sample]| {
-        let point = |outcome: &Outcome| Point { callers: outcome.callers, summary: Summary::of(of(outcome)) };
+        let point = |outcome: &Outcome| Point {
+            callers: outcome.callers,
+            summary: Summary::of(of(outcome)),
+        };
         curve.iter().map(point).collect()
     };
     plot::draw(

@@ -17,8 +17,7 @@ diesel::table! {
 }
 
 /// Makes the table.
-pub(super) const DDL: &str =
-    "CREATE TABLE IF NOT EXISTS items (id INTEGER PRIMARY KEY, name TEXT NOT NULL, payload TEXT NOT NULL)";
+pub(super) const DDL: &str = "CREATE TABLE IF NOT EXISTS items (id INTEGER PRIMARY KEY, name TEXT NOT NULL, payload TEXT NOT NULL)";
 
 /// The payload of every row.
 pub(super) const PAYLOAD: &str = "one hundred bytes or so of text, as a row of an application might well have in one of \
@@ -30,7 +29,8 @@ where
     C: LoadConnection<Backend = Sqlite>,
 {
     for id in ids {
-        let name: String = items::table.find(black_box(*id)).select(items::name).get_result(conn)?;
+        let name: String =
+            items::table.find(black_box(*id)).select(items::name).get_result(conn)?;
         black_box(name);
     }
     Ok(())
@@ -53,7 +53,8 @@ pub(super) fn load<C>(conn: &mut C, last: i32) -> QueryResult<usize>
 where
     C: LoadConnection<Backend = Sqlite>,
 {
-    let rows: Vec<(i32, String, String)> = items::table.filter(items::id.le(black_box(last))).load(conn)?;
+    let rows: Vec<(i32, String, String)> =
+        items::table.filter(items::id.le(black_box(last))).load(conn)?;
     Ok(black_box(rows).len())
 }
 
@@ -62,7 +63,9 @@ pub(super) fn insert<C>(conn: &mut C, name: &str, payload: &str) -> QueryResult<
 where
     C: Connection<Backend = Sqlite>,
 {
-    diesel::insert_into(items::table).values((items::name.eq(name), items::payload.eq(payload))).execute(conn)
+    diesel::insert_into(items::table)
+        .values((items::name.eq(name), items::payload.eq(payload)))
+        .execute(conn)
 }
 
 /// Makes the table with `rows` rows.

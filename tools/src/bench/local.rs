@@ -96,6 +96,11 @@ fn tell(report: &mut Report, ours: &[Sample], plain: &[Sample]) -> std::io::Resu
     let (ours, plain) = (Summary::of(ours), Summary::of(plain));
     report.add("local_throughput", ours.throughput, "1/s", "writes through LiteFsConnection")?;
     report.add("local_p99", ours.p99, "us", "their 99th percentile")?;
-    report.add("local_plain_throughput", plain.throughput, "1/s", "writes through SqliteConnection")?;
+    report.add(
+        "local_plain_throughput",
+        plain.throughput,
+        "1/s",
+        "writes through SqliteConnection",
+    )?;
     report.add("local_plain_p99", plain.p99, "us", "their 99th percentile")
 }

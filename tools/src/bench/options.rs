@@ -86,7 +86,8 @@ impl Arguments {
 
     /// Whether a part is asked for.
     pub(super) fn wants(&self, part: What) -> bool {
-        self.what == part || (self.what == What::All && (self.replica.is_none() || part.runs_on_mounts()))
+        self.what == part
+            || (self.what == What::All && (self.replica.is_none() || part.runs_on_mounts()))
     }
 
     /// Whether the arguments go together.

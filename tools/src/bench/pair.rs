@@ -112,7 +112,9 @@ impl Pair {
         let node = &self.replica;
         let litefs = LiteFs::builder(&node.database_url(DATABASE))
             .secret(self.secret.clone())
-            .tracker(|tracker| tracker.http_url(&node.http_url()).require_litefs(true).detectors(AS_ON_FUSE));
+            .tracker(|tracker| {
+                tracker.http_url(&node.http_url()).require_litefs(true).detectors(AS_ON_FUSE)
+            });
         start_on_replica(litefs)
     }
 

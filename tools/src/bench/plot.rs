@@ -70,7 +70,8 @@ fn lines(curves: &[Curve], figures: &[Figure]) -> Vec<Line> {
 /// Both axes are logarithmic: callers double, and so may the rest.
 fn chart(area: &Area<'_>, title: &str, lines: &[Line]) -> Result<(), Problem> {
     let all = || lines.iter().flat_map(|line| line.values.iter());
-    let (lowest, highest) = all().fold((f64::MAX, 1.0), |(low, high), (_, y)| (y.min(low), y.max(high)));
+    let (lowest, highest) =
+        all().fold((f64::MAX, 1.0), |(low, high), (_, y)| (y.min(low), y.max(high)));
     let most = all().fold(2.0, |most, (x, _)| x.max(most));
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 20))

@@ -52,7 +52,8 @@ impl Nodes {
     }
 
     fn start() -> Result<Self, Problem> {
-        let cluster = Cluster::builder().nodes(["primary", "replica"]).database(DATABASE).start()?;
+        let cluster =
+            Cluster::builder().nodes(["primary", "replica"]).database(DATABASE).start()?;
         let (primary, replica) = (cluster.node("primary"), cluster.node("replica"));
         items::fill(&mut SqliteConnection::establish(&primary.database_url(DATABASE))?, ROWS)?;
         cluster.wait_for_sync(Duration::from_secs(30))?;
@@ -61,7 +62,13 @@ impl Nodes {
             return Err(format!("not a replica but {}", litefs.role()).into());
         }
         let url = replica.database_url(DATABASE);
-        Ok(Self { litefs, url, rounds: ROUNDS, reads: READS, _embedded: Some((on_primary, cluster)) })
+        Ok(Self {
+            litefs,
+            url,
+            rounds: ROUNDS,
+            reads: READS,
+            _embedded: Some((on_primary, cluster)),
+        })
     }
 
     fn through(&self) -> Result<LiteFsConnection, Problem> {
@@ -80,7 +87,11 @@ fn start(node: &Node) -> Result<LiteFs, Problem> {
         .start()?)
 }
 
-pub(super) fn run(report: &mut Report, effort: Effort, mount: Option<&Mount>) -> Result<(), Problem> {
+pub(super) fn run(
+    report: &mut Report,
+    effort: Effort,
+    mount: Option<&Mount>,
+) -> Result<(), Problem> {
     let nodes = mount.map_or_else(Nodes::start, Nodes::on_mount)?;
     // Reads of a process that has written are the ones with something to check.
     items::insert(&mut nodes.through()?, "forwarded", items::PAYLOAD)?;
@@ -95,7 +106,11 @@ pub(super) fn run(report: &mut Report, effort: Effort, mount: Option<&Mount>) ->
 }
 
 /// Nanoseconds per read, of rows that are the same for everybody and others in each round.
-fn reading<C>(mut conn: C, reads: usize, read: fn(&mut C, &[i32]) -> QueryResult<()>) -> Turn<'static, f64>
+fn reading<C>(
+    mut conn: C,
+    reads: usize,
+    read: fn(&mut C, &[i32]) -> QueryResult<()>,
+) -> Turn<'static, f64>
 where
     C: 'static,
 {
@@ -133,10 +148,20 @@ fn points(report: &mut Report, effort: Effort, nodes: &Nodes) -> Result<(), Prob
     ];
     let mut times = alternate(1, effort.rounds(nodes.rounds), &mut turns)?;
     let (litefs, control) = (ratio(&times[0], &times[1]), ratio(&times[2], &times[1]));
-    report.add("read_point_ratio", litefs, "ratio", "LiteFsConnection / SqliteConnection, at most 1.03")?;
+    report.add(
+        "read_point_ratio",
+        litefs,
+        "ratio",
+        "LiteFsConnection / SqliteConnection, at most 1.03",
+    )?;
     report.add("read_control_ratio", control, "ratio", "SqliteConnection / SqliteConnection")?;
     report.add("read_litefs", median(&mut times[0]), "ns", "one read through LiteFsConnection")?;
-    Ok(report.add("read_plain", median(&mut times[1]), "ns", "one read through SqliteConnection")?)
+    Ok(report.add(
+        "read_plain",
+        median(&mut times[1]),
+        "ns",
+        "one read through SqliteConnection",
+    )?)
 }
 
 fn loads(report: &mut Report, effort: Effort, nodes: &Nodes) -> Result<(), Problem> {
@@ -154,7 +179,12 @@ fn loads(report: &mut Report, effort: Effort, nodes: &Nodes) -> Result<(), Probl
         "1,000 rows, LiteFsConnection / SqliteConnection, at most 1.01",
     )?;
     report.add("load_control_ratio", control, "ratio", "SqliteConnection / SqliteConnection")?;
-    Ok(report.add("load_litefs", median(&mut times[0]), "us", "1,000 rows through LiteFsConnection")?)
+    Ok(report.add(
+        "load_litefs",
+        median(&mut times[0]),
+        "us",
+        "1,000 rows through LiteFsConnection",
+    )?)
 }
 
 fn firsts(report: &mut Report, effort: Effort, nodes: &Nodes) -> Result<(), Problem> {
@@ -183,5 +213,10 @@ fn firsts(report: &mut Report, effort: Effort, nodes: &Nodes) -> Result<(), Prob
         "ratio",
         ".first() / .get_result(), SqliteConnection; 2.7 without SQLITE_ENABLE_QPSG",
     )?;
-    Ok(report.add("first_litefs", median(&mut times[0]), "ns", ".first() through LiteFsConnection")?)
+    Ok(report.add(
+        "first_litefs",
+        median(&mut times[0]),
+        "ns",
+        ".first() through LiteFsConnection",
+    )?)
 }

@@ -18,7 +18,8 @@ struct NewItem {
 }
 
 fn rows(count: usize) -> Vec<NewItem> {
-    let row = |number| NewItem { id: None, name: format!("item {number}"), payload: table::PAYLOAD };
+    let row =
+        |number| NewItem { id: None, name: format!("item {number}"), payload: table::PAYLOAD };
     (0..count).map(row).collect()
 }
 

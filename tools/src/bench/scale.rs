@@ -40,9 +40,15 @@ pub(super) fn run(report: &mut Report, effort: Effort) -> Result<(), Problem> {
     let runtime = Runtime::new()?;
     let links = runtime.block_on(connect(&pair, effort.count(REPLICAS)))?;
     let counts = runtime.block_on(write_for(&links, effort.time(TIME)))?;
-    let (all, least) = (counts.iter().sum::<u64>() as f64, counts.iter().min().copied().unwrap_or(0) as f64);
+    let (all, least) =
+        (counts.iter().sum::<u64>() as f64, counts.iter().min().copied().unwrap_or(0) as f64);
     let mean = all / counts.len() as f64;
-    report.add("scale_throughput", all / effort.time(TIME).as_secs_f64(), "1/s", "writes of 100 replicas")?;
+    report.add(
+        "scale_throughput",
+        all / effort.time(TIME).as_secs_f64(),
+        "1/s",
+        "writes of 100 replicas",
+    )?;
     report.add(
         "scale_fairness_ratio",
         least / mean,
@@ -50,7 +56,12 @@ pub(super) fn run(report: &mut Report, effort: Effort) -> Result<(), Problem> {
         "the slowest replica's share / the mean share",
     )?;
     let queued = runtime.block_on(queue(&pair, &links, effort.count(QUEUED)))?;
-    report.add("scale_queued_write", queued, "KiB", "resident memory of the primary per write that waits")?;
+    report.add(
+        "scale_queued_write",
+        queued,
+        "KiB",
+        "resident memory of the primary per write that waits",
+    )?;
     let before = resident(pair.process())?;
     let more = runtime.block_on(connect(&pair, effort.count(IDLE - REPLICAS)))?;
     let grown = resident(pair.process())?.saturating_sub(before);
@@ -111,7 +122,11 @@ fn insert() -> Request {
 
 /// Holds a commit up, has writes wait behind it, and tells by how many KiB each has made the
 /// primary grow.
-async fn queue(pair: &Pair, links: &[Arc<client::Connection>], count: usize) -> Result<f64, Problem> {
+async fn queue(
+    pair: &Pair,
+    links: &[Arc<client::Connection>],
+    count: usize,
+) -> Result<f64, Problem> {
     let deadline = Instant::now() + DEADLINE;
     // A writer that has just been slow works on its own thread, and requests are taken meanwhile.
     pair.control().set_commit_delay(SLOW_COMMIT)?;
@@ -139,17 +154,30 @@ async fn queue(pair: &Pair, links: &[Arc<client::Connection>], count: usize) -> 
 /// What connections cost the process that pools them, after one read each.
 fn pooled(report: &mut Report, effort: Effort, pair: &Pair) -> Result<(), Problem> {
     let (litefs, url, count) = (pair.open()?, pair.replica_url(), effort.count(IDLE));
-    let each = |before: u64| Ok::<_, Problem>(resident_here()?.saturating_sub(before) as f64 / count as f64);
+    let each = |before: u64| {
+        Ok::<_, Problem>(resident_here()?.saturating_sub(before) as f64 / count as f64)
+    };
     let before = resident_here()?;
-    let plain =
-        (0..count).map(|_| idle(SqliteConnection::establish(&url)?)).collect::<Result<Vec<_>, _>>()?;
+    let plain = (0..count)
+        .map(|_| idle(SqliteConnection::establish(&url)?))
+        .collect::<Result<Vec<_>, _>>()?;
     let plain_each = each(before)?;
     let before = resident_here()?;
     let ours = (0..count).map(|_| idle(litefs.establish()?)).collect::<Result<Vec<_>, _>>()?;
     let ours_each = each(before)?;
     drop((plain, ours));
-    report.add("scale_idle_connection", ours_each, "KiB", "resident memory per idle LiteFsConnection")?;
-    Ok(report.add("scale_idle_plain", plain_each, "KiB", "resident memory per idle SqliteConnection")?)
+    report.add(
+        "scale_idle_connection",
+        ours_each,
+        "KiB",
+        "resident memory per idle LiteFsConnection",
+    )?;
+    Ok(report.add(
+        "scale_idle_plain",
+        plain_each,
+        "KiB",
+        "resident memory per idle SqliteConnection",
+    )?)
 }
 
 fn idle<C>(mut connection: C) -> Result<C, Problem>

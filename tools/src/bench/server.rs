@@ -140,7 +140,10 @@ pub(super) fn run_bare(setup: &Setup) -> Result<(), Problem> {
         let ended = process::parent_ended();
         let listener = tokio::net::TcpListener::bind(tarpc).await?;
         let raw_listener = std::net::TcpListener::bind(raw)?;
-        process::send(&Ready::Bare(Bare { tarpc: listener.local_addr()?, raw: raw_listener.local_addr()? }))?;
+        process::send(&Ready::Bare(Bare {
+            tarpc: listener.local_addr()?,
+            raw: raw_listener.local_addr()?,
+        }))?;
         raw::serve(raw_listener, Arc::clone(&connection));
         tokio::select! {
             served = bare::serve(listener, connection) => served,
@@ -169,7 +172,8 @@ impl Primary {
             return Ok(Self { url: url.clone(), node: None, _root: None });
         }
         let root = tempfile::Builder::new().prefix("bench-").tempdir()?;
-        let node = Node::builder("primary").dir(root.path().join("primary")).database(DATABASE).start()?;
+        let node =
+            Node::builder("primary").dir(root.path().join("primary")).database(DATABASE).start()?;
         node.set_sync(true)?;
         process::send(&Mounted { litefs: node.http_url() })?;
         node.wait_until(Duration::from_secs(20), |now| {

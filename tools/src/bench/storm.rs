@@ -58,8 +58,10 @@ where
     let start = Barrier::new(callers.len() + 1);
     let begin = &start;
     std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            callers.into_iter().map(|caller| scope.spawn(move || call(caller, begin, time))).collect();
+        let threads: Vec<_> = callers
+            .into_iter()
+            .map(|caller| scope.spawn(move || call(caller, begin, time)))
+            .collect();
         start.wait();
         let started = Instant::now();
         let (mut latencies, mut worst_p99) = (Vec::new(), 0.0_f64);

@@ -32,7 +32,8 @@ pub(super) fn run(report: &mut Report, effort: Effort) -> Result<(), Problem> {
     let (mut ratios, mut in_inserts, mut trips) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..effort.count(TRANSACTIONS) {
         let (took, made) = measured(&litefs, || transaction(&mut conn))?;
-        let (one, _) = measured(&litefs, || Ok(items::insert(&mut conn, "item", items::PAYLOAD).map(drop)?))?;
+        let (one, _) =
+            measured(&litefs, || Ok(items::insert(&mut conn, "item", items::PAYLOAD).map(drop)?))?;
         ratios.push(took.as_secs_f64() / (made * DELAY.as_secs_f64()));
         in_inserts.push(took.as_secs_f64() / (made * one.as_secs_f64()));
         trips.push(made);
@@ -50,12 +51,20 @@ pub(super) fn run(report: &mut Report, effort: Effort) -> Result<(), Problem> {
         "ratio",
         "time of a transaction / its round trips times one INSERT over the same link, about 1",
     )?;
-    report.add("transaction_round_trips", median(&mut trips), "trips", "of BEGIN, 5 INSERTs, COMMIT: 6")?;
+    report.add(
+        "transaction_round_trips",
+        median(&mut trips),
+        "trips",
+        "of BEGIN, 5 INSERTs, COMMIT: 6",
+    )?;
     Ok(report.add("batch_round_trips", batched, "trips", "of the same as execute_batch: 1")?)
 }
 
 /// How long it took and how many round trips it made.
-fn measured(litefs: &LiteFs, work: impl FnOnce() -> Result<(), Problem>) -> Result<(Duration, f64), Problem> {
+fn measured(
+    litefs: &LiteFs,
+    work: impl FnOnce() -> Result<(), Problem>,
+) -> Result<(Duration, f64), Problem> {
     let (started, before) = (Instant::now(), litefs.round_trips());
     work()?;
     Ok((started.elapsed(), (litefs.round_trips() - before) as f64))
@@ -63,8 +72,9 @@ fn measured(litefs: &LiteFs, work: impl FnOnce() -> Result<(), Problem>) -> Resu
 
 fn transaction(conn: &mut LiteFsConnection) -> Result<(), Problem> {
     conn.transaction(|conn| {
-        (0..STATEMENTS)
-            .try_for_each(|number| items::insert(conn, &format!("item {number}"), items::PAYLOAD).map(drop))
+        (0..STATEMENTS).try_for_each(|number| {
+            items::insert(conn, &format!("item {number}"), items::PAYLOAD).map(drop)
+        })
     })
     .map_err(|error: diesel::result::Error| error.into())
 }
@@ -73,8 +83,10 @@ fn batch(conn: &mut LiteFsConnection) -> Result<(), Problem> {
     use diesel::ExpressionMethods;
     use diesel::query_builder::QueryFragment;
     let insert = |number| {
-        let values =
-            (items::items::name.eq(format!("item {number}")), items::items::payload.eq(items::PAYLOAD));
+        let values = (
+            items::items::name.eq(format!("item {number}")),
+            items::items::payload.eq(items::PAYLOAD),
+        );
         diesel::insert_into(items::items::table).values(values)
     };
     let inserts: Vec<_> = (0..STATEMENTS).map(insert).collect();

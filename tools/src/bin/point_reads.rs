@@ -83,7 +83,9 @@ fn on_replica(through: Through, reads: i32) -> Result<(), Problem> {
     // They run beside the plain connection too: the difference is the connection's.
     let (_primary, litefs) = (start(primary)?, start(replica)?);
     // Reads of a process that has written are the ones with something to check.
-    diesel::insert_into(items::table).values(items::name.eq("written")).execute(&mut litefs.establish()?)?;
+    diesel::insert_into(items::table)
+        .values(items::name.eq("written"))
+        .execute(&mut litefs.establish()?)?;
     let url = replica.database_url(DATABASE);
     match through {
         Through::LitefsReplica => read_points(&mut litefs.establish()?, reads)?,
@@ -113,7 +115,9 @@ fn standalone(through: Through, reads: i32) -> Result<(), Problem> {
 
 fn run(arguments: &Arguments) -> Result<(), Problem> {
     match arguments.through {
-        Through::LitefsReplica | Through::PlainReplica => on_replica(arguments.through, arguments.reads),
+        Through::LitefsReplica | Through::PlainReplica => {
+            on_replica(arguments.through, arguments.reads)
+        }
         Through::LitefsStandalone | Through::PlainStandalone => {
             standalone(arguments.through, arguments.reads)
         }

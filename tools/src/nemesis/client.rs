@@ -47,7 +47,10 @@ impl ClientContext {
             began: Instant::now(),
             // A client that sent something again on its own would make duplicates that nobody else
             // is to blame for.
-            http: reqwest::Client::builder().timeout(PATIENCE).retry(reqwest::retry::never()).build()?,
+            http: reqwest::Client::builder()
+                .timeout(PATIENCE)
+                .retry(reqwest::retry::never())
+                .build()?,
             endpoints: (0..nodes).map(|_| RwLock::default()).collect(),
             over: CancellationToken::new(),
             retry_unknown,
@@ -82,7 +85,16 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(number: usize, node: usize, seed: u64, shared: Arc<ClientContext>) -> Self {
         let rng = StdRng::seed_from_u64(seed.wrapping_mul(1_000).wrapping_add(number as u64 + 1));
-        Self { number, node, rng, shared, invented: 0, operations: 0, last: None, records: Vec::new() }
+        Self {
+            number,
+            node,
+            rng,
+            shared,
+            invented: 0,
+            operations: 0,
+            last: None,
+            records: Vec::new(),
+        }
     }
 
     /// Goes on until the run is over.
@@ -160,9 +172,10 @@ impl Client {
             Ok(response) if !response.status().is_success() => {
                 Outcome::Unknown { why: format!("PANIC: {}", response.status()) }
             }
-            Ok(response) => {
-                response.json().await.unwrap_or_else(|error| Outcome::Unknown { why: explained(&error) })
-            }
+            Ok(response) => response
+                .json()
+                .await
+                .unwrap_or_else(|error| Outcome::Unknown { why: explained(&error) }),
         }
     }
 }

@@ -40,7 +40,8 @@ pub(super) fn run(options: &Options) -> Result<ExitCode, Problem> {
     let progress = progress_bar(options.seconds);
     progress.set_message("starting the nodes");
     let runtime = Runtime::new()?;
-    let shared = ClientContext::new(options.nodes(), options.weaken == Some(Weakness::RetryUnknown))?;
+    let shared =
+        ClientContext::new(options.nodes(), options.weaken == Some(Weakness::RetryUnknown))?;
     let mut cluster = start(options, &shared, &runtime)?;
     let clients = start_clients(&runtime, options, &shared);
     let began = shared.began.elapsed();
@@ -90,7 +91,11 @@ fn start(
     })
 }
 
-fn start_clients(runtime: &Runtime, options: &Options, shared: &Arc<ClientContext>) -> JoinSet<Vec<Record>> {
+fn start_clients(
+    runtime: &Runtime,
+    options: &Options,
+    shared: &Arc<ClientContext>,
+) -> JoinSet<Vec<Record>> {
     let mut clients = JoinSet::new();
     let nodes = options.nodes();
     for number in 0..nodes * CLIENTS {

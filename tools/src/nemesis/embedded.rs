@@ -42,7 +42,8 @@ impl Embedded {
         (0..NAMES.len()).try_for_each(|node| fleet.start(node))?;
         let primary = fleet.control(0)?;
         primary.become_primary()?;
-        (1..NAMES.len()).try_for_each(|node| fleet.control(node)?.follow(primary).map_err(Problem::from))?;
+        (1..NAMES.len())
+            .try_for_each(|node| fleet.control(node)?.follow(primary).map_err(Problem::from))?;
         (0..NAMES.len()).try_for_each(|node| fleet.wait_until_serving(node))?;
         Ok(Self { fleet, shared, runtime, succession: Succession::default(), met: BTreeMap::new() })
     }
@@ -76,7 +77,9 @@ impl Embedded {
             Fault::LoseTail { lost, .. } => self.lose_tail(node, lost)?,
             Fault::LoseRole { .. } => self.depose()?,
             Fault::HandOff => return Err("only a LiteFS of its own hands off".into()),
-            _ if !self.fleet.is_alive(node) => return Err(format!("{} is away", NAMES[node]).into()),
+            _ if !self.fleet.is_alive(node) => {
+                return Err(format!("{} is away", NAMES[node]).into());
+            }
             Fault::DropCommit => self.fleet.control(node)?.drop_next_commit()?,
             Fault::Stall { .. } => self.fleet.control(node)?.stall_replication()?,
             Fault::Delay { by, .. } => self.fleet.control(node)?.set_replication_delay(by)?,
@@ -135,7 +138,8 @@ impl Embedded {
     fn repair(&mut self) -> Result<(), Problem> {
         (0..NAMES.len()).try_for_each(|node| self.fleet.wake(node))?;
         (0..NAMES.len()).try_for_each(|node| self.fleet.clear_faults(node))?;
-        let serves = |node: &usize| self.fleet.is_alive(*node) && self.shared.endpoint(*node).is_some();
+        let serves =
+            |node: &usize| self.fleet.is_alive(*node) && self.shared.endpoint(*node).is_some();
         let away: Vec<_> = (0..NAMES.len()).filter(|node| !serves(node)).collect();
         for node in &away {
             self.fleet.kill(*node)?;
@@ -151,7 +155,9 @@ impl Embedded {
         let primary = NAMES[self.succession.primary];
         match result {
             Ok(node) => format!("{fault:?} met {}; {primary} is the primary", NAMES[*node]),
-            Err(problem) => format!("{fault:?} came to nothing: {problem}; {primary} is the primary"),
+            Err(problem) => {
+                format!("{fault:?} came to nothing: {problem}; {primary} is the primary")
+            }
         }
     }
 }

@@ -25,7 +25,10 @@ pub(super) struct Fleet {
 
 impl Fleet {
     /// Machines on which nothing runs yet.
-    pub(super) fn new(shared: Arc<ClientContext>, weaken: Option<Weakness>) -> Result<Self, Problem> {
+    pub(super) fn new(
+        shared: Arc<ClientContext>,
+        weaken: Option<Weakness>,
+    ) -> Result<Self, Problem> {
         let processes = Processes::new(&NAMES.map(str::to_owned), shared, weaken)?;
         let root = tempfile::Builder::new().prefix("nemesis-").tempdir()?;
         Ok(Self { processes, controls: NAMES.map(|_| None).to_vec(), root })
@@ -39,9 +42,9 @@ impl Fleet {
         let control = Control::attach(self.processes.receive::<Mounted>(node)?.litefs)?;
         // Another node that is cut off from the one before would keep this one from starting.
         let others = self.reachable().into_iter().filter(|other| *other != node);
-        others
-            .into_iter()
-            .try_for_each(|other| self.control(other)?.heal_link(NAMES[node]).map_err(Problem::from))?;
+        others.into_iter().try_for_each(|other| {
+            self.control(other)?.heal_link(NAMES[node]).map_err(Problem::from)
+        })?;
         self.controls[node] = Some(control);
         Ok(())
     }
@@ -90,7 +93,8 @@ impl Fleet {
 
     /// Whether its LiteFS answers.
     pub(super) fn is_alive(&self, node: usize) -> bool {
-        self.processes.is_reachable(node) && self.control(node).is_ok_and(|control| control.is_alive())
+        self.processes.is_reachable(node)
+            && self.control(node).is_ok_and(|control| control.is_alive())
     }
 
     /// Nodes whose LiteFS answers.

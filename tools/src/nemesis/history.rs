@@ -28,7 +28,9 @@ impl Op {
     /// What it appends, if it is done.
     pub(super) fn appends(&self) -> Vec<(Key, Value)> {
         match self {
-            Self::Append { key, value } | Self::ReadThenAppend { key, value, .. } => vec![(*key, *value)],
+            Self::Append { key, value } | Self::ReadThenAppend { key, value, .. } => {
+                vec![(*key, *value)]
+            }
             Self::Batch { items } => items.clone(),
             Self::Read { .. } => Vec::new(),
         }

@@ -40,7 +40,9 @@ impl Reports {
 
     fn name(&self, append: &Record) -> bool {
         let reports = self.0.lock().expect("nobody panics while holding the reports");
-        append.receipt().is_some_and(|receipt| reports.contains(&(append.process(), receipt.clone())))
+        append
+            .receipt()
+            .is_some_and(|receipt| reports.contains(&(append.process(), receipt.clone())))
     }
 }
 

@@ -60,12 +60,22 @@ impl Mounts {
         let processes = Processes::new(&names, Arc::clone(&shared), weaken)?;
         let watch = Watch::start(mounts.to_vec(), database.clone(), Arc::clone(&shared), &runtime);
         let mounts = mounts.to_vec();
-        let mut all =
-            Self { mounts, names, database, processes, watch, shared, runtime, met: BTreeMap::new() };
+        let mut all = Self {
+            mounts,
+            names,
+            database,
+            processes,
+            watch,
+            shared,
+            runtime,
+            met: BTreeMap::new(),
+        };
         let primary = all.await_primary()?;
         // It makes the database that the others wait for.
         all.begin_node(primary)?;
-        (0..all.mounts.len()).filter(|node| *node != primary).try_for_each(|node| all.begin_node(node))?;
+        (0..all.mounts.len())
+            .filter(|node| *node != primary)
+            .try_for_each(|node| all.begin_node(node))?;
         Ok(all)
     }
 
@@ -73,7 +83,9 @@ impl Mounts {
         let mount = &self.mounts[node];
         let (database, url) = (mount.file(&self.database), mount.url.clone());
         self.processes.start(node, &["--database", &database, "--litefs", &url])?;
-        self.processes.wait_until_serving(node).or_else(|problem| self.processes.kill(node).and(Err(problem)))
+        self.processes
+            .wait_until_serving(node)
+            .or_else(|problem| self.processes.kill(node).and(Err(problem)))
     }
 
     fn await_primary(&self) -> Result<usize, Problem> {
@@ -112,7 +124,9 @@ impl Mounts {
                 self.processes.kill(node)?;
                 self.begin_node(node)
             }
-            Some(status) => Err(format!("{} has ended by itself: {status}", self.names[node]).into()),
+            Some(status) => {
+                Err(format!("{} has ended by itself: {status}", self.names[node]).into())
+            }
         }
     }
 
@@ -183,7 +197,9 @@ impl Mounts {
         let primary = self.watch.primary().map_or("nobody", |primary| &self.names[primary]);
         match result {
             Ok(node) => format!("{fault:?} met {}; {primary} is the primary", self.names[*node]),
-            Err(problem) => format!("{fault:?} came to nothing: {problem}; {primary} is the primary"),
+            Err(problem) => {
+                format!("{fault:?} came to nothing: {problem}; {primary} is the primary")
+            }
         }
     }
 

@@ -154,14 +154,19 @@ fn place(arguments: &Arguments) -> Result<(Option<Node>, Place), Problem> {
 
 impl App {
     fn start(place: &Place, arguments: &Arguments) -> Result<Arc<Self>, Problem> {
-        let reads = if arguments.eventual { Consistency::Eventual } else { Consistency::ReadYourWrites };
+        let reads =
+            if arguments.eventual { Consistency::Eventual } else { Consistency::ReadYourWrites };
         let litefs = LiteFs::builder(&place.database)
             .from_env()
             .tracker(|tracker| tracker.http_url(&place.litefs).require_litefs(true))
             .listen(([127, 0, 0, 1], 0).into())
             .advertise(&arguments.advertise)
             .consistency(reads)
-            .delivery(if arguments.at_most_once { Delivery::AtMostOnce } else { Delivery::ExactlyOnce })
+            .delivery(if arguments.at_most_once {
+                Delivery::AtMostOnce
+            } else {
+                Delivery::ExactlyOnce
+            })
             .primary_timeout(PRIMARY_LIMIT)
             .forward_timeout(FORWARD_LIMIT)
             .read_timeout(READ_LIMIT)
@@ -193,7 +198,10 @@ impl App {
 }
 
 /// An operation that panics leaves the counter up and is answered 500: the run fails.
-async fn operate(State(app): State<Arc<App>>, Json(op): Json<Op>) -> Result<Json<Outcome>, StatusCode> {
+async fn operate(
+    State(app): State<Arc<App>>,
+    Json(op): Json<Op>,
+) -> Result<Json<Outcome>, StatusCode> {
     let outcome = tokio::task::spawn_blocking(move || app.operate(&op)).await;
     outcome.map(Json).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
 }
@@ -206,7 +214,8 @@ async fn rows(State(app): State<Arc<App>>) -> Result<Json<Holding>, (StatusCode,
         Ok(Holding { under_way, rows })
     };
     let unavailable = |error: String| (StatusCode::SERVICE_UNAVAILABLE, error);
-    let held = tokio::task::spawn_blocking(read).await.map_err(|error| unavailable(error.to_string()))?;
+    let held =
+        tokio::task::spawn_blocking(read).await.map_err(|error| unavailable(error.to_string()))?;
     held.map(Json).map_err(|error| unavailable(error.to_string()))
 }
 

@@ -48,11 +48,24 @@ impl Processes {
         let mut places = Vec::new();
         for name in names {
             let link = Relay::start()?;
-            places.push(Place { name: name.clone(), child: None, asleep: false, incarnation: 0, link });
+            places.push(Place {
+                name: name.clone(),
+                child: None,
+                asleep: false,
+                incarnation: 0,
+                link,
+            });
         }
         // The secret never appears on a command line, which every user of the machine can read.
         let secret = format!("{:032x}", rand::rng().random::<u128>());
-        Ok(Self { places, shared, weaken, secret, reports: Reports::default(), ends: HashMap::new() })
+        Ok(Self {
+            places,
+            shared,
+            weaken,
+            secret,
+            reports: Reports::default(),
+            ends: HashMap::new(),
+        })
     }
 
     /// Starts a process. `where_to` says where its files are.

@@ -29,11 +29,17 @@ pub(super) fn read_all<P: PartialEq>(
         let held = held.collect::<Result<Vec<_>, _>>()?;
         let idle = held.iter().all(|holding| holding.under_way == 0);
         if same && idle && positions()? == before {
-            return Ok(names.iter().cloned().zip(held.into_iter().map(|holding| holding.rows)).collect());
+            return Ok(names
+                .iter()
+                .cloned()
+                .zip(held.into_iter().map(|holding| holding.rows))
+                .collect());
         }
         if Instant::now() >= deadline {
             let busy: Vec<_> = held.iter().map(|holding| holding.under_way).collect();
-            return Err(format!("the nodes do not come to rest; operations under way: {busy:?}").into());
+            return Err(
+                format!("the nodes do not come to rest; operations under way: {busy:?}").into()
+            );
         }
         std::thread::sleep(LOOK);
     }

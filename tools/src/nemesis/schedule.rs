@@ -74,8 +74,12 @@ impl Fault {
     /// Which node it applies to.
     pub(super) fn target(self) -> Target {
         match self {
-            Self::Kill { node, .. } | Self::Pause { node, .. } | Self::SilentEvents { node } => node,
-            Self::Promote { successor } | Self::LoseTail { successor, .. } => Target::Replica(successor),
+            Self::Kill { node, .. } | Self::Pause { node, .. } | Self::SilentEvents { node } => {
+                node
+            }
+            Self::Promote { successor } | Self::LoseTail { successor, .. } => {
+                Target::Replica(successor)
+            }
             Self::Stall { replica } | Self::Delay { replica, .. } | Self::Cut { replica } => {
                 Target::Replica(replica)
             }
@@ -136,7 +140,11 @@ impl fmt::Display for Step {
             }
             Fault::Pause { node, successor: None, .. } => write!(f, "freeze {node}"),
             Fault::Pause { node, successor: Some(successor), late } => {
-                write!(f, "freeze {node}, replica {successor} takes over, told {} ms late", late.as_millis())
+                write!(
+                    f,
+                    "freeze {node}, replica {successor} takes over, told {} ms late",
+                    late.as_millis()
+                )
             }
             Fault::Promote { successor } => write!(f, "promote replica {successor}"),
             Fault::HandOff => f.write_str("hand off"),
@@ -149,7 +157,9 @@ impl fmt::Display for Step {
             Fault::Delay { replica, by } => {
                 write!(f, "delay replication to replica {replica} by {} ms", by.as_millis())
             }
-            Fault::Cut { replica } => write!(f, "cut replication between the primary and replica {replica}"),
+            Fault::Cut { replica } => {
+                write!(f, "cut replication between the primary and replica {replica}")
+            }
             Fault::SlowDisk { by } => write!(f, "commits take {} ms longer", by.as_millis()),
             Fault::CutRequests => f.write_str("cut requests to the primary"),
             Fault::CutReplies => f.write_str("cut the primary's answers"),
@@ -192,7 +202,8 @@ type Choice = fn(&mut StdRng) -> Fault;
 fn dropped_commits(rng: &mut StdRng, length: Duration) -> Vec<Step> {
     let mut steps = lane(rng, CALM..length, 50..150, |rng| {
         let drops = rng.random_bool(0.7);
-        let fault = if drops { Fault::DropCommit } else { Fault::LoseRole { successor: Target::Primary } };
+        let fault =
+            if drops { Fault::DropCommit } else { Fault::LoseRole { successor: Target::Primary } };
         (fault, rng.random_range(50..150))
     });
     let slow = Fault::SlowDisk { by: Duration::from_millis(10) };
@@ -229,14 +240,17 @@ fn role_fault(rng: &mut StdRng) -> Fault {
             Fault::Pause { node: Target::Primary, successor: Some(successor), late }
         }
         46..56 => {
-            let node = if rng.random_bool(0.5) { Target::Primary } else { Target::Replica(successor) };
+            let node =
+                if rng.random_bool(0.5) { Target::Primary } else { Target::Replica(successor) };
             Fault::Pause { node, successor: None, late: Duration::ZERO }
         }
         56..71 => Fault::Promote { successor },
         71..84 => Fault::LoseTail { successor, lost: rng.random_range(1..6) },
         84..92 => {
             let same = rng.random_bool(0.4);
-            Fault::LoseRole { successor: if same { Target::Primary } else { Target::Replica(successor) } }
+            Fault::LoseRole {
+                successor: if same { Target::Primary } else { Target::Replica(successor) },
+            }
         }
         _ => Fault::DropCommit,
     }
@@ -276,7 +290,8 @@ fn link_fault(rng: &mut StdRng) -> Fault {
         74..82 => Fault::SlowLink { by: slow },
         82..92 => Fault::BreakLink,
         _ => {
-            let node = if rng.random_bool(0.5) { Target::Primary } else { Target::Replica(replica) };
+            let node =
+                if rng.random_bool(0.5) { Target::Primary } else { Target::Replica(replica) };
             Fault::SilentEvents { node }
         }
     }

@@ -73,18 +73,32 @@ fn failed(error: &Error) -> Outcome {
     }
 }
 
-fn append(conn: &mut LiteFsConnection, key: Key, value: Value, seen: Option<i64>) -> QueryResult<()> {
+fn append(
+    conn: &mut LiteFsConnection,
+    key: Key,
+    value: Value,
+    seen: Option<i64>,
+) -> QueryResult<()> {
     let row = (appends::key.eq(key), appends::value.eq(value), appends::seen.eq(seen));
     diesel::insert_into(appends::table).values(row).execute(conn).map(drop)
 }
 
 fn read(conn: &mut LiteFsConnection, key: Key) -> QueryResult<Vec<Value>> {
-    appends::table.filter(appends::key.eq(key)).order(appends::seq).select(appends::value).load(conn)
+    appends::table
+        .filter(appends::key.eq(key))
+        .order(appends::seq)
+        .select(appends::value)
+        .load(conn)
 }
 
-fn read_then_append(conn: &mut LiteFsConnection, key: Key, value: Value) -> QueryResult<Vec<Value>> {
+fn read_then_append(
+    conn: &mut LiteFsConnection,
+    key: Key,
+    value: Value,
+) -> QueryResult<Vec<Value>> {
     let list = read(conn, key)?;
-    let length = i64::try_from(list.len()).map_err(|error| Error::SerializationError(error.into()))?;
+    let length =
+        i64::try_from(list.len()).map_err(|error| Error::SerializationError(error.into()))?;
     append(conn, key, value, Some(length))?;
     Ok(list)
 }
@@ -93,7 +107,8 @@ fn batch(conn: &mut LiteFsConnection, items: &[(Key, Value)]) -> QueryResult<()>
     let inserts: Vec<_> = items
         .iter()
         .map(|(key, value)| {
-            diesel::insert_into(appends::table).values((appends::key.eq(*key), appends::value.eq(*value)))
+            diesel::insert_into(appends::table)
+                .values((appends::key.eq(*key), appends::value.eq(*value)))
         })
         .collect();
     let queries: Vec<&dyn diesel::query_builder::QueryFragment<diesel::sqlite::Sqlite>> =
@@ -123,7 +138,10 @@ mod tests {
         assert_eq!(run(Op::Append { key: 1, value: 10 }), done(&[]));
         assert_eq!(run(Op::Batch { items: vec![(1, 11), (2, 20)] }), done(&[]));
         assert_eq!(run(Op::ReadThenAppend { key: 1, value: 12, patient: false }), done(&[10, 11]));
-        assert_eq!(run(Op::ReadThenAppend { key: 1, value: 13, patient: true }), done(&[10, 11, 12]));
+        assert_eq!(
+            run(Op::ReadThenAppend { key: 1, value: 13, patient: true }),
+            done(&[10, 11, 12])
+        );
         assert_eq!(run(Op::Read { key: 1 }), done(&[10, 11, 12, 13]));
         let rows = all(&mut conn).unwrap();
         assert_eq!(rows[3], Row { key: 1, value: 12, seen: Some(2) });

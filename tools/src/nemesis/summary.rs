@@ -50,15 +50,19 @@ impl Summary<'_> {
         }
         let mut reasons: Vec<_> = reasons.into_iter().collect();
         reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-        reasons.iter().take(REASONS).try_for_each(|(why, count)| writeln!(f, "{count:6} x {why}"))?;
+        reasons
+            .iter()
+            .take(REASONS)
+            .try_for_each(|(why, count)| writeln!(f, "{count:6} x {why}"))?;
         self.verdict.examples.iter().try_for_each(|example| writeln!(f, "  {example}"))
     }
 }
 
 /// A reason without what differs from case to case: positions, addresses, ids.
 fn kind(why: &str) -> String {
-    let mut words =
-        why.split(' ').map(|word| if word.contains(|c: char| c.is_ascii_digit()) { ".." } else { word });
+    let mut words = why
+        .split(' ')
+        .map(|word| if word.contains(|c: char| c.is_ascii_digit()) { ".." } else { word });
     let mut kind: String = words.by_ref().take(16).collect::<Vec<_>>().join(" ");
     if words.next().is_some() {
         kind.push_str(" ..");
@@ -72,8 +76,16 @@ impl fmt::Display for Summary<'_> {
         writeln!(f)?;
         writeln!(f, "ops {}", self.ops())?;
         writeln!(f, "acked {}", self.appends(|outcome| matches!(outcome, Outcome::Done { .. })))?;
-        writeln!(f, "refused {}", self.appends(|outcome| matches!(outcome, Outcome::Refused { .. })))?;
-        writeln!(f, "unknown {}", self.appends(|outcome| matches!(outcome, Outcome::Unknown { .. })))?;
+        writeln!(
+            f,
+            "refused {}",
+            self.appends(|outcome| matches!(outcome, Outcome::Refused { .. }))
+        )?;
+        writeln!(
+            f,
+            "unknown {}",
+            self.appends(|outcome| matches!(outcome, Outcome::Unknown { .. }))
+        )?;
         writeln!(f, "lost_reported {}", self.verdict.lost_reported)?;
         writeln!(f, "lost_excused {}", self.verdict.lost_excused)?;
         for wrong in Wrong::ALL {

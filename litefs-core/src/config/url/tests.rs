@@ -108,9 +108,13 @@ fn a_connection_has_what_its_url_says_and_else_the_handles() {
 #[test]
 fn c3_what_cannot_hold_on_litefs_is_refused_by_its_name() {
     let check = |url: &str| DatabaseUrl::parse(url).unwrap().check_replicable();
-    for parameter in
-        ["immutable=1", "nolock=yes", "cache=shared", "vfs=unix-none", "a=b&immutable=0&immutable=on"]
-    {
+    for parameter in [
+        "immutable=1",
+        "nolock=yes",
+        "cache=shared",
+        "vfs=unix-none",
+        "a=b&immutable=0&immutable=on",
+    ] {
         let error = check(&format!("file:/a?{parameter}")).unwrap_err().to_string();
         let name = parameter.rsplit(['&', '=']).nth(1).unwrap();
         assert!(error.contains(&format!("`{name}")), "{error}");

@@ -57,7 +57,11 @@ impl Connection {
         if response.status() != StatusCode::OK {
             return Err(StreamError::Status(response.status().as_u16()));
         }
-        Ok(Self(if is_event_source(&response) { events(response).boxed() } else { lines(response).boxed() }))
+        Ok(Self(if is_event_source(&response) {
+            events(response).boxed()
+        } else {
+            lines(response).boxed()
+        }))
     }
 
     /// The next message. Cancel safe: nothing is lost if it is dropped while it waits.
@@ -71,7 +75,9 @@ impl Connection {
 fn is_event_source(response: &Response) -> bool {
     let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     kind.is_some_and(|kind| {
-        kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
+        kind.split(';')
+            .next()
+            .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
     })
 }
 

@@ -80,7 +80,10 @@ pub fn parse_event(message: &[u8]) -> Result<Option<Event>, EventError> {
         "tx" => {
             let data: TransactionData<'_> = serde_json::from_str(data()?)?;
             let (txid, checksum): (Txid, Checksum) = (data.txid.parse()?, data.checksum.parse()?);
-            Some(Event::Transaction { database: envelope.db, position: Position { txid, checksum } })
+            Some(Event::Transaction {
+                database: envelope.db,
+                position: Position { txid, checksum },
+            })
         }
         _ => None,
     })
@@ -106,7 +109,10 @@ mod tests {
             assert_eq!(event(r#"{"isPrimary":false,"hostname":"node-a"}"#), replica("node-a"));
             // D14: absent, or with a port.
             assert_eq!(event(r#"{"isPrimary":false}"#), Claim::NoPrimary);
-            assert_eq!(event(r#"{"isPrimary":false,"hostname":"node-a:4000"}"#), replica("node-a:4000"));
+            assert_eq!(
+                event(r#"{"isPrimary":false,"hostname":"node-a:4000"}"#),
+                replica("node-a:4000")
+            );
         }
     }
 
@@ -114,7 +120,8 @@ mod tests {
     fn d8_a_transaction_tells_its_database_and_position() {
         let message = r#"{"type":"tx","db":"my.db","data":{"txID":"0000000000000001","postApplyChecksum":
             "ab125b121374c4e2","pageSize":4096,"commit":2,"timestamp":"2026-11-20T10:31:25.599Z"}}"#;
-        let Ok(Some(Event::Transaction { database, position })) = parse_event(message.as_bytes()) else {
+        let Ok(Some(Event::Transaction { database, position })) = parse_event(message.as_bytes())
+        else {
             panic!("not a transaction");
         };
         assert_eq!((database.as_str(), position.txid.get()), ("my.db", 1));

@@ -21,9 +21,13 @@ fn the_answer_tells_the_role_and_on_the_primary_its_own_name() {
     assert_eq!((info.claim, info.own_name), (Claim::Replica("b:1".parse().unwrap()), None));
     let info = parse(r#"{"isPrimary":false,"path":"/d","primary":{"hostname":""}}"#).unwrap();
     assert_eq!(info.claim, Claim::NoPrimary);
-    for bad in
-        ["", "{}", "<html>", r#"{"isPrimary":1}"#, r#"{"isPrimary":false,"primary":{"hostname":"a b"}}"#]
-    {
+    for bad in [
+        "",
+        "{}",
+        "<html>",
+        r#"{"isPrimary":1}"#,
+        r#"{"isPrimary":false,"primary":{"hostname":"a b"}}"#,
+    ] {
         assert!(parse(bad).is_err(), "{bad}");
     }
 }

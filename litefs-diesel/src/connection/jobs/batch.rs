@@ -44,7 +44,8 @@ impl Job for BatchJob {
     const MAY_BE_GROUPED: bool = true;
 
     fn sql(&self) -> QueryResult<String> {
-        let texts: Vec<_> = self.statements.iter().map(|statement| statement.sql.as_str()).collect();
+        let texts: Vec<_> =
+            self.statements.iter().map(|statement| statement.sql.as_str()).collect();
         Ok(texts.join(";"))
     }
 
@@ -97,13 +98,17 @@ impl LiteFsConnection {
     /// assert_eq!(changed, [1, 1, 1, 1]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn execute_batch(&mut self, queries: &[&dyn QueryFragment<Sqlite>]) -> QueryResult<Vec<usize>> {
+    pub fn execute_batch(
+        &mut self,
+        queries: &[&dyn QueryFragment<Sqlite>],
+    ) -> QueryResult<Vec<usize>> {
         let statements = self.scratch.capture_all(queries)?;
         statements.iter().try_for_each(|statement| check_batchable(&statement.sql))?;
         match self.run_batch(statements, false)? {
-            Output::Counts(counts) => {
-                Ok(counts.into_iter().map(|count| usize::try_from(count).unwrap_or(usize::MAX)).collect())
-            }
+            Output::Counts(counts) => Ok(counts
+                .into_iter()
+                .map(|count| usize::try_from(count).unwrap_or(usize::MAX))
+                .collect()),
             other => Err(unexpected(&other)),
         }
     }
@@ -119,12 +124,22 @@ impl LiteFsConnection {
     }
 
     /// Runs the statements, all or none, in one round trip at most if no transaction has to be moved.
-    pub(crate) fn run_batch(&mut self, mut statements: Vec<Repeated>, rows: bool) -> QueryResult<Output> {
+    pub(crate) fn run_batch(
+        &mut self,
+        mut statements: Vec<Repeated>,
+        rows: bool,
+    ) -> QueryResult<Output> {
         if statements.is_empty() {
-            return Ok(if rows { Output::Rows(RowSet::default()) } else { Output::Counts(Vec::new()) });
+            return Ok(if rows {
+                Output::Rows(RowSet::default())
+            } else {
+                Output::Counts(Vec::new())
+            });
         }
         let Some((node, _)) = self.clustered() else {
-            return self.batch_here(&statements, rows).inspect_err(|e| self.lost_race |= is_locked(e));
+            return self
+                .batch_here(&statements, rows)
+                .inspect_err(|e| self.lost_race |= is_locked(e));
         };
         let node = Arc::clone(node);
         self.run_held_back(&node)?;
@@ -143,9 +158,11 @@ impl LiteFsConnection {
             return Ok(());
         }
         // Its first run may be the one before the first write.
-        let classes: Vec<_> = statements.iter().zip(classes).flat_map(|(r, c)| vec![c; r.times]).collect();
+        let classes: Vec<_> =
+            statements.iter().zip(classes).flat_map(|(r, c)| vec![c; r.times]).collect();
         *statements = std::mem::take(statements).into_iter().flat_map(Repeated::split).collect();
-        let texts: Vec<_> = statements.iter().map(|repeated| repeated.sql.as_str()).zip(classes).collect();
+        let texts: Vec<_> =
+            statements.iter().map(|repeated| repeated.sql.as_str()).zip(classes).collect();
         if let Some(answered) = self.answered_before_writes(node, &texts)? {
             for (repeated, sql) in statements.iter_mut().zip(answered) {
                 repeated.cacheable &= repeated.sql == sql;
@@ -184,8 +201,9 @@ impl LiteFsConnection {
             let open = self.phase() != Phase::Autocommit;
             if undone.is_err() && open {
                 // `OR ROLLBACK`, for example.
-                self.transaction
-                    .lose("SQLite has rolled it back, because a statement of a batch said so or had to");
+                self.transaction.lose(
+                    "SQLite has rolled it back, because a statement of a batch said so or had to",
+                );
             }
         }
         result
@@ -212,7 +230,10 @@ impl LiteFsConnection {
     }
 
     /// Rows that came from elsewhere, deserialized as if they were read here.
-    pub(crate) fn read_rows<ST, U: FromSqlRow<ST, Sqlite>>(&mut self, rows: RowSet) -> QueryResult<Vec<U>> {
+    pub(crate) fn read_rows<ST, U: FromSqlRow<ST, Sqlite>>(
+        &mut self,
+        rows: RowSet,
+    ) -> QueryResult<Vec<U>> {
         let build = |row| U::build_from_row(&row).map_err(Error::DeserializationError);
         self.scratch.replay(rows)?.map(|row| row.and_then(build)).collect()
     }

@@ -77,7 +77,10 @@ impl LiteFsConnection {
         T: QueryFragment<Sqlite> + QueryId,
     {
         let Some((node, _)) = self.clustered() else {
-            return self.local.execute_returning_count(query).inspect_err(|e| self.lost_race |= is_locked(e));
+            return self
+                .local
+                .execute_returning_count(query)
+                .inspect_err(|e| self.lost_race |= is_locked(e));
         };
         let node = Arc::clone(node);
         if self.is_migrated_already(&node, query)? {
@@ -85,7 +88,10 @@ impl LiteFsConnection {
         }
         let class = self.class_of(query)?;
         // A PRAGMA that concerns the transaction on the primary goes there too, as one in a script does.
-        if class.control || class.query_only || (class.sets_session && self.phase() == Phase::Remote) {
+        if class.control
+            || class.query_only
+            || (class.sets_session && self.phase() == Phase::Remote)
+        {
             return self.run_script(&node, &sql_of(query)?).map(|()| 0);
         }
         let changed = self.drive(&node, class, &mut ExecuteJob { query })?;

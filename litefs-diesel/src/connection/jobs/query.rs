@@ -49,7 +49,8 @@ where
     fn run_here(&mut self, conn: &mut LiteFsConnection, class: Class) -> QueryResult<Loaded> {
         if conn.answers_differ(class) {
             let statement = conn.capture(class, self.query)?;
-            let rows = conn.in_place_of(class, self.query, |conn| load_bound(&mut conn.local, &statement));
+            let rows =
+                conn.in_place_of(class, self.query, |conn| load_bound(&mut conn.local, &statement));
             return rows.map(Loaded::Rows);
         }
         if class.access == Access::Write || class.may_write() || class.writes_locally {
@@ -84,7 +85,9 @@ fn collected<'conn, 'query>(
 fn rows(reply: Reply) -> QueryResult<RowSet> {
     match reply.answer {
         Output::Rows(rows) => Ok(rows),
-        other => Err(Failure::Protocol.error(format!("asked for rows, the primary answered {other:?}"))),
+        other => {
+            Err(Failure::Protocol.error(format!("asked for rows, the primary answered {other:?}")))
+        }
     }
 }
 

@@ -52,7 +52,8 @@ impl Job for ScriptJob<'_> {
         conn.heard(self.sql, |conn| {
             // Diesel refuses it before SQLite sees it.
             std::ffi::CString::new(self.sql)?;
-            reply = conn.dispatch(node, class, destination, Command::Script(self.sql.to_owned()))?;
+            reply =
+                conn.dispatch(node, class, destination, Command::Script(self.sql.to_owned()))?;
             Ok(())
         })?;
         match reply {
@@ -64,10 +65,15 @@ impl Job for ScriptJob<'_> {
 
 impl LiteFsConnection {
     /// Several statements without parameters, or one that steers the transaction.
-    pub(in crate::connection) fn run_script(&mut self, node: &Arc<Node>, sql: &str) -> QueryResult<()> {
+    pub(in crate::connection) fn run_script(
+        &mut self,
+        node: &Arc<Node>,
+        sql: &str,
+    ) -> QueryResult<()> {
         self.follow_role(node)?;
         let all = statements(sql);
-        let mut classes: Vec<_> = all.iter().map(|statement| self.classify_statement(statement)).collect();
+        let mut classes: Vec<_> =
+            all.iter().map(|statement| self.classify_statement(statement)).collect();
         reclassify_by_what_is_made(&all, &mut classes);
         if let Some(refused) = all.iter().zip(&classes).find(|(_, class)| class.refused) {
             return Err(refusal(refused.0.sql));
@@ -75,7 +81,8 @@ impl LiteFsConnection {
         if let [Class { query_only: true, .. }] = classes[..] {
             return self.query_only_pragma(sql).map(drop);
         }
-        let texts: Vec<_> = all.iter().map(|statement| statement.sql).zip(classes.iter().copied()).collect();
+        let texts: Vec<_> =
+            all.iter().map(|statement| statement.sql).zip(classes.iter().copied()).collect();
         let answered = self.answered_before_writes(node, &texts)?.map(|texts| texts.join("; "));
         let sql = answered.as_deref().unwrap_or(sql);
         match plan_script(&all, &classes, self.phase() != Phase::Autocommit) {
@@ -91,12 +98,15 @@ impl LiteFsConnection {
                 self.drive(node, class, &mut ScriptJob { sql, session: &[] })
             }
             // Run here up to its first write, it could leave a transaction open.
-            ScriptPlan::Write { .. } if self.read_only && all.len() > 1 => Err(super::super::read_only()),
+            ScriptPlan::Write { .. } if self.read_only && all.len() > 1 => {
+                Err(super::super::read_only())
+            }
             ScriptPlan::Write { session, split } => {
                 let any = |test: fn(&Class) -> bool| classes.iter().any(test);
                 let (counts, inserts) = (any(|class| class.counts), any(|class| class.inserts));
                 let (access, writes_locally) = (Access::Write, split);
-                let class = Class { access, writes_locally, split, counts, inserts, ..Class::NOTHING };
+                let class =
+                    Class { access, writes_locally, split, counts, inserts, ..Class::NOTHING };
                 let result = self.drive(node, class, &mut ScriptJob { sql, session: &session });
                 self.note_failed_script(&all, &result);
                 result
@@ -107,11 +117,13 @@ impl LiteFsConnection {
     /// A script that opens a transaction and fails leaves it open. Where it ran elsewhere, that transaction is rolled back
     /// already, and the connection must not go on as if there had been none.
     fn note_failed_script(&mut self, all: &[SqlStatement<'_>], result: &QueryResult<()>) {
-        let begins = all.iter().any(|statement| matches!(Control::of(statement), Some(Control::Begin(_))));
+        let begins =
+            all.iter().any(|statement| matches!(Control::of(statement), Some(Control::Begin(_))));
         let failed_in_sql = result.as_ref().is_err_and(|error| Failure::of(error).is_none());
         let elsewhere = self.query_only && self.phase() == Phase::Autocommit;
         if begins && failed_in_sql && elsewhere {
-            self.transaction.lose("the script that opened it failed on the primary, which rolled it back");
+            self.transaction
+                .lose("the script that opened it failed on the primary, which rolled it back");
         }
     }
 
@@ -124,7 +136,11 @@ impl LiteFsConnection {
         })
     }
 
-    fn heard(&mut self, sql: &str, run: impl FnOnce(&mut Self) -> QueryResult<()>) -> QueryResult<()> {
+    fn heard(
+        &mut self,
+        sql: &str,
+        run: impl FnOnce(&mut Self) -> QueryResult<()>,
+    ) -> QueryResult<()> {
         self.reporting_text(&StrQueryHelper::new(sql), run)
     }
 
@@ -133,7 +149,8 @@ impl LiteFsConnection {
         let _silent = self.silence.keep();
         let in_transaction = self.phase() != Phase::Autocommit;
         // SQLite ignores `foreign_keys` inside a transaction, and so did the primary.
-        for pragma in session.iter().filter(|pragma| !(in_transaction && sets_foreign_keys(pragma))) {
+        for pragma in session.iter().filter(|pragma| !(in_transaction && sets_foreign_keys(pragma)))
+        {
             self.local.batch_execute(pragma)?;
             self.settings = None;
         }
@@ -147,7 +164,9 @@ fn sets_foreign_keys(sql: &str) -> bool {
         [only] => only.pragma(),
         _ => None,
     };
-    pragma.is_some_and(|pragma| pragma.name.eq_ignore_ascii_case("foreign_keys") && pragma.value.is_some())
+    pragma.is_some_and(|pragma| {
+        pragma.name.eq_ignore_ascii_case("foreign_keys") && pragma.value.is_some()
+    })
 }
 
 /// SQLite cannot say what a statement does to what the script has yet to make or to attach.

@@ -58,7 +58,8 @@ impl LiteFsConnection {
         connection.set_instrumentation(|_: InstrumentationEvent<'_>| {});
         let ticket = Ticket::draw(node, &native, false);
         let ticket = ticket.ok_or_else(|| unknown(&"this node is not the primary any more"))?;
-        let outcome = litefs_rpc::sqlite::settle(&mut connection, id).map_err(|error| unknown(&error))?;
+        let outcome =
+            litefs_rpc::sqlite::settle(&mut connection, id).map_err(|error| unknown(&error))?;
         self.prove_by(&ticket, node, Some(&native)).map_err(|error| unknown(&error))?;
         Ok(outcome)
     }
@@ -74,7 +75,8 @@ impl LiteFsConnection {
         loop {
             let forwarder = Arc::clone(&node.forwarder);
             let asked = node.io.wait(async move {
-                let ask = |link: Arc<client::Connection>| async move { link.outcome(id, deadline).await };
+                let ask =
+                    |link: Arc<client::Connection>| async move { link.outcome(id, deadline).await };
                 forwarder.ask_primary(deadline.into(), ask).await
             });
             match asked.ok_or_else(stopped)? {
@@ -84,7 +86,9 @@ impl LiteFsConnection {
                 }
                 Ok(Forwarded::Here | Forwarded::Unsettled) => match self.settle_here(node, id) {
                     Err(_) if Instant::now() < deadline && self.has_moved_on(node) => {}
-                    settled => return settled.map(|outcome| (outcome, node.tracker.read_position().ok())),
+                    settled => {
+                        return settled.map(|outcome| (outcome, node.tracker.read_position().ok()));
+                    }
                 },
                 Err(error) => return Err(forwarded(error.in_all(started.elapsed()), None)),
             }
@@ -99,10 +103,11 @@ impl LiteFsConnection {
         error: &CallError,
     ) -> QueryResult<Reply> {
         match self.outcome(node, id).map_err(|_| called(error.clone(), Some(id)))? {
-            (Outcome::Applied(answer, effects), position) => Ok(Reply { answer, position, effects }),
-            (Outcome::NotApplied | Outcome::Interrupted, _) => {
-                Err(Failure::TransactionLost.error(format!("the transaction was not committed: {error}")))
+            (Outcome::Applied(answer, effects), position) => {
+                Ok(Reply { answer, position, effects })
             }
+            (Outcome::NotApplied | Outcome::Interrupted, _) => Err(Failure::TransactionLost
+                .error(format!("the transaction was not committed: {error}"))),
         }
     }
 }

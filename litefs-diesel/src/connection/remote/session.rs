@@ -6,7 +6,9 @@ use std::time::Instant;
 use diesel::result::{Error, QueryResult};
 use litefs_core::Position;
 use litefs_rpc::client::{self, CallError, Fate, ForwardError, Forwarded};
-use litefs_rpc::wire::{Begin, BeginMode, Command, Delivery, Reply, RequestId, ServerError, SessionId};
+use litefs_rpc::wire::{
+    Begin, BeginMode, Command, Delivery, Reply, RequestId, ServerError, SessionId,
+};
 
 use super::super::LiteFsConnection;
 use super::channel::Path;
@@ -60,7 +62,8 @@ impl LiteFsConnection {
         }
         let id = RequestId::new();
         let settings = self.settings()?;
-        let begin = Begin { id, delivery: self.delivery, settings, mode, expected, savepoints, first };
+        let begin =
+            Begin { id, delivery: self.delivery, settings, mode, expected, savepoints, first };
         let trip = Trip::start(node, "begin");
         let result = self.send_begin(node, begin);
         trip.end(&result);
@@ -78,7 +81,9 @@ impl LiteFsConnection {
         if let Some(mut path) = self.path(node) {
             let first = begin.clone();
             match path.wait(deadline, |link| async move { link.begin(first, deadline).await }) {
-                Ok((id, reply)) => return Ok(Some((Session { path, id, request, generation }, reply))),
+                Ok((id, reply)) => {
+                    return Ok(Some((Session { path, id, request, generation }, reply)));
+                }
                 // Nothing is applied before COMMIT: who does not hear of a transaction opens another.
                 Err(error) if error.fate() == Fate::Unknown || is_worth_another_try(&error) => {}
                 Err(error) => return Err(called(error, None)),
@@ -112,11 +117,15 @@ impl LiteFsConnection {
         session: &mut Session,
         work: Command,
     ) -> Result<Reply, Step> {
-        node.options.limits.check(&work).map_err(|refusal| Step::Failed(called(refusal.into(), None)))?;
+        node.options
+            .limits
+            .check(&work)
+            .map_err(|refusal| Step::Failed(called(refusal.into(), None)))?;
         let trip = Trip::start(node, "transaction");
         let deadline = Instant::now() + node.options.forward_timeout;
         let id = session.id;
-        let answer = session.path.wait(deadline, |link| async move { link.step(id, work, deadline).await });
+        let answer =
+            session.path.wait(deadline, |link| async move { link.step(id, work, deadline).await });
         let result = answer.map_err(|error| {
             let lost = matches!(error, CallError::Refused(ServerError::SessionLost { .. }))
                 || error.fate() == Fate::Unknown;
@@ -139,8 +148,9 @@ impl LiteFsConnection {
         let trip = Trip::start(node, if commit { "commit" } else { "rollback" });
         let deadline = Instant::now() + node.options.forward_timeout;
         let id = session.id;
-        let result =
-            session.path.wait(deadline, |link| async move { link.finish(id, commit, deadline).await });
+        let result = session
+            .path
+            .wait(deadline, |link| async move { link.finish(id, commit, deadline).await });
         let open = matches!(result, Err(CallError::Refused(ServerError::Database(_))));
         let result = match result {
             Err(error) if commit && self.is_settled_by_asking(&error) => {
@@ -154,7 +164,12 @@ impl LiteFsConnection {
                 self.mark(node, &reply);
                 let id = (self.delivery == Delivery::ExactlyOnce).then_some(session.request);
                 let wrote = commit && self.transaction.wrote_there;
-                self.note_acknowledged(node, reply.position.filter(|_| wrote), id, session.generation);
+                self.note_acknowledged(
+                    node,
+                    reply.position.filter(|_| wrote),
+                    id,
+                    session.generation,
+                );
                 session.path.release();
                 let written = commit && self.transaction.may_have_written;
                 let written = reply.position.filter(|_| written);

@@ -60,9 +60,10 @@ impl Trip {
         self.span.record("duration_us", u64::try_from(micros).unwrap_or(u64::MAX));
         match result {
             Ok(_) => self.span.record("outcome", "ok"),
-            Err(error) => {
-                self.span.record("outcome", "error").record("reason", tracing::field::display(error))
-            }
+            Err(error) => self
+                .span
+                .record("outcome", "error")
+                .record("reason", tracing::field::display(error)),
         };
         // What was recorded is seen by subscribers that look at events only, too.
         self.span.in_scope(|| tracing::debug!("forwarded"));
@@ -78,7 +79,8 @@ impl LiteFsConnection {
         work: Command,
     ) -> QueryResult<Option<Reply>> {
         let settings = self.settings()?;
-        let request = Request { id: RequestId::new(), delivery: self.delivery, again: false, settings, work };
+        let request =
+            Request { id: RequestId::new(), delivery: self.delivery, again: false, settings, work };
         node.options.limits.check(&request.work).map_err(|refusal| called(refusal.into(), None))?;
         // What stays on this node is no trip.
         let access = if writes == Writes::No { "read" } else { "write" };
@@ -158,12 +160,16 @@ impl LiteFsConnection {
             ))) if self.is_writable(node) => {
                 return Err(called(refusal.into(), None));
             }
-            Some(Err(error)) if !is_worth_another_try(&error) => return Err(called(error, Some(id))),
+            Some(Err(error)) if !is_worth_another_try(&error) => {
+                return Err(called(error, Some(id)));
+            }
             Some(Err(_)) | None => {}
         }
         loop {
-            let (forwarder, again, doubted) = (Arc::clone(&node.forwarder), request.clone(), doubt.take());
-            let sent = node.io.wait(async move { forwarder.write(again, doubted, deadline.into()).await });
+            let (forwarder, again, doubted) =
+                (Arc::clone(&node.forwarder), request.clone(), doubt.take());
+            let sent =
+                node.io.wait(async move { forwarder.write(again, doubted, deadline.into()).await });
             match sent.ok_or_else(stopped)? {
                 Ok(Forwarded::There(reply)) => return Ok(Some((reply, Place::There))),
                 Ok(Forwarded::Here) => return Ok(None),
@@ -256,12 +262,15 @@ pub(in crate::connection) fn replicas_have(
             (Err(error), _) => Err(error.to_string()),
         }
     });
-    asked.unwrap_or_else(|| Err("the handle's I/O thread has ended".to_owned())).map_err(not_replicated)
+    asked
+        .unwrap_or_else(|| Err("the handle's I/O thread has ended".to_owned()))
+        .map_err(not_replicated)
 }
 
 fn not_replicated(why: impl std::fmt::Display) -> Error {
-    Failure::NotReplicated
-        .error(format!("the write is applied on the primary, but not replicated as it should be: {why}"))
+    Failure::NotReplicated.error(format!(
+        "the write is applied on the primary, but not replicated as it should be: {why}"
+    ))
 }
 
 /// The forwarder knows how to go on from these: nothing was applied, and it may help to look again.
@@ -270,7 +279,9 @@ pub(in crate::connection) fn is_worth_another_try(error: &CallError) -> bool {
         error,
         CallError::Unreachable { .. }
             | CallError::Refused(
-                ServerError::NotPrimary { .. } | ServerError::Overloaded { .. } | ServerError::ShuttingDown
+                ServerError::NotPrimary { .. }
+                    | ServerError::Overloaded { .. }
+                    | ServerError::ShuttingDown
             )
     )
 }

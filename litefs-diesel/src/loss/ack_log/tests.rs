@@ -29,7 +29,9 @@ fn positions(lost: &[(u64, LostWrite)]) -> Vec<Position> {
 fn f7_what_lies_beyond_the_new_reigns_beginning_is_lost_unless_its_outcome_is_there() {
     let ack_log = AckLog::new(Duration::from_secs(60));
     let (there, gone, early) = (RequestId::new(), RequestId::new(), RequestId::new());
-    for (position, request) in [(5, None), (6, Some(there)), (7, Some(gone)), (8, None), (3, Some(early))] {
+    for (position, request) in
+        [(5, None), (6, Some(there)), (7, Some(gone)), (8, None), (3, Some(early))]
+    {
         ack_log.note(write("a", position, request));
     }
     assert!(ack_log.of_former().is_empty());

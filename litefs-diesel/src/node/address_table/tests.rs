@@ -113,9 +113,12 @@ fn something_else_in_the_tables_place_is_told_with_what_to_do() {
     for shape in [
         "CREATE TABLE _litefs_primary (id INTEGER PRIMARY KEY, name TEXT)".to_owned(),
         "CREATE TABLE _litefs_primary (id, node, rpc_address, since, terms)".to_owned(),
-        "CREATE VIEW _litefs_primary AS SELECT 1 id, '' node, '' rpc_address, 0 since, '' terms".to_owned(),
+        "CREATE VIEW _litefs_primary AS SELECT 1 id, '' node, '' rpc_address, 0 since, '' terms"
+            .to_owned(),
         TABLE.replace("terms", "terms, more NOT NULL"),
-        format!("{TABLE}; CREATE TRIGGER t BEFORE INSERT ON _litefs_primary BEGIN SELECT RAISE(IGNORE); END"),
+        format!(
+            "{TABLE}; CREATE TRIGGER t BEFORE INSERT ON _litefs_primary BEGIN SELECT RAISE(IGNORE); END"
+        ),
         format!(
             "{TABLE}; CREATE TRIGGER t AFTER INSERT ON _litefs_primary BEGIN DELETE FROM _litefs_primary; END"
         ),
@@ -142,7 +145,10 @@ fn a_row_of_another_version_is_used_as_it_is() {
         let entry = Entry { node: "a".into(), rpc_address: "there:1".into() };
         table.claim(&entry, term_start("a")).unwrap();
         assert_eq!(table.read(), Some(entry));
-        assert_eq!(table.terms(), [Term { node: "a".into(), term_start: term_start("a").unwrap() }]);
+        assert_eq!(
+            table.terms(),
+            [Term { node: "a".into(), term_start: term_start("a").unwrap() }]
+        );
         let older = "INSERT INTO _litefs_primary (id, node, rpc_address, since) VALUES (1, 'c', 'c:1', 9) \
                      ON CONFLICT (id) DO UPDATE SET node = excluded.node";
         if !shape.contains("more") {

@@ -14,7 +14,11 @@ impl PrimaryLocator for Told {
         self.0.borrow().clone()
     }
 
-    fn changed<'a>(&'a self, seen: &'a PrimaryLocation, deadline: tokio::time::Instant) -> BoxFuture<'a, ()> {
+    fn changed<'a>(
+        &'a self,
+        seen: &'a PrimaryLocation,
+        deadline: tokio::time::Instant,
+    ) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             let mut told = self.0.subscribe();
             let change = told.wait_for(|location| location != seen);

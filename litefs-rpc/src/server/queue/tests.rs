@@ -3,7 +3,8 @@
 use super::*;
 use crate::server::block::block_until;
 use crate::wire::{
-    Command as What, Delivery, Output, Reply, Request, RequestId, SessionCounters, Settings, Statement,
+    Command as What, Delivery, Output, Reply, Request, RequestId, SessionCounters, Settings,
+    Statement,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -22,7 +23,8 @@ impl Worker for FlakyRunner {
         self.jobs += 1;
         let mut job = Some(job);
         while let Some(Job::Write(write)) = job {
-            let reply = Reply { answer: Output::Done, position: None, effects: SessionCounters::default() };
+            let reply =
+                Reply { answer: Output::Done, position: None, effects: SessionCounters::default() };
             let _ = write.respond.send(Ok(reply));
             job = queue.next_if(|_| self.jobs.is_multiple_of(3)).map(Job::Write);
         }
@@ -50,7 +52,8 @@ fn write() -> (Job, oneshot::Receiver<Result<Reply, ServerError>>) {
 
 #[test]
 fn every_job_is_done_on_whatever_thread() {
-    let queue = Queue::start(Box::new(FlakyRunner { jobs: 0, running: Arc::default() }), 1_000).unwrap();
+    let queue =
+        Queue::start(Box::new(FlakyRunner { jobs: 0, running: Arc::default() }), 1_000).unwrap();
     let stop = CancellationToken::new();
     let (serving, stopped) = (Arc::clone(&queue), stop.clone());
     let server = std::thread::spawn(move || {
@@ -63,7 +66,8 @@ fn every_job_is_done_on_whatever_thread() {
             scope.spawn(move || {
                 for _ in 0..500 {
                     let (job, response) = write();
-                    let taken = if caller % 2 == 0 { queue.run_or_push(job) } else { queue.push(job) };
+                    let taken =
+                        if caller % 2 == 0 { queue.run_or_push(job) } else { queue.push(job) };
                     taken.unwrap();
                     let answer = block_until(Instant::now() + Duration::from_secs(10), response);
                     assert!(matches!(answer, Some(Ok(Ok(_)))), "it was not done");
@@ -86,7 +90,8 @@ fn a_write_while_its_thread_unwinds_is_a_write_like_others() {
             self.0.run_or_push(write().0).unwrap();
         }
     }
-    let queue = Queue::start(Box::new(FlakyRunner { jobs: 0, running: Arc::default() }), 10).unwrap();
+    let queue =
+        Queue::start(Box::new(FlakyRunner { jobs: 0, running: Arc::default() }), 10).unwrap();
     let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let _writes = WritesAtTheEnd(&queue);
         std::panic::resume_unwind(Box::new("the application's own fault"));

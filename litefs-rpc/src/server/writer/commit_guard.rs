@@ -51,10 +51,9 @@ impl<E: Executor> Writer<E> {
         guard: CommitGuard,
         wrote: CommitExpectation,
     ) -> Result<Position, ServerError> {
-        let position = self
-            .role_guard
-            .position()
-            .map_err(|error| ServerError::unconfirmed(format!("the position cannot be read: {error}")))?;
+        let position = self.role_guard.position().map_err(|error| {
+            ServerError::unconfirmed(format!("the position cannot be read: {error}"))
+        })?;
         if !self.prove_commits {
             return Ok(position);
         }
@@ -66,7 +65,9 @@ impl<E: Executor> Writer<E> {
             CommitExpectation::Advances => guard.before,
             CommitExpectation::AdvancesFrom(before) => Some(before),
             CommitExpectation::Dropped => {
-                return Err(ServerError::unconfirmed("LiteFS has not taken one of several commits"));
+                return Err(ServerError::unconfirmed(
+                    "LiteFS has not taken one of several commits",
+                ));
             }
         };
         if before == Some(position) {

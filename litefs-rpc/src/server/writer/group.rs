@@ -34,7 +34,8 @@ impl<E: Executor> Writer<E> {
     pub(super) fn run_writes(&mut self, first: Write, queue: &Queue) {
         let settings = first.request.settings;
         let alone = self.limits.group < 2 || !self.may_share(&first, settings);
-        let second = if alone { None } else { queue.next_if(|second| self.may_share(second, settings)) };
+        let second =
+            if alone { None } else { queue.next_if(|second| self.may_share(second, settings)) };
         match second {
             Some(second) => self.run_group(first, second, queue),
             None => self.run_alone(first),
@@ -104,7 +105,11 @@ impl<E: Executor> Writer<E> {
     }
 
     fn close_group(&mut self, group: &Group) -> Result<CommitExpectation, GroupAborted> {
-        if self.role_guard.holds(group.guard.stamp) { self.executor.close_group() } else { Err(GroupAborted) }
+        if self.role_guard.holds(group.guard.stamp) {
+            self.executor.close_group()
+        } else {
+            Err(GroupAborted)
+        }
     }
 
     /// Confirms the commit once for all members: it is one LiteFS transaction.

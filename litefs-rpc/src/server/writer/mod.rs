@@ -81,7 +81,10 @@ impl<E: Executor> Writer<E> {
     }
 
     /// Runs a future on the role guard's runtime. Blocks.
-    fn wait<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Option<T> {
+    fn wait<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
         pollster::block_on(self.runtime.spawn(future)).ok()
     }
 
@@ -138,13 +141,19 @@ impl<E: Executor> Writer<E> {
             Ok(done) => self.confirm(guard, done),
             Err(refusal) => Err(self.judge(refusal, guard).or(|| match request.work {
                 // The first statements of a script may have been committed before.
-                Command::Script(_) => ServerError::unconfirmed("the role changed while the script ran"),
+                Command::Script(_) => {
+                    ServerError::unconfirmed("the role changed while the script ran")
+                }
                 _ => self.not_primary(),
             })),
         }
     }
 
-    fn resolve_outcome(&mut self, id: RequestId, deadline: Instant) -> Result<Settled, ServerError> {
+    fn resolve_outcome(
+        &mut self,
+        id: RequestId,
+        deadline: Instant,
+    ) -> Result<Settled, ServerError> {
         let guard = self.admit(deadline)?;
         let _in_progress = self.commits.begin();
         match self.executor.resolve_outcome(id) {
@@ -166,10 +175,13 @@ impl<E: Executor> Writer<E> {
         self.role_guard.wait_for_commits(UNCONFIRMED);
         let position = self.role_guard.position().map_err(ServerError::handoff_failed);
         let promoted = position.and_then(|position| {
-            let (successors, role_guard) = (Arc::clone(&self.successors), Arc::clone(&self.role_guard));
-            let promoted = self
-                .wait(async move { successors.promote(&address, position, &*role_guard, deadline).await });
-            promoted.unwrap_or_else(|| Err(ServerError::handoff_failed("the node is shutting down")))
+            let (successors, role_guard) =
+                (Arc::clone(&self.successors), Arc::clone(&self.role_guard));
+            let promoted = self.wait(async move {
+                successors.promote(&address, position, &*role_guard, deadline).await
+            });
+            promoted
+                .unwrap_or_else(|| Err(ServerError::handoff_failed("the node is shutting down")))
         });
         self.executor.rollback();
         promoted.map(|()| successor.node)

@@ -31,7 +31,8 @@ impl<E: Executor> Writer<E> {
             }
         };
         let first = begin.first.as_ref().map(|work| self.step(work, &guard));
-        let lost = first.as_ref().is_some_and(|first| first.is_err() && !self.executor.in_transaction());
+        let lost =
+            first.as_ref().is_some_and(|first| first.is_err() && !self.executor.in_transaction());
         let gone = respond.send(Ok((opened.id, first))).is_err();
         let ended = match (lost, gone) {
             (true, _) => Ended::RolledBackBySqlite,
@@ -102,7 +103,9 @@ impl<E: Executor> Writer<E> {
                 Err(RecvTimeoutError::Timeout) if left <= self.limits.session_idle => {
                     return Ended::TotalLimit(self.limits.session_total);
                 }
-                Err(RecvTimeoutError::Timeout) => return Ended::IdleLimit(self.limits.session_idle),
+                Err(RecvTimeoutError::Timeout) => {
+                    return Ended::IdleLimit(self.limits.session_idle);
+                }
                 Err(RecvTimeoutError::Disconnected) => return Ended::Disconnected,
             }
         }
@@ -127,7 +130,8 @@ impl<E: Executor> Writer<E> {
     ) -> (Result<Reply, ServerError>, Option<Ended>) {
         if !commit {
             self.executor.rollback();
-            let reply = Reply { answer: Output::Done, position: None, effects: SessionCounters::default() };
+            let reply =
+                Reply { answer: Output::Done, position: None, effects: SessionCounters::default() };
             return (Ok(reply), Some(Ended::Finished));
         }
         if !self.role_guard.holds(guard.stamp) {
@@ -139,7 +143,8 @@ impl<E: Executor> Writer<E> {
             Err(refusal) => match self.judge(refusal, *guard) {
                 Verdict::Gone => (Err(lost_to_demotion()), Some(Ended::Demoted)),
                 Verdict::Refused(refusal) => {
-                    let open = matches!(refusal, ServerError::Database(_)) && self.executor.in_transaction();
+                    let open = matches!(refusal, ServerError::Database(_))
+                        && self.executor.in_transaction();
                     (Err(refusal), (!open).then_some(Ended::RolledBackBySqlite))
                 }
             },

@@ -51,7 +51,10 @@ impl ExecutorConnection {
     }
 
     /// Turns an error of SQLite after which a part is applied into an output.
-    pub(super) fn partial_failure(&mut self, result: Result<Done, ServerError>) -> Result<Done, ServerError> {
+    pub(super) fn partial_failure(
+        &mut self,
+        result: Result<Done, ServerError>,
+    ) -> Result<Done, ServerError> {
         match result {
             Err(ServerError::Database(error)) => self.done(Output::Failed(error), None),
             result => result,
@@ -64,7 +67,11 @@ impl ExecutorConnection {
         self.done(Output::Count(count), Some(before).filter(|_| changes_rows(&statement.sql)))
     }
 
-    pub(super) fn query(&mut self, statement: &Statement, max_rows: usize) -> Result<Done, ServerError> {
+    pub(super) fn query(
+        &mut self,
+        statement: &Statement,
+        max_rows: usize,
+    ) -> Result<Done, ServerError> {
         let before = self.total_changes;
         let rows = self.rows(&statement.sql, &statement.params, statement.cacheable, max_rows)?;
         self.done(Output::Rows(rows), Some(before).filter(|_| changes_rows(&statement.sql)))
@@ -134,7 +141,11 @@ impl ExecutorConnection {
     }
 
     /// The rows of all statements; the limit is on their sum.
-    fn batch_rows(&mut self, statements: &[Repeated], max_rows: usize) -> Result<RowSet, ServerError> {
+    fn batch_rows(
+        &mut self,
+        statements: &[Repeated],
+        max_rows: usize,
+    ) -> Result<RowSet, ServerError> {
         let (mut all, mut left) = (RowSet::default(), max_rows);
         for repeated in statements {
             for params in repeated.runs() {
@@ -149,7 +160,12 @@ impl ExecutorConnection {
         Ok(all)
     }
 
-    pub(super) fn count(&mut self, sql: &str, params: &[Value], cacheable: bool) -> Result<u64, ServerError> {
+    pub(super) fn count(
+        &mut self,
+        sql: &str,
+        params: &[Value],
+        cacheable: bool,
+    ) -> Result<u64, ServerError> {
         let query = BoundQuery::new(sql, params, cacheable);
         let count = self.sqlite.execute_returning_count(&query).map_err(from_diesel)?;
         Ok(count as u64)
@@ -167,10 +183,16 @@ impl ExecutorConnection {
         rows::collect(rows, max_rows)
     }
 
-    pub(super) fn script(&mut self, sql: &str, all: &[SqlStatement<'_>]) -> Result<Done, ServerError> {
+    pub(super) fn script(
+        &mut self,
+        sql: &str,
+        all: &[SqlStatement<'_>],
+    ) -> Result<Done, ServerError> {
         let before = self.total_changes;
         self.sqlite.batch_execute(sql).map_err(from_diesel)?;
-        if all.iter().any(|s| s.verb() == Verb::Begin) && self.sqlite.batch_execute("ROLLBACK").is_ok() {
+        if all.iter().any(|s| s.verb() == Verb::Begin)
+            && self.sqlite.batch_execute("ROLLBACK").is_ok()
+        {
             return Err(denied("the script leaves a transaction open; it was rolled back".into()));
         }
         let only_rows = all.iter().all(|s| matches!(s.verb(), Verb::Read | Verb::Change));

@@ -59,7 +59,11 @@ impl ExecutorConnection {
         for (name, want, is) in [
             ("foreign_keys", wanted.foreign_keys, have.foreign_keys),
             ("recursive_triggers", wanted.recursive_triggers, have.recursive_triggers),
-            ("ignore_check_constraints", wanted.ignore_check_constraints, have.ignore_check_constraints),
+            (
+                "ignore_check_constraints",
+                wanted.ignore_check_constraints,
+                have.ignore_check_constraints,
+            ),
             ("legacy_alter_table", wanted.legacy_alter_table, have.legacy_alter_table),
         ] {
             if want != is {
@@ -99,7 +103,9 @@ impl ExecutorConnection {
         if !needs_rowid_mark(work) {
             return Ok(());
         }
-        let mark = format!("INSERT OR REPLACE INTO temp.litefs_rowid (rowid, x) VALUES ({UNUSED_ROWID}, 0)");
+        let mark = format!(
+            "INSERT OR REPLACE INTO temp.litefs_rowid (rowid, x) VALUES ({UNUSED_ROWID}, 0)"
+        );
         if self.sqlite.batch_execute(&mark).is_err() {
             let create = "CREATE TEMP TABLE IF NOT EXISTS litefs_rowid (x)";
             self.sqlite.batch_execute(&format!("{create}; {mark}")).map_err(from_diesel)?;
@@ -160,12 +166,20 @@ impl ExecutorConnection {
 
     /// Completes a command: reads the session counters. `before` is `total_changes()` before the
     /// command, if its growth tells whether anything was written.
-    pub(super) fn done(&mut self, answer: Output, before: Option<i64>) -> Result<Done, ServerError> {
-        let [last_insert_rowid, changes, total] = session_functions(&mut self.sqlite).map_err(from_diesel)?;
+    pub(super) fn done(
+        &mut self,
+        answer: Output,
+        before: Option<i64>,
+    ) -> Result<Done, ServerError> {
+        let [last_insert_rowid, changes, total] =
+            session_functions(&mut self.sqlite).map_err(from_diesel)?;
         self.changes_override = self.changes_override.filter(|(said, _)| *said == [changes, total]);
         let changes = self.changes_override.map_or(changes, |(_, changes)| changes);
-        let wrote =
-            if before == Some(total) { CommitExpectation::Unchanged } else { CommitExpectation::Advances };
+        let wrote = if before == Some(total) {
+            CommitExpectation::Unchanged
+        } else {
+            CommitExpectation::Advances
+        };
         let marked = std::mem::take(&mut self.rowid_marked);
         let inserted = if marked { last_insert_rowid != UNUSED_ROWID } else { changes > 0 };
         let effects = SessionCounters {

@@ -29,7 +29,8 @@ impl SqliteExecutor {
             Command::Batch { statements, .. } => statements.iter().all(|s| changes_rows(&s.sql)),
             Command::Script(_) => false,
         };
-        let solitary = !self.solitary.is_empty() && work.texts().any(|sql| self.solitary.contains(sql));
+        let solitary =
+            !self.solitary.is_empty() && work.texts().any(|sql| self.solitary.contains(sql));
         changes
             && !solitary
             && self.check_autocommit(work).is_ok()

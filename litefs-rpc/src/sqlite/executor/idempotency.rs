@@ -22,7 +22,9 @@ impl Idempotency {
         let all = match work {
             Command::Batch { .. } | Command::Insert(_) => return Self::SingleTransaction,
             // The most common beginnings are recognized without parsing the rest.
-            Command::Execute(statement) | Command::Query(statement) if changes_rows(&statement.sql) => {
+            Command::Execute(statement) | Command::Query(statement)
+                if changes_rows(&statement.sql) =>
+            {
                 return Self::SingleTransaction;
             }
             Command::Execute(statement) | Command::Query(statement) => statements(&statement.sql),
@@ -47,6 +49,7 @@ impl Idempotency {
 fn is_transactional_pragma(statement: &SqlStatement<'_>) -> bool {
     let in_header = ["user_version", "application_id"];
     statement.pragma().is_some_and(|pragma| {
-        pragma.value.is_some() && in_header.iter().any(|name| pragma.name.eq_ignore_ascii_case(name))
+        pragma.value.is_some()
+            && in_header.iter().any(|name| pragma.name.eq_ignore_ascii_case(name))
     })
 }

@@ -33,9 +33,15 @@ const UNDO: &str = "ROLLBACK TO litefs_rows; RELEASE litefs_rows";
 impl ExecutorConnection {
     /// Runs a statement with each set of its parameters, in order. How many rows each has changed
     /// is added to `counts`.
-    pub(super) fn repeat(&mut self, repeated: &Repeated, counts: &mut Vec<u64>) -> Result<(), ServerError> {
+    pub(super) fn repeat(
+        &mut self,
+        repeated: &Repeated,
+        counts: &mut Vec<u64>,
+    ) -> Result<(), ServerError> {
         let merged = match Insert::of(repeated) {
-            Some(insert) if insert.is_independent(&mut self.sqlite) => self.merged(&insert, counts)?,
+            Some(insert) if insert.is_independent(&mut self.sqlite) => {
+                self.merged(&insert, counts)?
+            }
             _ => 0,
         };
         for params in repeated.runs().skip(merged) {
@@ -65,7 +71,9 @@ impl ExecutorConnection {
             }
             // A constraint of the table may have ON CONFLICT IGNORE: it is not known which rows
             // were skipped. Run one by one, each row reports that, and so does the row that fails.
-            self.sqlite.batch_execute(UNDO).map_err(|undo| result.err().unwrap_or(from_diesel(undo)))?;
+            self.sqlite
+                .batch_execute(UNDO)
+                .map_err(|undo| result.err().unwrap_or(from_diesel(undo)))?;
             self.total_changes += self.read_total_changes()? - before;
             break;
         }
@@ -74,7 +82,11 @@ impl ExecutorConnection {
 
     /// Runs one INSERT of many rows, in the open transaction. `before`: `total_changes()` before
     /// it, to be compared with what it says afterwards.
-    pub(super) fn insert(&mut self, rows: &Repeated, before: &mut i64) -> Result<Done, ServerError> {
+    pub(super) fn insert(
+        &mut self,
+        rows: &Repeated,
+        before: &mut i64,
+    ) -> Result<Done, ServerError> {
         if let Some(insert) = Insert::of(rows)
             && insert.is_independent(&mut self.sqlite)
         {
@@ -151,13 +163,19 @@ impl<'a> Insert<'a> {
                 let name = |token: &Token<'_>| {
                     matches!(token.kind, TokenKind::Word | TokenKind::Quoted) || token.text == ","
                 };
-                open.kind == TokenKind::Open && close.kind == TokenKind::Close && names.iter().all(name)
+                open.kind == TokenKind::Open
+                    && close.kind == TokenKind::Close
+                    && names.iter().all(name)
             }
             _ => false,
         };
         let name = unquoted(table.text);
         let is_plain = name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == ' ');
-        (is_row && is_insert && is_list && is_plain).then_some(Self { repeated, table: name, width })
+        (is_row && is_insert && is_list && is_plain).then_some(Self {
+            repeated,
+            table: name,
+            width,
+        })
     }
 
     /// The rows of one statement.
@@ -193,14 +211,14 @@ impl<'a> Insert<'a> {
             found.triggers |= opcode == "Program";
             found.keys |= opcode.starts_with("Fk");
             found.replaces |= opcode == "Delete";
-            found.asks |= ["changes(", "total_changes("].iter().any(|function| operand.starts_with(function));
+            found.asks |=
+                ["changes(", "total_changes("].iter().any(|function| operand.starts_with(function));
         }
         Ok(found)
     }
 
     fn refers_to_itself(&self, connection: &mut SqliteConnection) -> QueryResult<bool> {
-        let sql =
-            "SELECT EXISTS (SELECT 1 FROM pragma_foreign_key_list(?1) WHERE \"table\" = ?1 COLLATE NOCASE)";
+        let sql = "SELECT EXISTS (SELECT 1 FROM pragma_foreign_key_list(?1) WHERE \"table\" = ?1 COLLATE NOCASE)";
         let table = [Value::Text(self.table.to_owned())];
         let [found] = integers_of(connection, BoundQuery::new(sql, &table, true))?;
         Ok(found != 0)

@@ -128,7 +128,8 @@ impl SqliteExecutor {
     /// once.
     fn check_autocommit(&mut self, work: &Command) -> Result<(), ServerError> {
         let (Command::Execute(statement) | Command::Query(statement)) = work else {
-            let scope = if matches!(work, Command::Script(_)) { Scope::Script } else { Scope::Autocommit };
+            let scope =
+                if matches!(work, Command::Script(_)) { Scope::Script } else { Scope::Autocommit };
             return check(work, scope);
         };
         if self.allowed.contains(&statement.sql) {
@@ -167,7 +168,9 @@ fn check(work: &Command, scope: Scope) -> Result<(), ServerError> {
         _ => &[],
     };
     if repeated.iter().any(|repeated| repeated.width().is_none()) {
-        return Err(denied("a repeated statement whose parameters do not divide by its runs".into()));
+        return Err(denied(
+            "a repeated statement whose parameters do not divide by its runs".into(),
+        ));
     }
     let refused = |sql| refused_from_remote(sql, scope).map(denied);
     work.texts().find_map(refused).map_or(Ok(()), Err)
@@ -180,7 +183,8 @@ fn no_connection() -> ServerError {
 impl Executor for SqliteExecutor {
     fn write(&mut self, request: &Request) -> Result<Done, ServerError> {
         self.watch_commits();
-        let result = self.run_request(request).map(|done| Done { wrote: self.expectation(), ..done });
+        let result =
+            self.run_request(request).map(|done| Done { wrote: self.expectation(), ..done });
         if let Err(refusal) = &result
             && let Some(connection) = &mut self.connection
             && (refusal.symptom().is_suspicious() || connection.resync_counters().is_err())
@@ -219,7 +223,10 @@ impl Executor for SqliteExecutor {
         self.outcomes.term_started();
     }
 
-    fn resolve_outcome(&mut self, id: RequestId) -> Result<(Outcome, CommitExpectation), ServerError> {
+    fn resolve_outcome(
+        &mut self,
+        id: RequestId,
+    ) -> Result<(Outcome, CommitExpectation), ServerError> {
         self.connect(&Settings::default())?;
         self.watch_commits();
         let Self { connection, outcomes, .. } = self;
@@ -256,6 +263,8 @@ impl Executor for SqliteExecutor {
 
 impl std::fmt::Debug for SqliteExecutor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SqliteExecutor").field("open", &self.connection.is_some()).finish_non_exhaustive()
+        f.debug_struct("SqliteExecutor")
+            .field("open", &self.connection.is_some())
+            .finish_non_exhaustive()
     }
 }

@@ -26,7 +26,9 @@ impl SqliteExecutor {
         let connection = self.connect(settings)?;
         match Idempotency::of(work) {
             Idempotency::SafeToRepeat => self.run_unrecorded(settings, work),
-            Idempotency::SingleTransaction if connection.checks_at_commit(work).map_err(from_diesel)? => {
+            Idempotency::SingleTransaction
+                if connection.checks_at_commit(work).map_err(from_diesel)? =>
+            {
                 self.run_with_begin_record(request)
             }
             Idempotency::SingleTransaction => match self.run_in_one_transaction(request)? {
@@ -50,12 +52,10 @@ impl SqliteExecutor {
             }
             Command::Query(statement) => connection.query_alone(statement, max_rows),
             Command::Script(sql) => self.run_unrecorded_script(sql),
-            Command::Insert(_) => {
-                connection.in_own_transaction(|connection| connection.run_in_transaction(work, max_rows))
-            }
-            Command::Batch { statements, rows } => {
-                connection.in_own_transaction(|connection| connection.batch(statements, *rows, max_rows))
-            }
+            Command::Insert(_) => connection
+                .in_own_transaction(|connection| connection.run_in_transaction(work, max_rows)),
+            Command::Batch { statements, rows } => connection
+                .in_own_transaction(|connection| connection.batch(statements, *rows, max_rows)),
         }
     }
 
@@ -94,7 +94,8 @@ impl SqliteExecutor {
         }
         let committed = result.and_then(|done| {
             // Work that has changed nothing may run again.
-            let wrote = done.wrote != CommitExpectation::Unchanged && connection.native.is_writing();
+            let wrote =
+                done.wrote != CommitExpectation::Unchanged && connection.native.is_writing();
             if wrote {
                 connection.store_outcome(outcomes, request.id, &done)?;
             }
@@ -119,8 +120,8 @@ impl SqliteExecutor {
     fn run_with_begin_record(&mut self, request: &Request) -> Result<Done, ServerError> {
         let Self { connection, outcomes, .. } = self;
         let connection = connection.as_mut().ok_or_else(no_connection)?;
-        let begun =
-            connection.write_outcome(|sqlite| outcomes.keep(sqlite, request.id, &StoredOutcome::Begun))?;
+        let begun = connection
+            .write_outcome(|sqlite| outcomes.keep(sqlite, request.id, &StoredOutcome::Begun))?;
         if begun.is_none() {
             return self.stored_result(request.id)?.unwrap_or(Err(ServerError::Fenced));
         }
@@ -128,8 +129,9 @@ impl SqliteExecutor {
         let connection = self.connect(&request.settings)?;
         let done = connection.partial_failure(done)?;
         let outcome = StoredOutcome::Applied(done.answer.clone(), done.effects);
-        let updated = connection
-            .write_outcome(|sqlite| Outcomes::update(sqlite, request.id, &outcome).map(|()| Some(1)));
+        let updated = connection.write_outcome(|sqlite| {
+            Outcomes::update(sqlite, request.id, &outcome).map(|()| Some(1))
+        });
         // The script has run, so the error must not say that it has not.
         updated.map_err(|refusal| {
             ServerError::unconfirmed(format!(
@@ -139,7 +141,10 @@ impl SqliteExecutor {
         Ok(done)
     }
 
-    fn stored_result(&mut self, id: RequestId) -> Result<Option<Result<Done, ServerError>>, ServerError> {
+    fn stored_result(
+        &mut self,
+        id: RequestId,
+    ) -> Result<Option<Result<Done, ServerError>>, ServerError> {
         self.connect(&Settings::default())?.stored_result(id)
     }
 }

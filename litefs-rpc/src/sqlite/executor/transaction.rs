@@ -62,7 +62,10 @@ impl SqliteExecutor {
         }
     }
 
-    pub(super) fn commit_transaction(&mut self, keep: Option<RequestId>) -> Result<Done, ServerError> {
+    pub(super) fn commit_transaction(
+        &mut self,
+        keep: Option<RequestId>,
+    ) -> Result<Done, ServerError> {
         self.watch_commits();
         let Self { connection, outcomes, .. } = self;
         let connection = connection.as_mut().ok_or_else(no_transaction)?;

@@ -94,7 +94,11 @@ impl Pruner {
 
     /// To be called at `now` with each row that was kept. Answers how many rows were deleted or
     /// dated anew.
-    pub(super) fn prune(&mut self, connection: &mut SqliteConnection, now: Duration) -> QueryResult<i64> {
+    pub(super) fn prune(
+        &mut self,
+        connection: &mut SqliteConnection,
+        now: Duration,
+    ) -> QueryResult<i64> {
         self.kept += 1;
         if self.kept < EVERY && !self.marks.is_empty() {
             return Ok(0);

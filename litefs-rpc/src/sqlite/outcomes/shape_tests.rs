@@ -8,9 +8,12 @@ use crate::executor::{CommitExpectation, Done, Executor};
 use crate::sqlite::{Opened, SqliteExecutor};
 use crate::wire::{BeginMode, Command, Delivery, Request, ServerError, Settings, Statement};
 
-const IGNORING: &str = "CREATE TRIGGER t BEFORE INSERT ON _litefs_outcomes BEGIN SELECT RAISE(IGNORE); END";
-const STUBBORN: &str = "CREATE TRIGGER t BEFORE UPDATE ON _litefs_outcomes BEGIN SELECT RAISE(IGNORE); END";
-const VIEW: &str = "CREATE VIEW _litefs_outcomes AS SELECT x'' AS id, 0 AS at, x'' AS outcome WHERE 0;
+const IGNORING: &str =
+    "CREATE TRIGGER t BEFORE INSERT ON _litefs_outcomes BEGIN SELECT RAISE(IGNORE); END";
+const STUBBORN: &str =
+    "CREATE TRIGGER t BEFORE UPDATE ON _litefs_outcomes BEGIN SELECT RAISE(IGNORE); END";
+const VIEW: &str =
+    "CREATE VIEW _litefs_outcomes AS SELECT x'' AS id, 0 AS at, x'' AS outcome WHERE 0;
     CREATE TRIGGER t INSTEAD OF INSERT ON _litefs_outcomes BEGIN SELECT 1; END";
 
 /// A database with what `sql` makes in it, and an executor on it.
@@ -81,7 +84,9 @@ fn a_table_that_keeps_no_outcome_refuses_every_kind_of_write() {
         &["CREATE TABLE _litefs_outcomes (id BLOB PRIMARY KEY, what TEXT)"],
         &["CREATE TABLE _litefs_outcomes (id INTEGER PRIMARY KEY, at INTEGER, outcome BLOB)"],
         &["CREATE TABLE _litefs_outcomes (id BLOB PRIMARY KEY, at, outcome, more NOT NULL)"],
-        &["CREATE TABLE _litefs_outcomes (id BLOB PRIMARY KEY, at, outcome CHECK (outcome > x'ff'))"],
+        &[
+            "CREATE TABLE _litefs_outcomes (id BLOB PRIMARY KEY, at, outcome CHECK (outcome > x'ff'))",
+        ],
     ];
     let scripts = ["INSERT INTO t VALUES (1)", "BEGIN; INSERT INTO t VALUES (1); COMMIT"];
     for shape in shapes {
@@ -97,7 +102,8 @@ fn a_table_that_keeps_no_outcome_refuses_every_kind_of_write() {
         says_what_to_do(side.session(&request(Command::Execute(insert()))), &what);
         says_what_to_do(side.executor.resolve_outcome(RequestId::new()), &what);
         assert_eq!(side.rows(), 0, "{what}");
-        let once = Request { delivery: Delivery::AtMostOnce, ..request(Command::Execute(insert())) };
+        let once =
+            Request { delivery: Delivery::AtMostOnce, ..request(Command::Execute(insert())) };
         assert!(side.executor.write(&once).is_ok(), "nothing is to be kept");
     }
 }
@@ -130,7 +136,10 @@ fn a_table_of_another_version_is_used_as_it_is() {
             answer,
             "although it is not marked as a retry"
         );
-        assert_eq!(side.executor.resolve_outcome(first.id).unwrap().1, CommitExpectation::Unchanged);
+        assert_eq!(
+            side.executor.resolve_outcome(first.id).unwrap().1,
+            CommitExpectation::Unchanged
+        );
         assert_eq!(side.rows(), 1);
     }
 }

@@ -29,8 +29,10 @@ fn an_outcome_is_kept_once_and_found_again() {
 
 #[test]
 fn rows_that_are_too_large_are_left_out() {
-    let rows =
-        crate::wire::RowSet { columns: vec!["x".into()], values: vec![Value::Blob(vec![0; MAX_KEPT])] };
+    let rows = crate::wire::RowSet {
+        columns: vec!["x".into()],
+        values: vec![Value::Blob(vec![0; MAX_KEPT])],
+    };
     let kept = StoredOutcome::Applied(Output::Rows(rows), SessionCounters::default());
     let back = StoredOutcome::decode(&kept.encode().unwrap()).unwrap();
     assert_eq!(back, StoredOutcome::Applied(Output::NotKept, SessionCounters::default()));
@@ -82,7 +84,11 @@ fn made_at(wall: Duration) -> RequestId {
     let random = RequestId::new();
     let mut bytes = [0; 10];
     bytes.copy_from_slice(&random.as_bytes()[6..]);
-    uuid::Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid().to_string().parse().unwrap()
+    uuid::Builder::from_unix_timestamp_millis(millis, &bytes)
+        .into_uuid()
+        .to_string()
+        .parse()
+        .unwrap()
 }
 
 fn count(conn: &mut SqliteConnection) -> i64 {
@@ -170,7 +176,11 @@ fn a_new_primary_counts_from_when_it_has_seen_an_outcome() {
         primary.work(1_000, DEFAULT_RETENTION - Duration::from_secs(1));
         assert!(primary.has(id) && count(&mut primary.conn) == 2_001);
         primary.work(6_000, DEFAULT_RETENTION * 3);
-        assert!(!primary.has(id) && count(&mut primary.conn) < 4_000, "{}", count(&mut primary.conn));
+        assert!(
+            !primary.has(id) && count(&mut primary.conn) < 4_000,
+            "{}",
+            count(&mut primary.conn)
+        );
     }
 }
 

@@ -234,7 +234,8 @@ impl<'a> SqlStatement<'a> {
         match self.verb() {
             Verb::Pragma => self.pragma()?.schema,
             Verb::Vacuum | Verb::VacuumInto => {
-                let schema = self.tokens.get(1).filter(|token| token.is_name() && !token.is("INTO"));
+                let schema =
+                    self.tokens.get(1).filter(|token| token.is_name() && !token.is("INTO"));
                 schema.map(|token| unquoted(token.text))
             }
             Verb::Change | Verb::Schema | Verb::TempSchema => qualified(self.object()).0,
@@ -252,11 +253,13 @@ impl<'a> SqlStatement<'a> {
     /// The tokens from that object's name on, with its schema.
     fn object(&self) -> &[Token<'a>] {
         let verb = self.outer_words().find(|word| CHANGES.iter().any(|verb| word.is(verb)));
-        let verb = verb.and_then(|verb| self.tokens.iter().position(|token| token.start == verb.start));
+        let verb =
+            verb.and_then(|verb| self.tokens.iter().position(|token| token.start == verb.start));
         let rest = &self.tokens[verb.unwrap_or(0)..];
         // `temp.name`: the schema looks like one of the words.
         let is_schema = |at: usize| rest.get(at + 1).is_some_and(|next| next.text == ".");
-        let is_name = |at: &usize| is_schema(*at) || !BEFORE_NAMES.iter().any(|word| rest[*at].is(word));
+        let is_name =
+            |at: &usize| is_schema(*at) || !BEFORE_NAMES.iter().any(|word| rest[*at].is(word));
         (0..rest.len()).find(is_name).map_or(&[], |at| &rest[at..])
     }
 
@@ -287,14 +290,17 @@ impl<'a> SqlStatement<'a> {
     /// <https://www.sqlite.org/pragma.html#pragfunc>.
     #[must_use]
     pub fn asks_a_pragma(&self) -> bool {
-        let starts = |text: &str| text.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("pragma_"));
+        let starts =
+            |text: &str| text.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("pragma_"));
         self.tokens.iter().any(|token| token.is_name() && starts(unquoted(token.text)))
     }
 
     /// The name of the savepoint in SAVEPOINT, RELEASE or ROLLBACK TO, without quotes.
     #[must_use]
     pub fn savepoint_name(&self) -> Option<&'a str> {
-        (self.verb() == Verb::Savepoint).then(|| self.tokens.last().map(|t| unquoted(t.text))).flatten()
+        (self.verb() == Verb::Savepoint)
+            .then(|| self.tokens.last().map(|t| unquoted(t.text)))
+            .flatten()
     }
 
     /// Whether `BEGIN` asks for the lock at once: IMMEDIATE or EXCLUSIVE.

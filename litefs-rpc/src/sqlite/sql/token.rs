@@ -92,7 +92,9 @@ fn run(sql: &[u8], test: impl Fn(u8) -> bool) -> usize {
 /// The byte behind the next `needle`, or the end.
 fn past(sql: &[u8], from: usize, needle: &[u8]) -> usize {
     let rest = sql.get(from..).unwrap_or_default();
-    rest.windows(needle.len()).position(|w| w == needle).map_or(sql.len(), |i| from + i + needle.len())
+    rest.windows(needle.len())
+        .position(|w| w == needle)
+        .map_or(sql.len(), |i| from + i + needle.len())
 }
 
 fn token_at(sql: &[u8], at: usize) -> Option<(TokenKind, usize)> {

@@ -15,8 +15,8 @@ use litefs_core::{Checksum, Position, Role, RoleStamp, RoleState, Txid};
 use litefs_rpc::client::{Client, ClientConfig};
 use litefs_rpc::server::{RoleGuard, Server, ServerConfig};
 use litefs_rpc::wire::{
-    Begin, BeginMode, Command, Delivery, Outcome, Output, PrimaryHint, Request, RequestId, ServerError,
-    SessionCounters, Settings, Statement, Value,
+    Begin, BeginMode, Command, Delivery, Outcome, Output, PrimaryHint, Request, RequestId,
+    ServerError, SessionCounters, Settings, Statement, Value,
 };
 use litefs_rpc::{CommitExpectation, Done, Executor, GroupAborted};
 use tokio::sync::watch;
@@ -37,7 +37,8 @@ pub(crate) struct FakeRoleGuard {
 
 impl FakeRoleGuard {
     pub(crate) fn primary() -> Arc<Self> {
-        let role = watch::Sender::new(RoleState { role: Role::Primary, epoch: 1, term_start: None });
+        let role =
+            watch::Sender::new(RoleState { role: Role::Primary, epoch: 1, term_start: None });
         Arc::new(Self {
             role,
             txid: AtomicU64::new(1),
@@ -161,7 +162,8 @@ impl Executor for FakeExecutor {
         }
         let done = self.done(&request.work)?;
         self.role_guard.commit();
-        self.kept.insert(request.id, Ok(Done { wrote: CommitExpectation::Unchanged, ..done.clone() }));
+        self.kept
+            .insert(request.id, Ok(Done { wrote: CommitExpectation::Unchanged, ..done.clone() }));
         Ok(done)
     }
 
@@ -169,10 +171,15 @@ impl Executor for FakeExecutor {
         self.role_guard.terms.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn resolve_outcome(&mut self, id: RequestId) -> Result<(Outcome, CommitExpectation), ServerError> {
+    fn resolve_outcome(
+        &mut self,
+        id: RequestId,
+    ) -> Result<(Outcome, CommitExpectation), ServerError> {
         let kept = self.kept.entry(id).or_insert(Err(ServerError::Fenced));
         Ok(match kept {
-            Ok(done) => (Outcome::Applied(done.answer.clone(), done.effects), CommitExpectation::Unchanged),
+            Ok(done) => {
+                (Outcome::Applied(done.answer.clone(), done.effects), CommitExpectation::Unchanged)
+            }
             Err(_) => {
                 self.role_guard.commit();
                 (Outcome::NotApplied, CommitExpectation::Advances)
@@ -246,7 +253,8 @@ impl Bed {
         let mut config = ServerConfig::new("app.db");
         configure(&mut config);
         let fenced: Arc<dyn RoleGuard> = role_guard.clone();
-        let server = Server::start("127.0.0.1:0".parse().unwrap(), config, fenced, executor).await.unwrap();
+        let server =
+            Server::start("127.0.0.1:0".parse().unwrap(), config, fenced, executor).await.unwrap();
         Self { role_guard, server, rolled_back, groups }
     }
 
@@ -272,7 +280,11 @@ pub(crate) fn client() -> Client {
 }
 
 pub(crate) fn statement(sql: &str) -> Command {
-    Command::Execute(Statement { sql: sql.into(), params: vec![Value::Integer(1)], cacheable: true })
+    Command::Execute(Statement {
+        sql: sql.into(),
+        params: vec![Value::Integer(1)],
+        cacheable: true,
+    })
 }
 
 pub(crate) fn request(sql: &str) -> Request {

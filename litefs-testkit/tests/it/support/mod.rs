@@ -17,7 +17,8 @@ pub const LIMIT: Duration = Duration::from_secs(5);
 
 /// A cluster with the database and a table `item(id, name)` on every node.
 pub fn cluster(nodes: &[&str]) -> Cluster {
-    let cluster = Cluster::builder().nodes(nodes.iter().copied()).database(DB).start().expect("cluster");
+    let cluster =
+        Cluster::builder().nodes(nodes.iter().copied()).database(DB).start().expect("cluster");
     let primary = cluster.node(nodes[0]);
     connect(primary)
         .batch_execute("CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT NOT NULL)")
@@ -58,7 +59,9 @@ pub fn number(conn: &mut SqliteConnection, expression: &str) -> i64 {
 }
 
 pub fn try_number(conn: &mut SqliteConnection, expression: &str) -> QueryResult<i64> {
-    sql_query(format!("SELECT ({expression}) AS number")).get_result::<Number>(conn).map(|row| row.number)
+    sql_query(format!("SELECT ({expression}) AS number"))
+        .get_result::<Number>(conn)
+        .map(|row| row.number)
 }
 
 pub fn count(conn: &mut SqliteConnection) -> i64 {
@@ -104,7 +107,10 @@ impl Http {
         let mut reader = BufReader::new(socket);
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
-            assert!(reader.read_line(&mut head).expect("header") > 0, "connection closed: {head:?}");
+            assert!(
+                reader.read_line(&mut head).expect("header") > 0,
+                "connection closed: {head:?}"
+            );
         }
         Self { head, reader }
     }

@@ -66,7 +66,9 @@ fn maintenance_of_an_attached_database() {
     let before = integer(conn, "PRAGMA aux.page_count");
     conn.batch_execute("VACUUM aux").unwrap();
     assert!(integer(conn, "PRAGMA aux.page_count") < before);
-    for statement in ["REINDEX aux.t", "REINDEX aux.t_x", "ANALYZE aux", "ANALYZE aux.t", "VACUUM temp"] {
+    for statement in
+        ["REINDEX aux.t", "REINDEX aux.t_x", "ANALYZE aux", "ANALYZE aux.t", "VACUUM temp"]
+    {
         sql_query(statement).execute(conn).unwrap();
     }
     assert_eq!(integer(conn, "SELECT count(*) FROM aux.sqlite_stat1"), 1);
@@ -98,7 +100,10 @@ fn a_script_that_attaches_fills_and_detaches() {
 fn schemas_that_are_not_attached_are_unknown() {
     let conn = &mut *fresh_with(FULL_BLOG);
     let unknown = |result: QueryResult<usize>| refused(result).1;
-    assert_eq!(unknown(sql_query("PRAGMA nope.user_version = 1").execute(conn)), "unknown database nope");
+    assert_eq!(
+        unknown(sql_query("PRAGMA nope.user_version = 1").execute(conn)),
+        "unknown database nope"
+    );
     assert_eq!(unknown(sql_query("VACUUM nope").execute(conn)), "unknown database nope");
     let insert = sql_query("INSERT INTO nope.t VALUES (1)").execute(conn);
     assert_eq!(unknown(insert), "no such table: nope.t");

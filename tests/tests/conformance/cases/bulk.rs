@@ -22,13 +22,17 @@ const NODES: &str = "
 const TREE: &str = "CREATE TABLE nodes (id INTEGER PRIMARY KEY, up INTEGER REFERENCES nodes (id), name TEXT NOT NULL UNIQUE)";
 const ROWS: i32 = 1_000;
 
-type Node =
-    (diesel::dsl::Eq<nodes::id, i32>, diesel::dsl::Eq<nodes::up, i32>, diesel::dsl::Eq<nodes::name, String>);
+type Node = (
+    diesel::dsl::Eq<nodes::id, i32>,
+    diesel::dsl::Eq<nodes::up, i32>,
+    diesel::dsl::Eq<nodes::name, String>,
+);
 
 /// Each below the one behind it, so that only the statement as a whole holds.
 fn rows(count: i32) -> Vec<Node> {
-    let row =
-        |id: i32| (nodes::id.eq(id), nodes::up.eq((id + 1).min(count)), nodes::name.eq(format!("node {id}")));
+    let row = |id: i32| {
+        (nodes::id.eq(id), nodes::up.eq((id + 1).min(count)), nodes::name.eq(format!("node {id}")))
+    };
     (1..=count).map(row).collect()
 }
 
@@ -59,7 +63,10 @@ fn many_rows_in_one_statement() {
     assert_eq!(diesel::insert_into(nodes::table).values(rows(ROWS)).execute(conn), Ok(1_000));
     assert_eq!(said(conn), Said { rowid: 1_000, changes: 1_000, total: before + 1_000 });
     assert_eq!(sum(conn), (1_000, Some(501_499)));
-    assert_eq!(diesel::update(nodes::table.find(0)).set(nodes::name.eq("none")).execute(conn), Ok(0));
+    assert_eq!(
+        diesel::update(nodes::table.find(0)).set(nodes::name.eq("none")).execute(conn),
+        Ok(0)
+    );
     assert_eq!(said(conn), Said { rowid: 1_000, changes: 0, total: before + 1_000 });
 }
 
@@ -82,8 +89,11 @@ fn rows_of_one_statement_may_refer_to_later_ones() {
     let conn = &mut *fresh_with(TREE);
     conn.batch_execute("PRAGMA foreign_keys = ON").unwrap();
     assert_eq!(diesel::insert_into(nodes::table).values(rows(ROWS)).execute(conn), Ok(1_000));
-    let stray =
-        diesel::insert_into(nodes::table).values((nodes::id.eq(0), nodes::up.eq(5_000), nodes::name.eq("x")));
+    let stray = diesel::insert_into(nodes::table).values((
+        nodes::id.eq(0),
+        nodes::up.eq(5_000),
+        nodes::name.eq("x"),
+    ));
     let (kind, _) = refused(stray.execute(conn));
     assert_eq!(kind, "foreign key");
 }
@@ -98,8 +108,11 @@ fn triggers_see_each_row() {
     )
     .unwrap();
     assert_eq!(diesel::insert_into(nodes::table).values(rows(ROWS)).execute(conn), Ok(1_000));
-    let seen = diesel::dsl::sql::<diesel::sql_types::Text>("SELECT group_concat(what, ', ') FROM log");
-    assert!(seen.get_result::<String>(conn).unwrap().starts_with("100 of 100, 200 of 200, 300 of 300"));
+    let seen =
+        diesel::dsl::sql::<diesel::sql_types::Text>("SELECT group_concat(what, ', ') FROM log");
+    assert!(
+        seen.get_result::<String>(conn).unwrap().starts_with("100 of 100, 200 of 200, 300 of 300")
+    );
 }
 
 #[test]

@@ -54,15 +54,20 @@ fn returning_the_deleted_rows() {
 fn filtered_by_a_subselect() {
     let conn = &mut *fresh_with(FULL_BLOG);
     let young = users::table.filter(users::age.lt(30)).select(users::id);
-    assert_eq!(diesel::delete(posts::table.filter(posts::user_id.eq_any(young))).execute(conn), Ok(1));
+    assert_eq!(
+        diesel::delete(posts::table.filter(posts::user_id.eq_any(young))).execute(conn),
+        Ok(1)
+    );
     assert_eq!(titles(conn), ["First", "Second"]);
 }
 
 #[test]
 fn a_boxed_delete() {
     let conn = &mut *fresh_with(FULL_BLOG);
-    let delete =
-        diesel::delete(posts::table).into_boxed().filter(posts::votes.lt(4)).or_filter(posts::id.eq(2));
+    let delete = diesel::delete(posts::table)
+        .into_boxed()
+        .filter(posts::votes.lt(4))
+        .or_filter(posts::id.eq(2));
     assert_eq!(delete.execute(conn), Ok(3));
 }
 
@@ -84,7 +89,8 @@ fn a_cascade_deletes_what_refers_to_the_row() {
          INSERT INTO c (p) VALUES (1), (1), (2);",
     );
     assert_eq!(diesel::sql_query("DELETE FROM p WHERE id = 1").execute(conn), Ok(1));
-    let left: i64 =
-        diesel::dsl::sql::<diesel::sql_types::BigInt>("SELECT count(*) FROM c").get_result(conn).unwrap();
+    let left: i64 = diesel::dsl::sql::<diesel::sql_types::BigInt>("SELECT count(*) FROM c")
+        .get_result(conn)
+        .unwrap();
     assert_eq!(left, 1);
 }

@@ -26,13 +26,21 @@ fn fails(statement: &str, kind: &str, message: &str) {
 
 #[test]
 fn a_unique_constraint() {
-    fails("INSERT INTO users (name) VALUES ('Sean')", "unique", "UNIQUE constraint failed: users.name");
+    fails(
+        "INSERT INTO users (name) VALUES ('Sean')",
+        "unique",
+        "UNIQUE constraint failed: users.name",
+    );
     fails("UPDATE users SET name = 'x'", "unique", "UNIQUE constraint failed: users.name");
 }
 
 #[test]
 fn a_primary_key() {
-    fails("INSERT INTO users (id, name) VALUES (1, 'x')", "unique", "UNIQUE constraint failed: users.id");
+    fails(
+        "INSERT INTO users (id, name) VALUES (1, 'x')",
+        "unique",
+        "UNIQUE constraint failed: users.id",
+    );
 }
 
 #[test]
@@ -48,7 +56,11 @@ fn a_foreign_key() {
 
 #[test]
 fn a_not_null_constraint() {
-    fails("INSERT INTO users (age) VALUES (1)", "not null", "NOT NULL constraint failed: users.name");
+    fails(
+        "INSERT INTO users (age) VALUES (1)",
+        "not null",
+        "NOT NULL constraint failed: users.name",
+    );
     fails("UPDATE users SET name = NULL", "not null", "NOT NULL constraint failed: users.name");
 }
 
@@ -81,7 +93,11 @@ fn a_missing_table() {
 fn a_missing_column() {
     fails("UPDATE users SET absent = 1", "unknown", "no such column: absent");
     fails("SELECT absent FROM users", "unknown", "no such column: absent");
-    fails("INSERT INTO users (absent) VALUES (1)", "unknown", "table users has no column named absent");
+    fails(
+        "INSERT INTO users (absent) VALUES (1)",
+        "unknown",
+        "table users has no column named absent",
+    );
 }
 
 #[test]
@@ -91,7 +107,11 @@ fn a_missing_function() {
 
 #[test]
 fn a_wrong_number_of_values() {
-    fails("INSERT INTO users VALUES (1)", "unknown", "table users has 4 columns but 1 values were supplied");
+    fails(
+        "INSERT INTO users VALUES (1)",
+        "unknown",
+        "table users has 4 columns but 1 values were supplied",
+    );
     fails("INSERT INTO users (id, name) VALUES (1)", "unknown", "1 values for 2 columns");
 }
 
@@ -158,7 +178,8 @@ fn errors_of_statements_that_return_rows() {
     let conn = &mut *fresh_with(FULL_BLOG);
     let taken = returning(conn, "INSERT INTO users (name) VALUES ('Sean') RETURNING id");
     assert_eq!(taken, ("unique", "UNIQUE constraint failed: users.name".to_owned()));
-    let orphan = returning(conn, "INSERT INTO posts (user_id, title) VALUES (99, 'x') RETURNING id");
+    let orphan =
+        returning(conn, "INSERT INTO posts (user_id, title) VALUES (99, 'x') RETURNING id");
     assert_eq!(orphan, ("foreign key", "FOREIGN KEY constraint failed".to_owned()));
     let missing = returning(conn, "INSERT INTO nowhere VALUES (1) RETURNING id");
     assert_eq!(missing, ("unknown", "no such table: nowhere".to_owned()));
@@ -170,14 +191,24 @@ fn errors_of_statements_that_return_rows() {
 #[test]
 fn conflict_clauses_decide_what_stays() {
     let conn = &mut *fresh_with("CREATE TABLE t (x INTEGER UNIQUE); INSERT INTO t VALUES (2)");
-    let xs = |conn: &mut Conn| sql::<Integer>("SELECT x FROM t ORDER BY x").load::<i32>(conn).unwrap();
+    let xs =
+        |conn: &mut Conn| sql::<Integer>("SELECT x FROM t ORDER BY x").load::<i32>(conn).unwrap();
     let taken = ("unique", "UNIQUE constraint failed: t.x".to_owned());
-    assert_eq!(refused(sql_query("INSERT OR ABORT INTO t VALUES (1), (2), (3)").execute(conn)), taken);
+    assert_eq!(
+        refused(sql_query("INSERT OR ABORT INTO t VALUES (1), (2), (3)").execute(conn)),
+        taken
+    );
     assert_eq!(xs(conn), [2]);
-    assert_eq!(refused(sql_query("INSERT OR ROLLBACK INTO t VALUES (1), (2), (3)").execute(conn)), taken);
+    assert_eq!(
+        refused(sql_query("INSERT OR ROLLBACK INTO t VALUES (1), (2), (3)").execute(conn)),
+        taken
+    );
     assert_eq!(xs(conn), [2]);
     // FAIL keeps the rows that came before.
-    assert_eq!(refused(sql_query("INSERT OR FAIL INTO t VALUES (1), (2), (3)").execute(conn)), taken);
+    assert_eq!(
+        refused(sql_query("INSERT OR FAIL INTO t VALUES (1), (2), (3)").execute(conn)),
+        taken
+    );
     assert_eq!(xs(conn), [1, 2]);
     assert_eq!(sql_query("INSERT OR IGNORE INTO t VALUES (1), (2), (3)").execute(conn), Ok(1));
     assert_eq!(sql_query("INSERT OR REPLACE INTO t VALUES (1), (2)").execute(conn), Ok(2));

@@ -13,7 +13,10 @@ fn all(conn: &mut Conn) -> Vec<User> {
 #[test]
 fn a_row_with_its_defaults() {
     let conn = &mut *fresh_with(BLOG);
-    assert_eq!(diesel::insert_into(users::table).values(users::name.eq("Sean")).execute(conn), Ok(1));
+    assert_eq!(
+        diesel::insert_into(users::table).values(users::name.eq("Sean")).execute(conn),
+        Ok(1)
+    );
     assert_eq!(all(conn), [user(1, "Sean", None, 18)]);
 }
 
@@ -30,7 +33,10 @@ fn a_struct() {
     let conn = &mut *fresh_with(BLOG);
     let sean = user(3, "Sean", None, 30);
     assert_eq!(diesel::insert_into(users::table).values(&sean).execute(conn), Ok(1));
-    assert_eq!(sean.clone().insert_into(users::table).execute(conn).map_err(|_| "taken"), Err("taken"));
+    assert_eq!(
+        sean.clone().insert_into(users::table).execute(conn).map_err(|_| "taken"),
+        Err("taken")
+    );
     assert_eq!(all(conn), [sean]);
 }
 
@@ -62,7 +68,10 @@ fn a_batch_without_defaults() {
 #[test]
 fn a_batch_in_a_vector_of_tuples() {
     let conn = &mut *fresh_with(BLOG);
-    let rows = vec![(users::name.eq("Sean"), users::age.eq(1)), (users::name.eq("Tess"), users::age.eq(2))];
+    let rows = vec![
+        (users::name.eq("Sean"), users::age.eq(1)),
+        (users::name.eq("Tess"), users::age.eq(2)),
+    ];
     assert_eq!(diesel::insert_into(users::table).values(rows).execute(conn), Ok(2));
     assert_eq!(all(conn), [user(1, "Sean", None, 1), user(2, "Tess", None, 2)]);
 }
@@ -85,8 +94,14 @@ fn a_batch_with_defaults() {
 #[test]
 fn an_empty_batch_inserts_nothing() {
     let conn = &mut *fresh_with(BLOG);
-    assert_eq!(diesel::insert_into(users::table).values(Vec::<Named<'_>>::new()).execute(conn), Ok(0));
-    assert_eq!(diesel::insert_into(users::table).values(Vec::<Sparse<'_>>::new()).execute(conn), Ok(0));
+    assert_eq!(
+        diesel::insert_into(users::table).values(Vec::<Named<'_>>::new()).execute(conn),
+        Ok(0)
+    );
+    assert_eq!(
+        diesel::insert_into(users::table).values(Vec::<Sparse<'_>>::new()).execute(conn),
+        Ok(0)
+    );
     assert_eq!(all(conn), []);
 }
 
@@ -109,8 +124,10 @@ fn a_batch_is_all_or_nothing() {
 fn a_batch_with_defaults_in_a_transaction_that_rolls_back() {
     let conn = &mut *fresh_with(BLOG);
     let result = conn.transaction(|conn| {
-        let rows =
-            vec![Sparse { name: "a", hair: None, age: None }, Sparse { name: "b", hair: None, age: Some(1) }];
+        let rows = vec![
+            Sparse { name: "a", hair: None, age: None },
+            Sparse { name: "b", hair: None, age: Some(1) },
+        ];
         assert_eq!(diesel::insert_into(users::table).values(&rows).execute(conn), Ok(2));
         assert_eq!(all(conn).len(), 2);
         Err::<(), _>(diesel::result::Error::RollbackTransaction)
@@ -121,8 +138,9 @@ fn a_batch_with_defaults_in_a_transaction_that_rolls_back() {
 
 #[test]
 fn a_row_of_defaults_only() {
-    let conn =
-        &mut *fresh_with("CREATE TABLE counters (id INTEGER PRIMARY KEY, n INTEGER NOT NULL DEFAULT 7)");
+    let conn = &mut *fresh_with(
+        "CREATE TABLE counters (id INTEGER PRIMARY KEY, n INTEGER NOT NULL DEFAULT 7)",
+    );
     diesel::table! { counters { id -> Integer, n -> Integer, } }
     assert_eq!(diesel::insert_into(counters::table).default_values().execute(conn), Ok(1));
     assert_eq!(counters::table.load::<(i32, i32)>(conn), Ok(vec![(1, 7)]));
@@ -138,8 +156,14 @@ fn a_row_of_defaults_only() {
 fn insert_or_ignore_counts_what_it_inserted() {
     let conn = &mut *fresh_with(FULL_BLOG);
     let insert = |name| Named { name, age: 1 };
-    assert_eq!(diesel::insert_or_ignore_into(users::table).values(&insert("Sean")).execute(conn), Ok(0));
-    assert_eq!(diesel::insert_or_ignore_into(users::table).values(&insert("New")).execute(conn), Ok(1));
+    assert_eq!(
+        diesel::insert_or_ignore_into(users::table).values(&insert("Sean")).execute(conn),
+        Ok(0)
+    );
+    assert_eq!(
+        diesel::insert_or_ignore_into(users::table).values(&insert("New")).execute(conn),
+        Ok(1)
+    );
     let rows = [insert("Tess"), insert("Newer"), insert("New")];
     assert_eq!(diesel::insert_or_ignore_into(users::table).values(&rows).execute(conn), Ok(1));
     let names: Vec<String> = users::table.order(users::id).select(users::name).load(conn).unwrap();
@@ -171,7 +195,8 @@ fn replace_into_deletes_what_is_in_the_way() {
 #[test]
 fn replace_into_with_a_batch() {
     let conn = &mut *fresh_with(BLOG);
-    let rows = [Named { name: "a", age: 1 }, Named { name: "b", age: 2 }, Named { name: "a", age: 3 }];
+    let rows =
+        [Named { name: "a", age: 1 }, Named { name: "b", age: 2 }, Named { name: "a", age: 3 }];
     assert_eq!(diesel::replace_into(users::table).values(&rows).execute(conn), Ok(3));
     assert_eq!(all(conn), [user(2, "b", None, 2), user(3, "a", None, 3)]);
 }
@@ -179,7 +204,8 @@ fn replace_into_with_a_batch() {
 #[test]
 fn insert_from_select() {
     let conn = &mut *fresh_with(FULL_BLOG);
-    let titles = users::table.filter(users::age.gt(29)).order(users::id).select((users::id, users::name));
+    let titles =
+        users::table.filter(users::age.gt(29)).order(users::id).select((users::id, users::name));
     let inserted =
         titles.insert_into(posts::table).into_columns((posts::user_id, posts::title)).execute(conn);
     assert_eq!(inserted, Ok(2));
@@ -241,7 +267,8 @@ fn ten_thousand_rows_come_back_in_the_order_they_went_in() {
     )
     .get_results(conn)
     .unwrap();
-    let expected: Vec<User> = (1..=10_000).map(|i| user(i, &format!("user {i}"), None, -i)).collect();
+    let expected: Vec<User> =
+        (1..=10_000).map(|i| user(i, &format!("user {i}"), None, -i)).collect();
     assert!(returned == expected, "{} rows, the last is {:?}", returned.len(), returned.last());
 }
 
@@ -252,6 +279,7 @@ fn a_thousand_rows_with_defaults() {
     let row = |(i, name)| Sparse { name, hair: None, age: (i % 2 == 0).then_some(i) };
     let rows: Vec<_> = (0..).zip(names.iter().map(String::as_str)).map(row).collect();
     assert_eq!(diesel::insert_into(users::table).values(&rows).execute(conn), Ok(1_000));
-    let sum: Option<i64> = users::table.select(diesel::dsl::sum(users::age)).get_result(conn).unwrap();
+    let sum: Option<i64> =
+        users::table.select(diesel::dsl::sum(users::age)).get_result(conn).unwrap();
     assert_eq!(sum, Some((0..1_000).step_by(2).sum::<i64>() + 500 * 18));
 }

@@ -19,7 +19,9 @@ impl Instrumentation for Heard {
     fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
         let line = match event {
             InstrumentationEvent::StartQuery { query, .. } => format!("start {query}"),
-            InstrumentationEvent::FinishQuery { query, error: None, .. } => format!("finish {query}"),
+            InstrumentationEvent::FinishQuery { query, error: None, .. } => {
+                format!("finish {query}")
+            }
             InstrumentationEvent::FinishQuery { query, error: Some(error), .. } => {
                 format!("fail {query}: {error}")
             }
@@ -78,7 +80,8 @@ fn a_write() {
 fn a_write_that_returns() {
     let conn = &mut *fresh_with(FULL_BLOG);
     let heard = Heard::on(conn);
-    let insert = diesel::insert_into(users::table).values(users::name.eq("New")).returning(users::id);
+    let insert =
+        diesel::insert_into(users::table).values(users::name.eq("New")).returning(users::id);
     insert.get_result::<i32>(conn).unwrap();
     let sql = "INSERT INTO `users` (`name`) VALUES (?) RETURNING `id` -- binds: [\"New\"]";
     assert_eq!(heard.take(), once(sql));
@@ -91,7 +94,8 @@ fn a_read_after_a_write() {
     sql_query("DELETE FROM posts").execute(conn).unwrap();
     posts::table.count().get_result::<i64>(conn).unwrap();
     let expected =
-        [once("DELETE FROM posts -- binds: []"), once("SELECT COUNT(*) FROM `posts` -- binds: []")].concat();
+        [once("DELETE FROM posts -- binds: []"), once("SELECT COUNT(*) FROM `posts` -- binds: []")]
+            .concat();
     assert_eq!(heard.take(), expected);
 }
 
@@ -127,7 +131,8 @@ fn a_transaction_that_writes() {
     let begin = vec!["begin 1".to_owned()];
     let commit = vec!["commit 1".to_owned()];
     let expected =
-        [begin, once("BEGIN"), once("DELETE FROM posts -- binds: []"), commit, once("COMMIT")].concat();
+        [begin, once("BEGIN"), once("DELETE FROM posts -- binds: []"), commit, once("COMMIT")]
+            .concat();
     assert_eq!(heard.take(), expected);
 }
 
@@ -157,7 +162,8 @@ fn a_transaction_that_reads_then_writes_and_rolls_back() {
 fn a_nested_transaction() {
     let conn = &mut *fresh_with(FULL_BLOG);
     let heard = Heard::on(conn);
-    conn.transaction(|conn| conn.transaction(|conn| sql_query("DELETE FROM posts").execute(conn))).unwrap();
+    conn.transaction(|conn| conn.transaction(|conn| sql_query("DELETE FROM posts").execute(conn)))
+        .unwrap();
     let expected = [
         vec!["begin 1".to_owned()],
         once("BEGIN"),
@@ -177,8 +183,10 @@ fn a_nested_transaction() {
 fn a_batch_with_defaults() {
     let conn = &mut *fresh_with(FULL_BLOG);
     let heard = Heard::on(conn);
-    let rows =
-        vec![Sparse { name: "a", hair: None, age: None }, Sparse { name: "b", hair: None, age: Some(7) }];
+    let rows = vec![
+        Sparse { name: "a", hair: None, age: None },
+        Sparse { name: "b", hair: None, age: Some(7) },
+    ];
     diesel::insert_into(users::table).values(rows).execute(conn).unwrap();
     let expected = [
         vec!["begin 1".to_owned()],
@@ -214,8 +222,8 @@ fn the_numbers_of_the_last_write() {
     let conn = &mut *fresh_with(FULL_BLOG);
     sql_query("INSERT INTO users (id, name) VALUES (9, 'x')").execute(conn).unwrap();
     let heard = Heard::on(conn);
-    let rowid =
-        diesel::dsl::sql::<diesel::sql_types::BigInt>("SELECT last_insert_rowid()").get_result::<i64>(conn);
+    let rowid = diesel::dsl::sql::<diesel::sql_types::BigInt>("SELECT last_insert_rowid()")
+        .get_result::<i64>(conn);
     assert_eq!(rowid, Ok(9));
     assert_eq!(heard.take(), once("SELECT last_insert_rowid() -- binds: []"));
 }
@@ -288,9 +296,11 @@ fn a_statement_is_reported_as_cached_once() {
     assert_eq!(events_of(conn, insert), ["start", cache, "finish"]);
     assert_eq!(events_of(conn, insert), ["start", "fail"]);
     let returning = |conn: &mut Conn| {
-        let insert = diesel::insert_into(users::table).values(users::age.eq(1)).returning(users::id);
+        let insert =
+            diesel::insert_into(users::table).values(users::age.eq(1)).returning(users::id);
         insert.get_result::<i32>(conn).unwrap_err();
-        let insert = diesel::insert_into(users::table).values(users::name.eq("Last")).returning(users::id);
+        let insert =
+            diesel::insert_into(users::table).values(users::name.eq("Last")).returning(users::id);
         insert.get_result::<i32>(conn).unwrap();
     };
     let lines = events_of(conn, returning);

@@ -93,7 +93,10 @@ fn all_that_are_pending_run_once() {
     assert_eq!(applied(conn), ["003", "002", "001"]);
     assert!(conn.run_pending_migrations(steps()).unwrap().is_empty());
     assert_eq!(conn.has_pending_migration(steps()).ok(), Some(false));
-    assert_eq!(sql::<Text>("SELECT text FROM notes").load::<String>(conn), Ok(vec!["none".to_owned()]));
+    assert_eq!(
+        sql::<Text>("SELECT text FROM notes").load::<String>(conn),
+        Ok(vec!["none".to_owned()])
+    );
 }
 
 #[test]
@@ -122,7 +125,8 @@ fn all_are_reverted() {
     assert_eq!(conn.revert_all_migrations(steps()).unwrap().len(), 3);
     assert!(applied(conn).is_empty());
     assert_eq!(
-        sql::<BigInt>("SELECT count(*) FROM sqlite_schema WHERE name = 'notes'").get_result::<i64>(conn),
+        sql::<BigInt>("SELECT count(*) FROM sqlite_schema WHERE name = 'notes'")
+            .get_result::<i64>(conn),
         Ok(0)
     );
 }

@@ -182,7 +182,10 @@ fn a_savepoint_by_sql_opens_a_transaction() {
     add(conn, 4).unwrap();
     conn.batch_execute("ROLLBACK").unwrap();
     assert_eq!(xs(conn), [1, 3]);
-    assert_eq!(refused(conn.batch_execute("RELEASE c")), ("unknown", "no such savepoint: c".to_owned()));
+    assert_eq!(
+        refused(conn.batch_execute("RELEASE c")),
+        ("unknown", "no such savepoint: c".to_owned())
+    );
 }
 
 #[test]
@@ -216,7 +219,10 @@ fn a_savepoint_that_is_not_there() {
             ("unknown", "no such savepoint: s".to_owned())
         );
         add(conn, 1)?;
-        assert_eq!(refused(conn.batch_execute("RELEASE s")), ("unknown", "no such savepoint: s".to_owned()));
+        assert_eq!(
+            refused(conn.batch_execute("RELEASE s")),
+            ("unknown", "no such savepoint: s".to_owned())
+        );
         QueryResult::Ok(())
     })
     .unwrap();
@@ -230,12 +236,16 @@ fn a_batch_with_defaults_is_a_savepoint_inside_a_transaction() {
     conn.transaction(|conn| {
         let row = |name| Sparse { name, hair: None, age: None };
         diesel::insert_into(users::table).values(vec![row("a"), row("b")]).execute(conn)?;
-        let taken = diesel::insert_into(users::table).values(vec![row("c"), row("a")]).execute(conn);
+        let taken =
+            diesel::insert_into(users::table).values(vec![row("c"), row("a")]).execute(conn);
         assert_eq!(refused(taken).0, "unique");
         QueryResult::Ok(())
     })
     .unwrap();
-    assert_eq!(users::table.select(users::name).load(conn), Ok(vec!["a".to_owned(), "b".to_owned()]));
+    assert_eq!(
+        users::table.select(users::name).load(conn),
+        Ok(vec!["a".to_owned(), "b".to_owned()])
+    );
 }
 
 #[test]

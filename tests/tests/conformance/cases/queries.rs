@@ -54,10 +54,16 @@ fn an_inner_join() {
 #[test]
 fn a_left_join() {
     let conn = &mut *fresh_with(FULL_BLOG);
-    let rows: Vec<(User, Option<Post>)> =
-        users::table.left_join(posts::table).filter(users::id.ne(1)).order(users::id).load(conn).unwrap();
-    let expected =
-        [(user(2, "Tess", None, 28), Some(post(3, 2, "Third", 1))), (user(3, "Ada", Some("grey"), 36), None)];
+    let rows: Vec<(User, Option<Post>)> = users::table
+        .left_join(posts::table)
+        .filter(users::id.ne(1))
+        .order(users::id)
+        .load(conn)
+        .unwrap();
+    let expected = [
+        (user(2, "Tess", None, 28), Some(post(3, 2, "Third", 1))),
+        (user(3, "Ada", Some("grey"), 36), None),
+    ];
     assert_eq!(rows, expected);
 }
 
@@ -91,10 +97,16 @@ fn a_join_on_a_condition_of_the_users_own() {
 fn associations_are_grouped_by_their_parents() {
     let conn = &mut *fresh_with(FULL_BLOG);
     let people = everybody();
-    let grouped =
-        Post::belonging_to(&people).order(posts::id).load::<Post>(conn).unwrap().grouped_by(&people);
-    let expected =
-        [vec![post(1, 1, "First", 3), post(2, 1, "Second", 5)], vec![post(3, 2, "Third", 1)], vec![]];
+    let grouped = Post::belonging_to(&people)
+        .order(posts::id)
+        .load::<Post>(conn)
+        .unwrap()
+        .grouped_by(&people);
+    let expected = [
+        vec![post(1, 1, "First", 3), post(2, 1, "Second", 5)],
+        vec![post(3, 2, "Third", 1)],
+        vec![],
+    ];
     assert_eq!(grouped, expected);
 }
 
@@ -102,7 +114,8 @@ fn associations_are_grouped_by_their_parents() {
 fn a_subselect_as_a_value() {
     let conn = &mut *fresh_with(FULL_BLOG);
     let oldest = users::table.select(diesel::dsl::max(users::age)).single_value();
-    let titles = posts::table.filter((posts::votes * 12).nullable().eq(oldest)).select(posts::title);
+    let titles =
+        posts::table.filter((posts::votes * 12).nullable().eq(oldest)).select(posts::title);
     assert_eq!(titles.load::<String>(conn), Ok(vec!["First".to_owned()]));
 }
 
@@ -119,7 +132,8 @@ fn a_subselect_as_a_list() {
 fn exists_with_a_correlated_subselect() {
     let conn = &mut *fresh_with(FULL_BLOG);
     let popular = posts::table.filter(posts::user_id.eq(users::id).and(posts::votes.gt(2)));
-    let names: Vec<String> = users::table.filter(exists(popular)).select(users::name).load(conn).unwrap();
+    let names: Vec<String> =
+        users::table.filter(exists(popular)).select(users::name).load(conn).unwrap();
     assert_eq!(names, ["Sean"]);
     let nobody = users::table.filter(users::age.gt(99));
     assert_eq!(diesel::select(exists(nobody)).get_result::<bool>(conn), Ok(false));
@@ -128,8 +142,9 @@ fn exists_with_a_correlated_subselect() {
 #[test]
 fn a_list_of_values() {
     let conn = &mut *fresh_with(FULL_BLOG);
-    let ids =
-        |wanted: Vec<i32>| users::table.filter(users::id.eq_any(wanted)).select(users::id).order(users::id);
+    let ids = |wanted: Vec<i32>| {
+        users::table.filter(users::id.eq_any(wanted)).select(users::id).order(users::id)
+    };
     assert_eq!(ids(vec![3, 1, 99]).load::<i32>(conn), Ok(vec![1, 3]));
     assert_eq!(ids(vec![]).load::<i32>(conn), Ok(vec![]));
 }
@@ -137,11 +152,16 @@ fn a_list_of_values() {
 #[test]
 fn order_by_several_columns_and_nulls() {
     let conn = &mut *fresh_with(FULL_BLOG);
-    let names =
-        users::table.order((users::hair.asc(), users::name.desc())).select(users::name).load::<String>(conn);
+    let names = users::table
+        .order((users::hair.asc(), users::name.desc()))
+        .select(users::name)
+        .load::<String>(conn);
     assert_eq!(names, Ok(vec!["Tess".to_owned(), "Sean".to_owned(), "Ada".to_owned()]));
-    let ids =
-        users::table.order(users::age.desc()).then_order_by(users::id).select(users::id).load::<i32>(conn);
+    let ids = users::table
+        .order(users::age.desc())
+        .then_order_by(users::id)
+        .select(users::id)
+        .load::<i32>(conn);
     assert_eq!(ids, Ok(vec![3, 1, 2]));
 }
 
@@ -159,7 +179,8 @@ fn limit_and_offset() {
 #[test]
 fn distinct() {
     let conn = &mut *fresh_with(FULL_BLOG);
-    let authors = posts::table.select(posts::user_id).distinct().order(posts::user_id).load::<i32>(conn);
+    let authors =
+        posts::table.select(posts::user_id).distinct().order(posts::user_id).load::<i32>(conn);
     assert_eq!(authors, Ok(vec![1, 2]));
 }
 
@@ -264,6 +285,9 @@ fn the_same_query_sees_each_change() {
     let conn = &mut *fresh_with(BLOG);
     for expected in 0..5_i64 {
         assert_eq!(users::table.count().get_result::<i64>(conn), Ok(expected));
-        diesel::insert_into(users::table).values(users::name.eq(expected.to_string())).execute(conn).unwrap();
+        diesel::insert_into(users::table)
+            .values(users::name.eq(expected.to_string()))
+            .execute(conn)
+            .unwrap();
     }
 }

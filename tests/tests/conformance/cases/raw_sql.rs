@@ -32,8 +32,8 @@ struct Number {
 #[test]
 fn rows_are_loaded_by_column_name() {
     let conn = &mut *fresh_with(FULL_BLOG);
-    let people =
-        sql_query("SELECT hair, name AS label, id FROM users WHERE id < 3 ORDER BY id").load::<Person>(conn);
+    let people = sql_query("SELECT hair, name AS label, id FROM users WHERE id < 3 ORDER BY id")
+        .load::<Person>(conn);
     assert_eq!(people, Ok(vec![person(1, "Sean", Some("black")), person(2, "Tess", None)]));
 }
 
@@ -42,7 +42,8 @@ fn a_column_that_is_missing_is_a_deserialization_error() {
     let conn = &mut *fresh_with(FULL_BLOG);
     let read = sql_query("SELECT id FROM users").load::<Person>(conn).unwrap_err();
     assert!(matches!(read, diesel::result::Error::DeserializationError(_)), "{read:?}");
-    let written = sql_query("UPDATE users SET age = 1 RETURNING id").load::<Person>(conn).unwrap_err();
+    let written =
+        sql_query("UPDATE users SET age = 1 RETURNING id").load::<Person>(conn).unwrap_err();
     assert_eq!(written.to_string(), read.to_string());
     assert_eq!(read.to_string(), "Column `label` was not present in query");
 }
@@ -50,8 +51,9 @@ fn a_column_that_is_missing_is_a_deserialization_error() {
 #[test]
 fn returning_by_column_name() {
     let conn = &mut *fresh_with(FULL_BLOG);
-    let people = sql_query("INSERT INTO users (name) VALUES ('New') RETURNING id, name AS label, hair")
-        .load::<Person>(conn);
+    let people =
+        sql_query("INSERT INTO users (name) VALUES ('New') RETURNING id, name AS label, hair")
+            .load::<Person>(conn);
     assert_eq!(people, Ok(vec![person(4, "New", None)]));
     let one = sql_query("DELETE FROM users WHERE id = 4 RETURNING id, name AS label, hair")
         .get_result::<Person>(conn);
@@ -96,8 +98,8 @@ fn named_parameters_are_bound_in_the_order_of_their_first_appearance() {
 #[test]
 fn a_repeated_parameter_is_bound_once() {
     let conn = &mut *fresh_with(FULL_BLOG);
-    let updated =
-        sql_query("UPDATE users SET age = :n, hair = 'no ' || :n WHERE id = :n").bind::<Integer, _>(2);
+    let updated = sql_query("UPDATE users SET age = :n, hair = 'no ' || :n WHERE id = :n")
+        .bind::<Integer, _>(2);
     assert_eq!(updated.execute(conn), Ok(1));
     assert_eq!(users::table.find(2).get_result::<User>(conn), Ok(user(2, "Tess", Some("no 2"), 2)));
     let updated = sql_query("UPDATE users SET age = ?1 WHERE id IN (?1, ?2, ?1)")
@@ -109,19 +111,26 @@ fn a_repeated_parameter_is_bound_once() {
 #[test]
 fn question_marks_in_strings_and_comments_are_not_parameters() {
     let conn = &mut *fresh_with(FULL_BLOG);
-    let updated =
-        sql_query("UPDATE users SET hair = '?' || ? /* ? */ WHERE id = 1 -- ?").bind::<Text, _>("!");
+    let updated = sql_query("UPDATE users SET hair = '?' || ? /* ? */ WHERE id = 1 -- ?")
+        .bind::<Text, _>("!");
     assert_eq!(updated.execute(conn), Ok(1));
-    assert_eq!(users::table.find(1).select(users::hair).get_result(conn), Ok(Some("?!".to_owned())));
+    assert_eq!(
+        users::table.find(1).select(users::hair).get_result(conn),
+        Ok(Some("?!".to_owned()))
+    );
 }
 
 /// SQLite takes what is not bound for NULL.
 #[test]
 fn a_parameter_without_a_value_is_null() {
     let conn = &mut *fresh_with(FULL_BLOG);
-    let updated = sql_query("UPDATE users SET hair = ?2 WHERE id = ?1").bind::<Integer, _>(1).execute(conn);
+    let updated =
+        sql_query("UPDATE users SET hair = ?2 WHERE id = ?1").bind::<Integer, _>(1).execute(conn);
     assert_eq!(updated, Ok(1));
-    assert_eq!(users::table.find(1).select(users::hair).get_result::<Option<String>>(conn), Ok(None));
+    assert_eq!(
+        users::table.find(1).select(users::hair).get_result::<Option<String>>(conn),
+        Ok(None)
+    );
 }
 
 #[test]
@@ -156,8 +165,12 @@ fn fragments_in_the_query_builder() {
 #[test]
 fn a_fragment_as_a_whole_query() {
     let conn = &mut *fresh();
-    assert_eq!(sql::<Integer>("SELECT 40 + ").bind::<Integer, _>(2).get_result::<i32>(conn), Ok(42));
-    let pair = sql::<(Text, Nullable<Integer>)>("SELECT 'a', NULL").get_result::<(String, Option<i32>)>(conn);
+    assert_eq!(
+        sql::<Integer>("SELECT 40 + ").bind::<Integer, _>(2).get_result::<i32>(conn),
+        Ok(42)
+    );
+    let pair = sql::<(Text, Nullable<Integer>)>("SELECT 'a', NULL")
+        .get_result::<(String, Option<i32>)>(conn);
     assert_eq!(pair, Ok(("a".to_owned(), None)));
 }
 
@@ -173,7 +186,8 @@ fn a_fragment_in_an_update() {
 #[test]
 fn a_fragment_that_writes_and_returns() {
     let conn = &mut *fresh_with(FULL_BLOG);
-    let ids: Vec<i32> = sql::<Integer>("DELETE FROM posts WHERE votes > 2 RETURNING id").load(conn).unwrap();
+    let ids: Vec<i32> =
+        sql::<Integer>("DELETE FROM posts WHERE votes > 2 RETURNING id").load(conn).unwrap();
     assert_eq!(ids, [1, 2]);
 }
 
@@ -233,9 +247,12 @@ fn of_two_statements_in_one_query_the_first_runs() {
 
 #[test]
 fn identifiers_in_every_kind_of_quotes() {
-    let conn = &mut *fresh_with(r#"CREATE TABLE "odd; name" ("se lect" INTEGER, [from] TEXT, `q"q` TEXT)"#);
+    let conn = &mut *fresh_with(
+        r#"CREATE TABLE "odd; name" ("se lect" INTEGER, [from] TEXT, `q"q` TEXT)"#,
+    );
     let inserted =
-        sql_query(r#"INSERT INTO [odd; name] (`se lect`, "from", [q"q]) VALUES (1, 'a', 'b')"#).execute(conn);
+        sql_query(r#"INSERT INTO [odd; name] (`se lect`, "from", [q"q]) VALUES (1, 'a', 'b')"#)
+            .execute(conn);
     assert_eq!(inserted, Ok(1));
     let row = sql::<(Integer, Text, Text)>(r#"SELECT "se lect", [from], `q"q` FROM "odd; name""#)
         .get_result::<(i32, String, String)>(conn);
@@ -247,8 +264,8 @@ fn rows_of_values_explain_and_pragma_are_read() {
     let conn = &mut *fresh_with(FULL_BLOG);
     let pairs = sql::<(Integer, Text)>("VALUES (1, 'a'), (2, 'b')").load::<(i32, String)>(conn);
     assert_eq!(pairs, Ok(vec![(1, "a".to_owned()), (2, "b".to_owned())]));
-    let columns =
-        sql::<Text>("SELECT name FROM pragma_table_info('users') ORDER BY cid").load::<String>(conn);
+    let columns = sql::<Text>("SELECT name FROM pragma_table_info('users') ORDER BY cid")
+        .load::<String>(conn);
     assert_eq!(columns, Ok(["id", "name", "hair", "age"].map(str::to_owned).to_vec()));
     let plan = sql::<(Integer, Integer, Integer, Text)>("EXPLAIN QUERY PLAN DELETE FROM users")
         .load::<(i32, i32, i32, String)>(conn)

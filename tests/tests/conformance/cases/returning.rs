@@ -53,7 +53,10 @@ fn get_results_of_several_rows() {
         .into_columns((users::name, users::age))
         .get_results(conn)
         .unwrap();
-    assert_eq!(returned, [user(4, "First", None, 3), user(5, "Second", None, 5), user(6, "Third", None, 1)]);
+    assert_eq!(
+        returned,
+        [user(4, "First", None, 3), user(5, "Second", None, 5), user(6, "Third", None, 1)]
+    );
 }
 
 #[test]
@@ -142,8 +145,10 @@ fn deleted_rows_are_returned_as_they_were() {
 fn replace_into_returns_the_new_row() {
     let conn = &mut *fresh_with(BLOG);
     diesel::insert_into(users::table).values(users::name.eq("Sean")).execute(conn).unwrap();
-    let row: User =
-        diesel::replace_into(users::table).values(&Named { name: "Sean", age: 2 }).get_result(conn).unwrap();
+    let row: User = diesel::replace_into(users::table)
+        .values(&Named { name: "Sean", age: 2 })
+        .get_result(conn)
+        .unwrap();
     assert_eq!(row, user(2, "Sean", None, 2));
 }
 
@@ -155,7 +160,9 @@ fn returned_columns_are_found_by_name() {
     struct Shape(Vec<String>, i32);
 
     impl diesel::deserialize::QueryableByName<diesel::sqlite::Sqlite> for Shape {
-        fn build<'a>(row: &impl NamedRow<'a, diesel::sqlite::Sqlite>) -> diesel::deserialize::Result<Self> {
+        fn build<'a>(
+            row: &impl NamedRow<'a, diesel::sqlite::Sqlite>,
+        ) -> diesel::deserialize::Result<Self> {
             let names = (0..row.field_count())
                 .map(|index| {
                     Row::get(row, index)
@@ -177,14 +184,13 @@ fn returned_columns_are_found_by_name() {
 #[test]
 fn columns_with_the_same_name_keep_their_places() {
     let conn = &mut *fresh_with(FULL_BLOG);
-    let row: (i32, i32, String) = diesel::dsl::sql::<(
-        diesel::sql_types::Integer,
-        diesel::sql_types::Integer,
-        diesel::sql_types::Text,
-    )>(
-        "UPDATE users SET age = 9 WHERE id = 3 RETURNING id AS x, age AS x, name AS x",
-    )
-    .get_result(conn)
-    .unwrap();
+    let row: (i32, i32, String) =
+        diesel::dsl::sql::<(
+            diesel::sql_types::Integer,
+            diesel::sql_types::Integer,
+            diesel::sql_types::Text,
+        )>("UPDATE users SET age = 9 WHERE id = 3 RETURNING id AS x, age AS x, name AS x")
+        .get_result(conn)
+        .unwrap();
     assert_eq!(row, (3, 9, "Ada".to_owned()));
 }

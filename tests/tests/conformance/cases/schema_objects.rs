@@ -66,7 +66,10 @@ fn alter_table() {
     conn.batch_execute("ALTER TABLE t ADD COLUMN y TEXT NOT NULL DEFAULT 'new'").unwrap();
     conn.batch_execute("ALTER TABLE t RENAME COLUMN x TO z").unwrap();
     conn.batch_execute("ALTER TABLE t RENAME TO u").unwrap();
-    assert_eq!(sql::<(Integer, Text)>("SELECT z, y FROM u").get_result(conn), Ok((1, "new".to_owned())));
+    assert_eq!(
+        sql::<(Integer, Text)>("SELECT z, y FROM u").get_result(conn),
+        Ok((1, "new".to_owned()))
+    );
     conn.batch_execute("ALTER TABLE u DROP COLUMN y").unwrap();
     assert_eq!(sql::<Integer>("SELECT * FROM u").get_result::<i32>(conn), Ok(1));
 }
@@ -90,7 +93,10 @@ fn views_are_read_and_cannot_be_written() {
     .unwrap();
     assert_eq!(count(conn, "authors"), 2);
     let written = sql_query("INSERT INTO authors VALUES ('x')").execute(conn);
-    assert_eq!(refused(written), ("unknown", "cannot modify authors because it is a view".to_owned()));
+    assert_eq!(
+        refused(written),
+        ("unknown", "cannot modify authors because it is a view".to_owned())
+    );
 }
 
 #[test]
@@ -139,8 +145,8 @@ fn generated_columns() {
     let conn = &mut *fresh_with(
         "CREATE TABLE boxes (w INTEGER, h INTEGER, area INTEGER GENERATED ALWAYS AS (w * h) STORED, half AS (w / 2.0))",
     );
-    let returned =
-        sql::<Integer>("INSERT INTO boxes (w, h) VALUES (3, 4) RETURNING area").get_result::<i32>(conn);
+    let returned = sql::<Integer>("INSERT INTO boxes (w, h) VALUES (3, 4) RETURNING area")
+        .get_result::<i32>(conn);
     assert_eq!(returned, Ok(12));
     let half = sql::<diesel::sql_types::Double>("SELECT half FROM boxes").get_result::<f64>(conn);
     assert_eq!(half, Ok(1.5));
@@ -152,20 +158,29 @@ fn generated_columns() {
 fn strict_tables_refuse_other_types() {
     let conn = &mut *fresh_with("CREATE TABLE s (i INTEGER, t TEXT, a ANY) STRICT");
     let inserted = sql_query("INSERT INTO s VALUES ('x', 'y', 1)").execute(conn);
-    assert_eq!(refused(inserted), ("unknown", "cannot store TEXT value in INTEGER column s.i".to_owned()));
-    let inserted =
-        sql_query("INSERT INTO s (t) VALUES (?)").bind::<diesel::sql_types::Binary, _>(vec![1]).execute(conn);
-    assert_eq!(refused(inserted), ("unknown", "cannot store BLOB value in TEXT column s.t".to_owned()));
+    assert_eq!(
+        refused(inserted),
+        ("unknown", "cannot store TEXT value in INTEGER column s.i".to_owned())
+    );
+    let inserted = sql_query("INSERT INTO s (t) VALUES (?)")
+        .bind::<diesel::sql_types::Binary, _>(vec![1])
+        .execute(conn);
+    assert_eq!(
+        refused(inserted),
+        ("unknown", "cannot store BLOB value in TEXT column s.t".to_owned())
+    );
     let inserted = sql_query("INSERT INTO s VALUES ('1', 2, '3') RETURNING i").execute(conn);
     assert_eq!(inserted, Ok(1));
-    let types = sql::<(Text, Text, Text)>("SELECT typeof(i), typeof(t), typeof(a) FROM s").get_result(conn);
+    let types =
+        sql::<(Text, Text, Text)>("SELECT typeof(i), typeof(t), typeof(a) FROM s").get_result(conn);
     assert_eq!(types, Ok(("integer".to_owned(), "text".to_owned(), "text".to_owned())));
 }
 
 #[test]
 fn tables_without_rowid() {
-    let conn =
-        &mut *fresh_with("CREATE TABLE w (a TEXT, b INTEGER, n INTEGER, PRIMARY KEY (a, b)) WITHOUT ROWID");
+    let conn = &mut *fresh_with(
+        "CREATE TABLE w (a TEXT, b INTEGER, n INTEGER, PRIMARY KEY (a, b)) WITHOUT ROWID",
+    );
     assert_eq!(sql_query("INSERT INTO w VALUES ('x', 2, 0), ('x', 1, 0)").execute(conn), Ok(2));
     let order = sql::<Integer>("SELECT b FROM w").load::<i32>(conn);
     assert_eq!(order, Ok(vec![1, 2]));
@@ -183,20 +198,27 @@ fn partial_and_expression_indexes() {
          INSERT INTO t VALUES ('A', 0), ('a', 1), ('a', 1);",
     );
     let inserted = sql_query("INSERT INTO t VALUES ('a', 0)").execute(conn);
-    assert_eq!(refused(inserted), ("unique", "UNIQUE constraint failed: index 'present'".to_owned()));
+    assert_eq!(
+        refused(inserted),
+        ("unique", "UNIQUE constraint failed: index 'present'".to_owned())
+    );
 }
 
 #[test]
 fn autoincrement_never_reuses_an_id() {
     let conn = &mut *fresh_with("CREATE TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT, x)");
     conn.batch_execute("INSERT INTO t (x) VALUES (1), (2); DELETE FROM t").unwrap();
-    assert_eq!(sql::<Integer>("INSERT INTO t (x) VALUES (3) RETURNING id").get_result::<i32>(conn), Ok(3));
+    assert_eq!(
+        sql::<Integer>("INSERT INTO t (x) VALUES (3) RETURNING id").get_result::<i32>(conn),
+        Ok(3)
+    );
 }
 
 #[test]
 fn collations_of_sqlite() {
-    let conn =
-        &mut *fresh_with("CREATE TABLE t (name TEXT COLLATE NOCASE UNIQUE); INSERT INTO t VALUES ('Sean')");
+    let conn = &mut *fresh_with(
+        "CREATE TABLE t (name TEXT COLLATE NOCASE UNIQUE); INSERT INTO t VALUES ('Sean')",
+    );
     let inserted = sql_query("INSERT INTO t VALUES ('SEAN')").execute(conn);
     assert_eq!(refused(inserted), ("unique", "UNIQUE constraint failed: t.name".to_owned()));
     assert_eq!(sql_query("DELETE FROM t WHERE name = 'sEAN'").execute(conn), Ok(1));

@@ -50,8 +50,9 @@ fn stop_at_a_syntax_error() {
 #[test]
 fn stop_at_a_missing_table() {
     let conn = &mut *fresh_with(TABLE);
-    let result = conn
-        .batch_execute("INSERT INTO t VALUES (1); INSERT INTO nowhere VALUES (1); INSERT INTO t VALUES (2)");
+    let result = conn.batch_execute(
+        "INSERT INTO t VALUES (1); INSERT INTO nowhere VALUES (1); INSERT INTO t VALUES (2)",
+    );
     assert_eq!(refused(result), ("unknown", "no such table: nowhere".to_owned()));
     assert_eq!(xs(conn), [1]);
 }
@@ -59,8 +60,10 @@ fn stop_at_a_missing_table() {
 #[test]
 fn may_hold_a_whole_transaction() {
     let conn = &mut *fresh_with(TABLE);
-    conn.batch_execute("BEGIN; INSERT INTO t VALUES (1); INSERT INTO t VALUES (2); COMMIT").unwrap();
-    conn.batch_execute("BEGIN; INSERT INTO t VALUES (3); ROLLBACK; INSERT INTO t VALUES (4)").unwrap();
+    conn.batch_execute("BEGIN; INSERT INTO t VALUES (1); INSERT INTO t VALUES (2); COMMIT")
+        .unwrap();
+    conn.batch_execute("BEGIN; INSERT INTO t VALUES (3); ROLLBACK; INSERT INTO t VALUES (4)")
+        .unwrap();
     conn.batch_execute("SAVEPOINT a; INSERT INTO t VALUES (5); SAVEPOINT b; INSERT INTO t VALUES (6); ROLLBACK TO b; RELEASE a")
         .unwrap();
     assert_eq!(xs(conn), [1, 2, 4, 5]);
@@ -70,7 +73,8 @@ fn may_hold_a_whole_transaction() {
 #[test]
 fn that_fail_inside_their_transaction_leave_it_to_be_rolled_back() {
     let conn = &mut *fresh_with(TABLE);
-    let result = conn.batch_execute("BEGIN; INSERT INTO t VALUES (1); INSERT INTO t VALUES (1); COMMIT");
+    let result =
+        conn.batch_execute("BEGIN; INSERT INTO t VALUES (1); INSERT INTO t VALUES (1); COMMIT");
     assert_eq!(refused(result), ("unique", "UNIQUE constraint failed: t.x".to_owned()));
     conn.batch_execute("ROLLBACK").unwrap();
     assert!(xs(conn).is_empty());
@@ -84,8 +88,9 @@ fn inside_a_transaction_belong_to_it() {
     let result = conn.transaction(|conn| {
         conn.batch_execute("INSERT INTO t VALUES (1); INSERT INTO t VALUES (2)")?;
         assert_eq!(xs(conn), [1, 2]);
-        let failed = conn
-            .batch_execute("INSERT INTO t VALUES (3); INSERT INTO t VALUES (1); INSERT INTO t VALUES (4)");
+        let failed = conn.batch_execute(
+            "INSERT INTO t VALUES (3); INSERT INTO t VALUES (1); INSERT INTO t VALUES (4)",
+        );
         assert_eq!(refused(failed).0, "unique");
         assert_eq!(xs(conn), [1, 2, 3]);
         Err::<(), _>(diesel::result::Error::RollbackTransaction)
@@ -136,7 +141,8 @@ fn of_a_thousand_statements() {
 #[test]
 fn read_the_row_they_wrote() {
     let conn = &mut *fresh_with(TABLE);
-    conn.batch_execute("INSERT INTO t VALUES (20); INSERT INTO t SELECT max(x) + 1 FROM t").unwrap();
+    conn.batch_execute("INSERT INTO t VALUES (20); INSERT INTO t SELECT max(x) + 1 FROM t")
+        .unwrap();
     assert_eq!(xs(conn), [20, 21]);
 }
 
@@ -145,7 +151,10 @@ fn read_the_row_they_wrote() {
 fn with_parameters_write_null() {
     let conn = &mut *fresh_with(TABLE);
     conn.batch_execute("INSERT INTO t VALUES (?), (:x)").unwrap();
-    assert_eq!(sql::<BigInt>("SELECT count(*) FROM t WHERE x IS NULL").get_result::<i64>(conn), Ok(2));
+    assert_eq!(
+        sql::<BigInt>("SELECT count(*) FROM t WHERE x IS NULL").get_result::<i64>(conn),
+        Ok(2)
+    );
 }
 
 /// Some editors write it at the beginning of a file; SQLite reads it as white space.
@@ -161,7 +170,10 @@ fn that_begin_with_a_byte_order_mark() {
     conn.batch_execute("\u{feff}BEGIN; INSERT INTO t VALUES (3); COMMIT;\u{feff}").unwrap();
     assert_eq!(sql_query("\u{feff}INSERT INTO t VALUES (4)").execute(conn), Ok(1));
     assert_eq!(xs(conn), [2, 3, 4]);
-    assert_eq!(sql::<Integer>("\u{feff}SELECT x FROM t WHERE x = 2").get_result::<i32>(conn), Ok(2));
+    assert_eq!(
+        sql::<Integer>("\u{feff}SELECT x FROM t WHERE x = 2").get_result::<i32>(conn),
+        Ok(2)
+    );
     conn.batch_execute("\u{feff}PRAGMA user_version = 6").unwrap();
     assert_eq!(sql::<Integer>("PRAGMA user_version").get_result::<i32>(conn), Ok(6));
 }
@@ -169,8 +181,12 @@ fn that_begin_with_a_byte_order_mark() {
 #[test]
 fn with_semicolons_inside_parameters() {
     let conn = &mut *fresh_with(TABLE);
-    conn.batch_execute("INSERT INTO t VALUES ($a(;)); INSERT INTO t VALUES (@b::c(';)), (5)").unwrap();
-    assert_eq!(sql::<BigInt>("SELECT count(*) FROM t WHERE x IS NULL").get_result::<i64>(conn), Ok(2));
+    conn.batch_execute("INSERT INTO t VALUES ($a(;)); INSERT INTO t VALUES (@b::c(';)), (5)")
+        .unwrap();
+    assert_eq!(
+        sql::<BigInt>("SELECT count(*) FROM t WHERE x IS NULL").get_result::<i64>(conn),
+        Ok(2)
+    );
 }
 
 #[test]

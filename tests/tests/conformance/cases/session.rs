@@ -41,7 +41,10 @@ fn the_numbers_after_each_kind_of_write() {
     assert_eq!(after("INSERT OR IGNORE INTO users (name) VALUES ('x')"), (40, 0, 11));
     // The row that is in the way is deleted, but not counted.
     assert_eq!(after("REPLACE INTO users (name) VALUES ('x')"), (51, 1, 12));
-    assert_eq!(after("INSERT INTO posts (user_id, title) SELECT id, name FROM users WHERE 0"), (51, 0, 12));
+    assert_eq!(
+        after("INSERT INTO posts (user_id, title) SELECT id, name FROM users WHERE 0"),
+        (51, 0, 12)
+    );
     assert_eq!(after("SELECT 1"), (51, 0, 12));
     assert_eq!(after("CREATE TABLE t (x)"), (51, 0, 12));
     assert_eq!(
@@ -54,7 +57,8 @@ fn the_numbers_after_each_kind_of_write() {
 fn the_numbers_after_writes_that_return() {
     let fixture = fresh_with(FULL_BLOG);
     let conn = &mut fixture.another();
-    let ids = sql::<Integer>("INSERT INTO users (name) VALUES ('a'), ('b') RETURNING id").load::<i32>(conn);
+    let ids = sql::<Integer>("INSERT INTO users (name) VALUES ('a'), ('b') RETURNING id")
+        .load::<i32>(conn);
     assert_eq!(ids, Ok(vec![4, 5]));
     assert_eq!(numbers(conn), (5, 2, 2));
     let ids = sql::<Integer>("DELETE FROM posts RETURNING id").load::<i32>(conn);
@@ -70,8 +74,10 @@ fn the_numbers_after_batches() {
     diesel::insert_into(users::table).values(&rows).execute(conn).unwrap();
     assert_eq!(numbers(conn), (5, 2, 2));
     // One statement for each row.
-    let rows =
-        vec![Sparse { name: "c", hair: None, age: None }, Sparse { name: "d", hair: None, age: Some(1) }];
+    let rows = vec![
+        Sparse { name: "c", hair: None, age: None },
+        Sparse { name: "d", hair: None, age: Some(1) },
+    ];
     diesel::insert_into(users::table).values(&rows).execute(conn).unwrap();
     assert_eq!(numbers(conn), (7, 1, 4));
 }
@@ -158,11 +164,15 @@ fn the_numbers_are_the_connections_own() {
 fn the_last_rowid_inside_the_next_write() {
     let conn = &mut *fresh_with(FULL_BLOG);
     sql_query("INSERT INTO users (id, name) VALUES (10, 'x')").execute(conn).unwrap();
-    let inserted =
-        sql_query("INSERT INTO posts (user_id, title, votes) VALUES (last_insert_rowid(), 'y', changes())");
+    let inserted = sql_query(
+        "INSERT INTO posts (user_id, title, votes) VALUES (last_insert_rowid(), 'y', changes())",
+    );
     assert_eq!(inserted.execute(conn), Ok(1));
-    let row: (i32, i32) =
-        posts::table.order(posts::id.desc()).select((posts::user_id, posts::votes)).first(conn).unwrap();
+    let row: (i32, i32) = posts::table
+        .order(posts::id.desc())
+        .select((posts::user_id, posts::votes))
+        .first(conn)
+        .unwrap();
     assert_eq!(row, (10, 1));
 }
 
@@ -174,7 +184,10 @@ fn the_last_rowid_inside_a_script() {
          INSERT INTO posts (user_id, title) VALUES (last_insert_rowid(), 'y')",
     )
     .unwrap();
-    assert_eq!(posts::table.select(posts::user_id).order(posts::id.desc()).first::<i32>(conn), Ok(10));
+    assert_eq!(
+        posts::table.select(posts::user_id).order(posts::id.desc()).first::<i32>(conn),
+        Ok(10)
+    );
 }
 
 const ORPHAN: &str = "INSERT INTO posts (user_id, title) VALUES (99, 'orphan')";
@@ -218,7 +231,8 @@ fn foreign_keys_cannot_be_switched_inside_a_transaction() {
 #[test]
 fn foreign_keys_switched_off_inside_a_script() {
     let conn = &mut *fresh_with(FULL_BLOG);
-    conn.batch_execute(&format!("PRAGMA foreign_keys = OFF; {ORPHAN}; PRAGMA foreign_keys = ON")).unwrap();
+    conn.batch_execute(&format!("PRAGMA foreign_keys = OFF; {ORPHAN}; PRAGMA foreign_keys = ON"))
+        .unwrap();
     assert_eq!(posts::table.filter(posts::user_id.eq(99)).count().get_result::<i64>(conn), Ok(1));
     assert_eq!(refused(sql_query(ORPHAN).execute(conn)).0, "foreign key");
 }
@@ -306,8 +320,10 @@ fn check_constraints_can_be_ignored() {
 #[test]
 fn settings_of_the_connection_answer_what_was_set() {
     let conn = &mut *fresh();
-    conn.batch_execute("PRAGMA cache_size = 77; PRAGMA busy_timeout = 1234; PRAGMA synchronous = FULL")
-        .unwrap();
+    conn.batch_execute(
+        "PRAGMA cache_size = 77; PRAGMA busy_timeout = 1234; PRAGMA synchronous = FULL",
+    )
+    .unwrap();
     assert_eq!(sql::<Integer>("PRAGMA cache_size").get_result::<i32>(conn), Ok(77));
     assert_eq!(sql::<Integer>("PRAGMA busy_timeout").get_result::<i32>(conn), Ok(1234));
     assert_eq!(sql::<Integer>("PRAGMA synchronous").get_result::<i32>(conn), Ok(2));

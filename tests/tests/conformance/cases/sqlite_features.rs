@@ -37,16 +37,22 @@ fn full_text_search_kept_up_to_date_by_a_trigger() {
              INSERT INTO search (rowid, text) VALUES (new.id, new.text);
          END",
     );
-    assert_eq!(sql_query("INSERT INTO notes (text) VALUES ('one two'), ('two three')").execute(conn), Ok(2));
-    let found =
-        sql::<Integer>("SELECT rowid FROM search WHERE search MATCH 'two' ORDER BY rowid").load::<i32>(conn);
+    assert_eq!(
+        sql_query("INSERT INTO notes (text) VALUES ('one two'), ('two three')").execute(conn),
+        Ok(2)
+    );
+    let found = sql::<Integer>("SELECT rowid FROM search WHERE search MATCH 'two' ORDER BY rowid")
+        .load::<i32>(conn);
     assert_eq!(found, Ok(vec![1, 2]));
 }
 
 #[test]
 fn spatial_search() {
     let conn = &mut *fresh_with("CREATE VIRTUAL TABLE boxes USING rtree (id, x0, x1, y0, y1)");
-    assert_eq!(sql_query("INSERT INTO boxes VALUES (1, 0, 1, 0, 1), (2, 5, 6, 5, 6)").execute(conn), Ok(2));
+    assert_eq!(
+        sql_query("INSERT INTO boxes VALUES (1, 0, 1, 0, 1), (2, 5, 6, 5, 6)").execute(conn),
+        Ok(2)
+    );
     assert_eq!(sql::<Integer>("SELECT id FROM boxes WHERE x0 >= 2").load::<i32>(conn), Ok(vec![2]));
 }
 
@@ -54,14 +60,18 @@ fn spatial_search() {
 fn json_functions() {
     let conn = &mut *fresh_with("CREATE TABLE docs (id INTEGER PRIMARY KEY, doc TEXT NOT NULL)");
     let doc = r#"{"name":"Sean","tags":["a","b"],"age":30}"#;
-    sql_query("INSERT INTO docs (doc) VALUES (json(?))").bind::<Text, _>(doc).execute(conn).unwrap();
+    sql_query("INSERT INTO docs (doc) VALUES (json(?))")
+        .bind::<Text, _>(doc)
+        .execute(conn)
+        .unwrap();
     let name = sql::<Text>("SELECT doc ->> '$.name' FROM docs").get_result::<String>(conn);
     assert_eq!(name, Ok("Sean".to_owned()));
-    let tags =
-        sql::<Text>("SELECT value FROM docs, json_each(doc, '$.tags') ORDER BY key").load::<String>(conn);
+    let tags = sql::<Text>("SELECT value FROM docs, json_each(doc, '$.tags') ORDER BY key")
+        .load::<String>(conn);
     assert_eq!(tags, Ok(vec!["a".to_owned(), "b".to_owned()]));
-    let returned = sql::<Text>("UPDATE docs SET doc = json_set(doc, '$.age', 31) RETURNING doc -> '$.age'")
-        .get_result::<String>(conn);
+    let returned =
+        sql::<Text>("UPDATE docs SET doc = json_set(doc, '$.age', 31) RETURNING doc -> '$.age'")
+            .get_result::<String>(conn);
     assert_eq!(returned, Ok("31".to_owned()));
     let malformed = sql_query("UPDATE docs SET doc = json('{')").execute(conn);
     assert_eq!(crate::refused(malformed), ("unknown", "malformed JSON".to_owned()));
@@ -72,18 +82,23 @@ fn json_through_the_query_builder() {
     use diesel::dsl::{json_array_length, json_valid};
     use diesel::sql_types::Json;
     let conn = &mut *fresh_with(FULL_BLOG);
-    let array =
-        crate::schema::posts::table.select(sql::<Text>("json_group_array(votes)")).get_result::<String>(conn);
+    let array = crate::schema::posts::table
+        .select(sql::<Text>("json_group_array(votes)"))
+        .get_result::<String>(conn);
     assert_eq!(array, Ok("[3,5,1]".to_owned()));
-    let row = diesel::select((json_valid(sql::<Json>("'[1,2]'")), json_array_length(sql::<Json>("'[1,2]'"))))
-        .get_result::<(bool, i32)>(conn);
+    let row = diesel::select((
+        json_valid(sql::<Json>("'[1,2]'")),
+        json_array_length(sql::<Json>("'[1,2]'")),
+    ))
+    .get_result::<(bool, i32)>(conn);
     assert_eq!(row, Ok((true, 2)));
 }
 
 #[test]
 fn binary_json_is_a_blob() {
     let conn = &mut *fresh();
-    let blob = sql::<diesel::sql_types::Binary>("SELECT jsonb('[1,2]')").get_result::<Vec<u8>>(conn);
+    let blob =
+        sql::<diesel::sql_types::Binary>("SELECT jsonb('[1,2]')").get_result::<Vec<u8>>(conn);
     assert_eq!(blob, Ok(vec![0x4b, 0x13, b'1', 0x13, b'2']));
 }
 
@@ -119,8 +134,8 @@ fn dates_and_times_of_sqlite() {
     let date = sql::<Text>("SELECT date('2024-01-31', '+1 month')").get_result::<String>(conn);
     assert_eq!(date, Ok("2024-03-02".to_owned()));
     // Both are computed where the row is written: one statement has one time.
-    let same =
-        sql::<Integer>("INSERT INTO t DEFAULT VALUES RETURNING at = datetime('now')").get_result::<i32>(conn);
+    let same = sql::<Integer>("INSERT INTO t DEFAULT VALUES RETURNING at = datetime('now')")
+        .get_result::<i32>(conn);
     assert_eq!(same, Ok(1));
 }
 
@@ -128,8 +143,9 @@ fn dates_and_times_of_sqlite() {
 fn random_values_are_stored_as_they_were_returned() {
     let conn = &mut *fresh_with("CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER, b BLOB)");
     let sql_text = "INSERT INTO t (n, b) VALUES (random(), randomblob(16)) RETURNING n, b";
-    let returned =
-        sql::<(BigInt, diesel::sql_types::Binary)>(sql_text).get_result::<(i64, Vec<u8>)>(conn).unwrap();
+    let returned = sql::<(BigInt, diesel::sql_types::Binary)>(sql_text)
+        .get_result::<(i64, Vec<u8>)>(conn)
+        .unwrap();
     let stored = sql::<(BigInt, diesel::sql_types::Binary)>("SELECT n, b FROM t").get_result(conn);
     assert_eq!(stored, Ok(returned));
 }

@@ -35,7 +35,9 @@ fn are_written_and_read() {
 #[test]
 fn are_seen_by_nobody_else() {
     let fixture = &mut fresh_with(FULL_BLOG);
-    fixture.batch_execute("CREATE TEMP TABLE scratch (x INTEGER); INSERT INTO scratch VALUES (1)").unwrap();
+    fixture
+        .batch_execute("CREATE TEMP TABLE scratch (x INTEGER); INSERT INTO scratch VALUES (1)")
+        .unwrap();
     let other = sql::<Integer>("SELECT x FROM scratch").load::<i32>(&mut fixture.another());
     assert_eq!(refused(other), ("unknown", "no such table: scratch".to_owned()));
 }
@@ -43,13 +45,16 @@ fn are_seen_by_nobody_else() {
 #[test]
 fn are_filled_from_the_database_and_joined_with_it() {
     let conn = &mut *fresh_with(FULL_BLOG);
-    sql_query("CREATE TEMP TABLE scratch AS SELECT id AS x FROM users WHERE age > 29").execute(conn).unwrap();
+    sql_query("CREATE TEMP TABLE scratch AS SELECT id AS x FROM users WHERE age > 29")
+        .execute(conn)
+        .unwrap();
     assert_eq!(xs(conn), [1, 3]);
     assert_eq!(
         sql_query("INSERT INTO scratch SELECT user_id FROM posts WHERE votes = 1").execute(conn),
         Ok(1)
     );
-    let names = sql::<Text>("SELECT name FROM users JOIN scratch ON x = id ORDER BY id").load::<String>(conn);
+    let names = sql::<Text>("SELECT name FROM users JOIN scratch ON x = id ORDER BY id")
+        .load::<String>(conn);
     assert_eq!(names, Ok(["Sean", "Tess", "Ada"].map(str::to_owned).to_vec()));
 }
 

@@ -84,7 +84,9 @@ fn see_their_own_writes() {
         assert_eq!(names(conn).len(), 3);
         add(conn, "New")?;
         assert_eq!(names(conn), ["Sean", "Tess", "Ada", "New"]);
-        diesel::update(users::table.filter(users::name.eq("New"))).set(users::age.eq(1)).execute(conn)?;
+        diesel::update(users::table.filter(users::name.eq("New")))
+            .set(users::age.eq(1))
+            .execute(conn)?;
         assert_eq!(users::table.find(4).first::<User>(conn), Ok(user(4, "New", None, 1)));
         diesel::delete(users::table.find(4)).execute(conn)?;
         assert_eq!(names(conn).len(), 3);
@@ -143,12 +145,17 @@ fn that_do_nothing_commit_and_roll_back() {
 fn return_rows_inside() {
     let conn = &mut *fresh_with(FULL_BLOG);
     let result = conn.transaction(|conn| {
-        let one: User = diesel::insert_into(users::table).values(users::name.eq("a")).get_result(conn)?;
+        let one: User =
+            diesel::insert_into(users::table).values(users::name.eq("a")).get_result(conn)?;
         assert_eq!(one, user(4, "a", None, 18));
         let rows: Vec<User> =
-            sql_query("INSERT INTO users (name, age) VALUES ('b', 1), ('c', 2) RETURNING *").load(conn)?;
+            sql_query("INSERT INTO users (name, age) VALUES ('b', 1), ('c', 2) RETURNING *")
+                .load(conn)?;
         assert_eq!(rows, [user(5, "b", None, 1), user(6, "c", None, 2)]);
-        diesel::update(&one).set(users::age.eq(users::age + 1)).returning(users::age).get_result::<i32>(conn)
+        diesel::update(&one)
+            .set(users::age.eq(users::age + 1))
+            .returning(users::age)
+            .get_result::<i32>(conn)
     });
     assert_eq!(result, Ok(19));
 }
@@ -161,7 +168,8 @@ fn go_on_after_an_error_that_was_caught() {
         assert_eq!(refused(add(conn, "Sean")).0, "unique");
         assert_eq!(refused(sql_query("nonsense").execute(conn)).0, "unknown");
         assert_eq!(refused(sql_query("SELECT * FROM nowhere").execute(conn)).0, "unknown");
-        let orphan = diesel::insert_into(posts::table).values((posts::user_id.eq(99), posts::title.eq("x")));
+        let orphan =
+            diesel::insert_into(posts::table).values((posts::user_id.eq(99), posts::title.eq("x")));
         assert_eq!(refused(orphan.execute(conn)).0, "foreign key");
         assert_eq!(users::table.find(99).first::<User>(conn), Err(Error::NotFound));
         add(conn, "second")
@@ -202,7 +210,10 @@ fn that_sqlite_ended_by_itself_cannot_commit() {
     let result = conn.transaction(|conn| {
         add(conn, "New")?;
         assert_eq!(
-            refused(sql_query("INSERT OR ROLLBACK INTO users (name) VALUES ('Sean')").execute(conn)).0,
+            refused(
+                sql_query("INSERT OR ROLLBACK INTO users (name) VALUES ('Sean')").execute(conn)
+            )
+            .0,
             "unique"
         );
         QueryResult::Ok(())
@@ -214,7 +225,8 @@ fn that_sqlite_ended_by_itself_cannot_commit() {
 #[test]
 fn change_the_schema() {
     let conn = &mut *fresh_with(FULL_BLOG);
-    let count = |conn: &mut Conn| sql::<BigInt>("SELECT count(*) FROM fresh").get_result::<i64>(conn);
+    let count =
+        |conn: &mut Conn| sql::<BigInt>("SELECT count(*) FROM fresh").get_result::<i64>(conn);
     let result = conn.transaction(|conn| {
         sql_query("CREATE TABLE fresh (x)").execute(conn)?;
         sql_query("INSERT INTO fresh VALUES (1)").execute(conn)?;
@@ -223,8 +235,10 @@ fn change_the_schema() {
     });
     assert_eq!(result, Err(Error::RollbackTransaction));
     assert_eq!(refused(count(conn)), ("unknown", "no such table: fresh".to_owned()));
-    conn.transaction(|conn| conn.batch_execute("CREATE TABLE fresh (x); INSERT INTO fresh VALUES (1), (2)"))
-        .unwrap();
+    conn.transaction(|conn| {
+        conn.batch_execute("CREATE TABLE fresh (x); INSERT INTO fresh VALUES (1), (2)")
+    })
+    .unwrap();
     assert_eq!(count(conn), Ok(2));
 }
 
@@ -325,8 +339,8 @@ fn of_immediate_kind_keep_other_writers_waiting() {
     other.batch_execute("PRAGMA busy_timeout = 5000").unwrap();
     let seen = std::thread::scope(|scope| {
         let waiting = conn.immediate_transaction(|conn| {
-            let waiting =
-                scope.spawn(move || other.immediate_transaction(|conn| QueryResult::Ok(names(conn))));
+            let waiting = scope
+                .spawn(move || other.immediate_transaction(|conn| QueryResult::Ok(names(conn))));
             add(conn, "first")?;
             QueryResult::Ok(waiting)
         });
@@ -340,7 +354,8 @@ fn of_exclusive_kind() {
     let fixture = &mut fresh_with(FULL_BLOG);
     let conn: &mut Conn = fixture;
     assert_eq!(conn.exclusive_transaction(|conn| add(conn, "New")), Ok(1));
-    let nested = conn.exclusive_transaction(|conn| conn.exclusive_transaction(|conn| add(conn, "Newer")));
+    let nested =
+        conn.exclusive_transaction(|conn| conn.exclusive_transaction(|conn| add(conn, "Newer")));
     assert_eq!(nested, Err(Error::AlreadyInTransaction));
     assert_eq!(names(conn), ["Sean", "Tess", "Ada", "New"]);
 }

@@ -26,9 +26,11 @@ macro_rules! round_trip {
 }
 
 fn type_of_last(conn: &mut Conn, column: &str) -> String {
-    diesel::dsl::sql::<Text>(&format!("SELECT typeof({column}) FROM everything ORDER BY id DESC LIMIT 1"))
-        .get_result(conn)
-        .unwrap()
+    diesel::dsl::sql::<Text>(&format!(
+        "SELECT typeof({column}) FROM everything ORDER BY id DESC LIMIT 1"
+    ))
+    .get_result(conn)
+    .unwrap()
 }
 
 #[test]
@@ -126,7 +128,9 @@ fn negative_zero_loses_its_sign_in_a_real_column_and_keeps_it_in_an_untyped_one(
         .execute(conn)
         .unwrap();
     let (typed, untyped): (f64, f64) =
-        diesel::dsl::sql::<(Double, Double)>("SELECT typed, untyped FROM zeros").get_result(conn).unwrap();
+        diesel::dsl::sql::<(Double, Double)>("SELECT typed, untyped FROM zeros")
+            .get_result(conn)
+            .unwrap();
     assert_eq!(typed.to_bits(), 0.0_f64.to_bits());
     assert_eq!(untyped.to_bits(), (-0.0_f64).to_bits());
 }
@@ -182,10 +186,11 @@ fn texts() {
 fn text_with_nul_characters_keeps_them_and_what_follows() {
     let conn = &mut *fresh_with(VALUES);
     round_trip!(conn, text, String, [("\0".into(), "text"), ("a\0b\0".into(), "text")]);
-    let bytes: i32 =
-        diesel::dsl::sql::<Integer>("SELECT length(CAST(text AS BLOB)) FROM everything ORDER BY id DESC")
-            .get_result(conn)
-            .unwrap();
+    let bytes: i32 = diesel::dsl::sql::<Integer>(
+        "SELECT length(CAST(text AS BLOB)) FROM everything ORDER BY id DESC",
+    )
+    .get_result(conn)
+    .unwrap();
     assert_eq!(bytes, 4);
 }
 
@@ -239,9 +244,10 @@ fn an_empty_blob_and_an_empty_text_are_not_null() {
 fn booleans_are_stored_as_one_and_zero() {
     let conn = &mut *fresh_with(VALUES);
     round_trip!(conn, flag, bool, [(false, "integer"), (true, "integer")]);
-    let raw: Vec<i32> = diesel::dsl::sql::<Integer>("SELECT flag FROM everything WHERE id > 0 ORDER BY id")
-        .load(conn)
-        .unwrap();
+    let raw: Vec<i32> =
+        diesel::dsl::sql::<Integer>("SELECT flag FROM everything WHERE id > 0 ORDER BY id")
+            .load(conn)
+            .unwrap();
     assert_eq!(raw, [0, 1]);
 }
 
@@ -249,7 +255,9 @@ fn booleans_are_stored_as_one_and_zero() {
 fn any_number_but_zero_is_true() {
     let conn = &mut *fresh();
     let read: Vec<bool> =
-        diesel::dsl::sql::<Bool>("SELECT column1 FROM (VALUES (0), (1), (2), (-1))").load(conn).unwrap();
+        diesel::dsl::sql::<Bool>("SELECT column1 FROM (VALUES (0), (1), (2), (-1))")
+            .load(conn)
+            .unwrap();
     assert_eq!(read, [false, true, true, true]);
 }
 
@@ -257,7 +265,12 @@ fn any_number_but_zero_is_true() {
 fn dates_times_and_timestamps_are_kept_as_text() {
     let conn = &mut *fresh_with(VALUES);
     round_trip!(conn, date, String, [("2024-02-29".into(), "text"), ("0001-01-01".into(), "text")]);
-    round_trip!(conn, time, String, [("23:59:59.999999".into(), "text"), ("00:00:00".into(), "text")]);
+    round_trip!(
+        conn,
+        time,
+        String,
+        [("23:59:59.999999".into(), "text"), ("00:00:00".into(), "text")]
+    );
     round_trip!(conn, stamp, String, [("9999-12-31 23:59:59.999999".into(), "text")]);
 }
 
@@ -341,8 +354,16 @@ fn a_row_with_a_value_of_every_type_is_returned_whole() {
         ))
         .get_result(conn)
         .unwrap();
-    let expected: Row =
-        (1, Some(-5), Some(6), Some(i64::MIN), Some(1.5), Some(1e300), Some("x".into()), Some(vec![1, 2]));
+    let expected: Row = (
+        1,
+        Some(-5),
+        Some(6),
+        Some(i64::MIN),
+        Some(1.5),
+        Some(1e300),
+        Some("x".into()),
+        Some(vec![1, 2]),
+    );
     assert_eq!(row, expected);
 }
 
@@ -361,8 +382,16 @@ fn values_pass_through_a_select_without_a_table() {
     ))
     .get_result(conn)
     .unwrap();
-    let expected =
-        (i16::MIN, i32::MIN, i64::MIN, f32::MAX, f64::NEG_INFINITY, "a\0b".to_owned(), vec![0, 255], true);
+    let expected = (
+        i16::MIN,
+        i32::MIN,
+        i64::MIN,
+        f32::MAX,
+        f64::NEG_INFINITY,
+        "a\0b".to_owned(),
+        vec![0, 255],
+        true,
+    );
     assert_eq!(row, expected);
 }
 
@@ -376,16 +405,18 @@ fn an_integer_that_is_too_large_is_cut_when_it_is_read() {
     .get_result(conn)
     .unwrap();
     assert_eq!(returned, Some(5));
-    let read: Option<i16> = diesel::dsl::sql::<Nullable<SmallInt>>("SELECT int FROM everything WHERE id = 1")
-        .get_result(conn)
-        .unwrap();
+    let read: Option<i16> =
+        diesel::dsl::sql::<Nullable<SmallInt>>("SELECT int FROM everything WHERE id = 1")
+            .get_result(conn)
+            .unwrap();
     assert_eq!(read, Some(5));
 }
 
 #[test]
 fn returned_values_are_converted_as_selected_ones_are() {
     let conn = &mut *fresh_with(VALUES);
-    let sql = "INSERT INTO everything (int, text) VALUES (12, '34abc') RETURNING int, text, text, int";
+    let sql =
+        "INSERT INTO everything (int, text) VALUES (12, '34abc') RETURNING int, text, text, int";
     let row: (String, i32, f64, f64) =
         diesel::dsl::sql::<(Text, Integer, Double, Double)>(sql).get_result(conn).unwrap();
     assert_eq!(row, ("12".to_owned(), 34, 34.0, 12.0));
@@ -400,7 +431,9 @@ fn returned_values_are_converted_as_selected_ones_are() {
 #[test]
 fn null_where_a_value_is_expected_is_a_deserialization_error() {
     let conn = &mut *fresh_with(VALUES);
-    let read = diesel::dsl::sql::<Integer>("SELECT int FROM everything").get_result::<i32>(conn).unwrap_err();
+    let read = diesel::dsl::sql::<Integer>("SELECT int FROM everything")
+        .get_result::<i32>(conn)
+        .unwrap_err();
     assert_eq!(read.to_string(), "Unexpected null for non-null column");
     let returned = diesel::dsl::sql::<Integer>("UPDATE everything SET int = NULL RETURNING int")
         .get_result::<i32>(conn)
@@ -428,15 +461,26 @@ fn untyped_columns_keep_what_they_are_given() {
 #[test]
 fn affinities_convert_what_they_are_given() {
     let conn = &mut *fresh_with("CREATE TABLE t (i INTEGER, r REAL, s TEXT, n NUMERIC)");
-    diesel::sql_query("INSERT INTO t VALUES (?1, ?1, ?1, ?1)").bind::<Text, _>("1.0").execute(conn).unwrap();
-    diesel::sql_query("INSERT INTO t VALUES (?1, ?1, ?1, ?1)").bind::<Double, _>(1.5).execute(conn).unwrap();
-    let types: Vec<(String, String, String, String)> = diesel::dsl::sql::<(Text, Text, Text, Text)>(
-        "SELECT typeof(i), typeof(r), typeof(s), typeof(n) FROM t ORDER BY rowid",
-    )
-    .load(conn)
-    .unwrap();
-    let row = |types: [&str; 4]| (types[0].into(), types[1].into(), types[2].into(), types[3].into());
-    assert_eq!(types, [row(["integer", "real", "text", "integer"]), row(["real", "real", "text", "real"])]);
+    diesel::sql_query("INSERT INTO t VALUES (?1, ?1, ?1, ?1)")
+        .bind::<Text, _>("1.0")
+        .execute(conn)
+        .unwrap();
+    diesel::sql_query("INSERT INTO t VALUES (?1, ?1, ?1, ?1)")
+        .bind::<Double, _>(1.5)
+        .execute(conn)
+        .unwrap();
+    let types: Vec<(String, String, String, String)> =
+        diesel::dsl::sql::<(Text, Text, Text, Text)>(
+            "SELECT typeof(i), typeof(r), typeof(s), typeof(n) FROM t ORDER BY rowid",
+        )
+        .load(conn)
+        .unwrap();
+    let row =
+        |types: [&str; 4]| (types[0].into(), types[1].into(), types[2].into(), types[3].into());
+    assert_eq!(
+        types,
+        [row(["integer", "real", "text", "integer"]), row(["real", "real", "text", "real"])]
+    );
 }
 
 #[test]
@@ -479,8 +523,10 @@ fn a_type_of_the_users_own() {
         .unwrap();
     assert_eq!(returned, Colour::Green);
     diesel::update(everything::table).set(everything::text.eq("mauve")).execute(conn).unwrap();
-    let error =
-        everything::table.select(everything::text.assume_not_null()).first::<Colour>(conn).unwrap_err();
+    let error = everything::table
+        .select(everything::text.assume_not_null())
+        .first::<Colour>(conn)
+        .unwrap_err();
     assert_eq!(error.to_string(), "Error deserializing field 'text'");
 }
 

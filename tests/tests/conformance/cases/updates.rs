@@ -22,7 +22,8 @@ fn every_row() {
 #[test]
 fn filtered_rows() {
     let conn = &mut *fresh_with(FULL_BLOG);
-    let update = diesel::update(users::table.filter(users::age.ge(30))).set(users::age.eq(users::age + 1));
+    let update =
+        diesel::update(users::table.filter(users::age.ge(30))).set(users::age.eq(users::age + 1));
     assert_eq!(update.execute(conn), Ok(2));
     assert_eq!(ages(conn), [31, 28, 37]);
 }
@@ -121,7 +122,8 @@ fn returning_the_changed_rows() {
 fn filtered_by_a_subselect() {
     let conn = &mut *fresh_with(FULL_BLOG);
     let authors = posts::table.select(posts::user_id);
-    let update = diesel::update(users::table.filter(users::id.eq_any(authors))).set(users::age.eq(0));
+    let update =
+        diesel::update(users::table.filter(users::id.eq_any(authors))).set(users::age.eq(0));
     assert_eq!(update.execute(conn), Ok(2));
     assert_eq!(ages(conn), [0, 0, 36]);
 }

@@ -15,8 +15,12 @@ fn all(conn: &mut Conn) -> Vec<User> {
 fn do_nothing_counts_nothing() {
     let conn = &mut *fresh_with(FULL_BLOG);
     let row = Named { name: "Sean", age: 99 };
-    assert_eq!(diesel::insert_into(users::table).values(&row).on_conflict_do_nothing().execute(conn), Ok(0));
-    let with_target = diesel::insert_into(users::table).values(&row).on_conflict(users::name).do_nothing();
+    assert_eq!(
+        diesel::insert_into(users::table).values(&row).on_conflict_do_nothing().execute(conn),
+        Ok(0)
+    );
+    let with_target =
+        diesel::insert_into(users::table).values(&row).on_conflict(users::name).do_nothing();
     assert_eq!(with_target.execute(conn), Ok(0));
     assert_eq!(all(conn), everybody());
 }
@@ -25,8 +29,11 @@ fn do_nothing_counts_nothing() {
 fn do_nothing_about_one_conflict_still_fails_at_another() {
     let conn = &mut *fresh_with(FULL_BLOG);
     let row = (users::id.eq(1), users::name.eq("New"));
-    let result =
-        diesel::insert_into(users::table).values(row).on_conflict(users::name).do_nothing().execute(conn);
+    let result = diesel::insert_into(users::table)
+        .values(row)
+        .on_conflict(users::name)
+        .do_nothing()
+        .execute(conn);
     assert_eq!(refused(result), ("unique", "UNIQUE constraint failed: users.id".to_owned()));
 }
 
@@ -77,8 +84,8 @@ fn do_update_of_several_rows() {
     assert_eq!(diesel::sql_query(upsert).execute(conn), Ok(3));
     let ages: Vec<(String, i32)> =
         users::table.order(users::id).select((users::name, users::age)).load(conn).unwrap();
-    let expected =
-        [("Sean", 1), ("Tess", 28), ("Ada", 36), ("New", 3)].map(|(name, age)| (name.to_owned(), age));
+    let expected = [("Sean", 1), ("Tess", 28), ("Ada", 36), ("New", 3)]
+        .map(|(name, age)| (name.to_owned(), age));
     assert_eq!(ages, expected);
 }
 
@@ -103,8 +110,11 @@ fn do_update_with_a_filter_leaves_the_others_alone() {
 fn do_update_with_a_changeset() {
     let conn = &mut *fresh_with(FULL_BLOG);
     let changed = user(2, "Tess", Some("blue"), 41);
-    let upsert =
-        diesel::insert_into(users::table).values(&changed).on_conflict(users::id).do_update().set(&changed);
+    let upsert = diesel::insert_into(users::table)
+        .values(&changed)
+        .on_conflict(users::id)
+        .do_update()
+        .set(&changed);
     assert_eq!(upsert.execute(conn), Ok(1));
     assert_eq!(all(conn)[1], changed);
 }

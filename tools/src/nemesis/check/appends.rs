@@ -7,7 +7,12 @@ use super::{Verdict, Wrong};
 use crate::nemesis::history::{History, Key, Outcome, Record, Value};
 use crate::nemesis::losses::LossReports;
 
-pub(super) fn check(verdict: &mut Verdict, history: &History, lists: &Lists, losses: &dyn LossReports) {
+pub(super) fn check(
+    verdict: &mut Verdict,
+    history: &History,
+    lists: &Lists,
+    losses: &dyn LossReports,
+) {
     for record in &history.records {
         broken(verdict, record);
         fate(verdict, record, lists, losses);
@@ -31,11 +36,13 @@ fn broken(verdict: &mut Verdict, record: &Record) {
 /// are all or none.
 fn fate(verdict: &mut Verdict, record: &Record, lists: &Lists, losses: &dyn LossReports) {
     let appends = record.op.appends();
-    let there = |(key, value): &&(Key, Value)| lists.place(*value).is_some_and(|place| place.key == *key);
+    let there =
+        |(key, value): &&(Key, Value)| lists.place(*value).is_some_and(|place| place.key == *key);
     let present = appends.iter().filter(there).count();
     let absent = appends.len() - present;
     if present > 0 && absent > 0 {
-        verdict.find(Wrong::Torn, || format!("{present} of {} are there: {record:?}", appends.len()));
+        verdict
+            .find(Wrong::Torn, || format!("{present} of {} are there: {record:?}", appends.len()));
     }
     if record.is_refused() && present > 0 {
         verdict.find(Wrong::RefusedApplied, || format!("{record:?}"));
@@ -54,7 +61,12 @@ fn fate(verdict: &mut Verdict, record: &Record, lists: &Lists, losses: &dyn Loss
 /// What is reported as lost is gone. A write on the primary's own file has no name: it is
 /// acknowledged with where the file was after it, and several may share that; then one of them is
 /// lost, but nobody can tell which.
-fn falsely_reported(verdict: &mut Verdict, record: &Record, lists: &Lists, losses: &dyn LossReports) {
+fn falsely_reported(
+    verdict: &mut Verdict,
+    record: &Record,
+    lists: &Lists,
+    losses: &dyn LossReports,
+) {
     let named = record.receipt().is_some_and(|receipt| receipt.request.is_some());
     let there = record.op.appends().iter().any(|(_, value)| lists.place(*value).is_some());
     if named && there && losses.report(record) {
@@ -66,7 +78,9 @@ fn falsely_reported(verdict: &mut Verdict, record: &Record, lists: &Lists, losse
 fn known(verdict: &mut Verdict, history: &History, lists: &Lists) {
     let appended: HashSet<(Key, Value)> =
         history.records.iter().flat_map(|record| record.op.appends()).collect();
-    for (value, place) in lists.places().filter(|(value, place)| !appended.contains(&(place.key, *value))) {
+    for (value, place) in
+        lists.places().filter(|(value, place)| !appended.contains(&(place.key, *value)))
+    {
         verdict.find(Wrong::Invented, || format!("{value} in list {}", place.key));
     }
 }
@@ -108,7 +122,10 @@ fn read_before_append(verdict: &mut Verdict, lists: &Lists) {
         for (index, row) in list.iter().enumerate() {
             if row.seen.is_some_and(|seen| usize::try_from(seen) != Ok(index)) {
                 verdict.find(Wrong::Disordered, || {
-                    format!("{} is at {index} of list {key}, but had read {:?} elements", row.value, row.seen)
+                    format!(
+                        "{} is at {index} of list {key}, but had read {:?} elements",
+                        row.value, row.seen
+                    )
                 });
             }
         }

@@ -18,7 +18,8 @@ pub(super) fn check(verdict: &mut Verdict, history: &History, lists: &Lists) {
         lists.places().filter(|(_, place)| place.count > 1).map(|(value, _)| value).collect();
     let told = Told::of(history, lists, &appends);
     let mut seen: HashMap<(usize, Process, Key), usize> = HashMap::new();
-    let mut reads: Vec<_> = history.records.iter().filter(|record| record.read().is_some()).collect();
+    let mut reads: Vec<_> =
+        history.records.iter().filter(|record| record.read().is_some()).collect();
     reads.sort_by_key(|record| record.invoked);
     for record in reads {
         let Some((key, values)) = record.read() else { continue };
@@ -46,7 +47,8 @@ pub(super) fn check(verdict: &mut Verdict, history: &History, lists: &Lists) {
 /// in the end do not count.
 fn beginning(lists: &Lists, appends: &Appends<'_>, key: Key, values: &[Value]) -> Option<usize> {
     let stays = |value: &Value| {
-        lists.place(*value).is_some_and(|place| place.key == key) && !appends.floating.contains(value)
+        lists.place(*value).is_some_and(|place| place.key == key)
+            && !appends.floating.contains(value)
     };
     let mut all = lists.list(key).iter().enumerate().filter(|(_, row)| stays(&row.value));
     let mut length = 0;
@@ -84,8 +86,9 @@ impl<'a> Appends<'a> {
         let mut records = HashMap::new();
         let mut floating = HashSet::new();
         for record in &history.records {
-            let meets =
-                |takeover: &Takeover| record.invoked <= takeover.ended && record.completed >= takeover.began;
+            let meets = |takeover: &Takeover| {
+                record.invoked <= takeover.ended && record.completed >= takeover.began
+            };
             let floats = history.takeovers.iter().any(meets);
             for (key, value) in record.op.appends() {
                 records.insert(value, (key, record));
@@ -103,10 +106,13 @@ impl<'a> Appends<'a> {
             match self.records.get(value) {
                 Some((of, append)) if *of == key && append.invoked <= read.completed => {
                     if append.is_refused() {
-                        verdict.find(Wrong::RefusedApplied, || format!("{append:?} was seen by {read:?}"));
+                        verdict.find(Wrong::RefusedApplied, || {
+                            format!("{append:?} was seen by {read:?}")
+                        });
                     }
                 }
-                _ => verdict.find(Wrong::Invented, || format!("{value} in list {key}, seen by {read:?}")),
+                _ => verdict
+                    .find(Wrong::Invented, || format!("{value} in list {key}, seen by {read:?}")),
             }
         }
     }
@@ -122,8 +128,11 @@ impl Told {
             for (key, value) in record.op.appends() {
                 let place = lists.place(value).filter(|_| !appends.floating.contains(&value));
                 if let Some(place) = place.filter(|place| place.key == key) {
-                    let length =
-                        told.entry((record.process(), key)).or_default().entry(record.completed).or_default();
+                    let length = told
+                        .entry((record.process(), key))
+                        .or_default()
+                        .entry(record.completed)
+                        .or_default();
                     *length = (place.index + 1).max(*length);
                 }
             }
@@ -142,6 +151,8 @@ impl Told {
     /// How long a beginning of the list the process knew of before `moment`.
     fn before(&self, process: Process, key: Key, moment: Moment) -> usize {
         let lengths = self.0.get(&(process, key));
-        lengths.and_then(|lengths| lengths.range(..moment).next_back()).map_or(0, |(_, length)| *length)
+        lengths
+            .and_then(|lengths| lengths.range(..moment).next_back())
+            .map_or(0, |(_, length)| *length)
     }
 }

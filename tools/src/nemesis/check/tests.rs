@@ -168,7 +168,8 @@ fn a_read_that_misses_what_its_client_wrote_is_stale() {
 
 #[test]
 fn a_read_that_misses_what_another_client_of_the_process_wrote_is_stale() {
-    let mut history = history(vec![(append(1), done(&[])), (Op::Read { key: KEY }, done(&[]))], &[1]);
+    let mut history =
+        history(vec![(append(1), done(&[])), (Op::Read { key: KEY }, done(&[]))], &[1]);
     history.records[1].client = 1;
     assert_eq!(found(&history), [(Wrong::StaleRead, 1)]);
     history.records[1].invoked = 4;
@@ -202,7 +203,11 @@ fn what_a_failover_took_away_need_not_be_seen_again() {
 
 #[test]
 fn what_was_under_way_in_a_failover_may_be_seen_lost_and_applied_behind_others() {
-    let ops = vec![(append(1), done(&[])), (append(2), done(&[])), (Op::Read { key: KEY }, done(&[2, 1]))];
+    let ops = vec![
+        (append(1), done(&[])),
+        (append(2), done(&[])),
+        (Op::Read { key: KEY }, done(&[2, 1])),
+    ];
     let mut history = history(ops, &[2, 1]);
     let mut early = history.records[2].clone();
     (early.client, early.invoked, early.completed) = (1, 1, 2);

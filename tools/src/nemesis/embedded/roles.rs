@@ -20,8 +20,10 @@ impl Embedded {
         let old = self.fleet.control(self.succession.primary)?;
         old.drain()?;
         let last = txid(&old.status()?);
-        if let Err(error) =
-            self.fleet.control(successor)?.wait_until(SUCCESSOR_LIMIT, |status| txid(status) == last)
+        if let Err(error) = self
+            .fleet
+            .control(successor)?
+            .wait_until(SUCCESSOR_LIMIT, |status| txid(status) == last)
         {
             old.become_primary()?;
             return Err(error.into());
@@ -32,7 +34,11 @@ impl Embedded {
     }
 
     /// A failover to a replica with what it has, after the old primary went away or fell asleep.
-    pub(super) fn promote_here(&mut self, successor: usize, asleep: Option<usize>) -> Result<(), Problem> {
+    pub(super) fn promote_here(
+        &mut self,
+        successor: usize,
+        asleep: Option<usize>,
+    ) -> Result<(), Problem> {
         let began = self.shared.now();
         let kept = self.fleet.txid(successor)?;
         self.make_primary(successor)?;
@@ -114,7 +120,8 @@ impl Embedded {
 
     /// Tells a primary that was stopped during a failover that it is none any more.
     pub(super) fn submit(&mut self, node: usize) -> Result<(), Problem> {
-        let follows = self.fleet.control(node)?.follow(self.fleet.control(self.succession.primary)?);
+        let follows =
+            self.fleet.control(node)?.follow(self.fleet.control(self.succession.primary)?);
         self.succession.all_awake(self.shared.now());
         follows?;
         // A commit that was under way is dropped, and LiteFS dies of that.
@@ -135,6 +142,7 @@ impl Embedded {
     fn lead(&self, leader: usize) -> Result<(), Problem> {
         let control = self.fleet.control(leader)?;
         let mut others = self.fleet.alive().into_iter().filter(|node| *node != leader);
-        others.try_for_each(|other| self.fleet.control(other)?.follow(control).map_err(Problem::from))
+        others
+            .try_for_each(|other| self.fleet.control(other)?.follow(control).map_err(Problem::from))
     }
 }

@@ -133,10 +133,12 @@ async fn look(mounts: &[Mount], database: &str, shared: &ClientContext) -> Look 
     let (dirs, name) =
         (mounts.iter().map(|mount| mount.dir.clone()).collect::<Vec<_>>(), database.to_owned());
     // A file on a mount may block.
-    let read =
-        tokio::task::spawn_blocking(move || dirs.iter().map(|dir| txid(position(dir, &name).ok())).collect());
+    let read = tokio::task::spawn_blocking(move || {
+        dirs.iter().map(|dir| txid(position(dir, &name).ok())).collect()
+    });
     let txids = read.await.unwrap_or_else(|_| vec![0; mounts.len()]);
-    let asked = &futures::future::join_all(mounts.iter().map(|mount| is_primary(shared, &mount.url))).await;
+    let asked =
+        &futures::future::join_all(mounts.iter().map(|mount| is_primary(shared, &mount.url))).await;
     let nodes = |says| (0..asked.len()).filter(move |node| asked[*node] == says);
     let mut primaries = nodes(Some(true));
     let primary = primaries.next().filter(|_| primaries.next().is_none());
@@ -159,7 +161,8 @@ struct Info {
 /// `None` if it does not answer.
 async fn is_primary(shared: &ClientContext, url: &str) -> Option<bool> {
     let asked = async {
-        let answer = shared.http.get(format!("{url}/info")).timeout(ANSWER_LIMIT).send().await.ok()?;
+        let answer =
+            shared.http.get(format!("{url}/info")).timeout(ANSWER_LIMIT).send().await.ok()?;
         answer.json::<Info>().await.ok()
     };
     asked.await.map(|info| info.is_primary)

@@ -64,16 +64,25 @@ fn verbs() {
 fn pragmas_are_taken_apart() {
     let pragma = |sql| statements(sql)[0].pragma().map(|p| (p.name, p.value));
     assert_eq!(pragma("PRAGMA foreign_keys"), Some(("foreign_keys", None)));
-    assert_eq!(pragma("PRAGMA main.journal_mode = 'delete'"), Some(("journal_mode", Some("delete"))));
+    assert_eq!(
+        pragma("PRAGMA main.journal_mode = 'delete'"),
+        Some(("journal_mode", Some("delete")))
+    );
     assert_eq!(pragma("pragma cache_size(-2000)"), Some(("cache_size", Some("-2000"))));
     assert_eq!(pragma("EXPLAIN PRAGMA query_only = OFF"), Some(("query_only", Some("OFF"))));
-    assert_eq!(pragma("PRAGMA locking_mode(exclusive /**/)"), Some(("locking_mode", Some("exclusive"))));
+    assert_eq!(
+        pragma("PRAGMA locking_mode(exclusive /**/)"),
+        Some(("locking_mode", Some("exclusive")))
+    );
     assert_eq!(
         pragma("PRAGMA journal_mode /* to */ = /* x */ [delete] -- y"),
         Some(("journal_mode", Some("delete")))
     );
     assert_eq!(pragma("PRAGMA query_only = + 1"), Some(("query_only", Some("1"))));
-    assert_eq!(pragma("\u{feff}PRAGMA\n\u{feff}query_only(\u{feff}ON)"), Some(("query_only", Some("ON"))));
+    assert_eq!(
+        pragma("\u{feff}PRAGMA\n\u{feff}query_only(\u{feff}ON)"),
+        Some(("query_only", Some("ON")))
+    );
     assert_eq!(pragma("SELECT 1"), None);
 }
 
@@ -144,7 +153,8 @@ fn objects_and_attached_schemas_are_found() {
 
 #[test]
 fn transaction_control_is_found_by_its_words() {
-    let all = statements("BEGIN IMMEDIATE /* EXCLUSIVE */; SAVEPOINT/**/\"a\"; RELEASE/* SAVEPOINT */a");
+    let all =
+        statements("BEGIN IMMEDIATE /* EXCLUSIVE */; SAVEPOINT/**/\"a\"; RELEASE/* SAVEPOINT */a");
     assert!(all[0].begins_with_lock() && !all[0].is_word(1, "EXCLUSIVE"));
     assert!(all[1].is_word(0, "SAVEPOINT") && all[2].is_word(0, "RELEASE"));
     assert_eq!((all[1].savepoint_name(), all[2].savepoint_name()), (Some("a"), Some("a")));
@@ -152,12 +162,16 @@ fn transaction_control_is_found_by_its_words() {
 
 #[test]
 fn semicolons_inside_parameters_and_after_byte_order_marks() {
-    assert_eq!(split("\u{feff}SELECT $a(;);\u{feff}SELECT @b('x;)"), ["SELECT $a(;)", "SELECT @b('x;)"]);
+    assert_eq!(
+        split("\u{feff}SELECT $a(;);\u{feff}SELECT @b('x;)"),
+        ["SELECT $a(;)", "SELECT @b('x;)"]
+    );
     assert_eq!(split("SELECT $a( ;); ATTACH 'x' AS y"), ["SELECT $a(", ")", "ATTACH 'x' AS y"]);
 }
 
 /// Text that SQLite takes for nothing.
-const BLANKS: [&str; 8] = [" ", "\n", "\u{feff}", " \u{b}", "/*;*/", "/**/", "--;\n", "/*'*/\u{feff}"];
+const BLANKS: [&str; 8] =
+    [" ", "\n", "\u{feff}", " \u{b}", "/*;*/", "/**/", "--;\n", "/*'*/\u{feff}"];
 
 /// Values that could be taken for something else, and a few that SQLite refuses.
 const VALUES: [&str; 22] = [
@@ -192,7 +206,8 @@ fn a_statement() -> impl Strategy<Value = String> {
     let blank = || prop::sample::select(&BLANKS[..]);
     let insert = (blank(), blank(), prop::sample::select(&VALUES[..]), blank())
         .prop_map(|(a, b, value, c)| format!("{a}INSERT{b} INTO log VALUES({value}{c})"));
-    let trigger = (blank(), blank()).prop_map(|(before, after)| format!("{before}{TRIGGER}{after}"));
+    let trigger =
+        (blank(), blank()).prop_map(|(before, after)| format!("{before}{TRIGGER}{after}"));
     prop_oneof![8 => insert, 1 => trigger, 1 => blank().prop_map(str::to_owned)]
 }
 
@@ -201,7 +216,8 @@ fn outcome(run: impl FnOnce(&mut SqliteConnection) -> QueryResult<()>) -> (Vec<S
     let mut conn = SqliteConnection::establish(":memory:").unwrap();
     conn.batch_execute("CREATE TABLE log (x)").unwrap();
     let failed = run(&mut conn).is_err();
-    let rows = diesel::dsl::sql::<diesel::sql_types::Text>("SELECT quote(x) FROM log ORDER BY rowid");
+    let rows =
+        diesel::dsl::sql::<diesel::sql_types::Text>("SELECT quote(x) FROM log ORDER BY rowid");
     (rows.load(&mut conn).unwrap(), failed)
 }
 

@@ -39,9 +39,10 @@ fn a_byte_order_mark_is_blank_between_tokens_only() {
 
 #[test]
 fn a_parameter_is_one_token() {
-    for whole in
-        ["?", "?12", ":a", "@a1", "#1", "$a", "$a::b", "$::a(;)", "@a(';--)", ":a()", "$a::::b", "$é"]
-    {
+    for whole in [
+        "?", "?12", ":a", "@a1", "#1", "$a", "$a::b", "$::a(;)", "@a(';--)", ":a()", "$a::::b",
+        "$é",
+    ] {
         assert_eq!(texts(whole), [whole]);
         assert_eq!(tokens(whole).next().map(|token| token.kind), Some(TokenKind::Parameter));
     }
