@@ -1,5 +1,6 @@
-//! What it costs to know what a statement does: once, when SQLite is asked, and from then on, when the class is looked up.
-//! Each figure is of the whole statement; `plain` is the same through `SqliteConnection`.
+//! What it costs to know what a statement does: once, when SQLite is asked, and from then on, when
+//! the class is looked up. Each figure is of the whole statement; `plain` is the same through
+//! `SqliteConnection`.
 //!
 //! ```text
 //! cargo bench -p litefs-diesel --bench classes

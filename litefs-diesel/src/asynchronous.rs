@@ -11,13 +11,14 @@ use futures::FutureExt;
 use crate::connection::LiteFsConnection;
 use crate::handle::LiteFs;
 
-/// A [`LiteFsConnection`] for `diesel_async`: its statements run on tokio's threads for blocking work.
+/// A [`LiteFsConnection`] for `diesel_async`: its statements run on tokio's threads for blocking
+/// work.
 pub type AsyncLiteFsConnection = SyncConnectionWrapper<LiteFsConnection>;
 
 impl LiteFs {
-    /// A manager for the pools of `diesel_async` (deadpool, bb8, mobc) whose connections belong to this
-    /// handle. It keeps the handle alive. The pools open and check connections on tokio's threads for
-    /// blocking work, and replace those that [`ping`](R2D2Connection::ping) refuses.
+    /// A manager for the pools of `diesel_async` (deadpool, bb8, mobc) whose connections belong to
+    /// this handle. It keeps the handle alive. The pools open and check connections on tokio's
+    /// threads for blocking work, and replace those that [`ping`](R2D2Connection::ping) refuses.
     ///
     /// ```no_run
     /// # async fn make(litefs: litefs_diesel::LiteFs) -> Result<(), Box<dyn std::error::Error>> {
@@ -43,8 +44,8 @@ impl LiteFs {
         AsyncDieselConnectionManager::new_with_config(database, config)
     }
 
-    /// Opens a connection for `diesel_async`, without blocking the caller's thread. Must be called within a
-    /// tokio runtime.
+    /// Opens a connection for `diesel_async`, without blocking the caller's thread. Must be called
+    /// within a tokio runtime.
     ///
     /// # Errors
     /// Those of [`establish`](Self::establish).

@@ -21,13 +21,13 @@ use crate::connection::{PrimaryReport, Recorder, unexpected};
 
 /// Inserts many rows at the cost of one.
 ///
-/// On SQLite Diesel inserts a `Vec` of rows with optional columns row by row inside a transaction, because SQLite has
-/// no DEFAULT keyword; through a connection to another node that would be a round trip for each row. These calls send
-/// all rows in one request and apply all or none. Without optional columns, `execute` makes one statement of the rows
-/// and needs no help.
+/// On SQLite Diesel inserts a `Vec` of rows with optional columns row by row inside a transaction,
+/// because SQLite has no DEFAULT keyword; through a connection to another node that would be a
+/// round trip for each row. These calls send all rows in one request and apply all or none. Without
+/// optional columns, `execute` makes one statement of the rows and needs no help.
 ///
-/// They are also the way to get the rows of a batch back: Diesel implements RETURNING for batch inserts on its own
-/// SQLite connection only. Without `returning`, all columns come back.
+/// They are also the way to get the rows of a batch back: Diesel implements RETURNING for batch
+/// inserts on its own SQLite connection only. Without `returning`, all columns come back.
 ///
 /// Batches with `on_conflict` work the same way. A row that `do_nothing` leaves alone is not
 /// returned. If the rows have optional columns, Diesel gives no access to them behind
@@ -92,7 +92,8 @@ pub trait BatchInsertDsl<Kind = Rows>: Sized {
     /// the order of the rows.
     ///
     /// # Errors
-    /// What the first failing row gives, or the first that cannot be deserialized (the rows are inserted then).
+    /// What the first failing row gives, or the first that cannot be deserialized (the rows are
+    /// inserted then).
     fn get_results_at_once<U>(self, conn: &mut LiteFsConnection) -> QueryResult<Vec<U>>
     where
         Self: IntoStatements<Kind>,

@@ -7,11 +7,12 @@ use litefs_rpc::client::{CallError, Fate, ForwardError};
 use litefs_rpc::diagnosis::Symptom;
 use litefs_rpc::wire::{DatabaseError, RequestId, ServerError};
 
-/// What went wrong between this node and the primary, told apart by what the caller may do about it.
+/// What went wrong between this node and the primary, told apart by what the caller may do about
+/// it.
 ///
 /// Errors of SQL (constraints, syntax, missing tables) are not here: they arrive as the same
-/// [`diesel::result::Error`] that the primary's SQLite gave. All others travel inside Diesel's error type as well;
-/// [`Failure::of`] finds them there:
+/// [`diesel::result::Error`] that the primary's SQLite gave. All others travel inside Diesel's
+/// error type as well; [`Failure::of`] finds them there:
 ///
 /// ```
 /// # fn handle(error: diesel::result::Error) {
@@ -29,17 +30,20 @@ pub enum Failure {
     NoPrimary,
     /// The primary could not be reached in time. Nothing was applied.
     Unreachable,
-    /// The primary refused this node: wrong secret, another database, another protocol version. Nothing was applied,
-    /// and trying again will not help.
+    /// The primary refused this node: wrong secret, another database, another protocol version.
+    /// Nothing was applied, and trying again will not help.
     Incompatible,
     /// The primary has too much to do. Nothing was applied.
     Busy,
-    /// The answer was lost or the commit could not be proven, and the primary could not be asked in time: the write may
-    /// or may not be applied. [`Failure::write_of`] names it, [`LiteFs::outcome`](crate::LiteFs::outcome) settles it.
+    /// The answer was lost or the commit could not be proven, and the primary could not be asked in
+    /// time: the write may or may not be applied. [`Failure::write_of`] names it,
+    /// [`LiteFs::outcome`](crate::LiteFs::outcome) settles it.
     OutcomeUnknown,
-    /// The write is applied, once, but the rows it returned are lost: they were too many to be kept for a second answer.
+    /// The write is applied, once, but the rows it returned are lost: they were too many to be kept
+    /// for a second answer.
     RowsLost,
-    /// Somebody has asked for the outcome of this write before it arrived, and was told that it is not applied. It is not.
+    /// Somebody has asked for the outcome of this write before it arrived, and was told that it is
+    /// not applied. It is not.
     Fenced,
     /// The primary's place was not given to another node; it is where it was.
     HandoffFailed,
@@ -52,27 +56,31 @@ pub enum Failure {
     TooLarge,
     /// The router refused the statement. Nothing was applied.
     Rejected,
-    /// The database moved on between a transaction's reads and its first write. Nothing was applied: run the
-    /// transaction again.
+    /// The database moved on between a transaction's reads and its first write. Nothing was
+    /// applied: run the transaction again.
     SnapshotMoved,
-    /// The transaction is gone: a time limit, a lost connection, the end of the node's primacy. Nothing was applied.
+    /// The transaction is gone: a time limit, a lost connection, the end of the node's primacy.
+    /// Nothing was applied.
     TransactionLost,
     /// This node did not catch up in time and the policy is to fail rather than to read old data.
     Behind,
-    /// This node's copy of the database has not the schema yet: a migration has not arrived here within
-    /// `forward_timeout` (it is applied on the primary; running the migrations again does nothing but wait), or a
-    /// statement names what the copy does not have while the primary is ahead of it (nothing was applied).
+    /// This node's copy of the database has not the schema yet: a migration has not arrived here
+    /// within `forward_timeout` (it is applied on the primary; running the migrations again does
+    /// nothing but wait), or a statement names what the copy does not have while the primary is
+    /// ahead of it (nothing was applied).
     SchemaSkew,
-    /// LiteFS was mounted again since the connection was opened, whose file belongs to the mount before. Nothing was
-    /// applied. Open another connection; a pool does so by itself.
+    /// LiteFS was mounted again since the connection was opened, whose file belongs to the mount
+    /// before. Nothing was applied. Open another connection; a pool does so by itself.
     Remounted,
-    /// LiteFS does not serve this node's mount any more: what SQLite would read there is old. Nothing was applied. Retry
-    /// once LiteFS is mounted again.
+    /// LiteFS does not serve this node's mount any more: what SQLite would read there is old.
+    /// Nothing was applied. Retry once LiteFS is mounted again.
     MountLost,
-    /// The disk of the node that ran the statement is full. Nothing was applied. A retry succeeds once there is room.
+    /// The disk of the node that ran the statement is full. Nothing was applied. A retry succeeds
+    /// once there is room.
     DiskFull,
-    /// SQLite could not read or write the database on the node that ran the statement, although that node's mount is
-    /// served and its role has not changed: its disk may be full or broken. Nothing was applied.
+    /// SQLite could not read or write the database on the node that ran the statement, although
+    /// that node's mount is served and its role has not changed: its disk may be full or broken.
+    /// Nothing was applied.
     Io,
     /// The primary did something that the protocol does not allow.
     Protocol,
@@ -111,8 +119,8 @@ impl Failure {
         CODES.iter().find(|(_, known)| *known == code).map(|(failure, _)| *failure)
     }
 
-    /// Whether the same call may well succeed later and can be made again: nothing was applied, or, for a migration
-    /// ([`SchemaSkew`](Self::SchemaSkew)), what was applied is not applied again.
+    /// Whether the same call may well succeed later and can be made again: nothing was applied, or,
+    /// for a migration ([`SchemaSkew`](Self::SchemaSkew)), what was applied is not applied again.
     #[must_use]
     pub fn may_retry(self) -> bool {
         use Failure::{

@@ -19,20 +19,21 @@ use crate::manager::ConnectionManager;
 use crate::node::Node;
 use crate::options::{LiteFsBuilder, StartError};
 
-/// One database on LiteFS: tracks the primary, serves the other nodes' writes while this node is it, and makes
-/// connections that write from anywhere.
+/// One database on LiteFS: tracks the primary, serves the other nodes' writes while this node is
+/// it, and makes connections that write from anywhere.
 ///
-/// One handle per database and process; clones are the same handle. When the last clone and the last connection are
-/// gone, everything stops.
+/// One handle per database and process; clones are the same handle. When the last clone and the
+/// last connection are gone, everything stops.
 #[derive(Clone)]
 pub struct LiteFs {
     node: Arc<Node>,
 }
 
 impl LiteFs {
-    /// Starts with default options and those of the environment (`LITEFS_*`, see [`LiteFsBuilder`]). `database` is a
-    /// path, or a `sqlite://` or `file:` URL ([`DatabaseUrl`](litefs_core::DatabaseUrl)); LiteFS's mount is the directory it lies in. Where there is no LiteFS everything
-    /// runs locally.
+    /// Starts with default options and those of the environment (`LITEFS_*`, see
+    /// [`LiteFsBuilder`]). `database` is a path, or a `sqlite://` or `file:` URL
+    /// ([`DatabaseUrl`](litefs_core::DatabaseUrl)); LiteFS's mount is the directory it lies in.
+    /// Where there is no LiteFS everything runs locally.
     ///
     /// Blocks until this node's role is known, at most about 1 s.
     ///
@@ -85,15 +86,17 @@ impl LiteFs {
         self.node.server().as_deref().map(Server::address)
     }
 
-    /// How many requests this process has sent to primaries. Local reads and writes leave it as it is.
+    /// How many requests this process has sent to primaries. Local reads and writes leave it as it
+    /// is.
     #[must_use]
     pub fn round_trips(&self) -> u64 {
         self.node.forwarder.client().round_trips()
     }
 
-    /// What became of a write whose outcome is unknown ([`Failure::write_of`](crate::Failure::write_of) names it). A
-    /// write that is not applied is given up in the same breath: should it still arrive, it is refused. Only writes
-    /// delivered [`ExactlyOnce`](litefs_rpc::wire::Delivery::ExactlyOnce) are known, for as long as
+    /// What became of a write whose outcome is unknown
+    /// ([`Failure::write_of`](crate::Failure::write_of) names it). A write that is not applied is
+    /// given up in the same breath: should it still arrive, it is refused. Only writes delivered
+    /// [`ExactlyOnce`](litefs_rpc::wire::Delivery::ExactlyOnce) are known, for as long as
     /// [`outcome_retention`](LiteFsBuilder::outcome_retention). Blocks, at most `forward_timeout`.
     ///
     /// # Errors
@@ -103,10 +106,11 @@ impl LiteFs {
         connection.outcome(&self.node, id).map(|(outcome, _)| outcome)
     }
 
-    /// Gives the primary's place to the node named, or to the replica that has come furthest; from whatever node this is
-    /// called. Nobody can write while it lasts (some milliseconds); what is sent meanwhile goes on to the new primary, so
-    /// no acknowledged write is lost and no forwarded one fails. Use it before a primary is stopped. Returns the new
-    /// primary's name. Blocks, at most `forward_timeout`.
+    /// Gives the primary's place to the node named, or to the replica that has come furthest; from
+    /// whatever node this is called. Nobody can write while it lasts (some milliseconds); what is
+    /// sent meanwhile goes on to the new primary, so no acknowledged write is lost and no forwarded
+    /// one fails. Use it before a primary is stopped. Returns the new primary's name. Blocks, at
+    /// most `forward_timeout`.
     ///
     /// Only replicas whose handle serves can take over, and LiteFS must let them
     /// ([`candidate`](https://fly.io/docs/litefs/config/)).
@@ -140,9 +144,10 @@ impl LiteFs {
             .unwrap_or_else(|| Err(Failure::Unreachable.error("the handle's I/O thread has ended")))
     }
 
-    /// Gives the primary's place to the replica that has come furthest, if this node has it: to be called before the process
-    /// or its LiteFS is stopped (a deploy), while it still serves. Returns the new primary's name; `None` where there was
-    /// nothing to give away. Blocks, at most `forward_timeout`.
+    /// Gives the primary's place to the replica that has come furthest, if this node has it: to be
+    /// called before the process or its LiteFS is stopped (a deploy), while it still serves.
+    /// Returns the new primary's name; `None` where there was nothing to give away. Blocks, at most
+    /// `forward_timeout`.
     ///
     /// # Errors
     /// As [`handoff`](Self::handoff), for example where no replica follows.
@@ -157,8 +162,9 @@ impl LiteFs {
         self.node.read_throttle.counts()
     }
 
-    /// What a reader must have seen to see everything that this process has written: a token for another process,
-    /// request or node. `None` if nothing was written and nothing is replicated here.
+    /// What a reader must have seen to see everything that this process has written: a token for
+    /// another process, request or node. `None` if nothing was written and nothing is replicated
+    /// here.
     ///
     /// Hand its text on and give it to [`require`](Self::require) there.
     #[must_use]
@@ -186,11 +192,12 @@ impl fmt::Debug for LiteFs {
 }
 
 impl LiteFsBuilder {
-    /// Starts tracking and, where LiteFS is, serving. Blocks until this node's role is known, at most about 1 s.
+    /// Starts tracking and, where LiteFS is, serving. Blocks until this node's role is known, at
+    /// most about 1 s.
     ///
     /// # Errors
-    /// [`StartError`] says which option is wrong, which address is taken, or that the process already has a handle for
-    /// this database.
+    /// [`StartError`] says which option is wrong, which address is taken, or that the process
+    /// already has a handle for this database.
     pub fn start(self) -> Result<LiteFs, StartError> {
         Ok(LiteFs { node: Node::start(self.build()?)? })
     }

@@ -1,7 +1,8 @@
 //! Diesel on LiteFS: every node reads its own SQLite file and writes through its normal connection.
 //!
-//! [LiteFS](https://github.com/superfly/litefs) replicates SQLite databases from one primary to many replicas, and on a
-//! replica SQLite cannot write. Two lines change in an application that keeps its data there through Diesel:
+//! [LiteFS](https://github.com/superfly/litefs) replicates SQLite databases from one primary to
+//! many replicas, and on a replica SQLite cannot write. Two lines change in an application that
+//! keeps its data there through Diesel:
 //!
 //! ```no_run
 //! use diesel::r2d2;
@@ -12,9 +13,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Reads run on the local file. INSERT, UPDATE, DELETE, DDL, RETURNING, scripts and transactions run on the primary,
-//! wherever it is now. What this process wrote, it reads ([`Consistency`]). Where there is no LiteFS (a laptop, a test)
-//! everything is local, without a condition in the application:
+//! Reads run on the local file. INSERT, UPDATE, DELETE, DDL, RETURNING, scripts and transactions
+//! run on the primary, wherever it is now. What this process wrote, it reads ([`Consistency`]).
+//! Where there is no LiteFS (a laptop, a test) everything is local, without a condition in the
+//! application:
 //!
 //! ```
 //! use diesel::prelude::*;

@@ -5,10 +5,11 @@ use diesel::r2d2::{ManageConnection, R2D2Connection};
 use crate::connection::LiteFsConnection;
 use crate::handle::LiteFs;
 
-/// An r2d2 manager for connections of one [`LiteFs`] handle. Made by [`LiteFs::connection_manager`].
+/// An r2d2 manager for connections of one [`LiteFs`] handle. Made by
+/// [`LiteFs::connection_manager`].
 ///
-/// `diesel::r2d2::ConnectionManager::<LiteFsConnection>::new(path)` works as well and finds the handle by path; this
-/// one keeps the handle alive.
+/// `diesel::r2d2::ConnectionManager::<LiteFsConnection>::new(path)` works as well and finds the
+/// handle by path; this one keeps the handle alive.
 #[derive(Debug, Clone)]
 pub struct ConnectionManager {
     litefs: LiteFs,

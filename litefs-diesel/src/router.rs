@@ -13,7 +13,8 @@ pub enum Route {
     Local,
     /// On the primary. On the primary itself this is the local file too.
     Primary,
-    /// Nowhere: the statement fails with [`Failure::Rejected`](crate::Failure::Rejected) and this reason.
+    /// Nowhere: the statement fails with [`Failure::Rejected`](crate::Failure::Rejected) and this
+    /// reason.
     Reject(String),
 }
 
@@ -46,8 +47,9 @@ impl fmt::Debug for Situation<'_> {
     }
 }
 
-/// Decides where statements run. Asked once per statement, except for those that can only be local (session
-/// PRAGMAs, temporary tables) and for the rest of a transaction that has moved to the primary.
+/// Decides where statements run. Asked once per statement, except for those that can only be local
+/// (session PRAGMAs, temporary tables) and for the rest of a transaction that has moved to the
+/// primary.
 ///
 /// ```
 /// use litefs_diesel::{ForwardWrites, Route, Router, Situation};
@@ -65,8 +67,9 @@ pub trait Router: Send + Sync + 'static {
     /// The statement's route.
     fn route(&self, situation: &Situation<'_>) -> Route;
 
-    /// Whether reads outside of transactions are [`Route::Local`] whatever they read. A router that says so is not
-    /// asked about them, which makes the quickest statements a little quicker. Default `false`.
+    /// Whether reads outside of transactions are [`Route::Local`] whatever they read. A router that
+    /// says so is not asked about them, which makes the quickest statements a little quicker.
+    /// Default `false`.
     fn reads_locally(&self) -> bool {
         false
     }

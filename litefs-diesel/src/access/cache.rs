@@ -6,11 +6,12 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use super::Class;
 
-/// How many texts are kept. Queries built at run time could fill any cache; when it is full it starts anew.
+/// How many texts are kept. Queries built at run time could fill any cache; when it is full it
+/// starts anew.
 const MAX_TEXTS: usize = 1_024;
 
-/// The classes of statements seen on one connection: by Diesel's static query id, which costs one lookup and needs
-/// no text, and by SQL text for the others.
+/// The classes of statements seen on one connection: by Diesel's static query id, which costs one
+/// lookup and needs no text, and by SQL text for the others.
 #[derive(Debug, Default)]
 pub(crate) struct ClassCache {
     by_id: HashMap<TypeId, Class, BuildHasherDefault<TypeIdHasher>>,

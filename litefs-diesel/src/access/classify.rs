@@ -9,8 +9,8 @@ use super::Access;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Class {
     pub(crate) access: Access,
-    /// It writes to a temporary or attached database: `query_only` must be lifted, and cached classes may be wrong
-    /// afterwards.
+    /// It writes to a temporary or attached database: `query_only` must be lifted, and cached
+    /// classes may be wrong afterwards.
     pub(crate) writes_locally: bool,
     /// It sets a PRAGMA that forwarded writes must follow.
     pub(crate) sets_session: bool,
@@ -22,12 +22,13 @@ pub(crate) struct Class {
     pub(crate) asks_session: bool,
     /// It opens, closes or marks a transaction.
     pub(crate) control: bool,
-    /// It is `PRAGMA query_only`, which this library uses itself: the user's is kept apart from ours.
+    /// It is `PRAGMA query_only`, which this library uses itself: the user's is kept apart from
+    /// ours.
     pub(crate) query_only: bool,
     /// It must not run under LiteFS.
     pub(crate) refused: bool,
-    /// It changes the database by what is in a temporary or attached one, or both at once: it runs where both are, or
-    /// nowhere.
+    /// It changes the database by what is in a temporary or attached one, or both at once: it runs
+    /// where both are, or nowhere.
     pub(crate) split: bool,
     /// It is a VACUUM that stays here: of an attached database, or INTO a file. No transaction may
     /// be open.
@@ -66,7 +67,8 @@ impl Class {
     /// It writes to a temporary or attached database, and to nothing else.
     const LOCAL_WRITE: Self = Self { writes_locally: true, ..Self::new(Access::Local) };
 
-    /// SQL text without a statement, or with several: SQLite prepares the first and ignores the rest.
+    /// SQL text without a statement, or with several: SQLite prepares the first and ignores the
+    /// rest.
     pub(crate) const NOTHING: Self = Self { single: false, ..Self::new(Access::Local) };
 
     /// What two statements are that run in one place.
@@ -113,8 +115,8 @@ impl Class {
 }
 
 /// Which databases a program touches, read from its `Transaction` opcodes
-/// (<https://www.sqlite.org/opcode.html#Transaction>): P1 is the database (0 main, 1 temp, then attached), P2 is
-/// not zero for a write.
+/// (<https://www.sqlite.org/opcode.html#Transaction>): P1 is the database (0 main, 1 temp, then
+/// attached), P2 is not zero for a write.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Program {
     pub(super) reads_main: bool,
@@ -128,7 +130,8 @@ pub(super) struct Program {
 /// The functions whose answer depends on the connection's last write.
 const SESSION_FUNCTIONS: [&str; 3] = ["last_insert_rowid", "changes", "total_changes"];
 
-/// The class of one statement. `program` is `None` where SQLite could not or must not prepare it here.
+/// The class of one statement. `program` is `None` where SQLite could not or must not prepare it
+/// here.
 pub(super) fn classify(statement: &SqlStatement<'_>, program: Option<Program>) -> Class {
     let verb = statement.verb();
     let mut class = match (verb, program) {
@@ -144,7 +147,8 @@ pub(super) fn classify(statement: &SqlStatement<'_>, program: Option<Program>) -
             let copies = !is_elsewhere(statement.schema());
             Class { vacuums: true, copies, ..Class::LOCAL_WRITE }
         }
-        // ALTER TABLE and DROP TABLE also look through the temporary schema for what refers to the table.
+        // ALTER TABLE and DROP TABLE also look through the temporary schema for what refers to the
+        // table.
         (Verb::Schema, Some(Program { writes_main: true, .. })) => Class::new(Access::Write),
         // `IF (NOT) EXISTS` on an attached database that has it, or not, already.
         (
@@ -195,7 +199,8 @@ fn is_elsewhere(schema: Option<&str>) -> bool {
     schema.is_some_and(|schema| !schema.eq_ignore_ascii_case("main"))
 }
 
-/// PRAGMAs are told by name: SQLite runs some of them while it prepares them, so it cannot be asked.
+/// PRAGMAs are told by name: SQLite runs some of them while it prepares them, so it cannot be
+/// asked.
 fn of_pragma(pragma: &Pragma<'_>) -> Class {
     match of_pragma_of_main(pragma) {
         // The schema before those that set the session means nothing to SQLite.
@@ -271,8 +276,9 @@ pub(crate) enum ScriptPlan {
     Control(Control),
     /// Runs here, as it stands.
     Local { writes_locally: bool, sets_session: bool, reads: bool },
-    /// Changes the database: taken whole to where writes go. `session` holds the PRAGMAs that also concern this
-    /// connection; `split` says that it needs temporary or attached tables as well, which are here.
+    /// Changes the database: taken whole to where writes go. `session` holds the PRAGMAs that also
+    /// concern this connection; `split` says that it needs temporary or attached tables as well,
+    /// which are here.
     Write { session: Vec<String>, split: bool },
     /// Cannot run as one script.
     Refused(String),

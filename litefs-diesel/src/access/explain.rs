@@ -11,9 +11,9 @@ use litefs_rpc::wire::Value;
 
 use super::classify::{Class, Program, classify};
 
-/// The class of a statement, asking `connection` for its program where that is safe. Parameters need no values:
-/// EXPLAIN does not run anything. `functions` are those of the application that may write, in lower
-/// case; `None` if they are not known: then any may.
+/// The class of a statement, asking `connection` for its program where that is safe. Parameters
+/// need no values: EXPLAIN does not run anything. `functions` are those of the application that may
+/// write, in lower case; `None` if they are not known: then any may.
 pub(crate) fn classify_with(
     connection: &mut SqliteConnection,
     functions: Option<&HashSet<String>>,
@@ -23,7 +23,8 @@ pub(crate) fn classify_with(
         statement.verb(),
         Verb::Read | Verb::Change | Verb::Schema | Verb::TempSchema | Verb::Unknown
     );
-    // An error means that SQLite cannot prepare it here; the statement itself will say so where it runs.
+    // An error means that SQLite cannot prepare it here; the statement itself will say so where it
+    // runs.
     let program =
         if asks_sqlite { explain(connection, functions, statement.sql).ok() } else { None };
     Class { guessed: asks_sqlite && program.is_none(), ..classify(statement, program) }

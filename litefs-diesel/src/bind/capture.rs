@@ -52,7 +52,8 @@ impl Scratch {
         while alike < queries.len() {
             let some = &queries[alike..queries.len().min(alike + next)];
             let same = count_with_text(&repeated.sql, some)?;
-            // Where one cannot be serialized, or binds more or fewer values than there are places: one by one.
+            // Where one cannot be serialized, or binds more or fewer values than there are places:
+            // one by one.
             if same == 0 || !self.binds_of_all(&some[..same], width, &mut repeated.params) {
                 break;
             }
@@ -67,8 +68,8 @@ impl Scratch {
         Ok(alike)
     }
 
-    /// Adds the values that the queries bind, `width` each, in one statement. `false`, with nothing added: it must be done
-    /// one by one.
+    /// Adds the values that the queries bind, `width` each, in one statement. `false`, with nothing
+    /// added: it must be done one by one.
     fn binds_of_all<T>(&mut self, queries: &[T], width: usize, values: &mut Vec<Value>) -> bool
     where
         T: QueryFragment<Sqlite>,
@@ -112,7 +113,8 @@ impl Scratch {
         result.is_ok_and(|complete| complete).then_some(())
     }
 
-    /// The values that `query` binds. SQLite itself converts them: what comes back is what it would have stored.
+    /// The values that `query` binds. SQLite itself converts them: what comes back is what it would
+    /// have stored.
     fn binds<T>(&mut self, query: &T, sql: &str) -> QueryResult<Vec<Value>>
     where
         T: QueryFragment<Sqlite>,
@@ -154,8 +156,8 @@ pub(crate) fn sql_of<T: QueryFragment<Sqlite>>(query: &T) -> QueryResult<String>
     Ok(builder.finish())
 }
 
-/// How many of the queries, from the first on, have this text. All are written into one string: one for each would be made,
-/// grown and thrown away again.
+/// How many of the queries, from the first on, have this text. All are written into one string: one
+/// for each would be made, grown and thrown away again.
 fn count_with_text<T: QueryFragment<Sqlite>>(sql: &str, queries: &[T]) -> QueryResult<usize> {
     const END: char = '\0';
     let mut builder = SqliteQueryBuilder::new();
@@ -210,7 +212,8 @@ mod tests {
             let all = scratch.capture_all(&queries).unwrap();
             all.iter().flat_map(|one| one.runs().map(<[Value]>::to_vec)).collect()
         };
-        // What is bound stays bound in a prepared statement, so the second of each pair meets what the first has left.
+        // What is bound stays bound in a prepared statement, so the second of each pair meets what
+        // the first has left.
         for binds in [
             [&[1, 2][..], &[3, 4], &[5, 6], &[7, 8]],
             [&[1, 2][..], &[3, 4], &[5, 6], &[7]],

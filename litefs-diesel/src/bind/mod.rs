@@ -1,5 +1,5 @@
-//! A private in-memory SQLite database per connection: it turns any query's bind values into plain values (`capture`), and
-//! plain rows into Diesel's cursor.
+//! A private in-memory SQLite database per connection: it turns any query's bind values into plain
+//! values (`capture`), and plain rows into Diesel's cursor.
 
 mod capture;
 mod probe;

@@ -1,4 +1,5 @@
-//! Queries that bind what other queries bind, and select it: how the private database reads binds back.
+//! Queries that bind what other queries bind, and select it: how the private database reads binds
+//! back.
 
 use diesel::backend::Backend;
 use diesel::connection::LoadConnection;
@@ -18,7 +19,8 @@ use super::Scratch;
 pub(super) const MARKER: i64 = 0x6c69_7465_6673_5f7c;
 
 impl Scratch {
-    /// Hands over the first `count` values that the probe selects, until one is not taken. `false`: one was not.
+    /// Hands over the first `count` values that the probe selects, until one is not taken. `false`:
+    /// one was not.
     pub(super) fn probe<P>(
         &mut self,
         probe: P,
@@ -56,7 +58,8 @@ pub(super) fn count(binds: &Binds) -> usize {
     debug.len()
 }
 
-/// The places of a probe: rows of many columns, which SQLite prepares several times faster than many rows.
+/// The places of a probe: rows of many columns, which SQLite prepares several times faster than
+/// many rows.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Places {
     pub(super) count: usize,

@@ -8,14 +8,16 @@ use crate::loss::ack_log::{Acknowledged, Acknowledgement};
 use crate::node::Node;
 
 impl LiteFsConnection {
-    /// What this connection's last write was acknowledged with; `None` before the first one, and where there is no LiteFS.
+    /// What this connection's last write was acknowledged with; `None` before the first one, and
+    /// where there is no LiteFS.
     #[must_use]
     pub fn acknowledgement(&self) -> Option<Acknowledgement> {
         self.acknowledgement
     }
 
-    /// Remembers what is to be found in every later primary's history. Where the role has changed since the answer came,
-    /// the name is that of the next one; the write's own name finds it all the same.
+    /// Remembers what is to be found in every later primary's history. Where the role has changed
+    /// since the answer came, the name is that of the next one; the write's own name finds it all
+    /// the same.
     pub(super) fn note_acknowledged(
         &mut self,
         node: &Node,
@@ -33,7 +35,8 @@ impl LiteFsConnection {
     }
 }
 
-/// The same for a write on this node's own file. It has no name, so its place in the terms has to find it.
+/// The same for a write on this node's own file. It has no name, so its place in the terms has to
+/// find it.
 pub(super) fn note_local(node: &Node, position: Position, generation: u64) {
     node.ack_log.note(Acknowledged {
         primary: None,

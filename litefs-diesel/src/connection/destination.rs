@@ -40,7 +40,8 @@ pub(super) enum Destination {
     Session,
     /// Nowhere: the router refuses it.
     Reject(String),
-    /// Nowhere: it would need the primary's database and something that exists on this connection only.
+    /// Nowhere: it would need the primary's database and something that exists on this connection
+    /// only.
     Split,
     /// Nowhere: the transaction is gone.
     Lost,

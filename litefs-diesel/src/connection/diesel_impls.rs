@@ -102,7 +102,8 @@ impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
 }
 
 impl LiteFsConnection {
-    /// Whether a transaction is open that Diesel does not know of, so that nobody is going to end it.
+    /// Whether a transaction is open that Diesel does not know of, so that nobody is going to end
+    /// it.
     fn is_left_open(&mut self) -> bool {
         let depth =
             AnsiTransactionManager::transaction_manager_status_mut(self).transaction_depth();

@@ -11,14 +11,17 @@ use super::destination::Phase;
 use crate::Failure;
 
 impl LiteFsConnection {
-    /// Copies this node's database file into memory, as [`SqliteConnection::serialize_database_to_buffer`] does.
+    /// Copies this node's database file into memory, as
+    /// [`SqliteConnection::serialize_database_to_buffer`] does.
     ///
-    /// On a replica it first waits for what this connection must see, at most `read_timeout`, then takes what is there.
-    /// What a transaction that is open on the primary has written is not there. The copy is of a database in WAL mode,
-    /// which SQLite [loads from memory](https://www.sqlite.org/c3ref/deserialize.html) only once its bytes 18 and 19 are
-    /// set to 1.
+    /// On a replica it first waits for what this connection must see, at most `read_timeout`, then
+    /// takes what is there. What a transaction that is open on the primary has written is not
+    /// there. The copy is of a database in WAL mode, which SQLite [loads from
+    /// memory](https://www.sqlite.org/c3ref/deserialize.html) only once its bytes 18 and 19 are set
+    /// to 1.
     ///
-    /// [`SqliteConnection::serialize_database_to_buffer`]: diesel::SqliteConnection::serialize_database_to_buffer
+    /// [`SqliteConnection::serialize_database_to_buffer`]:
+    /// diesel::SqliteConnection::serialize_database_to_buffer
     pub fn serialize_database_to_buffer(&mut self) -> SerializedDatabase {
         // Within a snapshot it would wait for what cannot arrive.
         let may_wait = matches!(self.phase(), Phase::Autocommit | Phase::Pending);
@@ -33,8 +36,8 @@ impl LiteFsConnection {
     /// [`SqliteConnection::deserialize_readonly_database_from_buffer`] does.
     ///
     /// # Errors
-    /// [`Failure::Denied`] on LiteFS: the connection would leave the replicated database without a sign. Load it into a
-    /// connection to `:memory:`.
+    /// [`Failure::Denied`] on LiteFS: the connection would leave the replicated database without a
+    /// sign. Load it into a connection to `:memory:`.
     ///
     /// [`SqliteConnection::deserialize_readonly_database_from_buffer`]:
     ///     diesel::SqliteConnection::deserialize_readonly_database_from_buffer
@@ -47,11 +50,13 @@ impl LiteFsConnection {
         self.local.deserialize_readonly_database_from_buffer(data)
     }
 
-    /// Registers a collation for what runs on this node's file, as [`SqliteConnection::register_collation`] does.
+    /// Registers a collation for what runs on this node's file, as
+    /// [`SqliteConnection::register_collation`] does.
     ///
     /// Forwarded statements use the primary's collations. Register it in
-    /// [`LiteFsBuilder::on_connection`](crate::LiteFsBuilder::on_connection), as custom functions too, and every
-    /// connection of every node has it, those that execute forwarded statements included.
+    /// [`LiteFsBuilder::on_connection`](crate::LiteFsBuilder::on_connection), as custom functions
+    /// too, and every connection of every node has it, those that execute forwarded statements
+    /// included.
     ///
     /// # Errors
     /// Those of SQLite.

@@ -16,8 +16,8 @@ use crate::node::diagnosis::{diagnose, explained, storage};
 use crate::router::Route;
 
 impl LiteFsConnection {
-    /// What a statement on this node's own file came to. `None`: nothing of it is applied, and the primary, wherever it is
-    /// now, is to run it, as a write if it turned out to be one.
+    /// What a statement on this node's own file came to. `None`: nothing of it is applied, and the
+    /// primary, wherever it is now, is to run it, as a write if it turned out to be one.
     pub(super) fn conclude<T>(
         &mut self,
         node: &Arc<Node>,
@@ -48,7 +48,8 @@ impl LiteFsConnection {
         })
     }
 
-    /// Whether the role is the one under which the statement, or the transaction that it is in, began.
+    /// Whether the role is the one under which the statement, or the transaction that it is in,
+    /// began.
     fn holds_role(&self, node: &Node) -> bool {
         let term_start =
             if self.phase() == Phase::LocalWrites { self.transaction.role } else { self.seen };
@@ -75,7 +76,8 @@ impl LiteFsConnection {
         typed
     }
 
-    /// SQLite has taken a failed commit back, but LiteFS may have found it in the WAL: the position tells.
+    /// SQLite has taken a failed commit back, but LiteFS may have found it in the WAL: the position
+    /// tells.
     fn not_committed(&self, node: &Node, failure: Failure, error: &Error) -> Error {
         let moved = |before| node.tracker.read_position().ok() != Some(before);
         if self.committing_from.is_some_and(moved) {

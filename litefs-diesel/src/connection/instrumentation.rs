@@ -17,8 +17,8 @@ use super::LiteFsConnection;
 use crate::access::Class;
 use crate::bind::sql_of;
 
-/// Whether the user's instrumentation hears what happens on the local connection. It hears the user's queries, once,
-/// and none of ours.
+/// Whether the user's instrumentation hears what happens on the local connection. It hears the
+/// user's queries, once, and none of ours.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Silence(Arc<AtomicBool>);
 

@@ -1,9 +1,10 @@
 //! Migrations from any node, each applied once however many nodes start at the same time.
 //!
-//! Diesel's harness ([`diesel_migrations`](https://docs.rs/diesel_migrations)) lists what was applied, then runs each pending
-//! migration in a transaction of its own, which ends by entering the migration's version. Between the list and the
-//! transaction another node may have applied it. So a transaction that begins with a script, on a connection that has
-//! asked for the list, takes the write lock and looks at the list again:
+//! Diesel's harness ([`diesel_migrations`](https://docs.rs/diesel_migrations)) lists what was
+//! applied, then runs each pending migration in a transaction of its own, which ends by entering
+//! the migration's version. Between the list and the transaction another node may have applied it.
+//! So a transaction that begins with a script, on a connection that has asked for the list, takes
+//! the write lock and looks at the list again:
 //!
 //! ```text
 //! Idle --setup--> Listed --BEGIN--> Begun --script--> the list is the same: the script runs
@@ -11,12 +12,12 @@
 //!                   '---------------------COMMIT of a transaction with a version's row------'
 //! ```
 //!
-//! Only the version tells which migration a transaction is about, and it comes last. Where the list has changed, the script
-//! is therefore held back until the version is known, and runs only if nobody has entered that. Anything else that comes
-//! first makes it run at once.
+//! Only the version tells which migration a transaction is about, and it comes last. Where the list
+//! has changed, the script is therefore held back until the version is known, and runs only if
+//! nobody has entered that. Anything else that comes first makes it run at once.
 //!
-//! A migration that does not begin with a script, written in Rust, or that wants no transaction is not held back: of two
-//! nodes that run it at once one fails.
+//! A migration that does not begin with a script, written in Rust, or that wants no transaction is
+//! not held back: of two nodes that run it at once one fails.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -49,8 +50,8 @@ const TABLE: &str = "SELECT 1 FROM sqlite_schema WHERE name = '__diesel_schema_m
 #[derive(Debug, Default)]
 pub(super) struct Migrations {
     stage: Stage,
-    /// What was applied when the harness asked, and what it has applied since; `None` once others have applied something
-    /// in between.
+    /// What was applied when the harness asked, and what it has applied since; `None` once others
+    /// have applied something in between.
     list: Option<RowSet>,
     /// The open transaction, or the statement that runs, has changed a version's row.
     versioned: bool,
@@ -80,7 +81,8 @@ fn enters(statement: &Statement) -> Option<bool> {
 }
 
 impl LiteFsConnection {
-    /// The harness begins: makes its table where there is none. With the table in place nothing leaves the node.
+    /// The harness begins: makes its table where there is none. With the table in place nothing
+    /// leaves the node.
     pub(super) fn begin_migrating(&mut self) -> QueryResult<usize> {
         let create = diesel::sql_query(diesel::migration::CREATE_MIGRATIONS_TABLE);
         let Some((node, _)) = self.clustered() else { return self.execute(&create) };
@@ -212,8 +214,8 @@ impl LiteFsConnection {
         }
     }
 
-    /// Before a statement that changes something. `true`: it is the row of a migration that somebody else has applied, or
-    /// taken back, already.
+    /// Before a statement that changes something. `true`: it is the row of a migration that
+    /// somebody else has applied, or taken back, already.
     pub(super) fn is_migrated_already<T>(
         &mut self,
         node: &Arc<Node>,
@@ -254,8 +256,8 @@ impl LiteFsConnection {
         Ok(())
     }
 
-    /// Whoever has migrated goes on to use the schema, perhaps in another process or without waiting for anything: it is
-    /// here when the migration returns.
+    /// Whoever has migrated goes on to use the schema, perhaps in another process or without
+    /// waiting for anything: it is here when the migration returns.
     fn await_schema(&mut self, node: &Arc<Node>) -> QueryResult<()> {
         let deadline = Instant::now() + node.options.forward_timeout;
         let marks = self.own_marks.clone();

@@ -49,20 +49,21 @@ use crate::loss::ack_log::Acknowledgement;
 use crate::node::{Node, read_positions};
 use crate::router::Route;
 
-/// A Diesel connection to a SQLite database on LiteFS. Reads run on this node's file, everything that changes the
-/// database on the primary; without LiteFS everything is local.
+/// A Diesel connection to a SQLite database on LiteFS. Reads run on this node's file, everything
+/// that changes the database on the primary; without LiteFS everything is local.
 ///
-/// It takes the place of [`SqliteConnection`]: the same queries, the same errors, the same rows. Statements block
-/// until they are done, as with [`SqliteConnection`]; a forwarded one takes at most `forward_timeout`
-/// ([`LiteFsBuilder`](crate::LiteFsBuilder)).
+/// It takes the place of [`SqliteConnection`]: the same queries, the same errors, the same rows.
+/// Statements block until they are done, as with [`SqliteConnection`]; a forwarded one takes at
+/// most `forward_timeout` ([`LiteFsBuilder`](crate::LiteFsBuilder)).
 ///
 /// On LiteFS a connection starts with `PRAGMA busy_timeout = 5000`; set another as you like.
 ///
-/// [`Connection::establish`] finds the [`LiteFs`](crate::LiteFs) handle that this process has started for the file, by
-/// whatever URL. On a LiteFS mount without a handle it starts one from the environment; it never falls back to plain
-/// SQLite there. The URL's parameters hold for the connection, what it leaves open is as for the handle: with `mode=ro`
-/// writes fail as SQLite fails them and nothing is forwarded. `immutable`, `nolock`, `cache=shared` and a `vfs` that is
-/// not the handle's are refused with [`ConnectionError::InvalidConnectionUrl`].
+/// [`Connection::establish`] finds the [`LiteFs`](crate::LiteFs) handle that this process has
+/// started for the file, by whatever URL. On a LiteFS mount without a handle it starts one from the
+/// environment; it never falls back to plain SQLite there. The URL's parameters hold for the
+/// connection, what it leaves open is as for the handle: with `mode=ro` writes fail as SQLite fails
+/// them and nothing is forwarded. `immutable`, `nolock`, `cache=shared` and a `vfs` that is not the
+/// handle's are refused with [`ConnectionError::InvalidConnectionUrl`].
 ///
 /// ```
 /// use diesel::prelude::*;
@@ -92,7 +93,8 @@ pub struct LiteFsConnection {
     transaction: Transaction,
     manager: AnsiTransactionManager,
     migrations: Migrations,
-    /// The transaction failed only because somebody else wrote or the primary changed: run again, it may succeed.
+    /// The transaction failed only because somebody else wrote or the primary changed: run again,
+    /// it may succeed.
     lost_race: bool,
     silence: Silence,
     reported_cache: ReportedCache,
@@ -188,7 +190,8 @@ impl LiteFsConnection {
         }
     }
 
-    /// The local connection got Diesel's default instrumentation; from here on it goes through our gate.
+    /// The local connection got Diesel's default instrumentation; from here on it goes through our
+    /// gate.
     fn gate_default_instrumentation(&mut self) {
         if let Some(default) = get_default_instrumentation() {
             self.local.set_instrumentation(self.silence.gate(default));
@@ -206,14 +209,15 @@ impl LiteFsConnection {
         self.consistency
     }
 
-    /// Whether this connection's forwarded writes are kept track of, so that a lost answer is made good.
+    /// Whether this connection's forwarded writes are kept track of, so that a lost answer is made
+    /// good.
     #[must_use]
     pub fn delivery(&self) -> Delivery {
         self.delivery
     }
 
-    /// Runs `work` with forwarded writes delivered as `delivery` says, whatever the handle says. Transactions follow what
-    /// holds when they move to the primary.
+    /// Runs `work` with forwarded writes delivered as `delivery` says, whatever the handle says.
+    /// Transactions follow what holds when they move to the primary.
     ///
     /// # Errors
     /// Those of `work`.
@@ -241,8 +245,8 @@ impl LiteFsConnection {
         self.forced(Route::Primary, work)
     }
 
-    /// Runs `work` with every statement on this node's file, whatever the router says. On a replica, writes fail as
-    /// SQLite fails them on a read-only database.
+    /// Runs `work` with every statement on this node's file, whatever the router says. On a
+    /// replica, writes fail as SQLite fails them on a read-only database.
     ///
     /// # Errors
     /// Those of `work`.
@@ -270,8 +274,8 @@ impl LiteFsConnection {
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    /// The handle's shared part, where statements may have to leave this node. One atomic load where there is LiteFS,
-    /// none where there is not.
+    /// The handle's shared part, where statements may have to leave this node. One atomic load
+    /// where there is LiteFS, none where there is not.
     #[inline]
     fn clustered(&self) -> Option<(&Arc<Node>, RoleStamp)> {
         let node = self.home.as_ref()?;
@@ -283,11 +287,13 @@ impl LiteFsConnection {
         matches!(node.tracker.stamp().kind(), RoleKind::Primary | RoleKind::Standalone)
     }
 
-    /// Prepares the local connection for the role as it is now: on a node that is not the primary it must not write,
-    /// not even by mistake, because LiteFS would let it seem to succeed until COMMIT.
+    /// Prepares the local connection for the role as it is now: on a node that is not the primary
+    /// it must not write, not even by mistake, because LiteFS would let it seem to succeed until
+    /// COMMIT.
     fn follow_role(&mut self, node: &Node) -> QueryResult<()> {
         if self.phase().is_local() && self.native.is_autocommit() {
-            // An error of the statement before, or `OR ROLLBACK`: nothing may run outside of its transaction.
+            // An error of the statement before, or `OR ROLLBACK`: nothing may run outside of its
+            // transaction.
             self.transaction.lose("SQLite has rolled it back, because of an error in it");
         }
         if matches!(self.phase(), Phase::Autocommit | Phase::Pending) && self.is_writable(node) {
@@ -345,7 +351,8 @@ impl LiteFsConnection {
         Ok(())
     }
 
-    /// Runs something that writes to a temporary or attached database, which `query_only` would forbid.
+    /// Runs something that writes to a temporary or attached database, which `query_only` would
+    /// forbid.
     fn lifting_query_only<T>(
         &mut self,
         write: impl FnOnce(&mut Self) -> QueryResult<T>,

@@ -97,8 +97,9 @@ impl LiteFsConnection {
         classify_with(&mut self.local, functions, statement)
     }
 
-    /// Whether a query can go straight to the local file: the short cut for what a replica does most. Everything that it
-    /// leaves out is the business of [`ready`](Self::ready), and it must never say yes where that would say otherwise.
+    /// Whether a query can go straight to the local file: the short cut for what a replica does
+    /// most. Everything that it leaves out is the business of [`ready`](Self::ready), and it must
+    /// never say yes where that would say otherwise.
     #[inline]
     pub(super) fn goes_straight<T: QueryId>(&self, node: &Node, stamp: RoleStamp) -> bool {
         let here = node.tracker.last_txid();
@@ -159,8 +160,8 @@ impl LiteFsConnection {
             && node.serves()
     }
 
-    /// Makes sure that a local read sees what it must, before its snapshot is taken. `Route::Primary`: it cannot be
-    /// seen here in time, read it there.
+    /// Makes sure that a local read sees what it must, before its snapshot is taken.
+    /// `Route::Primary`: it cannot be seen here in time, read it there.
     #[inline]
     pub(super) fn before_local_read(&mut self, node: &Arc<Node>) -> QueryResult<Route> {
         if !node.read_throttle.may_read(node.tracker.last_txid()) {
@@ -215,7 +216,8 @@ impl LiteFsConnection {
         true
     }
 
-    /// Waits until the local file is in the history that the marks are of: before that its TXIDs say nothing.
+    /// Waits until the local file is in the history that the marks are of: before that its TXIDs
+    /// say nothing.
     fn is_in_history(&self, node: &Arc<Node>, marks: &Marks, deadline: Instant) -> bool {
         if marks.highest() == Txid::new(0)
             || node.read_throttle.same_history()
@@ -269,8 +271,8 @@ impl LiteFsConnection {
         }
     }
 
-    /// SQLite could not prepare this here. It may have been too early; or the schema has not arrived, and then the
-    /// error should say so rather than that there is no such table.
+    /// SQLite could not prepare this here. It may have been too early; or the schema has not
+    /// arrived, and then the error should say so rather than that there is no such table.
     pub(super) fn check_schema(&mut self, node: &Arc<Node>, sql: &str) -> QueryResult<()> {
         let on_replica = node.tracker.stamp().kind() == RoleKind::Replica;
         if !on_replica || self.forced.is_some() || !self.classify_text(sql).guessed {
@@ -288,7 +290,8 @@ impl LiteFsConnection {
         }
     }
 
-    /// What SQLite misses in the schema, in its own words; `None` where the statement fails for another reason.
+    /// What SQLite misses in the schema, in its own words; `None` where the statement fails for
+    /// another reason.
     fn missing_here(&mut self, sql: &str) -> Option<String> {
         use diesel::connection::LoadConnection;
         let _silent = self.silence.keep();
@@ -321,8 +324,9 @@ impl LiteFsConnection {
         Ok(Answers { last_insert_rowid, changes, total_changes: total + self.forwarded_changes })
     }
 
-    /// Of several statements those that ask for the numbers of the last write before any of them has written: their
-    /// questions are answered in the text, as those of a single statement are. `None` where there is nothing to answer.
+    /// Of several statements those that ask for the numbers of the last write before any of them
+    /// has written: their questions are answered in the text, as those of a single statement are.
+    /// `None` where there is nothing to answer.
     pub(super) fn answered_before_writes(
         &mut self,
         node: &Node,
@@ -358,7 +362,8 @@ impl LiteFsConnection {
         }
     }
 
-    /// Before a statement that reads the local file: takes the snapshot of a pending transaction, or waits.
+    /// Before a statement that reads the local file: takes the snapshot of a pending transaction,
+    /// or waits.
     pub(super) fn prepare_local(&mut self, node: &Arc<Node>, class: Class) -> QueryResult<Route> {
         let phase = self.phase();
         let reads = class.access == Access::Read;
@@ -368,8 +373,8 @@ impl LiteFsConnection {
         if self.seen.is_none() && (class.access != Access::Local || class.writes_locally) {
             return Err(self.without_mount());
         }
-        // The snapshot is for all that the transaction does, whatever begins it; and what fills a temporary table may
-        // read the database.
+        // The snapshot is for all that the transaction does, whatever begins it; and what fills a
+        // temporary table may read the database.
         if begins || (phase == Phase::Autocommit && (reads || class.writes_locally)) {
             match self.catch_up_for(node, class)? {
                 Route::Primary if reads => return Ok(Route::Primary),

@@ -1,9 +1,10 @@
 //! Whether LiteFS has taken what SQLite committed on this node's own file.
 //!
-//! LiteFS commits inside an unlock whose errors SQLite ignores (`db.go`, `CommitWAL`): a commit that meets the loss of the
-//! lease is dropped, and SQLite calls it a success. On LiteFS 0.5.14, in four of seven handoffs under two tight writers one
-//! commit of the old primary was lost that way, and each was seen by what is asked here. A commit that LiteFS takes just
-//! before it gives up the lease, and never ships, is not: only a drained handoff avoids that.
+//! LiteFS commits inside an unlock whose errors SQLite ignores (`db.go`, `CommitWAL`): a commit
+//! that meets the loss of the lease is dropped, and SQLite calls it a success. On LiteFS 0.5.14, in
+//! four of seven handoffs under two tight writers one commit of the old primary was lost that way,
+//! and each was seen by what is asked here. A commit that LiteFS takes just before it gives up the
+//! lease, and never ships, is not: only a drained handoff avoids that.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -152,7 +153,8 @@ impl LiteFsConnection {
         ticket
     }
 
-    /// After SQLite has committed on this connection: the commit is LiteFS's too, and those have it that must.
+    /// After SQLite has committed on this connection: the commit is LiteFS's too, and those have it
+    /// that must.
     pub(super) fn prove(&mut self, ticket: Option<Ticket>) -> QueryResult<()> {
         let (Some(ticket), Some(node)) = (ticket, self.home.clone()) else { return Ok(()) };
         if !self.native.is_autocommit() {
@@ -183,7 +185,8 @@ impl LiteFsConnection {
         }
     }
 
-    /// SQLite is inside a transaction that this connection knows nothing of, so what was to be committed is not.
+    /// SQLite is inside a transaction that this connection knows nothing of, so what was to be
+    /// committed is not.
     fn roll_back_unknown(&mut self) -> diesel::result::Error {
         let _silent = self.silence.keep();
         let _ = self.local.batch_execute("ROLLBACK");

@@ -1,8 +1,9 @@
 //! Whether LiteFS was mounted again since a connection was opened.
 //!
-//! A LiteFS that dies takes its mount with it, but an open file stays what it was: SQLite goes on reading what it has cached
-//! or mapped, without an error, while `-pos` already comes from the next mount. Each mount is a device of its own, whose
-//! number the kernel does not give away while one of its files is open (`fs/super.c`, `get_anon_bdev`).
+//! A LiteFS that dies takes its mount with it, but an open file stays what it was: SQLite goes on
+//! reading what it has cached or mapped, without an error, while `-pos` already comes from the next
+//! mount. Each mount is a device of its own, whose number the kernel does not give away while one
+//! of its files is open (`fs/super.c`, `get_anon_bdev`).
 
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;

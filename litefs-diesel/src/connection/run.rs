@@ -82,7 +82,8 @@ impl LiteFsConnection {
         })
     }
 
-    /// Sends work to the primary and remembers what it came to. `None`: this node is the primary now.
+    /// Sends work to the primary and remembers what it came to. `None`: this node is the primary
+    /// now.
     pub(super) fn dispatch(
         &mut self,
         node: &Arc<Node>,
@@ -125,8 +126,8 @@ impl LiteFsConnection {
         role.primary().map_or_else(|| name_or_host(&node.tracker).to_string(), ToString::to_string)
     }
 
-    /// What the session functions say after a forwarded statement. The connection it ran on is shared: of its
-    /// numbers only those that this statement has set are this connection's.
+    /// What the session functions say after a forwarded statement. The connection it ran on is
+    /// shared: of its numbers only those that this statement has set are this connection's.
     fn remember(&mut self, counts: bool, inserts: bool, effects: SessionCounters) {
         self.forwarded_changes += effects.total_changes;
         self.transaction.wrote_there |= effects.total_changes > 0 && self.phase() == Phase::Remote;
@@ -178,8 +179,9 @@ impl LiteFsConnection {
         }
     }
 
-    /// Whether a statement that failed here should be run on the primary as a write: it read as far as SQLite can tell,
-    /// but called a function of the application that may have tried to write. Nothing of it was applied.
+    /// Whether a statement that failed here should be run on the primary as a write: it read as far
+    /// as SQLite can tell, but called a function of the application that may have tried to write.
+    /// Nothing of it was applied.
     pub(super) fn was_a_write(&self, node: &Node, class: &mut Class, error: &Error) -> bool {
         let in_sql = matches!(error, Error::DatabaseError(..)) && Failure::of(error).is_none();
         let may_move = self.forced != Some(Route::Local) && !self.is_writable(node);

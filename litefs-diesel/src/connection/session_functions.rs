@@ -1,7 +1,7 @@
 //! `last_insert_rowid()`, `changes()` and `total_changes()` after a forwarded write.
 //!
-//! SQLite answers them per connection, and the write ran on another one. A statement that asks gets the forwarded
-//! write's numbers in the place of the calls, found by SQLite's own token rules.
+//! SQLite answers them per connection, and the write ran on another one. A statement that asks gets
+//! the forwarded write's numbers in the place of the calls, found by SQLite's own token rules.
 
 use litefs_rpc::sqlite::sql::{Token, TokenKind, tokens};
 

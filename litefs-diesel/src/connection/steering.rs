@@ -35,7 +35,8 @@ pub(super) enum Steering {
     Lost,
 }
 
-/// `writable`: this node's own file takes writes. `ends`: `control` releases the savepoint that began the transaction.
+/// `writable`: this node's own file takes writes. `ends`: `control` releases the savepoint that
+/// began the transaction.
 pub(super) fn steering(phase: Phase, control: &Control, writable: bool, ends: bool) -> Steering {
     use Control::{Begin, Commit, Release, Rollback, RollbackTo, Savepoint};
     match (phase, control) {
@@ -82,7 +83,8 @@ mod tests {
             BeginHere, BeginLazily, BeginThere, CommitLost, Here, Nested, Note, Pass, There,
         };
         let lost = Steering::Lost;
-        // One row for each phase, on a node that can write or not, releasing the first savepoint or not.
+        // One row for each phase, on a node that can write or not, releasing the first savepoint or
+        // not.
         #[rustfmt::skip]
         let table = [
             //                          BEGIN        BEGIN IMMEDIATE   COMMIT      ROLLBACK  SAVEPOINT    RELEASE ROLLBACK TO

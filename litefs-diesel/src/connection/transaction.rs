@@ -149,7 +149,8 @@ impl LiteFsConnection {
         };
         match self.finish(node, session, commit) {
             Ok(()) => self.transaction.end(),
-            // A deferred constraint, for example: as in SQLite, the caller may mend it or roll back.
+            // A deferred constraint, for example: as in SQLite, the caller may mend it or roll
+            // back.
             Err((error, Some(session))) => {
                 self.transaction.stage = Stage::Remote(session);
                 return Err(error);
@@ -166,8 +167,9 @@ impl LiteFsConnection {
         Ok(())
     }
 
-    /// Opens the pending transaction on the local file, for its first read. The snapshot is taken at once: its
-    /// position can only be known while LiteFS cannot apply, which is as long as the snapshot is open.
+    /// Opens the pending transaction on the local file, for its first read. The snapshot is taken
+    /// at once: its position can only be known while LiteFS cannot apply, which is as long as the
+    /// snapshot is open.
     pub(super) fn begin_local(&mut self, node: &Node) -> QueryResult<()> {
         let _silent = self.silence.keep();
         let mut sql = String::new();
@@ -202,8 +204,8 @@ impl LiteFsConnection {
         })
     }
 
-    /// Moves the transaction to the primary, with `first` as its first statement there. `None`: this node is the
-    /// primary now, and the transaction is open on its file.
+    /// Moves the transaction to the primary, with `first` as its first statement there. `None`:
+    /// this node is the primary now, and the transaction is open on its file.
     pub(super) fn move_to_primary(
         &mut self,
         node: &Arc<Node>,
@@ -219,8 +221,8 @@ impl LiteFsConnection {
         let savepoints = self.transaction.savepoints.clone();
         let opening =
             Opening { mode: BeginMode::Immediate, expected, savepoints, first: Some(first) };
-        // Before anything else: an open local read transaction holds up replication on the whole node. Settings are
-        // read while `defer_foreign_keys` still stands.
+        // Before anything else: an open local read transaction holds up replication on the whole
+        // node. Settings are read while `defer_foreign_keys` still stands.
         self.settings()?;
         self.end_local()?;
         match self.open_session(node, opening) {
@@ -243,12 +245,14 @@ impl LiteFsConnection {
         Ok(())
     }
 
-    /// This node was promoted in the middle: the transaction goes on here, if what it read still holds.
+    /// This node was promoted in the middle: the transaction goes on here, if what it read still
+    /// holds.
     fn open_here(&mut self, node: &Arc<Node>, expected: Option<Position>) -> QueryResult<()> {
         self.follow_role(node)?;
         self.begin_local(node)?;
         if expected.is_some() {
-            // The snapshot is taken before its position is read: who writes after it is seen by SQLite itself.
+            // The snapshot is taken before its position is read: who writes after it is seen by
+            // SQLite itself.
             let _silent = self.silence.keep();
             self.local.batch_execute("SELECT 1 FROM sqlite_schema")?;
         }
@@ -264,8 +268,8 @@ impl LiteFsConnection {
         }
     }
 
-    /// The first write failed. Without earlier reads nothing is lost but the statement; with them the snapshot is
-    /// gone, and so is the transaction.
+    /// The first write failed. Without earlier reads nothing is lost but the statement; with them
+    /// the snapshot is gone, and so is the transaction.
     fn not_moved(&mut self, error: Error) -> Error {
         self.lost_race = Failure::of(&error) == Some(Failure::SnapshotMoved) || is_locked(&error);
         self.transaction.stage = Stage::Lost(format!("its first write failed: {error}"));
@@ -321,8 +325,8 @@ impl LiteFsConnection {
     }
 }
 
-/// Tells the primary, without waiting, that a transaction is over. If the message does not arrive, the session's
-/// limits end it.
+/// Tells the primary, without waiting, that a transaction is over. If the message does not arrive,
+/// the session's limits end it.
 fn abandon(node: &Node, session: Session) {
     // A lane is closed when it is dropped, which tells the primary.
     if let Path::Shared(link) = session.path {

@@ -11,18 +11,20 @@ use crate::Failure;
 /// How often [`LiteFsConnection::transaction_with_retry`] hopes to be alone.
 const OPTIMISTIC_TRIES: usize = 2;
 
-/// SQLITE_BUSY and SQLITE_BUSY_SNAPSHOT, <https://www.sqlite.org/rescode.html#busy_snapshot>; Diesel keeps the message only.
+/// SQLITE_BUSY and SQLITE_BUSY_SNAPSHOT, <https://www.sqlite.org/rescode.html#busy_snapshot>;
+/// Diesel keeps the message only.
 pub(super) fn is_locked(error: &Error) -> bool {
     matches!(error, Error::DatabaseError(_, information)
         if Symptom::of(information.message()) == Symptom::Locked)
 }
 
 impl LiteFsConnection {
-    /// Runs a transaction with `BEGIN IMMEDIATE`. On a replica the lock is taken on the primary at once, so everything
-    /// in it, reads too, runs there.
+    /// Runs a transaction with `BEGIN IMMEDIATE`. On a replica the lock is taken on the primary at
+    /// once, so everything in it, reads too, runs there.
     ///
     /// # Errors
-    /// [`Error::AlreadyInTransaction`] inside a transaction; else those of `work` and of BEGIN and COMMIT.
+    /// [`Error::AlreadyInTransaction`] inside a transaction; else those of `work` and of BEGIN and
+    /// COMMIT.
     pub fn immediate_transaction<T, E>(
         &mut self,
         work: impl FnOnce(&mut Self) -> Result<T, E>,
@@ -48,15 +50,17 @@ impl LiteFsConnection {
         self.transaction_begun_by("BEGIN EXCLUSIVE", work)
     }
 
-    /// Runs a transaction, again and again while it fails only because somebody else wrote between its reads and its
-    /// first write ([`Failure::SnapshotMoved`]; on plain SQLite: "database is locked"), or because the primary changed under
-    /// it ([`Failure::TransactionLost`]): nothing is applied then. `work` runs once per try, so it
-    /// must not keep what an earlier try did outside of the database. Up to `tries` times.
+    /// Runs a transaction, again and again while it fails only because somebody else wrote between
+    /// its reads and its first write ([`Failure::SnapshotMoved`]; on plain SQLite: "database is
+    /// locked"), or because the primary changed under it ([`Failure::TransactionLost`]): nothing is
+    /// applied then. `work` runs once per try, so it must not keep what an earlier try did outside
+    /// of the database. Up to `tries` times.
     ///
-    /// The first two tries read on this node, as [`Connection::transaction`] does. If both lose the race, the others take
-    /// the lock first, as [`immediate_transaction`](Self::immediate_transaction) does, and cannot lose it: however busy
-    /// the database is, everybody gets their turn. Within a transaction it is the outer one that has to be run again, so
-    /// `work` runs once.
+    /// The first two tries read on this node, as [`Connection::transaction`] does. If both lose the
+    /// race, the others take the lock first, as
+    /// [`immediate_transaction`](Self::immediate_transaction) does, and cannot lose it: however
+    /// busy the database is, everybody gets their turn. Within a transaction it is the outer one
+    /// that has to be run again, so `work` runs once.
     ///
     /// # Errors
     /// Those of [`Connection::transaction`]; after the last try the failure itself.
@@ -87,8 +91,9 @@ impl LiteFsConnection {
         }
     }
 
-    /// A transaction on this node's own file has read, and then finds that somebody else has written, or is writing: SQLite
-    /// says so with its code for a lock, and only running the transaction again helps.
+    /// A transaction on this node's own file has read, and then finds that somebody else has
+    /// written, or is writing: SQLite says so with its code for a lock, and only running the
+    /// transaction again helps.
     pub(super) fn raced<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
         // Whatever was lost before, the transaction has gone on since.
         self.lost_race = result.as_ref().is_err_and(is_locked);

@@ -32,7 +32,8 @@ pub(super) enum Stage {
     #[default]
     None,
     Pending,
-    /// `seen`: the position of the replica's snapshot; `None` on a node that could write when it began.
+    /// `seen`: the position of the replica's snapshot; `None` on a node that could write when it
+    /// began.
     Local {
         seen: Option<Position>,
     },

@@ -10,14 +10,16 @@ pub(crate) use watermark::{Mark, Marks, Watermark};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Consistency {
-    /// Every write that this process has been told is done, whichever connection wrote it. The default.
+    /// Every write that this process has been told is done, whichever connection wrote it. The
+    /// default.
     #[default]
     ReadYourWrites,
     /// The writes of this connection.
     Session,
     /// Whatever is there. Never waits.
     Eventual,
-    /// Every write acknowledged anywhere before the read began. Each read asks the primary where it is.
+    /// Every write acknowledged anywhere before the read began. Each read asks the primary where it
+    /// is.
     Strong,
 }
 
@@ -25,8 +27,9 @@ pub enum Consistency {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum WhenBehind {
-    /// Read on the primary instead. Outside of a transaction a SELECT runs there beside the writes, sees what is committed, and
-    /// waits for no transaction; a transaction that begins with a read takes the write lock there. The default.
+    /// Read on the primary instead. Outside of a transaction a SELECT runs there beside the writes,
+    /// sees what is committed, and waits for no transaction; a transaction that begins with a read
+    /// takes the write lock there. The default.
     #[default]
     ReadPrimary,
     /// Read what is there.

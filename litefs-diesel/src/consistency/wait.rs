@@ -17,8 +17,8 @@ pub(crate) enum Visibility {
     Behind,
 }
 
-/// Waits until the local file contains all of `marks`. Runs on the I/O thread, while no read transaction of the
-/// caller is open: LiteFS could not apply what is waited for.
+/// Waits until the local file contains all of `marks`. Runs on the I/O thread, while no read
+/// transaction of the caller is open: LiteFS could not apply what is waited for.
 pub(crate) async fn make_visible<D: PrimaryLocator>(
     tracker: Tracker,
     forwarder: Arc<Forwarder<D>>,

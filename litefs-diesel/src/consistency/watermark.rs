@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use litefs_core::{Position, Txid};
 
-/// An acknowledged write: where it stands in whose history. Positions compare within one primary's history only.
+/// An acknowledged write: where it stands in whose history. Positions compare within one primary's
+/// history only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mark {
     pub(crate) position: Position,
@@ -13,8 +14,8 @@ pub(crate) struct Mark {
     pub(crate) primary: Option<String>,
 }
 
-/// The newest acknowledged write of each primary that is still of interest: one, and for a moment after a failover
-/// two.
+/// The newest acknowledged write of each primary that is still of interest: one, and for a moment
+/// after a failover two.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Marks(Vec<Mark>);
 
@@ -50,8 +51,8 @@ impl Marks {
         self.0.iter().all(|mark| mark.primary.as_deref() == Some(primary))
     }
 
-    /// Moves every mark into `primary`'s history, which has come to `now`: what lies beyond is not in it and will
-    /// never be seen.
+    /// Moves every mark into `primary`'s history, which has come to `now`: what lies beyond is not
+    /// in it and will never be seen.
     pub(crate) fn settle(&mut self, primary: &str, now: Position) {
         let highest = self.highest();
         let position = if highest > now.txid {
@@ -85,7 +86,8 @@ impl Watermark {
         self.marks.lock().expect("no code panics while it holds the marks").clone()
     }
 
-    /// Forgets marks that turned out to be in no living history, unless newer ones have come meanwhile.
+    /// Forgets marks that turned out to be in no living history, unless newer ones have come
+    /// meanwhile.
     pub(crate) fn settle(&self, seen: &Marks, settled: &Marks) {
         self.change(|marks| {
             if marks == seen {

@@ -1,8 +1,9 @@
 //! Acknowledged writes that a failover has lost, told to somebody.
 //!
-//! LiteFS replicates after the commit: what a primary acknowledged and had not shipped when it died is gone. That cannot be
-//! prevented here ([`Durability`](crate::Durability) pays to prevent it), but it is not hidden: each process remembers what
-//! it was told is done, and looks whether the next primary has it.
+//! LiteFS replicates after the commit: what a primary acknowledged and had not shipped when it died
+//! is gone. That cannot be prevented here ([`Durability`](crate::Durability) pays to prevent it),
+//! but it is not hidden: each process remembers what it was told is done, and looks whether the
+//! next primary has it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,11 +37,13 @@ pub struct LostWrite {
     pub acknowledged_by: String,
     /// The position that was acknowledged; other writes may have shared it.
     pub position: Position,
-    /// The write's own name; `None` for one that ran on the primary itself, or was delivered at most once.
+    /// The write's own name; `None` for one that ran on the primary itself, or was delivered at
+    /// most once.
     pub request: Option<RequestId>,
 }
 
-/// What a write was acknowledged with: by this it is recognised among [`LostWrites`], should it be lost.
+/// What a write was acknowledged with: by this it is recognised among [`LostWrites`], should it be
+/// lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Acknowledgement {
@@ -61,7 +64,8 @@ pub(crate) struct Acknowledged {
     pub(crate) request: Option<RequestId>,
     /// Where the term began in which it was acknowledged, where that is this node's own.
     pub(crate) term: Option<Position>,
-    /// The acknowledgement log's when the write was begun: whoever acknowledged it, it was not a primary before that one.
+    /// The acknowledgement log's when the write was begun: whoever acknowledged it, it was not a
+    /// primary before that one.
     pub(crate) generation: u64,
 }
 
@@ -139,7 +143,8 @@ impl AckLog {
         previous.map(|entry| (entry.number, entry.what.clone())).collect()
     }
 
-    /// What was looked at in `generation` and is there may still be lost by the next failover; what is lost is told once.
+    /// What was looked at in `generation` and is there may still be lost by the next failover; what
+    /// is lost is told once.
     pub(crate) fn settle(
         &self,
         looked_at: &[(u64, Acknowledged)],
@@ -162,8 +167,9 @@ impl AckLog {
     }
 }
 
-/// Which of `former` are not in a history that had these `terms`, the last of them the one that lasts. `applied` looks a
-/// write up in that history. `own`: the names under which this node's terms may be recorded, the best first.
+/// Which of `former` are not in a history that had these `terms`, the last of them the one that
+/// lasts. `applied` looks a write up in that history. `own`: the names under which this node's
+/// terms may be recorded, the best first.
 pub(crate) fn lost(
     previous: &[(u64, Acknowledged)],
     terms: &[Term],
@@ -191,8 +197,9 @@ pub(crate) fn lost(
         .collect()
 }
 
-/// The terms after the one in which a write without a name was acknowledged. Each of them has of the ones before what lies
-/// up to its beginning. Where the write's own term is unknown, only the last one is certain to come after it, if it is somebody else's.
+/// The terms after the one in which a write without a name was acknowledged. Each of them has of
+/// the ones before what lies up to its beginning. Where the write's own term is unknown, only the
+/// last one is certain to come after it, if it is somebody else's.
 fn later<'a>(
     write: &'a Acknowledged,
     terms: &'a [Term],
@@ -206,8 +213,8 @@ fn later<'a>(
     terms.iter().enumerate().filter_map(move |(index, term)| {
         let comes_later = match (known, term_start) {
             (Some(known), _) => index > known,
-            // Its row is lost, or was never written. Of the terms before it each has written something, so they began
-            // earlier.
+            // Its row is lost, or was never written. Of the terms before it each has written
+            // something, so they began earlier.
             (None, Some(term_start)) => index == last || term.term_start.txid >= term_start.txid,
             (None, None) => index == last && !is_its_node(term),
         };

@@ -1,4 +1,5 @@
-//! Looks, after each change of primary, whether the new one has what the former ones have acknowledged.
+//! Looks, after each change of primary, whether the new one has what the former ones have
+//! acknowledged.
 
 use std::sync::Arc;
 
@@ -22,8 +23,9 @@ pub(crate) struct LossDetector {
 }
 
 impl LossDetector {
-    /// Looks at everything that was begun before the term of `primary`, which began at `began`. The local file is in its
-    /// history, and has come as far as anything can be that this process was told before now.
+    /// Looks at everything that was begun before the term of `primary`, which began at `began`. The
+    /// local file is in its history, and has come as far as anything can be that this process was
+    /// told before now.
     pub(crate) async fn look(
         &self,
         previous: Vec<(u64, Acknowledged)>,

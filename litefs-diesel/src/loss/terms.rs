@@ -1,8 +1,9 @@
 //! The terms that a history is made of.
 //!
-//! Positions compare within one history. Which history a file is in follows from where the terms in it began: each primary
-//! has of the ones before it what lies up to its own beginning, and nothing beyond. So the tracking table's row remembers
-//! them, and replicates with the data that they explain.
+//! Positions compare within one history. Which history a file is in follows from where the terms in
+//! it began: each primary has of the ones before it what lies up to its own beginning, and nothing
+//! beyond. So the tracking table's row remembers them, and replicates with the data that they
+//! explain.
 
 use std::fmt;
 

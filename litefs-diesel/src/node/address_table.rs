@@ -38,15 +38,16 @@ enum Unclaimed {
 /// The row cannot have changed as long as neither the role nor the position has.
 type Moment = (RoleStamp, Option<Position>);
 
-/// The table, by default `_litefs_primary`: one row, `id = 1`. Written by a node that becomes the primary, and only
-/// if it says something else; replicated with everything else.
+/// The table, by default `_litefs_primary`: one row, `id = 1`. Written by a node that becomes the
+/// primary, and only if it says something else; replicated with everything else.
 #[derive(Debug)]
 pub(crate) struct TrackingTable {
     database: std::path::PathBuf,
     database_url: String,
     name: String,
     wal: bool,
-    /// What was read last, and when. Held while reading: who comes meanwhile waits and finds the answer here.
+    /// What was read last, and when. Held while reading: who comes meanwhile waits and finds the
+    /// answer here.
     last: Mutex<Option<(Moment, Option<Entry>)>>,
     /// How often SQLite was asked.
     queries: AtomicU64,
@@ -165,7 +166,8 @@ impl TrackingTable {
         self.select(&mut connection).ok().flatten()
     }
 
-    /// The terms of the history that the local file is in, as far as it knows, oldest first. Blocks.
+    /// The terms of the history that the local file is in, as far as it knows, oldest first.
+    /// Blocks.
     pub(crate) fn terms(&self) -> Vec<Term> {
         let sql = format!("SELECT terms FROM {} WHERE id = 1", self.name);
         let read = |mut connection: SqliteConnection| {
@@ -207,7 +209,8 @@ impl TrackingTable {
         Ok(text(0).zip(text(1)).map(|(node, rpc_address)| Entry { node, rpc_address }))
     }
 
-    /// Looks at the row, if it may have changed, and tells the tracker. `true` if it is `primary`'s.
+    /// Looks at the row, if it may have changed, and tells the tracker. `true` if it is
+    /// `primary`'s.
     pub(crate) async fn refresh(self: &Arc<Self>, tracker: &Tracker, primary: &NodeName) -> bool {
         let (table, asking) = (Arc::clone(self), tracker.clone());
         let entry = tokio::task::spawn_blocking(move || table.read_if_changed(&asking)).await;
@@ -220,9 +223,9 @@ impl TrackingTable {
     }
 }
 
-/// Keeps the row true while this node is the primary, and the primary's address known while it is not. Without
-/// `advertised` this process takes no writes of others and leaves the row to the one that does. Ends when the
-/// tracker does.
+/// Keeps the row true while this node is the primary, and the primary's address known while it is
+/// not. Without `advertised` this process takes no writes of others and leaves the row to the one
+/// that does. Ends when the tracker does.
 pub(crate) async fn keep(
     tracker: Tracker,
     table: Arc<TrackingTable>,
@@ -264,7 +267,8 @@ async fn claim_until_written(
         let writer = Arc::clone(table);
         let claimed = tokio::task::spawn_blocking(move || writer.claim(&entry, term_start)).await;
         match claimed {
-            // What was written under the machine's name is written again under the one that LiteFS uses.
+            // What was written under the machine's name is written again under the one that LiteFS
+            // uses.
             Ok(Ok(())) if tracker.own_name().is_some() || !tracker.config().detectors().info => {
                 return;
             }
@@ -277,7 +281,8 @@ async fn claim_until_written(
             }
             Ok(Err(Unclaimed::NotYet(error))) => {
                 if Symptom::of(&error).is_suspicious() {
-                    // LiteFS rejects the write of a node that is not the primary, but a full disk fails alike.
+                    // LiteFS rejects the write of a node that is not the primary, but a full disk
+                    // fails alike.
                     tracker.confirm().await;
                 }
                 tracing::debug!(%error, "cannot write the tracking table yet");

@@ -1,4 +1,5 @@
-//! What an error of a statement on this node's own file means: the statement, the role, the mount or the disk.
+//! What an error of a statement on this node's own file means: the statement, the role, the mount
+//! or the disk.
 
 use diesel::result::Error;
 use litefs_core::Presence;
@@ -18,7 +19,8 @@ fn symptom(error: &Error) -> Symptom {
     }
 }
 
-/// Diagnoses an error. Blocks while LiteFS is asked, where the error is one that a role or a mount may explain.
+/// Diagnoses an error. Blocks while LiteFS is asked, where the error is one that a role or a mount
+/// may explain.
 pub(crate) fn diagnose(node: &Node, error: &Error, role_held: impl FnOnce() -> bool) -> Diagnosis {
     let symptom = symptom(error);
     if symptom.is_suspicious() {

@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 /// The thread on which everything asynchronous of one handle runs: tracker, client, server.
 ///
-/// Its runtime has one thread, so a request costs one wake-up on each side. Callers may be anywhere, inside another
-/// runtime too: they block on a plain parker.
+/// Its runtime has one thread, so a request costs one wake-up on each side. Callers may be
+/// anywhere, inside another runtime too: they block on a plain parker.
 #[derive(Debug)]
 pub(crate) struct IoThread {
     handle: Handle,
@@ -48,7 +48,8 @@ impl Drop for IoThread {
     fn drop(&mut self) {
         self.stop.cancel();
         let thread = self.thread.get_mut().ok().and_then(Option::take);
-        // The last handle may be dropped by one of the thread's own tasks; a thread cannot wait for itself.
+        // The last handle may be dropped by one of the thread's own tasks; a thread cannot wait for
+        // itself.
         if let Some(thread) = thread
             && thread.thread().id() != std::thread::current().id()
         {

@@ -105,7 +105,8 @@ impl Node {
         self.functions.get()
     }
 
-    /// Opens a SQLite connection to `url`, the database's or one within it, and runs the hook on it. Blocks.
+    /// Opens a SQLite connection to `url`, the database's or one within it, and runs the hook on
+    /// it. Blocks.
     pub(crate) fn open(&self, url: &str) -> ConnectionResult<Opened> {
         self.check_mounted()?;
         self.await_first_replication()?;
@@ -145,8 +146,9 @@ impl Node {
         }
     }
 
-    /// Opening a database creates it, which is the primary's to do: on a replica LiteFS refuses, and keeps an empty
-    /// directory of that name. A replica that has just joined waits for the file instead, up to `primary_timeout`.
+    /// Opening a database creates it, which is the primary's to do: on a replica LiteFS refuses,
+    /// and keeps an empty directory of that name. A replica that has just joined waits for the file
+    /// instead, up to `primary_timeout`.
     fn await_first_replication(&self) -> ConnectionResult<()> {
         let config = &self.options.config;
         let missing = || {
@@ -200,7 +202,8 @@ impl Node {
         }
     }
 
-    /// The tasks hold parts of the handle, never the handle itself: it could not be dropped otherwise.
+    /// The tasks hold parts of the handle, never the handle itself: it could not be dropped
+    /// otherwise.
     pub(super) fn spawn_tasks(&self) {
         if self.options.serve {
             self.io.spawn(serve_when_litefs_appears(self.starter()));
@@ -234,7 +237,8 @@ impl Node {
         }
     }
 
-    /// While this node gives its place to another: waits until it is known where writes go, at most for a moment.
+    /// While this node gives its place to another: waits until it is known where writes go, at most
+    /// for a moment.
     pub(crate) fn await_handoff(&self) {
         let is_under_way = || self.server().as_deref().is_some_and(Server::is_handing_over);
         if !is_under_way() {
@@ -264,8 +268,8 @@ const HANDOVER_LOOK: Duration = Duration::from_millis(1);
 /// How long a node that is not the primary any more may take to answer what it was asked before.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
-/// Cuts the connection to a node that has stopped being the primary: who waits for its answer, perhaps in vain, goes on to
-/// the next one.
+/// Cuts the connection to a node that has stopped being the primary: who waits for its answer,
+/// perhaps in vain, goes on to the next one.
 async fn leave_former_primaries(tracker: Tracker, client: Arc<Client>) {
     let mut roles = tracker.subscribe();
     let mut last = None;
@@ -310,7 +314,8 @@ fn is_litefs(mount: &Mount) -> bool {
         || matches!(mount.read_primary(), Ok(Some(_)))
 }
 
-/// The address for the other nodes: what was configured, a loopback address as it is, else this node's name.
+/// The address for the other nodes: what was configured, a loopback address as it is, else this
+/// node's name.
 fn advertised(configured: Option<&str>, listening: SocketAddr, node: &NodeName) -> String {
     match configured {
         Some(address) => address.to_owned(),

@@ -1,9 +1,10 @@
 //! Replication gets air: reads are held back for the moment that LiteFS needs to apply.
 //!
-//! To apply a transaction LiteFS takes all of SQLite's locks, and while readers overlap there is never a moment without one
-//! (measured on LiteFS 0.5.14: four tight readers delay replication by seconds; held back while their node is behind, by
-//! milliseconds). Nothing on the node itself says that it is behind: each replica follows the primary's position, and a
-//! read that finds its own file behind it waits, briefly, before it begins.
+//! To apply a transaction LiteFS takes all of SQLite's locks, and while readers overlap there is
+//! never a moment without one (measured on LiteFS 0.5.14: four tight readers delay replication by
+//! seconds; held back while their node is behind, by milliseconds). Nothing on the node itself says
+//! that it is behind: each replica follows the primary's position, and a read that finds its own
+//! file behind it waits, briefly, before it begins.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,7 +20,8 @@ use crate::loss::detector::LossDetector;
 use crate::node::Forwarding;
 use crate::node::own_name::own_name;
 
-/// How long nothing is held back after a pause that was in vain: something else keeps LiteFS from applying.
+/// How long nothing is held back after a pause that was in vain: something else keeps LiteFS from
+/// applying.
 const AFTER_IN_VAIN: Duration = Duration::from_secs(1);
 /// The pause between two questions while somebody reads here, and while nobody does.
 const READING: Duration = Duration::from_millis(2);
@@ -32,8 +34,9 @@ const AFTER_FAILURE: Duration = Duration::from_millis(500);
 /// What readers look at: a few loads where there is nothing to wait for.
 #[derive(Debug)]
 pub(crate) struct ReadThrottle {
-    /// Whether the local file is in the history of the primary of the moment. After a failover a file may be further on, in
-    /// a history that is over, until LiteFS replaces it; its TXIDs then say nothing.
+    /// Whether the local file is in the history of the primary of the moment. After a failover a
+    /// file may be further on, in a history that is over, until LiteFS replaces it; its TXIDs then
+    /// say nothing.
     same_history: AtomicBool,
     history: watch::Sender<bool>,
     /// The primary's TXID, as far as it is known here.
@@ -120,7 +123,8 @@ fn millis(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Follows the primary for as long as the tracker lives: tells it where this node is, hears where it is.
+/// Follows the primary for as long as the tracker lives: tells it where this node is, hears where
+/// it is.
 pub(crate) async fn follow(
     tracker: Tracker,
     forwarding: Arc<Forwarding>,
@@ -192,7 +196,8 @@ async fn follow_one(
         let known = Txid::new(read_throttle.target.load(Ordering::Relaxed));
         // Taken before the primary is asked: whatever it acknowledged of this, it has then.
         let previous = loss_detector.ack_log.of_former();
-        // The primary answers once there is news of its position; that this file has come into its history is news as well.
+        // The primary answers once there is news of its position; that this file has come into its
+        // history is news as well.
         let known =
             if previous.is_empty() && read_throttle.same_history() { known } else { Txid::new(0) };
         let locator = forwarding.locator();
@@ -242,9 +247,9 @@ async fn has_come(tracker: &Tracker, position: Position) -> bool {
     tracker.wait_for_txid(position.txid, deadline).await.is_ok()
 }
 
-/// The answer to a question to the primary, which was at `seen` when `asked` was made. `None`: there is
-/// none, and now is the time to ask again: the primary is elsewhere or its address was learned, a
-/// connection to it was opened after none could be, or some time has passed.
+/// The answer to a question to the primary, which was at `seen` when `asked` was made. `None`:
+/// there is none, and now is the time to ask again: the primary is elsewhere or its address was
+/// learned, a connection to it was opened after none could be, or some time has passed.
 async fn answer<T>(
     locator: &impl PrimaryLocator,
     seen: &PrimaryLocation,

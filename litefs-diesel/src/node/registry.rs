@@ -1,4 +1,5 @@
-//! Which databases this process has handles for, so that `Connection::establish` finds them by path.
+//! Which databases this process has handles for, so that `Connection::establish` finds them by
+//! path.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,8 @@ pub(crate) fn enter(database: &Path, node: &Arc<Node>) -> bool {
     })
 }
 
-/// The handle for a database, whose path is that of a [`DatabaseUrl`](litefs_core::DatabaseUrl): without links.
+/// The handle for a database, whose path is that of a [`DatabaseUrl`](litefs_core::DatabaseUrl):
+/// without links.
 pub(crate) fn find(database: &Path) -> Option<Arc<Node>> {
     with(|handles| handles.get(database).and_then(Weak::upgrade))
 }

@@ -14,9 +14,9 @@ use litefs_rpc::sqlite::{Checkpointer, Opened, SqliteExecutor};
 
 use crate::options::ConnectionHook;
 
-/// How long a connection waits for a lock, in milliseconds, unless the application sets another `busy_timeout`. SQLite's
-/// default is not to wait, but on a replica LiteFS itself takes all locks for each transaction that it applies, and a
-/// read that met it would fail.
+/// How long a connection waits for a lock, in milliseconds, unless the application sets another
+/// `busy_timeout`. SQLite's default is not to wait, but on a replica LiteFS itself takes all locks
+/// for each transaction that it applies, and a read that met it would fail.
 const BUSY_TIMEOUT: u32 = 5_000;
 
 /// `checkpointed`: checkpoints are run by a thread of this process.
@@ -27,7 +27,8 @@ pub(super) fn open(
 ) -> ConnectionResult<Opened> {
     let mut opened = Opened::establish(url)?;
     let connection = &mut opened.connection;
-    // The default instrumentation is the user's: it hears the hook, which is the user's too, and not us.
+    // The default instrumentation is the user's: it hears the hook, which is the user's too, and
+    // not us.
     connection.set_instrumentation(|_: InstrumentationEvent<'_>| {});
     let prepared = connection.batch_execute(&format!("PRAGMA busy_timeout = {BUSY_TIMEOUT}"));
     let prepared = prepared.and_then(|()| {

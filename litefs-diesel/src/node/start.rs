@@ -32,8 +32,8 @@ impl Node {
         Ok(node)
     }
 
-    /// The handle for a database URL: the one this process started, a new one from the environment where LiteFS is,
-    /// none where it is not.
+    /// The handle for a database URL: the one this process started, a new one from the environment
+    /// where LiteFS is, none where it is not.
     pub(crate) fn for_url(url: &DatabaseUrl) -> ConnectionResult<Option<Arc<Self>>> {
         if let Some(node) = registry::find(url.path()) {
             return Ok(Some(node));

@@ -2,8 +2,8 @@
 
 use std::str::FromStr;
 
-/// Who must have a write before it is acknowledged. LiteFS replicates after the commit, so what only the primary has is
-/// lost if the primary dies.
+/// Who must have a write before it is acknowledged. LiteFS replicates after the commit, so what
+/// only the primary has is lost if the primary dies.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Durability {

@@ -34,8 +34,8 @@ pub(crate) type ConnectionHook =
 
 /// Sets up a [`LiteFs`](crate::LiteFs) handle. Made by [`LiteFs::builder`](crate::LiteFs::builder).
 ///
-/// Every option has a default that suits production; most can also be set by an environment variable, which is read
-/// after [`from_env`](Self::from_env). What is set on the builder wins.
+/// Every option has a default that suits production; most can also be set by an environment
+/// variable, which is read after [`from_env`](Self::from_env). What is set on the builder wins.
 #[must_use]
 pub struct LiteFsBuilder {
     tracker: ConfigBuilder,
@@ -99,7 +99,8 @@ impl LiteFsBuilder {
         self.from_vars(std::env::vars_os())
     }
 
-    /// Like [`from_env`](Self::from_env), with the variables given. Variables that are empty or not ours are ignored.
+    /// Like [`from_env`](Self::from_env), with the variables given. Variables that are empty or not
+    /// ours are ignored.
     pub fn from_vars<K, V>(mut self, vars: impl IntoIterator<Item = (K, V)>) -> Self
     where
         K: Into<OsString>,
@@ -113,7 +114,8 @@ impl LiteFsBuilder {
         self
     }
 
-    /// Sets options of the tracker: where LiteFS's HTTP API is, this node's name, which detectors run, how often.
+    /// Sets options of the tracker: where LiteFS's HTTP API is, this node's name, which detectors
+    /// run, how often.
     ///
     /// ```no_run
     /// # use litefs_diesel::LiteFs;
@@ -127,8 +129,8 @@ impl LiteFsBuilder {
 
     /// Where this node takes writes of the others while it is the primary.
     ///
-    /// Default: port 20203 (`rpc_port`) on all addresses if a secret is set, else on the loopback address only.
-    /// Environment: `LITEFS_RPC_LISTEN`, such as `0.0.0.0:20203`.
+    /// Default: port 20203 (`rpc_port`) on all addresses if a secret is set, else on the loopback
+    /// address only. Environment: `LITEFS_RPC_LISTEN`, such as `0.0.0.0:20203`.
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = Some(address);
         self
@@ -136,14 +138,15 @@ impl LiteFsBuilder {
 
     /// The address, `host:port`, under which the other nodes reach this one.
     ///
-    /// Default: the address listened on if it is a loopback address, else this node's LiteFS host name with the port
-    /// listened on. Environment: `LITEFS_RPC_ADVERTISE`.
+    /// Default: the address listened on if it is a loopback address, else this node's LiteFS host
+    /// name with the port listened on. Environment: `LITEFS_RPC_ADVERTISE`.
     pub fn advertise(mut self, address: impl Into<String>) -> Self {
         self.advertise = Some(address.into());
         self
     }
 
-    /// Whether this process takes writes of the other nodes. Say `false` in all but one of a node's processes.
+    /// Whether this process takes writes of the other nodes. Say `false` in all but one of a node's
+    /// processes.
     ///
     /// Default `true`. Environment: `LITEFS_SERVE` (`1`, `0`, `true`, `false`).
     pub fn serve(mut self, serve: bool) -> Self {
@@ -153,13 +156,15 @@ impl LiteFsBuilder {
 
     /// The secret that all nodes of the cluster share, at least 16 bytes. It never travels.
     ///
-    /// Default: none, and then the server listens on loopback only. Environment: `LITEFS_RPC_SECRET`.
+    /// Default: none, and then the server listens on loopback only. Environment:
+    /// `LITEFS_RPC_SECRET`.
     pub fn secret(mut self, secret: impl Into<Vec<u8>>) -> Self {
         self.secret = Some(secret.into());
         self
     }
 
-    /// Allows a server that anybody who reaches it can make run SQL. For networks that are closed by other means.
+    /// Allows a server that anybody who reaches it can make run SQL. For networks that are closed
+    /// by other means.
     ///
     /// Default `false`. Environment: `LITEFS_RPC_ALLOW_INSECURE`.
     pub fn allow_insecure(mut self, allow: bool) -> Self {
@@ -167,8 +172,8 @@ impl LiteFsBuilder {
         self
     }
 
-    /// Whether a node that becomes the primary switches the database to WAL. Without WAL readers and writers of a
-    /// node block each other, and LiteFS commits at half the speed.
+    /// Whether a node that becomes the primary switches the database to WAL. Without WAL readers
+    /// and writers of a node block each other, and LiteFS commits at half the speed.
     ///
     /// Default `true`. Environment: `LITEFS_WAL`.
     pub fn wal(mut self, wal: bool) -> Self {
@@ -192,7 +197,8 @@ impl LiteFsBuilder {
         self
     }
 
-    /// How long a read waits for this node to catch up before [`when_behind`](Self::when_behind) applies.
+    /// How long a read waits for this node to catch up before [`when_behind`](Self::when_behind)
+    /// applies.
     ///
     /// Default 1 s. Environment: `LITEFS_READ_TIMEOUT_MS`.
     pub fn read_timeout(mut self, timeout: Duration) -> Self {
@@ -202,8 +208,8 @@ impl LiteFsBuilder {
 
     /// What reads must see.
     ///
-    /// Default [`Consistency::ReadYourWrites`]. Environment: `LITEFS_CONSISTENCY` (`read-your-writes`, `session`,
-    /// `eventual`, `strong`).
+    /// Default [`Consistency::ReadYourWrites`]. Environment: `LITEFS_CONSISTENCY`
+    /// (`read-your-writes`, `session`, `eventual`, `strong`).
     pub fn consistency(mut self, consistency: Consistency) -> Self {
         self.consistency = Some(consistency);
         self
@@ -211,7 +217,8 @@ impl LiteFsBuilder {
 
     /// What a read does when the node has not caught up in time.
     ///
-    /// Default [`WhenBehind::ReadPrimary`]. Environment: `LITEFS_WHEN_BEHIND` (`read-primary`, `read-stale`, `fail`).
+    /// Default [`WhenBehind::ReadPrimary`]. Environment: `LITEFS_WHEN_BEHIND` (`read-primary`,
+    /// `read-stale`, `fail`).
     pub fn when_behind(mut self, policy: WhenBehind) -> Self {
         self.when_behind = Some(policy);
         self
@@ -219,13 +226,15 @@ impl LiteFsBuilder {
 
     /// How often a forwarded write may be applied when its answer is lost.
     ///
-    /// Default [`Delivery::ExactlyOnce`]. Environment: `LITEFS_DELIVERY` (`exactly-once`, `at-most-once`).
+    /// Default [`Delivery::ExactlyOnce`]. Environment: `LITEFS_DELIVERY` (`exactly-once`,
+    /// `at-most-once`).
     pub fn delivery(mut self, delivery: Delivery) -> Self {
         self.delivery = Some(delivery);
         self
     }
 
-    /// How statements that write run while this node is the primary itself, outside of transactions.
+    /// How statements that write run while this node is the primary itself, outside of
+    /// transactions.
     ///
     /// Default [`LocalWrites::Direct`]. Environment: `LITEFS_LOCAL_WRITES` (`direct`, `grouped`).
     pub fn local_writes(mut self, local_writes: LocalWrites) -> Self {
@@ -233,8 +242,9 @@ impl LiteFsBuilder {
         self
     }
 
-    /// The most connections to the primary that callers have to themselves, one for as long as its statement or transaction
-    /// takes, beside the one that all share. They are opened when they are of use, and make a write of few callers faster.
+    /// The most connections to the primary that callers have to themselves, one for as long as its
+    /// statement or transaction takes, beside the one that all share. They are opened when they are
+    /// of use, and make a write of few callers faster.
     ///
     /// Default 2. Environment: `LITEFS_LANES`.
     pub fn lanes(mut self, lanes: usize) -> Self {
@@ -242,17 +252,19 @@ impl LiteFsBuilder {
         self
     }
 
-    /// Who must have a write before it is acknowledged. What is not there within `forward_timeout` fails with
-    /// [`Failure::NotReplicated`](crate::Failure::NotReplicated); it is applied all the same.
+    /// Who must have a write before it is acknowledged. What is not there within `forward_timeout`
+    /// fails with [`Failure::NotReplicated`](crate::Failure::NotReplicated); it is applied all the
+    /// same.
     ///
-    /// Default [`Durability::Primary`]. Environment: `LITEFS_DURABILITY` (`primary`, `here`, or a number of replicas).
+    /// Default [`Durability::Primary`]. Environment: `LITEFS_DURABILITY` (`primary`, `here`, or a
+    /// number of replicas).
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = Some(durability);
         self
     }
 
-    /// How long a read is held back while this node is behind the primary, so that LiteFS finds the moment without readers
-    /// that it needs to catch up. Zero: never.
+    /// How long a read is held back while this node is behind the primary, so that LiteFS finds the
+    /// moment without readers that it needs to catch up. Zero: never.
     ///
     /// Default 20 ms. Environment: `LITEFS_READ_PAUSE_MS`.
     pub fn read_pause(mut self, pause: Duration) -> Self {
@@ -260,8 +272,9 @@ impl LiteFsBuilder {
         self
     }
 
-    /// How long this node, as the primary, keeps the outcomes of writes. At least twice `forward_timeout`: an outcome that
-    /// is pruned while somebody may still send its write again protects nothing.
+    /// How long this node, as the primary, keeps the outcomes of writes. At least twice
+    /// `forward_timeout`: an outcome that is pruned while somebody may still send its write again
+    /// protects nothing.
     ///
     /// Default 5 min. Environment: `LITEFS_OUTCOME_RETENTION_MS`.
     pub fn outcome_retention(mut self, retention: Duration) -> Self {
@@ -281,10 +294,11 @@ impl LiteFsBuilder {
         self
     }
 
-    /// Runs on every SQLite connection that the library opens: the application's on this node, the one that runs the other
-    /// nodes' writes while this node is the primary, and those that run their reads. The place to register SQL functions and
-    /// collations, so that they exist wherever a statement runs. It should not write: a connection is also opened while
-    /// somebody else's transaction is open.
+    /// Runs on every SQLite connection that the library opens: the application's on this node, the
+    /// one that runs the other nodes' writes while this node is the primary, and those that run
+    /// their reads. The place to register SQL functions and collations, so that they exist wherever
+    /// a statement runs. It should not write: a connection is also opened while somebody else's
+    /// transaction is open.
     pub fn on_connection(
         mut self,
         hook: impl Fn(&mut SqliteConnection) -> QueryResult<()> + Send + Sync + 'static,
@@ -293,15 +307,15 @@ impl LiteFsBuilder {
         self
     }
 
-    /// Runs when a failover has lost writes that this process was told are done. It is also logged, as an error, and
-    /// counted (`litefs_lost_writes_total`). Runs on a thread for blocking work.
+    /// Runs when a failover has lost writes that this process was told are done. It is also logged,
+    /// as an error, and counted (`litefs_lost_writes_total`). Runs on a thread for blocking work.
     pub fn on_lost_writes(mut self, hear: impl Fn(&LostWrites) + Send + Sync + 'static) -> Self {
         self.on_lost_writes = Some(Arc::new(hear));
         self
     }
 
-    /// Whether SQLite's word for a commit is held against LiteFS's. Without it writes are acknowledged that LiteFS dropped:
-    /// only for tests that must see that happen. Default `true`.
+    /// Whether SQLite's word for a commit is held against LiteFS's. Without it writes are
+    /// acknowledged that LiteFS dropped: only for tests that must see that happen. Default `true`.
     #[doc(hidden)]
     pub fn prove_commits(mut self, prove: bool) -> Self {
         self.prove_commits = prove;

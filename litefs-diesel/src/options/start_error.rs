@@ -15,7 +15,8 @@ pub enum StartError {
     /// The server could not listen.
     #[error(transparent)]
     Serve(#[from] ServeError),
-    /// This process has a handle for this database already: use it, or establish connections by path.
+    /// This process has a handle for this database already: use it, or establish connections by
+    /// path.
     #[error("this process already has a LiteFs handle for {0}; share it (it is cheap to clone)")]
     AlreadyStarted(std::path::PathBuf),
     /// The I/O thread could not be started, or ended at once.

@@ -128,8 +128,8 @@ impl Client {
     /// then drives the connection.
     ///
     /// # Errors
-    /// [`CallError::Unreachable`] or [`CallError::Handshake`]. A failure is returned again for a time
-    /// that grows up to `reconnect_max`, without a new attempt.
+    /// [`CallError::Unreachable`] or [`CallError::Handshake`]. A failure is returned again for a
+    /// time that grows up to `reconnect_max`, without a new attempt.
     pub async fn connect(&self, address: &str) -> Result<Arc<Connection>, CallError> {
         if let Some(connection) = self.live(address) {
             return Ok(connection);

@@ -122,7 +122,8 @@ impl Server {
     /// primary. Requests that are queued meanwhile are forwarded to it. Returns its name.
     ///
     /// # Errors
-    /// [`ServerError::HandoffFailed`], [`ServerError::NotPrimary`]. Then the primary has not changed.
+    /// [`ServerError::HandoffFailed`], [`ServerError::NotPrimary`]. Then the primary has not
+    /// changed.
     pub async fn handoff(
         &self,
         to: Option<String>,

@@ -123,8 +123,8 @@ pub struct Native {
 }
 
 impl Native {
-    /// Whether no transaction is open (<https://www.sqlite.org/c3ref/get_autocommit.html>). What was
-    /// written is committed only then.
+    /// Whether no transaction is open (<https://www.sqlite.org/c3ref/get_autocommit.html>). What
+    /// was written is committed only then.
     #[must_use]
     pub fn is_autocommit(&self) -> bool {
         // SAFETY: `ask` calls this only while the connection is open.
@@ -286,7 +286,8 @@ thread_local! {
 
 /// Again for each connection: somebody may have reset the list, and what is on it already stays.
 fn register() -> ConnectionResult<()> {
-    // SAFETY: the callback has the signature that SQLite asks for, and lives as long as the process.
+    // SAFETY: the callback has the signature that SQLite asks for, and lives as long as the
+    // process.
     match unsafe { ffi::sqlite3_auto_extension(Some(on_open)) } {
         ffi::SQLITE_OK => Ok(()),
         _ => Err(not_announced()),

@@ -219,7 +219,8 @@ extern "SQL" {
     fn stamp(number: diesel::sql_types::Integer) -> diesel::sql_types::Integer;
 }
 
-/// Another connection holds the write lock, so that the next write waits; it commits while that waits.
+/// Another connection holds the write lock, so that the next write waits; it commits while that
+/// waits.
 fn beside_a_commit_of_another<T>(bed: &TestCluster, write: impl FnOnce() -> T + Send) -> T
 where
     T: Send,

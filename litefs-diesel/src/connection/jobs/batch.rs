@@ -71,15 +71,17 @@ impl Job for BatchJob {
 }
 
 impl LiteFsConnection {
-    /// Runs several statements, all or none of them, at the cost of one: on a replica BEGIN, the statements and COMMIT
-    /// travel in one request. Within a transaction they run behind a savepoint, and only they are undone if one
-    /// fails. Returns how many rows each has changed.
+    /// Runs several statements, all or none of them, at the cost of one: on a replica BEGIN, the
+    /// statements and COMMIT travel in one request. Within a transaction they run behind a
+    /// savepoint, and only they are undone if one fails. Returns how many rows each has changed.
     ///
-    /// Rows that statements return are dropped; [`BatchInsertDsl`](crate::BatchInsertDsl) gives those of inserts.
+    /// Rows that statements return are dropped; [`BatchInsertDsl`](crate::BatchInsertDsl) gives
+    /// those of inserts.
     ///
     /// # Errors
-    /// What the first failing statement gives; nothing is applied then. [`Failure::Denied`](crate::Failure::Denied) for
-    /// BEGIN, COMMIT and the like, and for PRAGMAs that set something.
+    /// What the first failing statement gives; nothing is applied then.
+    /// [`Failure::Denied`](crate::Failure::Denied) for BEGIN, COMMIT and the like, and for PRAGMAs
+    /// that set something.
     ///
     /// ```
     /// use diesel::prelude::*;
@@ -123,7 +125,8 @@ impl LiteFsConnection {
         Ok(captured)
     }
 
-    /// Runs the statements, all or none, in one round trip at most if no transaction has to be moved.
+    /// Runs the statements, all or none, in one round trip at most if no transaction has to be
+    /// moved.
     pub(crate) fn run_batch(
         &mut self,
         mut statements: Vec<Repeated>,

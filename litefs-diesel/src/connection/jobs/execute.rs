@@ -87,7 +87,8 @@ impl LiteFsConnection {
             return Ok(1);
         }
         let class = self.class_of(query)?;
-        // A PRAGMA that concerns the transaction on the primary goes there too, as one in a script does.
+        // A PRAGMA that concerns the transaction on the primary goes there too, as one in a script
+        // does.
         if class.control
             || class.query_only
             || (class.sets_session && self.phase() == Phase::Remote)
@@ -103,7 +104,8 @@ impl LiteFsConnection {
         Ok(count)
     }
 
-    /// `changes()` counts INSERT, UPDATE and DELETE; after anything else SQLite repeats the last count.
+    /// `changes()` counts INSERT, UPDATE and DELETE; after anything else SQLite repeats the last
+    /// count.
     fn count(&self, class: Class, reply: &Reply) -> usize {
         match (class.counts, &reply.answer) {
             (true, Output::Count(count)) => usize::try_from(*count).unwrap_or(usize::MAX),

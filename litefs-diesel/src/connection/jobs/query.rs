@@ -110,8 +110,8 @@ where
 }
 
 impl LiteFsConnection {
-    /// Loads what cannot go straight to the local file. A function of its own, so that what can does
-    /// not pay for its frame.
+    /// Loads what cannot go straight to the local file. A function of its own, so that what can
+    /// does not pay for its frame.
     #[inline(never)]
     pub(in crate::connection) fn load_slowly<'conn, 'query, T>(
         &'conn mut self,

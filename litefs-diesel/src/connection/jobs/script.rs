@@ -31,7 +31,8 @@ impl Job for ScriptJob<'_> {
     fn run_here(&mut self, conn: &mut LiteFsConnection, class: Class) -> QueryResult<()> {
         let remote = conn.phase() == Phase::Remote;
         if remote && sets_foreign_keys(self.sql) {
-            // SQLite ignores it inside a transaction; the local connection does not know that it is in one.
+            // SQLite ignores it inside a transaction; the local connection does not know that it is
+            // in one.
             return conn.heard(self.sql, |_| Ok(()));
         }
         conn.local.batch_execute(self.sql)?;
@@ -114,8 +115,9 @@ impl LiteFsConnection {
         }
     }
 
-    /// A script that opens a transaction and fails leaves it open. Where it ran elsewhere, that transaction is rolled back
-    /// already, and the connection must not go on as if there had been none.
+    /// A script that opens a transaction and fails leaves it open. Where it ran elsewhere, that
+    /// transaction is rolled back already, and the connection must not go on as if there had been
+    /// none.
     fn note_failed_script(&mut self, all: &[SqlStatement<'_>], result: &QueryResult<()>) {
         let begins =
             all.iter().any(|statement| matches!(Control::of(statement), Some(Control::Begin(_))));
@@ -127,8 +129,8 @@ impl LiteFsConnection {
         }
     }
 
-    /// A statement that steers the transaction is heard by the user's instrumentation once, whether SQLite runs it
-    /// here, there, or later.
+    /// A statement that steers the transaction is heard by the user's instrumentation once, whether
+    /// SQLite runs it here, there, or later.
     fn steer(&mut self, node: &Arc<Node>, control: &Control, sql: &str) -> QueryResult<()> {
         self.heard(sql, |conn| {
             let _silent = conn.silence.keep();

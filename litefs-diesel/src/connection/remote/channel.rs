@@ -33,7 +33,8 @@ impl Path {
         }
     }
 
-    /// For the next caller. Nothing may be open on it; a path that is dropped instead ends what is open.
+    /// For the next caller. Nothing may be open on it; a path that is dropped instead ends what is
+    /// open.
     pub(in crate::connection) fn release(self) {
         if let Path::ExclusiveConnection(lane) = self {
             lane.release();

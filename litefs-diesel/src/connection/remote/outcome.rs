@@ -31,7 +31,8 @@ impl LiteFsConnection {
         self.delivery == Delivery::ExactlyOnce && error.fate() == Fate::Unknown && !interrupted
     }
 
-    /// This node is the primary now, so its own file tells. `None`: not applied, and nobody will apply it any more.
+    /// This node is the primary now, so its own file tells. `None`: not applied, and nobody will
+    /// apply it any more.
     pub(in crate::connection) fn settled_here(
         &mut self,
         node: &Arc<Node>,
@@ -64,7 +65,8 @@ impl LiteFsConnection {
         Ok(outcome)
     }
 
-    /// Asks the primary, wherever it is, what became of a write. Also answers a position that has the outcome.
+    /// Asks the primary, wherever it is, what became of a write. Also answers a position that has
+    /// the outcome.
     pub(crate) fn outcome(
         &mut self,
         node: &Arc<Node>,
@@ -95,7 +97,8 @@ impl LiteFsConnection {
         }
     }
 
-    /// The answer to COMMIT was lost: the primary, whoever that is by now, knows whether it was done.
+    /// The answer to COMMIT was lost: the primary, whoever that is by now, knows whether it was
+    /// done.
     pub(in crate::connection) fn settle_commit(
         &mut self,
         node: &Arc<Node>,

@@ -17,7 +17,8 @@ use crate::Failure;
 use crate::error::{called, forwarded};
 use crate::node::Node;
 
-/// A transaction that is open on the primary. It lives on one connection; when that is gone, so is the transaction.
+/// A transaction that is open on the primary. It lives on one connection; when that is gone, so is
+/// the transaction.
 #[derive(Debug)]
 pub(in crate::connection) struct Session {
     pub(in crate::connection) path: Path,
@@ -84,7 +85,8 @@ impl LiteFsConnection {
                 Ok((id, reply)) => {
                     return Ok(Some((Session { path, id, request, generation }, reply)));
                 }
-                // Nothing is applied before COMMIT: who does not hear of a transaction opens another.
+                // Nothing is applied before COMMIT: who does not hear of a transaction opens
+                // another.
                 Err(error) if error.fate() == Fate::Unknown || is_worth_another_try(&error) => {}
                 Err(error) => return Err(called(error, None)),
             }

@@ -187,8 +187,8 @@ impl LiteFsConnection {
         }
     }
 
-    /// The open connection to the primary of the moment. In the common case that is the one used last, and costs
-    /// neither a lock nor an allocation.
+    /// The open connection to the primary of the moment. In the common case that is the one used
+    /// last, and costs neither a lock nor an allocation.
     pub(in crate::connection) fn link(&mut self, node: &Node) -> Option<Arc<client::Connection>> {
         let stamp = node.tracker.stamp();
         if let Some((used, link)) = &self.link

@@ -61,7 +61,8 @@ fn f7_what_a_reign_has_lost_that_nobody_looked_at_is_lost_although_a_later_one_h
     assert_eq!(lost_of(local("d", 18, 21)), 1);
 }
 
-/// A node that has just become the primary for the first time hears its name from LiteFS a moment later.
+/// A node that has just become the primary for the first time hears its name from LiteFS a moment
+/// later.
 #[test]
 fn f7_a_primarys_own_write_is_found_by_each_of_its_names() {
     let own: Vec<NodeName> = ["b", "machine"].map(|name| name.parse().unwrap()).into();

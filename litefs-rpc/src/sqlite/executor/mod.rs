@@ -153,7 +153,8 @@ impl SqliteExecutor {
         }
     }
 
-    /// What the commits since [`watch_commits`](Self::watch_commits) must have done to the position.
+    /// What the commits since [`watch_commits`](Self::watch_commits) must have done to the
+    /// position.
     fn expectation(&self) -> CommitExpectation {
         let open = self.connection.as_ref().and_then(|connection| connection.native.committed());
         self.closed.and_then(open.into())
