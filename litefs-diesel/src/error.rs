@@ -310,7 +310,9 @@ pub(crate) fn called(error: CallError, id: Option<RequestId>) -> DieselError {
             }
             ServerError::Denied { .. } => Failure::Denied,
             ServerError::TooLarge { .. } => Failure::TooLarge,
-            ServerError::SnapshotMoved { .. } => Failure::SnapshotMoved,
+            ServerError::SnapshotMoved { .. } | ServerError::Conflict { .. } => {
+                Failure::SnapshotMoved
+            }
             ServerError::SessionLost { .. } => Failure::TransactionLost,
             ServerError::Unconfirmed { .. } | ServerError::Interrupted => Failure::OutcomeUnknown,
             ServerError::Fenced => Failure::Fenced,

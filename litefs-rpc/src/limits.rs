@@ -75,13 +75,17 @@ impl Limits {
             }
             Command::Insert(rows) => rows.params.len(),
             Command::Script(_) => 0,
+            Command::Transaction(record) => {
+                record.commands().try_for_each(|work| self.check(work))?;
+                0
+            }
         };
         if parameters > self.parameters {
             return Err(too_large("the number of parameters", parameters, self.parameters));
         }
         // A script is bounded by the frame alone: dumps and migrations are long.
         let longest = match work {
-            Command::Script(_) => 0,
+            Command::Script(_) | Command::Transaction(_) => 0,
             Command::Insert(rows) => rows.unrolled_len(rows.times),
             work => work.texts().map(str::len).max().unwrap_or_default(),
         };

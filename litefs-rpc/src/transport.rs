@@ -32,7 +32,7 @@ where
     SinkItem: Serialize,
 {
     // A later version adds its codec here.
-    let ProtocolVersion::V1 = version;
+    let (ProtocolVersion::V1 | ProtocolVersion::V2) = version;
     let frames = LengthDelimitedCodec::builder().max_frame_length(max_frame).new_framed(stream);
     serde_transport::new(frames, Bincode::from(options(max_frame)))
 }

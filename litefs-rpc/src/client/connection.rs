@@ -21,6 +21,7 @@ use crate::wire::ProtocolVersion;
 #[derive(Debug)]
 pub struct Connection {
     address: Arc<str>,
+    version: ProtocolVersion,
     rpc: ForwardClient,
     closed: CancellationToken,
     round_trips: Arc<AtomicU64>,
@@ -72,6 +73,7 @@ impl Connection {
         let pool = Arc::new(Pool::default());
         let connection = Self {
             address: address.into(),
+            version,
             rpc,
             closed: closed.clone(),
             round_trips,
@@ -93,6 +95,7 @@ impl Connection {
     pub(super) fn over(&self, rpc: ForwardClient) -> Self {
         Self {
             address: Arc::clone(&self.address),
+            version: self.version,
             rpc,
             closed: self.closed.clone(),
             round_trips: Arc::clone(&self.round_trips),
@@ -116,6 +119,12 @@ impl Connection {
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// The protocol version that the connection speaks.
+    #[must_use]
+    pub fn version(&self) -> ProtocolVersion {
+        self.version
     }
 
     /// Whether requests can still be sent.

@@ -3,7 +3,7 @@
 use super::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
-const V1: ProtocolVersion = ProtocolVersion::V1;
+const NEWEST: ProtocolVersion = ProtocolVersion::NEWEST;
 
 fn secret(text: &str) -> Secret {
     Secret::new(text).unwrap()
@@ -24,8 +24,8 @@ async fn shake(
 #[tokio::test]
 async fn nodes_with_the_same_secret_agree() {
     let key = || Some(secret("0123456789abcdef"));
-    assert_eq!(shake(("app.db", key()), ("app.db", key())).await, (Ok(V1), Ok(V1)));
-    assert_eq!(shake(("app.db", None), ("app.db", None)).await, (Ok(V1), Ok(V1)));
+    assert_eq!(shake(("app.db", key()), ("app.db", key())).await, (Ok(NEWEST), Ok(NEWEST)));
+    assert_eq!(shake(("app.db", None), ("app.db", None)).await, (Ok(NEWEST), Ok(NEWEST)));
 }
 
 #[tokio::test]
@@ -97,14 +97,16 @@ async fn s1_a_client_of_other_versions_is_told_of_the_skew() {
 }
 
 #[tokio::test]
-async fn s1_a_newer_client_is_answered_in_the_common_version() {
-    let (mut client, server) = duplex(8_192);
-    let server = tokio::spawn(async move { receive_client(server, "app.db", None).await });
-    write_frame(&mut client, &options().serialize(&hello(1, 9)).unwrap()).await;
-    let answer: Challenge = options().deserialize(&frame(&mut client).await).unwrap();
-    assert!(matches!(answer, Challenge::Go { version: 1, .. }));
-    drop(client);
-    assert!(server.await.unwrap().is_err());
+async fn s1_a_client_of_another_version_is_answered_in_the_common_one() {
+    for (newest, common) in [(9, 2), (1, 1)] {
+        let (mut client, server) = duplex(8_192);
+        let server = tokio::spawn(async move { receive_client(server, "app.db", None).await });
+        write_frame(&mut client, &options().serialize(&hello(1, newest)).unwrap()).await;
+        let answer: Challenge = options().deserialize(&frame(&mut client).await).unwrap();
+        assert!(matches!(answer, Challenge::Go { version, .. } if version == common));
+        drop(client);
+        assert!(server.await.unwrap().is_err());
+    }
 }
 
 #[tokio::test]

@@ -48,5 +48,6 @@ pub(super) fn needs_rowid_mark(work: &Command) -> bool {
         Command::Batch { statements, .. } => {
             statements.iter().any(|repeated| inserts(&repeated.sql))
         }
+        Command::Transaction(_) => work.texts().any(inserts),
     }
 }

@@ -3,6 +3,7 @@
 mod reply;
 mod request;
 mod statement;
+mod transaction;
 mod value;
 mod version;
 
@@ -14,5 +15,6 @@ pub use request::{
     Begin, BeginMode, Command, Delivery, ReplicaReport, Request, RequestId, SessionId, Settings,
 };
 pub use statement::{Repeated, Statement};
+pub use transaction::{RecordedStep, RecordedTransaction, Seen};
 pub use value::Value;
 pub use version::ProtocolVersion;

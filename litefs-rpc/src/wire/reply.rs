@@ -236,6 +236,21 @@ pub enum ServerError {
         /// SQLite's message.
         reason: String,
     },
+    /// A statement of a recorded transaction has another result on the primary than on the replica
+    /// where it ran. Nothing was applied; run the transaction again. Since protocol version 2.
+    #[error(
+        "another transaction has changed what this one has seen: its statement {} {now}",
+        step + 1
+    )]
+    Conflict {
+        /// The index of the statement among the steps of the record.
+        step: usize,
+        /// What it comes to on the primary.
+        now: String,
+        /// The primary's position. A transaction that reads it or a later one does not lose to the
+        /// same change again. `None`: it is not known.
+        position: Option<Position>,
+    },
 }
 
 impl ServerError {
@@ -247,11 +262,19 @@ impl ServerError {
         Self::HandoffFailed { reason: reason.to_string() }
     }
 
+    /// The same; a conflict with the position that the primary had come to.
+    pub(crate) fn at(mut self, current: Option<Position>) -> Self {
+        if let Self::Conflict { position, .. } = &mut self {
+            *position = current;
+        }
+        self
+    }
+
     /// Classifies the message, if this is an error of SQLite.
     #[must_use]
     pub fn symptom(&self) -> Symptom {
         match self {
-            Self::Database(error) => Symptom::of(&error.message),
+            Self::Database(error) => error.symptom(),
             _ => Symptom::Statement,
         }
     }
@@ -264,6 +287,14 @@ pub struct DatabaseError {
     pub kind: DatabaseErrorKind,
     /// SQLite's message.
     pub message: String,
+}
+
+impl DatabaseError {
+    /// Classifies the message.
+    #[must_use]
+    pub fn symptom(&self) -> Symptom {
+        Symptom::of(&self.message)
+    }
 }
 
 impl fmt::Display for DatabaseError {

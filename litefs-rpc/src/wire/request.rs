@@ -7,7 +7,7 @@ use litefs_core::Position;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Repeated, Statement};
+use super::{RecordedTransaction, Repeated, Statement};
 
 /// Identifies one forwarded write: a UUIDv7 (RFC 9562), so ids sort by the time they were made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -81,6 +81,10 @@ pub enum Command {
         /// Whether the answer is the rows.
         rows: bool,
     },
+    /// A transaction that ran on a replica, to be run again and compared. Outside a transaction the
+    /// answer is [`Output::Done`](super::Output::Done). As the first command of a transaction it
+    /// leaves that open, and the answer is that of its `next` command. Since protocol version 2.
+    Transaction(Arc<RecordedTransaction>),
 }
 
 impl Command {
@@ -94,11 +98,22 @@ impl Command {
             Command::Batch { statements, .. } => statements
                 .iter()
                 .fold(0, |size: usize, repeated| size.saturating_add(repeated.size())),
+            Command::Transaction(record) => record.size(),
         }
     }
 
     /// The SQL texts, in order.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
+        let recorded = match self {
+            Command::Transaction(record) => Some(&**record),
+            _ => None,
+        };
+        let within = recorded.into_iter().flat_map(RecordedTransaction::commands);
+        // A recorded transaction has none within it.
+        self.own_texts().chain(within.flat_map(Self::own_texts))
+    }
+
+    fn own_texts(&self) -> impl Iterator<Item = &str> {
         let (one, several) = match self {
             Command::Execute(statement) | Command::Query(statement) => {
                 (Some(statement.sql.as_str()), &[][..])
@@ -106,6 +121,7 @@ impl Command {
             Command::Insert(rows) => (Some(rows.sql.as_str()), &[][..]),
             Command::Script(sql) => (Some(sql.as_str()), &[][..]),
             Command::Batch { statements, .. } => (None, &statements[..]),
+            Command::Transaction(_) => (None, &[][..]),
         };
         one.into_iter().chain(several.iter().map(|repeated| repeated.sql.as_str()))
     }

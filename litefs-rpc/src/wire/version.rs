@@ -10,19 +10,23 @@
 pub enum ProtocolVersion {
     /// Length-delimited frames of bincode 1 with integers of variable length.
     V1,
+    /// As version 1, with [`Command::Transaction`](super::Command::Transaction) and the errors that
+    /// only answer it.
+    V2,
 }
 
 impl ProtocolVersion {
     /// The oldest version that this build speaks.
     pub const OLDEST: Self = Self::V1;
     /// The newest version that this build speaks.
-    pub const NEWEST: Self = Self::V1;
+    pub const NEWEST: Self = Self::V2;
 
     /// The number that travels in the handshake.
     #[must_use]
     pub const fn number(self) -> u16 {
         match self {
             Self::V1 => 1,
+            Self::V2 => 2,
         }
     }
 
@@ -31,6 +35,7 @@ impl ProtocolVersion {
     pub const fn from_number(number: u16) -> Option<Self> {
         match number {
             1 => Some(Self::V1),
+            2 => Some(Self::V2),
             _ => None,
         }
     }
@@ -56,10 +61,17 @@ mod tests {
 
     #[test]
     fn the_highest_common_version_is_spoken() {
-        let v1 = Some(ProtocolVersion::V1);
-        for (oldest, newest, common) in
-            [(1, 1, v1), (1, 9, v1), (0, 1, v1), (0, 0, None), (2, 9, None), (9, 1, None)]
-        {
+        let (v1, v2) = (Some(ProtocolVersion::V1), Some(ProtocolVersion::V2));
+        for (oldest, newest, common) in [
+            (1, 1, v1),
+            (0, 1, v1),
+            (1, 2, v2),
+            (1, 9, v2),
+            (2, 9, v2),
+            (0, 0, None),
+            (3, 9, None),
+            (9, 1, None),
+        ] {
             assert_eq!(ProtocolVersion::common(oldest, newest), common, "{oldest} to {newest}");
         }
         for number in 0..9 {

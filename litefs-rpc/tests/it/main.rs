@@ -9,6 +9,7 @@ mod groups;
 mod lanes;
 mod merge;
 mod reading;
+mod replay;
 mod retry;
 mod server;
 mod support;

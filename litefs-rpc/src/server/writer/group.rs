@@ -121,7 +121,9 @@ impl<E: Executor> Writer<E> {
                 .and_then(|done| {
                     let position = Some(position.clone()?);
                     Ok(Reply { answer: done.answer, position, effects: done.effects })
-                });
+                })
+                // It may have lost to a member of this group.
+                .map_err(|refusal| refusal.at(position.as_ref().ok().copied()));
             let _ = write.respond.send(reply);
         }
     }

@@ -139,13 +139,16 @@ impl<E: Executor> Writer<E> {
         let guard = self.admit(deadline)?;
         match self.executor.write(request) {
             Ok(done) => self.confirm(guard, done),
-            Err(refusal) => Err(self.judge(refusal, guard).or(|| match request.work {
-                // The first statements of a script may have been committed before.
-                Command::Script(_) => {
-                    ServerError::unconfirmed("the role changed while the script ran")
-                }
-                _ => self.not_primary(),
-            })),
+            Err(refusal) => Err(self
+                .judge(refusal, guard)
+                .or(|| match request.work {
+                    // The first statements of a script may have been committed before.
+                    Command::Script(_) => {
+                        ServerError::unconfirmed("the role changed while the script ran")
+                    }
+                    _ => self.not_primary(),
+                })
+                .at(self.role_guard.position().ok())),
         }
     }
 

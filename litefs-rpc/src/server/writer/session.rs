@@ -116,7 +116,8 @@ impl<E: Executor> Writer<E> {
             return Err(lost_to_demotion());
         }
         let done = self.executor.step(work);
-        let done = done.map_err(|refusal| self.judge(refusal, *guard).or(lost_to_demotion))?;
+        let done = done
+            .map_err(|refusal| self.judge(refusal, *guard).or(lost_to_demotion).at(guard.before))?;
         Ok(Reply { answer: done.answer, position: None, effects: done.effects })
     }
 

@@ -1,6 +1,7 @@
 //! Runs commands on the executor's connection.
 
 use diesel::connection::{Connection, LoadConnection, SimpleConnection};
+use litefs_core::Position;
 
 use super::connection::ExecutorConnection;
 use crate::executor::Done;
@@ -14,9 +15,11 @@ use crate::wire::{Command, Output, Repeated, RowSet, ServerError, Statement, Val
 impl ExecutorConnection {
     /// Runs a command in the open transaction. A failure that leaves nothing applied, or that has
     /// ended the transaction, is an error. A failure that leaves a part applied is an output.
+    /// `current` is as for [`replay`](Self::replay).
     pub(super) fn run_in_transaction(
         &mut self,
         work: &Command,
+        current: Option<Position>,
         max_rows: usize,
     ) -> Result<Done, ServerError> {
         let mut before = self.total_changes;
@@ -26,6 +29,7 @@ impl ExecutorConnection {
             Command::Query(statement) => return self.query(statement, max_rows),
             Command::Batch { statements, rows } => return self.batch(statements, *rows, max_rows),
             Command::Script(sql) => self.script(sql, &statements(sql)),
+            Command::Transaction(record) => return self.replay(record, current, max_rows),
         };
         if result.is_err() && !self.is_in_transaction() {
             return result;

@@ -10,7 +10,7 @@ use diesel::connection::SimpleConnection;
 
 use super::SqliteExecutor;
 use super::connection::ExecutorConnection;
-use super::idempotency::Idempotency;
+use super::{idempotency::Idempotency, replay};
 use crate::executor::{CommitExpectation, Done, GroupAborted};
 use crate::sqlite::error::from_diesel;
 use crate::sqlite::text::changes_rows;
@@ -27,6 +27,7 @@ impl SqliteExecutor {
             Command::Execute(statement) | Command::Query(statement) => changes_rows(&statement.sql),
             Command::Insert(rows) => changes_rows(&rows.sql),
             Command::Batch { statements, .. } => statements.iter().all(|s| changes_rows(&s.sql)),
+            Command::Transaction(record) => replay::may_share(record),
             Command::Script(_) => false,
         };
         let solitary =
@@ -92,7 +93,8 @@ impl SqliteExecutor {
             Command::Batch { statements, .. } => {
                 self.solitary.extend(statements.iter().filter_map(|s| kept(s.cacheable, &s.sql)));
             }
-            Command::Script(_) => {}
+            // The texts come back in other transactions, where they may do no harm.
+            Command::Script(_) | Command::Transaction(_) => {}
         }
     }
 
@@ -119,7 +121,18 @@ impl ExecutorConnection {
                 "ROLLBACK TO litefs_one; RELEASE litefs_one",
                 |connection| connection.batch(statements, *rows, max_rows),
             ),
-            _ => self.run_in_transaction(work, max_rows),
+            Command::Transaction(record) => {
+                self.sqlite.batch_execute("SAVEPOINT litefs_one").map_err(|_| GroupAborted)?;
+                let result = self.replay(record, None, max_rows);
+                let end = match result {
+                    Ok(_) => "RELEASE litefs_one",
+                    Err(_) => "ROLLBACK TO litefs_one; RELEASE litefs_one",
+                };
+                // Fails if a statement has ended the transaction.
+                self.sqlite.batch_execute(end).map_err(|_| GroupAborted)?;
+                result
+            }
+            _ => self.run_in_transaction(work, None, max_rows),
         };
         let Err(refusal) = &result else { return Ok(result) };
         let undone = match work {

@@ -6,6 +6,7 @@ mod group;
 mod idempotency;
 mod merge;
 mod once;
+mod replay;
 mod transaction;
 
 use std::collections::HashSet;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use litefs_core::Position;
 
 use self::connection::ExecutorConnection;
+use self::replay::check_record;
 use super::checkpoint::Checkpointer;
 use super::error::{denied, from_diesel, other};
 use super::guard::{Scope, refused_from_remote};
@@ -172,6 +174,10 @@ fn check(work: &Command, scope: Scope) -> Result<(), ServerError> {
         return Err(denied(
             "a repeated statement whose parameters do not divide by its runs".into(),
         ));
+    }
+    if let Command::Transaction(record) = work {
+        check_record(record)?;
+        return record.commands().try_for_each(|work| check(work, Scope::Transaction));
     }
     let refused = |sql| refused_from_remote(sql, scope).map(denied);
     work.texts().find_map(refused).map_or(Ok(()), Err)

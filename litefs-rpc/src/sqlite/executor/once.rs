@@ -2,9 +2,10 @@
 //! SQLite transaction.
 
 use diesel::connection::SimpleConnection;
+use litefs_core::Position;
 
 use super::idempotency::Idempotency;
-use super::{SqliteExecutor, no_connection};
+use super::{Positions, SqliteExecutor, no_connection};
 use crate::executor::{CommitExpectation, Done};
 use crate::sqlite::error::from_diesel;
 use crate::sqlite::outcomes::{Outcomes, StoredOutcome};
@@ -42,6 +43,7 @@ impl SqliteExecutor {
     /// Runs a command as it stands and stores no outcome.
     fn run_unrecorded(&mut self, settings: &Settings, work: &Command) -> Result<Done, ServerError> {
         let max_rows = self.max_rows;
+        let positions = self.positions.clone();
         let connection = self.connect(settings)?;
         connection.mark_rowid(work)?;
         match work {
@@ -52,8 +54,12 @@ impl SqliteExecutor {
             }
             Command::Query(statement) => connection.query_alone(statement, max_rows),
             Command::Script(sql) => self.run_unrecorded_script(sql),
-            Command::Insert(_) => connection
-                .in_own_transaction(|connection| connection.run_in_transaction(work, max_rows)),
+            Command::Insert(_) => connection.in_own_transaction(|connection| {
+                connection.run_in_transaction(work, None, max_rows)
+            }),
+            Command::Transaction(record) => connection.in_own_transaction(|connection| {
+                connection.replay(record, current_position(positions.as_ref(), work), max_rows)
+            }),
             Command::Batch { statements, rows } => connection
                 .in_own_transaction(|connection| connection.batch(statements, *rows, max_rows)),
         }
@@ -82,13 +88,14 @@ impl SqliteExecutor {
     /// Outside of a transaction these would remain applied.
     fn run_in_one_transaction(&mut self, request: &Request) -> Result<Option<Done>, ServerError> {
         let max_rows = self.max_rows;
-        let Self { connection, outcomes, .. } = self;
+        let Self { connection, outcomes, positions, .. } = self;
         let connection = connection.as_mut().ok_or_else(no_connection)?;
         connection.mark_rowid(&request.work)?;
         // A statement that reads, according to its text, may call a function that writes.
         let begin = if only_reads(&request.work) { "BEGIN" } else { "BEGIN IMMEDIATE" };
         connection.sqlite.batch_execute(begin).map_err(from_diesel)?;
-        let result = connection.run_in_transaction(&request.work, max_rows);
+        let current = current_position(positions.as_ref(), &request.work);
+        let result = connection.run_in_transaction(&request.work, current, max_rows);
         if matches!(result, Err(ServerError::Database(_))) && is_multi_statement(&request.work) {
             return Ok(None);
         }
@@ -147,4 +154,11 @@ impl SqliteExecutor {
     ) -> Result<Option<Result<Done, ServerError>>, ServerError> {
         self.connect(&Settings::default())?.stored_result(id)
     }
+}
+
+/// The position that the open transaction sees, where the command asks for it. The write lock is
+/// held, so no other connection moves it.
+fn current_position(positions: Option<&Positions>, work: &Command) -> Option<Position> {
+    let Command::Transaction(record) = work else { return None };
+    record.snapshot.and_then(|_| positions.and_then(|read| read()))
 }

@@ -43,6 +43,7 @@ impl SqliteExecutor {
     pub(super) fn run_step(&mut self, work: &Command) -> Result<Done, ServerError> {
         check(work, Scope::Transaction)?;
         let max_rows = self.max_rows;
+        let positions = self.positions.clone();
         let connection = self.connection.as_mut().ok_or_else(no_transaction)?;
         connection.prepare_step(work)?;
         match work {
@@ -59,6 +60,19 @@ impl SqliteExecutor {
                 "ROLLBACK TO litefs_batch; RELEASE litefs_batch",
                 |connection| connection.batch(statements, *rows, max_rows),
             ),
+            Command::Transaction(record) => {
+                let current = record.snapshot.and_then(|_| positions.and_then(|read| read()));
+                let replayed = connection.replay(record, current, max_rows);
+                let refused = |_: &ServerError| {
+                    // Nothing of the record may remain. Fails only if SQLite has rolled back.
+                    let _ = connection.sqlite.batch_execute("ROLLBACK");
+                };
+                let done = replayed.inspect_err(refused)?;
+                match &record.next {
+                    Some(next) => self.run_step(next),
+                    None => Ok(done),
+                }
+            }
         }
     }
 
