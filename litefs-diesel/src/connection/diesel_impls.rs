@@ -19,10 +19,8 @@ use diesel::sqlite::{Sqlite, SqliteConnection};
 
 use super::LiteFsConnection;
 use super::cursor::Cursor;
-use super::destination::Phase;
-use super::instrumentation::users;
+use super::decide::phase::Phase;
 use super::jobs::read;
-use super::transaction_calls::is_locked;
 use crate::Failure;
 
 impl SimpleConnection for LiteFsConnection {
@@ -32,7 +30,11 @@ impl SimpleConnection for LiteFsConnection {
                 let node = Arc::clone(node);
                 self.script_or_migration(&node, query)
             }
-            None => self.local.batch_execute(query).inspect_err(|e| self.lost_race |= is_locked(e)),
+            None => {
+                let result = self.local.batch_execute(query);
+                self.transaction.note_conflict(&result);
+                result
+            }
         }
     }
 }
@@ -55,20 +57,19 @@ impl Connection for LiteFsConnection {
     }
 
     fn transaction_state(&mut self) -> &mut AnsiTransactionManager {
-        &mut self.manager
+        self.transaction.manager_mut()
     }
 
     fn instrumentation(&mut self) -> &mut dyn Instrumentation {
-        users(self.local.instrumentation())
+        self.local.instrumentation()
     }
 
     fn set_instrumentation(&mut self, instrumentation: impl Instrumentation) {
-        self.local.set_instrumentation(self.silence.gate(instrumentation));
+        self.local.set_instrumentation(instrumentation);
     }
 
     fn set_prepared_statement_cache_size(&mut self, size: CacheSize) {
-        self.local.set_prepared_statement_cache_size(size);
-        self.reported_cache.set_size(size);
+        self.local.set_cache_size(size);
     }
 }
 
@@ -86,16 +87,16 @@ impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
     {
         match self.clustered() {
             Some((node, stamp)) if self.goes_straight::<T>(node, stamp) => {
-                read(&mut self.local, self.home.as_deref(), source)
+                read(self.local.sqlite(), self.home.as_deref(), source)
             }
             Some((node, _)) => {
                 let node = Arc::clone(node);
                 self.load_slowly(node, source)
             }
             None => {
-                let rows =
-                    self.local.load(source).inspect_err(|e| self.lost_race |= is_locked(e))?;
-                Ok(Cursor::new(rows, None))
+                let result = self.local.sqlite().load(source);
+                self.transaction.note_conflict(&result);
+                Ok(Cursor::new(result?, None))
             }
         }
     }
@@ -108,33 +109,32 @@ impl LiteFsConnection {
         let depth =
             AnsiTransactionManager::transaction_manager_status_mut(self).transaction_depth();
         depth.is_ok_and(|depth| depth.is_none())
-            && (self.phase() != Phase::Autocommit || !self.native.is_autocommit())
+            && (self.phase() != Phase::Autocommit || !self.local.is_autocommit())
     }
 }
 
 impl WithMetadataLookup for LiteFsConnection {
     fn metadata_lookup(&mut self) -> &mut <Sqlite as TypeMetadata>::MetadataLookup {
-        self.local.metadata_lookup()
+        self.local.sqlite().metadata_lookup()
     }
 }
 
 impl R2D2Connection for LiteFsConnection {
     fn ping(&mut self) -> QueryResult<()> {
         self.end_migrating();
-        if let Some(node) = self.home.clone().filter(|node| self.seen != Some(node.tracker.stamp()))
-        {
-            self.check_mount(&node)?;
+        if let Some(node) = &self.home {
+            self.local.check_mount(node)?;
         }
         if self.is_left_open() {
             return Err(Failure::TransactionLost.error(
                 "a transaction was left open on this connection: open another one (a pool does so by itself)",
             ));
         }
-        self.local.ping()
+        self.local.sqlite().ping()
     }
 
     fn is_broken(&mut self) -> bool {
-        self.left_behind
+        self.local.is_left_behind()
             || self.phase() == Phase::Lost
             || self.is_left_open()
             || AnsiTransactionManager::is_broken_transaction_manager(self)

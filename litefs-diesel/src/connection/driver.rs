@@ -6,7 +6,8 @@ use diesel::result::{Error, QueryResult};
 use litefs_rpc::sqlite::sql::statements;
 
 use super::LiteFsConnection;
-use super::destination::{Destination, Phase};
+use super::decide::destination::Destination;
+use super::decide::phase::Phase;
 use super::run::no_place_for;
 use crate::Failure;
 use crate::access::{Access, Class};
@@ -81,7 +82,7 @@ impl LiteFsConnection {
         class: &mut Class,
         job: &mut J,
     ) -> QueryResult<Option<J::Done>> {
-        let guard = self.autocommit_ticket(*class);
+        let guard = self.autocommit_guard(*class);
         let result = if class.writes_locally {
             self.lifting_query_only(|conn| job.run_here(conn, *class))
         } else {
@@ -89,7 +90,7 @@ impl LiteFsConnection {
         };
         self.ran_here(*class);
         if result.is_ok() {
-            self.prove(guard)?;
+            self.confirm(guard)?;
         } else {
             self.adopt_open_transaction(node);
         }
@@ -100,7 +101,7 @@ impl LiteFsConnection {
         if class.refused {
             return Err(refusal(&job.sql()?));
         }
-        self.check_query_only(class)?;
+        self.local.check_query_only(class)?;
         let sql = || job.sql().unwrap_or_default();
         match self.destination(node, class, self.phase(), &sql) {
             Destination::Local if J::MAY_BE_GROUPED && self.is_grouped(node, class) => {
@@ -109,7 +110,7 @@ impl LiteFsConnection {
             Destination::Local => self.plan_here(node, class, job),
             Destination::Reject(reason) => Err(Failure::Rejected.error(reason)),
             Destination::Split => Err(no_place_for(class)),
-            Destination::Lost => Err(self.transaction.lost()),
+            Destination::Lost => Err(self.transaction.lost_error()),
             Destination::Demoted => Err(self.demoted()),
             elsewhere => Ok(Plan::There(elsewhere)),
         }

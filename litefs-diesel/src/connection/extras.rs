@@ -7,7 +7,7 @@ use diesel::result::QueryResult;
 use diesel::sqlite::SerializedDatabase;
 
 use super::LiteFsConnection;
-use super::destination::Phase;
+use super::decide::phase::Phase;
 use crate::Failure;
 
 impl LiteFsConnection {
@@ -29,7 +29,7 @@ impl LiteFsConnection {
             // Bounded, and there is no way to report that it was in vain.
             let _ = self.before_local_read(&node);
         }
-        self.local.serialize_database_to_buffer()
+        self.local.sqlite().serialize_database_to_buffer()
     }
 
     /// Loads a database from memory in place of the one that is open, as
@@ -47,7 +47,7 @@ impl LiteFsConnection {
                 "a connection on LiteFS cannot be pointed at a database in memory: open one to \":memory:\" for it",
             ));
         }
-        self.local.deserialize_readonly_database_from_buffer(data)
+        self.local.sqlite().deserialize_readonly_database_from_buffer(data)
     }
 
     /// Registers a collation for what runs on this node's file, as
@@ -66,6 +66,6 @@ impl LiteFsConnection {
     where
         F: Fn(&str, &str) -> Ordering + Send + 'static + std::panic::UnwindSafe,
     {
-        self.local.register_collation(collation_name, collation)
+        self.local.sqlite().register_collation(collation_name, collation)
     }
 }

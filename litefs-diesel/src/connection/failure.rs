@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use diesel::connection::{AnsiTransactionManager, SimpleConnection};
 use diesel::result::{Error, QueryResult};
 use litefs_rpc::diagnosis::Diagnosis;
 
 use super::LiteFsConnection;
-use super::destination::Phase;
+use super::decide::phase::Phase;
 use crate::Failure;
 use crate::access::{Access, Class};
 use crate::error::{locked, mount_lost};
@@ -26,20 +25,23 @@ impl LiteFsConnection {
     ) -> QueryResult<Option<T>> {
         let error = match result {
             Err(error) => error,
-            result => return self.raced(result).map(Some),
+            result => return self.transaction.map_conflict(result).map(Some),
         };
         let writes = class.access == Access::Write;
         let diagnosis = diagnose(node, &error, || !writes || self.holds_role(node));
         let autocommit = self.phase() == Phase::Autocommit;
         Err(match diagnosis {
             Diagnosis::Demoted | Diagnosis::MountLost
-                if writes && autocommit && !self.read_only && self.forced != Some(Route::Local) =>
+                if writes
+                    && autocommit
+                    && !self.local.is_read_only()
+                    && self.forced != Some(Route::Local) =>
             {
                 return Ok(None);
             }
             Diagnosis::Statement if self.was_a_write(node, class, &error) => return Ok(None),
-            Diagnosis::Statement => return self.raced(Err(error)),
-            Diagnosis::Busy => return self.raced(Err(locked(error))),
+            Diagnosis::Statement => return self.transaction.map_conflict(Err(error)),
+            Diagnosis::Busy => return self.transaction.map_conflict(Err(locked(error))),
             Diagnosis::Demoted if autocommit => error,
             Diagnosis::Demoted => self.demoted(),
             Diagnosis::MountLost => self.without_mount(),
@@ -51,8 +53,11 @@ impl LiteFsConnection {
     /// Whether the role is the one under which the statement, or the transaction that it is in,
     /// began.
     fn holds_role(&self, node: &Node) -> bool {
-        let term_start =
-            if self.phase() == Phase::LocalWrites { self.transaction.role } else { self.seen };
+        let term_start = if self.phase() == Phase::LocalWrites {
+            self.transaction.role()
+        } else {
+            self.local.prepared_for()
+        };
         term_start == Some(node.tracker.stamp())
     }
 
@@ -72,7 +77,7 @@ impl LiteFsConnection {
         if matches!(self.phase(), Phase::LocalReads | Phase::LocalWrites) {
             self.lose_local(&typed.to_string());
         }
-        self.lost_race = false;
+        self.transaction.set_retryable_conflict(false);
         typed
     }
 
@@ -110,11 +115,9 @@ impl LiteFsConnection {
             Diagnosis::DiskFull => (self.not_committed(node, Failure::DiskFull, &error), false),
             Diagnosis::Io => (self.not_committed(node, Failure::Io, &error), false),
         };
-        // Fails only where SQLite has rolled back already.
-        let _ = self.local.batch_execute("ROLLBACK");
-        self.lost_race = again;
-        self.transaction.end();
-        self.manager = AnsiTransactionManager::default();
+        self.local.roll_back();
+        self.transaction.set_retryable_conflict(again);
+        self.transaction.end_failed_commit();
         failed
     }
 }

@@ -22,7 +22,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use diesel::connection::{LoadConnection, SimpleConnection};
+use diesel::connection::LoadConnection;
 use diesel::query_builder::QueryFragment;
 use diesel::result::QueryResult;
 use diesel::sqlite::Sqlite;
@@ -31,7 +31,8 @@ use litefs_rpc::sqlite::{BoundQuery, collect};
 use litefs_rpc::wire::{RowSet, Statement, Value};
 
 use super::LiteFsConnection;
-use super::destination::Phase;
+use super::decide::phase::Phase;
+use super::local::is_writable;
 use crate::Failure;
 use crate::access::Control;
 use crate::node::Node;
@@ -109,7 +110,7 @@ impl LiteFsConnection {
 
     /// A query of ours, about Diesel's table.
     fn asks(&mut self, sql: &str, params: &[Value]) -> QueryResult<RowSet> {
-        let _silent = self.silence.keep();
+        let _muted = self.local.mute();
         collect(self.load(BoundQuery::new(sql, params, true))?, usize::MAX)
             .map_err(|refusal| crate::error::called(refusal.into(), None))
     }
@@ -160,7 +161,7 @@ impl LiteFsConnection {
     /// One runner at a time: the lock is taken, then the list is looked at.
     fn begin_migration(&mut self, node: &Arc<Node>, script: &str) -> QueryResult<()> {
         if self.phase() == Phase::LocalWrites {
-            let _silent = self.silence.keep();
+            let _muted = self.local.mute();
             self.local.batch_execute(LOCK)?;
         }
         let now = self.on_primary(|conn| conn.asks(LIST, &[]))?;
@@ -261,11 +262,11 @@ impl LiteFsConnection {
     fn await_schema(&mut self, node: &Arc<Node>) -> QueryResult<()> {
         let deadline = Instant::now() + node.options.forward_timeout;
         let marks = self.own_marks.clone();
-        if self.is_writable(node) || self.is_visible(node, marks, deadline) {
+        if is_writable(node) || self.is_visible(node, marks, deadline) {
             return Ok(());
         }
         // The migration stands; what fails is to go on here.
-        self.manager = diesel::connection::AnsiTransactionManager::default();
+        self.transaction.reset_manager();
         Err(Failure::SchemaSkew.error(format!(
             "the migration is applied, but this node has not received it within {:?}: it runs behind the primary",
             node.options.forward_timeout

@@ -2,47 +2,38 @@
 
 mod acknowledgement;
 mod cursor;
-mod destination;
+mod decide;
 mod diesel_impls;
 mod driver;
 mod extras;
 mod failure;
-mod instrumentation;
 mod jobs;
+mod local;
 mod migrations;
 mod plan;
 mod proof;
 mod recorder;
 mod remote;
-mod remount;
 mod run;
 mod session_functions;
-mod steering;
 mod transaction;
-mod transaction_calls;
-mod transaction_state;
 
 use std::sync::Arc;
 
-use diesel::connection::{
-    AnsiTransactionManager, Connection, SimpleConnection, get_default_instrumentation,
-};
-use diesel::result::{ConnectionError, ConnectionResult, DatabaseErrorKind, Error, QueryResult};
-use diesel::sqlite::SqliteConnection;
+use diesel::result::{ConnectionError, ConnectionResult, QueryResult};
 use litefs_core::{DatabaseUrl, Position, RoleKind, RoleStamp};
 use litefs_rpc::client;
-use litefs_rpc::sqlite::sql::{SqlStatement, statements};
-use litefs_rpc::sqlite::{Native, Opened};
-use litefs_rpc::wire::{Delivery, RowSet, SessionCounters, Settings, Value};
+use litefs_rpc::sqlite::Opened;
+use litefs_rpc::wire::{Delivery, SessionCounters, Settings};
 
-use self::destination::Phase;
-use self::instrumentation::{ReportedCache, Silence};
+use self::decide::phase::Phase;
 pub(crate) use self::jobs::unexpected;
+use self::local::{Local, is_writable};
 use self::migrations::Migrations;
 use self::proof::CommitState;
 pub(crate) use self::recorder::{PrimaryReport, Recorder};
-use self::transaction_state::Transaction;
-use crate::access::{Access, Class, ClassCache};
+use self::transaction::Transaction;
+use crate::access::ClassCache;
 use crate::bind::Scratch;
 use crate::consistency::{Consistency, Marks};
 use crate::loss::ack_log::Acknowledgement;
@@ -65,6 +56,9 @@ use crate::router::Route;
 /// them and nothing is forwarded. `immutable`, `nolock`, `cache=shared` and a `vfs` that is not the
 /// handle's are refused with [`ConnectionError::InvalidConnectionUrl`].
 ///
+/// [`SqliteConnection`]: diesel::SqliteConnection
+/// [`Connection::establish`]: diesel::Connection::establish
+///
 /// ```
 /// use diesel::prelude::*;
 /// use litefs_diesel::LiteFsConnection;
@@ -75,29 +69,14 @@ use crate::router::Route;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct LiteFsConnection {
-    local: SqliteConnection,
-    /// What SQLite knows of `local`.
-    native: Native,
+    local: Local,
     commit_state: Arc<CommitState>,
     /// `None`: not on LiteFS, everything is local.
     home: Option<Arc<Node>>,
-    /// The role as this connection last prepared itself for it.
-    seen: Option<RoleStamp>,
-    query_only: bool,
-    /// The URL said `mode=ro`: SQLite refuses writes, wherever this node is.
-    read_only: bool,
-    /// The user's own `PRAGMA query_only`.
-    users_query_only: bool,
     scratch: Scratch,
     classes: ClassCache,
     transaction: Transaction,
-    manager: AnsiTransactionManager,
     migrations: Migrations,
-    /// The transaction failed only because somebody else wrote or the primary changed: run again,
-    /// it may succeed.
-    lost_race: bool,
-    silence: Silence,
-    reported_cache: ReportedCache,
     /// The link used last and the role it was used in.
     link: Option<(RoleStamp, Arc<client::Connection>)>,
     /// The session PRAGMAs that forwarded writes follow; `None` after one was set.
@@ -113,18 +92,14 @@ pub struct LiteFsConnection {
     /// Where the database was before the last commit on this node's own file.
     committing_from: Option<Position>,
     forced: Option<Route>,
-    /// What the file was opened on.
-    device: Option<u64>,
-    /// LiteFS was mounted again since then.
-    left_behind: bool,
 }
 
 impl LiteFsConnection {
     /// `url`: the handle's, or one within it.
     pub(crate) fn of(home: Arc<Node>, url: &DatabaseUrl) -> ConnectionResult<Self> {
         let mut connection = Self::around(home.open(&url.to_string())?, Some(home));
-        connection.read_only = url.is_read_only();
-        connection.gate_default_instrumentation();
+        connection.local.set_read_only(url.is_read_only());
+        connection.local.gate_default_instrumentation();
         if let Some(node) = connection.home.clone() {
             connection.watch_commits(&node);
             connection.follow_role(&node).map_err(ConnectionError::CouldntSetupConfiguration)?;
@@ -136,7 +111,7 @@ impl LiteFsConnection {
     fn watch_commits(&self, node: &Node) {
         let (state, tracker) = (Arc::clone(&self.commit_state), node.tracker.clone());
         let read = read_positions(node.tracker.clone());
-        self.native.read_positions_by(Box::new(move || {
+        self.local.native().read_positions_by(Box::new(move || {
             state.begin(&tracker);
             read()
         }));
@@ -153,28 +128,19 @@ impl LiteFsConnection {
         Self::of(home, &within)
     }
 
-    fn around(Opened { connection: local, native }: Opened, home: Option<Arc<Node>>) -> Self {
+    fn around(opened: Opened, home: Option<Arc<Node>>) -> Self {
         let options = home.as_ref().map(|home| &home.options);
         let consistency = options.map_or_else(Consistency::default, |options| options.consistency);
         let delivery = options.map_or_else(Delivery::default, |options| options.delivery);
-        let device = home.as_deref().and_then(remount::device);
+        let local = Local::new(opened, home.as_deref());
         Self {
             local,
-            native,
             commit_state: Arc::default(),
             home,
-            seen: None,
-            query_only: false,
-            read_only: false,
-            users_query_only: false,
             scratch: Scratch::default(),
             classes: ClassCache::default(),
             transaction: Transaction::default(),
-            manager: AnsiTransactionManager::default(),
             migrations: Migrations::default(),
-            lost_race: false,
-            silence: Silence::default(),
-            reported_cache: ReportedCache::default(),
             link: None,
             settings: None,
             last_forwarded: None,
@@ -185,16 +151,6 @@ impl LiteFsConnection {
             acknowledgement: None,
             committing_from: None,
             forced: None,
-            device,
-            left_behind: false,
-        }
-    }
-
-    /// The local connection got Diesel's default instrumentation; from here on it goes through our
-    /// gate.
-    fn gate_default_instrumentation(&mut self) {
-        if let Some(default) = get_default_instrumentation() {
-            self.local.set_instrumentation(self.silence.gate(default));
         }
     }
 
@@ -283,72 +239,19 @@ impl LiteFsConnection {
         (stamp.kind() != RoleKind::Standalone).then_some((node, stamp))
     }
 
-    fn is_writable(&self, node: &Node) -> bool {
-        matches!(node.tracker.stamp().kind(), RoleKind::Primary | RoleKind::Standalone)
-    }
-
     /// Prepares the local connection for the role as it is now: on a node that is not the primary
     /// it must not write, not even by mistake, because LiteFS would let it seem to succeed until
     /// COMMIT.
     fn follow_role(&mut self, node: &Node) -> QueryResult<()> {
-        if self.phase().is_local() && self.native.is_autocommit() {
+        if self.phase().is_local() && self.local.is_autocommit() {
             // An error of the statement before, or `OR ROLLBACK`: nothing may run outside of its
             // transaction.
             self.transaction.lose("SQLite has rolled it back, because of an error in it");
         }
-        if matches!(self.phase(), Phase::Autocommit | Phase::Pending) && self.is_writable(node) {
+        if matches!(self.phase(), Phase::Autocommit | Phase::Pending) && is_writable(node) {
             node.await_handoff();
         }
-        let stamp = node.tracker.stamp();
-        if self.seen != Some(stamp) {
-            self.check_mount(node)?;
-            let writable = matches!(stamp.kind(), RoleKind::Primary | RoleKind::Standalone);
-            self.set_query_only(!writable)?;
-            // Without a mount nothing is prepared: each statement looks again.
-            self.seen = remount::is_served(node).then_some(stamp);
-        }
-        Ok(())
-    }
-
-    /// Sets ours; the user's stays in force.
-    fn set_query_only(&mut self, on: bool) -> QueryResult<()> {
-        if self.query_only != on {
-            self.query_only = on;
-            self.apply_query_only()?;
-        }
-        Ok(())
-    }
-
-    fn apply_query_only(&mut self) -> QueryResult<()> {
-        let _silent = self.silence.keep();
-        let on = self.query_only || self.users_query_only;
-        self.local.batch_execute(if on {
-            "PRAGMA query_only = ON"
-        } else {
-            "PRAGMA query_only = OFF"
-        })
-    }
-
-    /// The user sets or asks for their `PRAGMA query_only`.
-    fn query_only_pragma(&mut self, sql: &str) -> QueryResult<RowSet> {
-        let all = statements(sql);
-        let value = all.first().and_then(SqlStatement::pragma).and_then(|pragma| pragma.value);
-        let Some(value) = value else {
-            let values = vec![Value::Integer(self.users_query_only.into())];
-            return Ok(RowSet { columns: vec!["query_only".into()], values });
-        };
-        self.users_query_only =
-            ["1", "on", "yes", "true"].iter().any(|on| value.eq_ignore_ascii_case(on));
-        self.apply_query_only()?;
-        Ok(RowSet::default())
-    }
-
-    /// A forwarded write must not get around the user's `PRAGMA query_only`.
-    fn check_query_only(&self, class: Class) -> QueryResult<()> {
-        if self.users_query_only && class.access == Access::Write {
-            return Err(read_only());
-        }
-        Ok(())
+        self.local.prepare(node)
     }
 
     /// Runs something that writes to a temporary or attached database, which `query_only` would
@@ -357,18 +260,11 @@ impl LiteFsConnection {
         &mut self,
         write: impl FnOnce(&mut Self) -> QueryResult<T>,
     ) -> QueryResult<T> {
-        let on = self.query_only;
-        self.set_query_only(false)?;
+        let before = self.local.lift_query_only()?;
         let result = write(self);
-        self.set_query_only(on)?;
+        self.local.restore_query_only(before)?;
         result
     }
-}
-
-/// What SQLite says of a write over a connection that only reads.
-fn read_only() -> Error {
-    let message = "attempt to write a readonly database".to_string();
-    Error::DatabaseError(DatabaseErrorKind::Unknown, Box::new(message))
 }
 
 impl Drop for LiteFsConnection {

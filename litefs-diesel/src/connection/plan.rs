@@ -12,7 +12,9 @@ use litefs_rpc::sqlite::sql::{SqlStatement, statements};
 use litefs_rpc::wire::{SessionCounters, Settings};
 
 use super::LiteFsConnection;
-use super::destination::{Destination, Phase, destination};
+use super::decide::destination::{Destination, destination};
+use super::decide::phase::Phase;
+use super::local::is_writable;
 use super::session_functions::{Answers, answered};
 use crate::Failure;
 use crate::access::{Access, Class, classify_with};
@@ -83,18 +85,19 @@ impl LiteFsConnection {
     }
 
     pub(super) fn classify_statement(&mut self, statement: &SqlStatement<'_>) -> Class {
-        let _silent = self.silence.keep();
+        let _muted = self.local.mute();
         // EXPLAIN of a change sets the connection's `changes()` to zero: what it said is kept.
         if self.last_forwarded.is_none() && statement.calls("changes") {
-            let said = litefs_rpc::sqlite::session_functions(&mut self.local);
+            let said = litefs_rpc::sqlite::session_functions(self.local.sqlite());
             self.last_forwarded = said.ok().map(|[last_insert_rowid, changes, _]| {
                 SessionCounters { last_insert_rowid, changes, ..SessionCounters::default() }
             });
         }
         let home = self.home.clone();
         let none = HashSet::new();
-        let functions = home.as_ref().map_or(Some(&none), |node| node.functions(&mut self.local));
-        classify_with(&mut self.local, functions, statement)
+        let functions =
+            home.as_ref().map_or(Some(&none), |node| node.functions(self.local.sqlite()));
+        classify_with(self.local.sqlite(), functions, statement)
     }
 
     /// Whether a query can go straight to the local file: the short cut for what a replica does
@@ -110,7 +113,7 @@ impl LiteFsConnection {
         };
         visible
             && node.read_throttle.may_read(here)
-            && self.seen == Some(stamp)
+            && self.local.prepared_for() == Some(stamp)
             && self.forced.is_none()
             && self.phase() == Phase::Autocommit
             && node.options.router.reads_locally()
@@ -127,7 +130,7 @@ impl LiteFsConnection {
     ) -> Destination {
         let role = node.tracker.stamp().kind();
         let writable = matches!(role, RoleKind::Primary | RoleKind::Standalone);
-        if self.read_only && class.access == Access::Write && phase != Phase::Lost {
+        if self.local.is_read_only() && class.access == Access::Write && phase != Phase::Lost {
             // To be refused by SQLite.
             return Destination::Local;
         }
@@ -156,7 +159,7 @@ impl LiteFsConnection {
             && !class.split
             && self.phase() == Phase::Autocommit
             && self.forced != Some(Route::Local)
-            && !self.read_only
+            && !self.local.is_read_only()
             && node.serves()
     }
 
@@ -186,7 +189,7 @@ impl LiteFsConnection {
     /// The slow half: waits for `marks`, or for wherever the primary is.
     #[cold]
     fn catch_up(&mut self, node: &Arc<Node>, marks: Option<Marks>) -> QueryResult<Route> {
-        if self.is_writable(node) {
+        if is_writable(node) {
             return Ok(Route::Local);
         }
         let deadline = Instant::now() + node.options.read_timeout;
@@ -219,9 +222,7 @@ impl LiteFsConnection {
     /// Waits until the local file is in the history that the marks are of: before that its TXIDs
     /// say nothing.
     fn is_in_history(&self, node: &Arc<Node>, marks: &Marks, deadline: Instant) -> bool {
-        if marks.highest() == Txid::new(0)
-            || node.read_throttle.same_history()
-            || self.is_writable(node)
+        if marks.highest() == Txid::new(0) || node.read_throttle.same_history() || is_writable(node)
         {
             return true;
         }
@@ -294,9 +295,10 @@ impl LiteFsConnection {
     /// another reason.
     fn missing_here(&mut self, sql: &str) -> Option<String> {
         use diesel::connection::LoadConnection;
-        let _silent = self.silence.keep();
+        let _muted = self.local.mute();
         let explain = format!("EXPLAIN {sql}");
-        let prepared = self.local.load(litefs_rpc::sqlite::BoundQuery::new(&explain, &[], false));
+        let prepared =
+            self.local.sqlite().load(litefs_rpc::sqlite::BoundQuery::new(&explain, &[], false));
         let message = prepared.err()?.to_string();
         let missing = ["no such table", "no such column", "no such index"];
         missing.iter().any(|missing| message.starts_with(missing)).then_some(message)
@@ -307,16 +309,16 @@ impl LiteFsConnection {
         if let Some(settings) = self.settings {
             return Ok(settings);
         }
-        let _silent = self.silence.keep();
-        let settings = litefs_rpc::sqlite::read_settings(&mut self.local)?;
+        let _muted = self.local.mute();
+        let settings = litefs_rpc::sqlite::read_settings(self.local.sqlite())?;
         self.settings = Some(settings);
         Ok(settings)
     }
 
     /// What `last_insert_rowid()` and its like say on this connection.
     pub(super) fn session_answers(&mut self) -> QueryResult<Answers> {
-        let _silent = self.silence.keep();
-        let [rowid, changes, total] = litefs_rpc::sqlite::session_functions(&mut self.local)?;
+        let _muted = self.local.mute();
+        let [rowid, changes, total] = litefs_rpc::sqlite::session_functions(self.local.sqlite())?;
         let (last_insert_rowid, changes) = match self.last_forwarded {
             Some(effects) => (effects.last_insert_rowid, effects.changes),
             None => (rowid, changes),
@@ -335,8 +337,7 @@ impl LiteFsConnection {
         let first_write = all.iter().position(|(_, class)| class.counts).unwrap_or(all.len());
         let asking =
             |(at, (_, class)): (usize, &(&str, Class))| at <= first_write && class.asks_session;
-        let own =
-            self.last_forwarded.is_none() && self.forwarded_changes == 0 && self.is_writable(node);
+        let own = self.last_forwarded.is_none() && self.forwarded_changes == 0 && is_writable(node);
         if own || !all.iter().enumerate().any(asking) {
             return Ok(None);
         }
@@ -370,7 +371,9 @@ impl LiteFsConnection {
         let concerns_transaction =
             class.access != Access::Local || class.writes_locally || class.sets_session;
         let begins = phase == Phase::Pending && concerns_transaction;
-        if self.seen.is_none() && (class.access != Access::Local || class.writes_locally) {
+        if self.local.prepared_for().is_none()
+            && (class.access != Access::Local || class.writes_locally)
+        {
             return Err(self.without_mount());
         }
         // The snapshot is for all that the transaction does, whatever begins it; and what fills a

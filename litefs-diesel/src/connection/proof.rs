@@ -9,15 +9,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use diesel::connection::{LoadConnection, SimpleConnection};
 use diesel::result::QueryResult;
 use litefs_core::{Position, RoleKind, RoleStamp, Tracker};
 use litefs_rpc::CommitExpectation;
-use litefs_rpc::sqlite::{BoundQuery, Native};
+use litefs_rpc::sqlite::Native;
 
 use super::LiteFsConnection;
 use super::acknowledgement::note_local;
-use super::destination::Phase;
+use super::decide::phase::Phase;
 use super::remote::write::replicas_have;
 use crate::Failure;
 use crate::access::{Access, Class};
@@ -26,7 +25,7 @@ use crate::node::Node;
 use crate::options::durability::Durability;
 
 /// What was true before a commit on the local file.
-pub(super) struct Ticket {
+pub(super) struct CommitGuard {
     stamp: RoleStamp,
     generation: u64,
     before: Option<Position>,
@@ -35,7 +34,7 @@ pub(super) struct Ticket {
     _pending: Option<PendingCommit>,
 }
 
-/// Whether SQLite has begun a commit under the ticket that is out, which a handoff waits for.
+/// Whether SQLite has begun a commit under the guard that is out, which a handoff waits for.
 #[derive(Debug, Default)]
 pub(super) struct CommitState {
     armed: AtomicBool,
@@ -74,9 +73,9 @@ impl Drop for PendingCommit {
     }
 }
 
-impl Ticket {
-    /// To be drawn before the commit. `None` where there is no LiteFS to lose anything.
-    pub(super) fn draw(node: &Node, native: &Native, mixed: bool) -> Option<Self> {
+impl CommitGuard {
+    /// To be taken before the commit. `None` where there is no LiteFS to lose anything.
+    pub(super) fn begin(node: &Node, native: &Native, mixed: bool) -> Option<Self> {
         let (generation, stamp) = (node.ack_log.generation(), node.tracker.stamp());
         if stamp.kind() != RoleKind::Primary {
             return None;
@@ -122,51 +121,42 @@ impl Ticket {
 }
 
 impl LiteFsConnection {
-    /// To be drawn before a statement that may commit by itself.
-    pub(super) fn autocommit_ticket(&mut self, class: Class) -> Option<Ticket> {
+    /// To be taken before a statement that may commit by itself.
+    pub(super) fn autocommit_guard(&mut self, class: Class) -> Option<CommitGuard> {
         self.committing_from = None;
         let writes = class.access == Access::Write || class.may_write();
         if writes && self.phase() == Phase::Autocommit {
-            let mixed = class.writes_locally && self.has_attached();
-            self.commit_ticket(mixed)
+            let mixed = class.writes_locally && self.local.has_attached();
+            self.commit_guard(mixed)
         } else {
             None
         }
     }
 
-    /// Whether databases are attached: SQLite counts their pages with those of this one.
-    pub(super) fn has_attached(&mut self) -> bool {
-        const ATTACHED: &str = "SELECT 1 FROM pragma_database_list WHERE seq > 1";
-        let _silent = self.silence.keep();
-        self.local
-            .load(BoundQuery::new(ATTACHED, &[], true))
-            .map_or(true, |mut rows| rows.next().is_some())
-    }
-
-    /// To be drawn before COMMIT.
-    pub(super) fn commit_ticket(&mut self, mixed: bool) -> Option<Ticket> {
+    /// To be taken before COMMIT.
+    pub(super) fn commit_guard(&mut self, mixed: bool) -> Option<CommitGuard> {
         let node = self.home.as_ref()?;
         let pending = PendingCommit::new(&self.commit_state, &node.tracker);
-        let ticket = Ticket::draw(node, &self.native, mixed);
-        let ticket = ticket.map(|ticket| Ticket { _pending: Some(pending), ..ticket });
-        self.committing_from = ticket.as_ref().and_then(|ticket| ticket.before);
-        ticket
+        let guard = CommitGuard::begin(node, self.local.native(), mixed);
+        let guard = guard.map(|guard| CommitGuard { _pending: Some(pending), ..guard });
+        self.committing_from = guard.as_ref().and_then(|guard| guard.before);
+        guard
     }
 
     /// After SQLite has committed on this connection: the commit is LiteFS's too, and those have it
     /// that must.
-    pub(super) fn prove(&mut self, ticket: Option<Ticket>) -> QueryResult<()> {
-        let (Some(ticket), Some(node)) = (ticket, self.home.clone()) else { return Ok(()) };
-        if !self.native.is_autocommit() {
+    pub(super) fn confirm(&mut self, guard: Option<CommitGuard>) -> QueryResult<()> {
+        let (Some(guard), Some(node)) = (guard, self.home.clone()) else { return Ok(()) };
+        if !self.local.is_autocommit() {
             return Err(self.roll_back_unknown());
         }
-        self.prove_by(&ticket, &node, None)
+        self.confirm_by(&guard, &node, None)
     }
 
     /// The same for a commit on another connection.
-    pub(super) fn prove_by(
+    pub(super) fn confirm_by(
         &mut self,
-        ticket: &Ticket,
+        guard: &CommitGuard,
         node: &Node,
         other: Option<&Native>,
     ) -> QueryResult<()> {
@@ -174,10 +164,10 @@ impl LiteFsConnection {
         if !node.options.prove_commits {
             return Ok(());
         }
-        let Some(position) = ticket.confirm(node, other.unwrap_or(&self.native))? else {
+        let Some(position) = guard.confirm(node, other.unwrap_or(self.local.native()))? else {
             return Ok(());
         };
-        note_local(node, position, ticket.generation);
+        note_local(node, position, guard.generation);
         self.acknowledgement = Some(Acknowledgement { position, request: None });
         match node.options.durability {
             Durability::Replicas(replicas) => replicas_have(node, position, replicas),
@@ -188,8 +178,7 @@ impl LiteFsConnection {
     /// SQLite is inside a transaction that this connection knows nothing of, so what was to be
     /// committed is not.
     fn roll_back_unknown(&mut self) -> diesel::result::Error {
-        let _silent = self.silence.keep();
-        let _ = self.local.batch_execute("ROLLBACK");
+        self.local.roll_back();
         Failure::TransactionLost.error(
             "SQLite was inside a transaction that this connection had not opened; it is rolled back, with all that ran in \
              it",

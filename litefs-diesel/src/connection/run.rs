@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use diesel::connection::DebugQuery;
 use diesel::query_builder::{QueryFragment, QueryId};
 use diesel::result::{DatabaseErrorKind, Error, QueryResult};
 use diesel::sqlite::Sqlite;
@@ -10,7 +11,8 @@ use litefs_rpc::sqlite::sql::statements;
 use litefs_rpc::wire::{Command, Reply, SessionCounters, Statement};
 
 use super::LiteFsConnection;
-use super::destination::{Destination, Phase};
+use super::decide::destination::Destination;
+use super::local::is_writable;
 use super::session_functions::answered;
 use crate::Failure;
 use crate::access::{Access, Class};
@@ -77,9 +79,42 @@ impl LiteFsConnection {
         T: QueryFragment<Sqlite> + QueryId,
     {
         self.reporting(class, query, |conn| {
-            let _silent = conn.silence.keep();
+            let _muted = conn.local.mute();
             run(conn)
         })
+    }
+
+    /// Reports a query to the application's instrumentation as Diesel reports one of its own: its
+    /// start, that it is cached if it is new, its end.
+    fn reporting<T, R>(
+        &mut self,
+        class: Class,
+        query: &T,
+        run: impl FnOnce(&mut Self) -> QueryResult<R>,
+    ) -> QueryResult<R>
+    where
+        T: QueryFragment<Sqlite> + QueryId,
+    {
+        let debug = diesel::debug_query::<Sqlite, _>(query);
+        self.reporting_text(&debug, |conn| {
+            let new = conn.local.report_cached(query)?;
+            let result = run(conn);
+            // What cannot be prepared is not cached.
+            conn.local.keep_reported(new.filter(|_| result.is_ok() || !class.guessed));
+            result
+        })
+    }
+
+    /// Reports the start and the end of something that Diesel does not cache.
+    pub(super) fn reporting_text<R>(
+        &mut self,
+        query: &dyn DebugQuery,
+        run: impl FnOnce(&mut Self) -> QueryResult<R>,
+    ) -> QueryResult<R> {
+        self.local.report_start(query);
+        let result = run(self);
+        self.local.report_finish(query, &result);
+        result
     }
 
     /// Sends work to the primary and remembers what it came to. `None`: this node is the primary
@@ -98,10 +133,9 @@ impl LiteFsConnection {
             Destination::Move => self.move_to_primary(node, work),
             _ => self.forward(node, writes, work),
         };
-        if let Ok(Some(reply)) = &result
-            && self.phase() == Phase::Remote
-        {
-            self.transaction.may_have_written |= writes.may_have_written(reply.effects);
+        if let Ok(Some(reply)) = &result {
+            let changed = reply.effects.total_changes > 0;
+            self.transaction.note_reply(changed, writes.may_have_written(reply.effects));
         }
         let reply = result.map_err(|error| self.missing_there(node, error))?;
         if let Some(reply) = &reply {
@@ -113,8 +147,8 @@ impl LiteFsConnection {
     /// "no such function" is a riddle where this node has the function.
     fn missing_there(&mut self, node: &Node, error: Error) -> Error {
         let Some(function) = missing_function(&error) else { return error };
-        let _silent = self.silence.keep();
-        if !has_function(&mut self.local, function).unwrap_or(false) {
+        let _muted = self.local.mute();
+        if !has_function(self.local.sqlite(), function).unwrap_or(false) {
             return error;
         }
         missing_on_primary(function, &self.primary_name(node))
@@ -130,7 +164,6 @@ impl LiteFsConnection {
     /// shared: of its numbers only those that this statement has set are this connection's.
     fn remember(&mut self, counts: bool, inserts: bool, effects: SessionCounters) {
         self.forwarded_changes += effects.total_changes;
-        self.transaction.wrote_there |= effects.total_changes > 0 && self.phase() == Phase::Remote;
         if counts {
             let inserted = inserts && effects.inserted;
             let rowid = if inserted { effects.last_insert_rowid } else { self.last_rowid() };
@@ -154,8 +187,8 @@ impl LiteFsConnection {
 
     /// What `last_insert_rowid()` and `changes()` say on the local connection.
     fn local_numbers(&mut self) -> [i64; 2] {
-        let _silent = self.silence.keep();
-        let numbers = litefs_rpc::sqlite::session_functions(&mut self.local);
+        let _muted = self.local.mute();
+        let numbers = litefs_rpc::sqlite::session_functions(self.local.sqlite());
         numbers.map_or([0; 2], |[rowid, changes, _]| [rowid, changes])
     }
 
@@ -184,7 +217,7 @@ impl LiteFsConnection {
     /// Nothing of it was applied.
     pub(super) fn was_a_write(&self, node: &Node, class: &mut Class, error: &Error) -> bool {
         let in_sql = matches!(error, Error::DatabaseError(..)) && Failure::of(error).is_none();
-        let may_move = self.forced != Some(Route::Local) && !self.is_writable(node);
+        let may_move = self.forced != Some(Route::Local) && !is_writable(node);
         let was = class.may_write() && in_sql && may_move;
         if was {
             class.access = Access::Write;

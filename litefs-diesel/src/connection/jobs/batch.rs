@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use diesel::connection::{Connection, LoadConnection, SimpleConnection, StrQueryHelper};
+use diesel::connection::{Connection, LoadConnection, StrQueryHelper};
 use diesel::deserialize::FromSqlRow;
 use diesel::query_builder::QueryFragment;
 use diesel::result::{Error, QueryResult};
@@ -12,9 +12,9 @@ use litefs_rpc::sqlite::{BoundQuery, collect};
 use litefs_rpc::wire::{Command, Output, Repeated, RowSet};
 
 use super::super::LiteFsConnection;
-use super::super::destination::{Destination, Phase};
+use super::super::decide::destination::Destination;
+use super::super::decide::phase::Phase;
 use super::super::driver::{Job, refusal};
-use super::super::transaction_calls::is_locked;
 use crate::access::Class;
 use crate::node::Node;
 
@@ -140,9 +140,9 @@ impl LiteFsConnection {
             });
         }
         let Some((node, _)) = self.clustered() else {
-            return self
-                .batch_here(&statements, rows)
-                .inspect_err(|e| self.lost_race |= is_locked(e));
+            let result = self.batch_here(&statements, rows);
+            self.transaction.note_conflict(&result);
+            return result;
         };
         let node = Arc::clone(node);
         self.run_held_back(&node)?;
@@ -190,11 +190,11 @@ impl LiteFsConnection {
 
     /// Behind a savepoint, which outside of a transaction is one.
     fn batch_here(&mut self, statements: &[Repeated], rows: bool) -> QueryResult<Output> {
-        let silent = self.silence.keep();
+        let muted = self.local.mute();
         self.local.batch_execute("SAVEPOINT litefs_batch")?;
-        drop(silent);
+        drop(muted);
         let result = self.batch_statements(statements, rows);
-        let _silent = self.silence.keep();
+        let _muted = self.local.mute();
         let result = result.and_then(|answer| {
             self.local.batch_execute("RELEASE litefs_batch")?;
             Ok(answer)
@@ -218,10 +218,10 @@ impl LiteFsConnection {
             for params in repeated.runs() {
                 let query = BoundQuery::new(&repeated.sql, params, repeated.cacheable);
                 if !rows {
-                    counts.push(self.local.execute_returning_count(&query)? as u64);
+                    counts.push(self.local.sqlite().execute_returning_count(&query)? as u64);
                     continue;
                 }
-                let mut more = collect(self.local.load(query)?, usize::MAX)
+                let mut more = collect(self.local.sqlite().load(query)?, usize::MAX)
                     .map_err(|refusal| crate::error::called(refusal.into(), None))?;
                 if all.columns.is_empty() {
                     all.columns = more.columns;

@@ -10,9 +10,9 @@ use litefs_rpc::sqlite::BoundQuery;
 use litefs_rpc::wire::{Command, Output, Repeated, Reply, Statement};
 
 use super::super::LiteFsConnection;
-use super::super::destination::{Destination, Phase};
+use super::super::decide::destination::Destination;
+use super::super::decide::phase::Phase;
 use super::super::driver::Job;
-use super::super::transaction_calls::is_locked;
 use crate::access::Class;
 use crate::bind::sql_of;
 use crate::node::Node;
@@ -43,12 +43,12 @@ where
 
     fn run_here(&mut self, conn: &mut LiteFsConnection, class: Class) -> QueryResult<Changed> {
         if !conn.answers_differ(class) {
-            return conn.local.execute_returning_count(self.query).map(Changed::Here);
+            return conn.local.sqlite().execute_returning_count(self.query).map(Changed::Here);
         }
         let statement = conn.capture(class, self.query)?;
         let execute = |conn: &mut LiteFsConnection| {
             let query = BoundQuery::new(&statement.sql, &statement.params, false);
-            conn.local.execute_returning_count(&query)
+            conn.local.sqlite().execute_returning_count(&query)
         };
         conn.in_place_of(class, self.query, execute).map(Changed::Here)
     }
@@ -77,10 +77,9 @@ impl LiteFsConnection {
         T: QueryFragment<Sqlite> + QueryId,
     {
         let Some((node, _)) = self.clustered() else {
-            return self
-                .local
-                .execute_returning_count(query)
-                .inspect_err(|e| self.lost_race |= is_locked(e));
+            let result = self.local.sqlite().execute_returning_count(query);
+            self.transaction.note_conflict(&result);
+            return result;
         };
         let node = Arc::clone(node);
         if self.is_migrated_already(&node, query)? {

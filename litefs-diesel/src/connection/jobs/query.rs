@@ -12,7 +12,7 @@ use litefs_rpc::wire::{Command, Output, Reply, RowSet, Statement};
 
 use super::super::LiteFsConnection;
 use super::super::cursor::Cursor;
-use super::super::destination::Destination;
+use super::super::decide::destination::Destination;
 use super::super::driver::Job;
 use crate::Failure;
 use crate::access::{Access, Class};
@@ -49,12 +49,12 @@ where
     fn run_here(&mut self, conn: &mut LiteFsConnection, class: Class) -> QueryResult<Loaded> {
         if conn.answers_differ(class) {
             let statement = conn.capture(class, self.query)?;
-            let rows =
-                conn.in_place_of(class, self.query, |conn| load_bound(&mut conn.local, &statement));
+            let rows = conn
+                .in_place_of(class, self.query, |conn| load_bound(conn.local.sqlite(), &statement));
             return rows.map(Loaded::Rows);
         }
         if class.access == Access::Write || class.may_write() || class.writes_locally {
-            return collected(conn.local.load(self.query)?).map(Loaded::Rows);
+            return collected(conn.local.sqlite().load(self.query)?).map(Loaded::Rows);
         }
         Ok(Loaded::Stream)
     }
@@ -125,7 +125,7 @@ impl LiteFsConnection {
         self.before_statement(&node)?;
         let class = self.class_of(&source)?;
         if class.query_only {
-            let rows = self.query_only_pragma(&sql_of(&source)?)?;
+            let rows = self.local.query_only_pragma(&sql_of(&source)?)?;
             return self.replay(rows);
         }
         if class.control {
@@ -134,7 +134,7 @@ impl LiteFsConnection {
         }
         match self.drive(&node, class, &mut QueryJob { query: &source })? {
             Loaded::Rows(rows) => self.replay(rows),
-            Loaded::Stream => read(&mut self.local, self.home.as_deref(), source),
+            Loaded::Stream => read(self.local.sqlite(), self.home.as_deref(), source),
         }
     }
 

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use diesel::connection::{SimpleConnection, StrQueryHelper};
+use diesel::connection::StrQueryHelper;
 use diesel::result::QueryResult;
 use litefs_rpc::sqlite::sql::{SqlStatement, Verb, statements};
 use litefs_rpc::wire::Command;
 
 use super::super::LiteFsConnection;
-use super::super::destination::{Destination, Phase};
+use super::super::decide::destination::Destination;
+use super::super::decide::phase::Phase;
 use super::super::driver::{Job, refusal};
+use super::super::local::read_only;
 use crate::Failure;
 use crate::access::{Access, Class, Control, ScriptPlan, plan_script};
 use crate::node::Node;
@@ -80,7 +82,7 @@ impl LiteFsConnection {
             return Err(refusal(refused.0.sql));
         }
         if let [Class { query_only: true, .. }] = classes[..] {
-            return self.query_only_pragma(sql).map(drop);
+            return self.local.query_only_pragma(sql).map(drop);
         }
         let texts: Vec<_> =
             all.iter().map(|statement| statement.sql).zip(classes.iter().copied()).collect();
@@ -99,8 +101,8 @@ impl LiteFsConnection {
                 self.drive(node, class, &mut ScriptJob { sql, session: &[] })
             }
             // Run here up to its first write, it could leave a transaction open.
-            ScriptPlan::Write { .. } if self.read_only && all.len() > 1 => {
-                Err(super::super::read_only())
+            ScriptPlan::Write { .. } if self.local.is_read_only() && all.len() > 1 => {
+                Err(read_only())
             }
             ScriptPlan::Write { session, split } => {
                 let any = |test: fn(&Class) -> bool| classes.iter().any(test);
@@ -122,7 +124,7 @@ impl LiteFsConnection {
         let begins =
             all.iter().any(|statement| matches!(Control::of(statement), Some(Control::Begin(_))));
         let failed_in_sql = result.as_ref().is_err_and(|error| Failure::of(error).is_none());
-        let elsewhere = self.query_only && self.phase() == Phase::Autocommit;
+        let elsewhere = self.local.is_query_only() && self.phase() == Phase::Autocommit;
         if begins && failed_in_sql && elsewhere {
             self.transaction
                 .lose("the script that opened it failed on the primary, which rolled it back");
@@ -133,7 +135,7 @@ impl LiteFsConnection {
     /// SQLite runs it here, there, or later.
     fn steer(&mut self, node: &Arc<Node>, control: &Control, sql: &str) -> QueryResult<()> {
         self.heard(sql, |conn| {
-            let _silent = conn.silence.keep();
+            let _muted = conn.local.mute();
             conn.control(node, control, sql)
         })
     }
@@ -148,7 +150,7 @@ impl LiteFsConnection {
 
     /// PRAGMAs within a forwarded script concern this connection as well.
     fn repeat_session_pragmas(&mut self, session: &[String]) -> QueryResult<()> {
-        let _silent = self.silence.keep();
+        let _muted = self.local.mute();
         let in_transaction = self.phase() != Phase::Autocommit;
         // SQLite ignores `foreign_keys` inside a transaction, and so did the primary.
         for pragma in session.iter().filter(|pragma| !(in_transaction && sets_foreign_keys(pragma)))

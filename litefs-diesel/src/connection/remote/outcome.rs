@@ -11,7 +11,8 @@ use litefs_rpc::sqlite::Opened;
 use litefs_rpc::wire::{Delivery, Outcome, Reply, RequestId, ServerError};
 
 use super::super::LiteFsConnection;
-use super::super::proof::Ticket;
+use super::super::local::is_writable;
+use super::super::proof::CommitGuard;
 use super::write::stopped;
 use crate::Failure;
 use crate::error::{called, forwarded};
@@ -22,7 +23,7 @@ impl LiteFsConnection {
     pub(in crate::connection) fn has_moved_on(&self, node: &Node) -> bool {
         let tracker = node.tracker.clone();
         node.io.wait(async move { tracker.confirm().await });
-        !self.is_writable(node)
+        !is_writable(node)
     }
 
     /// Whether the primary can tell what this error leaves open.
@@ -57,11 +58,11 @@ impl LiteFsConnection {
         let opened = node.open(node.options.config.database_url());
         let Opened { mut connection, native } = opened.map_err(|error| unknown(&error))?;
         connection.set_instrumentation(|_: InstrumentationEvent<'_>| {});
-        let ticket = Ticket::draw(node, &native, false);
-        let ticket = ticket.ok_or_else(|| unknown(&"this node is not the primary any more"))?;
+        let guard = CommitGuard::begin(node, &native, false);
+        let guard = guard.ok_or_else(|| unknown(&"this node is not the primary any more"))?;
         let outcome =
             litefs_rpc::sqlite::settle(&mut connection, id).map_err(|error| unknown(&error))?;
-        self.prove_by(&ticket, node, Some(&native)).map_err(|error| unknown(&error))?;
+        self.confirm_by(&guard, node, Some(&native)).map_err(|error| unknown(&error))?;
         Ok(outcome)
     }
 

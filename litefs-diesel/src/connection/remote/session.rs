@@ -165,7 +165,7 @@ impl LiteFsConnection {
             Ok(reply) => {
                 self.mark(node, &reply);
                 let id = (self.delivery == Delivery::ExactlyOnce).then_some(session.request);
-                let wrote = commit && self.transaction.wrote_there;
+                let wrote = commit && self.transaction.wrote_remotely();
                 self.note_acknowledged(
                     node,
                     reply.position.filter(|_| wrote),
@@ -173,7 +173,7 @@ impl LiteFsConnection {
                     session.generation,
                 );
                 session.path.release();
-                let written = commit && self.transaction.may_have_written;
+                let written = commit && self.transaction.may_have_written();
                 let written = reply.position.filter(|_| written);
                 self.await_replicas(node, written).map_err(|error| (error, None))
             }

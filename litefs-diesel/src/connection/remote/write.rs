@@ -10,6 +10,7 @@ use litefs_rpc::wire::{Command, Delivery, Output, Reply, Request, RequestId, Ser
 use tracing::field::Empty;
 
 use super::super::LiteFsConnection;
+use super::super::local::is_writable;
 use super::super::run::Writes;
 use crate::Failure;
 use crate::consistency::Mark;
@@ -99,7 +100,7 @@ impl LiteFsConnection {
     }
 
     fn has_the_writer(&self, node: &Node) -> bool {
-        node.options.local_writes == LocalWrites::Grouped && self.is_writable(node)
+        node.options.local_writes == LocalWrites::Grouped && is_writable(node)
     }
 
     /// Later reads must see what a write has left, also one that failed in the middle.
@@ -157,7 +158,7 @@ impl LiteFsConnection {
             // Nobody else can take it.
             Some(Err(CallError::Refused(
                 refusal @ (ServerError::Overloaded { .. } | ServerError::ShuttingDown),
-            ))) if self.is_writable(node) => {
+            ))) if is_writable(node) => {
                 return Err(called(refusal.into(), None));
             }
             Some(Err(error)) if !is_worth_another_try(&error) => {
@@ -216,7 +217,7 @@ impl LiteFsConnection {
             Durability::Here => {
                 let deadline = Instant::now() + node.options.forward_timeout;
                 let marks = self.own_marks.clone();
-                let is_here = self.is_writable(node) || self.is_visible(node, marks, deadline);
+                let is_here = is_writable(node) || self.is_visible(node, marks, deadline);
                 if is_here { Ok(()) } else { Err(not_replicated("it is not here in time")) }
             }
         }

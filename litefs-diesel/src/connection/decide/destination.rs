@@ -1,35 +1,12 @@
-//! Where a statement goes: a total, pure function.
+//! Where a statement runs: a total, pure function.
 
+use super::phase::Phase;
 use crate::access::{Access, Class};
 use crate::router::Route;
 
-/// How far the connection's transaction has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// No transaction.
-    Autocommit,
-    /// BEGIN was said, nothing has run.
-    Pending,
-    /// Open on the local file of a replica, which can only read.
-    LocalReads,
-    /// Open on the local file of a node that could write when it began.
-    LocalWrites,
-    /// Open on the primary.
-    Remote,
-    /// Rolled back by somebody else.
-    Lost,
-}
-
-impl Phase {
-    /// Whether the transaction is open on the local file.
-    pub(super) fn is_local(self) -> bool {
-        matches!(self, Phase::LocalReads | Phase::LocalWrites)
-    }
-}
-
 /// Where a statement runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Destination {
+pub(in crate::connection) enum Destination {
     /// On the local file.
     Local,
     /// On the primary, on its own.
@@ -50,7 +27,7 @@ pub(super) enum Destination {
 }
 
 /// `route` is asked only where there is a choice.
-pub(super) fn destination(
+pub(in crate::connection) fn destination(
     class: Class,
     writable: bool,
     phase: Phase,

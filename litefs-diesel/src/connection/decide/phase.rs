@@ -1,0 +1,25 @@
+//! The phase of a connection's transaction.
+
+/// How far the connection's transaction has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::connection) enum Phase {
+    /// No transaction.
+    Autocommit,
+    /// BEGIN has been accepted, and no statement has run.
+    Pending,
+    /// Open on the local file of a replica, which can only read.
+    LocalReads,
+    /// Open on the local file of a node that could write when the transaction began.
+    LocalWrites,
+    /// Open on the primary.
+    Remote,
+    /// Rolled back, and the application has not ended it yet.
+    Lost,
+}
+
+impl Phase {
+    /// Whether the transaction is open on the local file.
+    pub(in crate::connection) fn is_local(self) -> bool {
+        matches!(self, Phase::LocalReads | Phase::LocalWrites)
+    }
+}

@@ -1,0 +1,211 @@
+//! The SQLite connection to this node's own file.
+
+mod instrumentation;
+mod mount;
+mod reporting;
+
+use diesel::connection::{LoadConnection, SimpleConnection};
+use diesel::result::{DatabaseErrorKind, Error, QueryResult};
+use diesel::sqlite::SqliteConnection;
+use litefs_core::{RoleKind, RoleStamp};
+use litefs_rpc::sqlite::sql::{SqlStatement, statements};
+use litefs_rpc::sqlite::{BoundQuery, Native, Opened};
+use litefs_rpc::wire::{RowSet, Value};
+
+use self::instrumentation::{InstrumentationGate, Muted, ReportedCache};
+use self::mount::{MountCheck, is_served};
+use crate::access::{Access, Class};
+use crate::node::Node;
+
+/// The SQLite connection to this node's own file, and what was set on it.
+pub(super) struct Local {
+    connection: SqliteConnection,
+    native: Native,
+    gate: InstrumentationGate,
+    reported: ReportedCache,
+    mount: MountCheck,
+    /// The role that the connection was last prepared for.
+    prepared_for: Option<RoleStamp>,
+    /// Set on a node that must not write.
+    query_only: bool,
+    /// The user's own `PRAGMA query_only`.
+    users_query_only: bool,
+    /// The URL says `mode=ro`: SQLite refuses writes, whatever the role.
+    read_only: bool,
+}
+
+impl Local {
+    /// `node`: `None` where there is no LiteFS.
+    pub(super) fn new(opened: Opened, node: Option<&Node>) -> Self {
+        Self {
+            connection: opened.connection,
+            native: opened.native,
+            gate: InstrumentationGate::default(),
+            reported: ReportedCache::default(),
+            mount: MountCheck::new(node),
+            prepared_for: None,
+            query_only: false,
+            users_query_only: false,
+            read_only: false,
+        }
+    }
+
+    /// The connection itself.
+    #[inline]
+    pub(super) fn sqlite(&mut self) -> &mut SqliteConnection {
+        &mut self.connection
+    }
+
+    pub(super) fn batch_execute(&mut self, sql: &str) -> QueryResult<()> {
+        self.connection.batch_execute(sql)
+    }
+
+    /// Runs a statement that the application's instrumentation does not see.
+    pub(super) fn batch_execute_muted(&mut self, sql: &str) -> QueryResult<()> {
+        let _muted = self.mute();
+        self.connection.batch_execute(sql)
+    }
+
+    /// Rolls back. Fails only where SQLite has rolled back already.
+    pub(super) fn roll_back(&mut self) {
+        let _ = self.batch_execute_muted("ROLLBACK");
+    }
+
+    /// What SQLite's C interface says of the connection.
+    pub(super) fn native(&self) -> &Native {
+        &self.native
+    }
+
+    /// Whether SQLite is outside of a transaction.
+    pub(super) fn is_autocommit(&self) -> bool {
+        self.native.is_autocommit()
+    }
+
+    /// Whether SQLite is in a transaction that has the write lock.
+    pub(super) fn is_writing(&self) -> bool {
+        self.native.is_writing()
+    }
+
+    /// Whether databases are attached: SQLite counts their pages with those of this one.
+    pub(super) fn has_attached(&mut self) -> bool {
+        const ATTACHED: &str = "SELECT 1 FROM pragma_database_list WHERE seq > 1";
+        let _muted = self.mute();
+        self.connection
+            .load(BoundQuery::new(ATTACHED, &[], true))
+            .map_or(true, |mut rows| rows.next().is_some())
+    }
+
+    /// The role that the connection was last prepared for. `None`: nothing was prepared, or LiteFS
+    /// did not serve the mount.
+    #[inline]
+    pub(super) fn prepared_for(&self) -> Option<RoleStamp> {
+        self.prepared_for
+    }
+
+    /// Prepares the connection for the role as it is now. On a node that is not the primary it must
+    /// not write, not even by mistake: LiteFS would let the write appear to succeed until COMMIT.
+    pub(super) fn prepare(&mut self, node: &Node) -> QueryResult<()> {
+        let stamp = node.tracker.stamp();
+        if self.prepared_for != Some(stamp) {
+            self.mount.check(node)?;
+            let writable = matches!(stamp.kind(), RoleKind::Primary | RoleKind::Standalone);
+            self.set_query_only(!writable)?;
+            // Without a mount the next statement prepares again.
+            self.prepared_for = is_served(node).then_some(stamp);
+        }
+        Ok(())
+    }
+
+    /// Fails if LiteFS was mounted again since the file was opened.
+    pub(super) fn check_mount(&mut self, node: &Node) -> QueryResult<()> {
+        if self.prepared_for == Some(node.tracker.stamp()) {
+            return Ok(());
+        }
+        self.mount.check(node)
+    }
+
+    /// Whether a check has found that LiteFS was mounted again since the file was opened.
+    pub(super) fn is_left_behind(&self) -> bool {
+        self.mount.is_left_behind()
+    }
+
+    pub(super) fn set_read_only(&mut self, read_only: bool) {
+        self.read_only = read_only;
+    }
+
+    pub(super) fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// Whether the connection is prepared for a node that must not write.
+    pub(super) fn is_query_only(&self) -> bool {
+        self.query_only
+    }
+
+    /// The user's own setting stays in force.
+    fn set_query_only(&mut self, on: bool) -> QueryResult<()> {
+        if self.query_only != on {
+            self.query_only = on;
+            self.apply_query_only()?;
+        }
+        Ok(())
+    }
+
+    fn apply_query_only(&mut self) -> QueryResult<()> {
+        self.batch_execute_muted(if self.query_only || self.users_query_only {
+            "PRAGMA query_only = ON"
+        } else {
+            "PRAGMA query_only = OFF"
+        })
+    }
+
+    /// Permits a write to a temporary or attached database. Returns what
+    /// [`restore_query_only`](Self::restore_query_only) needs.
+    pub(super) fn lift_query_only(&mut self) -> QueryResult<bool> {
+        let before = self.query_only;
+        self.set_query_only(false)?;
+        Ok(before)
+    }
+
+    pub(super) fn restore_query_only(&mut self, before: bool) -> QueryResult<()> {
+        self.set_query_only(before)
+    }
+
+    /// The user sets or reads their `PRAGMA query_only`.
+    pub(super) fn query_only_pragma(&mut self, sql: &str) -> QueryResult<RowSet> {
+        let all = statements(sql);
+        let value = all.first().and_then(SqlStatement::pragma).and_then(|pragma| pragma.value);
+        let Some(value) = value else {
+            let values = vec![Value::Integer(self.users_query_only.into())];
+            return Ok(RowSet { columns: vec!["query_only".into()], values });
+        };
+        self.users_query_only =
+            ["1", "on", "yes", "true"].iter().any(|on| value.eq_ignore_ascii_case(on));
+        self.apply_query_only()?;
+        Ok(RowSet::default())
+    }
+
+    /// A forwarded write must not get around the user's `PRAGMA query_only`.
+    pub(super) fn check_query_only(&self, class: Class) -> QueryResult<()> {
+        if self.users_query_only && class.access == Access::Write {
+            return Err(read_only());
+        }
+        Ok(())
+    }
+
+    /// The application's instrumentation sees nothing of this connection until the guard drops.
+    pub(super) fn mute(&self) -> Muted {
+        self.gate.mute()
+    }
+}
+
+/// Whether this node's own file takes writes.
+pub(super) fn is_writable(node: &Node) -> bool {
+    matches!(node.tracker.stamp().kind(), RoleKind::Primary | RoleKind::Standalone)
+}
+
+/// SQLite's error of a write over a connection that only reads.
+pub(super) fn read_only() -> Error {
+    let message = "attempt to write a readonly database".to_string();
+    Error::DatabaseError(DatabaseErrorKind::Unknown, Box::new(message))
+}

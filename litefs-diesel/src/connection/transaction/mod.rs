@@ -1,0 +1,7 @@
+//! The transaction of a connection: its state, the statements that control it, and its public API.
+
+mod api;
+mod run;
+mod state;
+
+pub(super) use self::state::Transaction;

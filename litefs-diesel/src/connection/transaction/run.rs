@@ -1,0 +1,328 @@
+//! Carries out what the transaction control statements do, here and on the primary.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use diesel::result::{Error, QueryResult};
+use litefs_core::Position;
+use litefs_rpc::wire::{BeginMode, Command, Reply};
+
+use super::super::LiteFsConnection;
+use super::super::decide::control::{ControlAction, control_action};
+use super::super::decide::phase::Phase;
+use super::super::local::is_writable;
+use super::super::remote::channel::Path;
+use super::super::remote::session::{Opening, Session, Step};
+use super::super::run::split;
+use super::state::{is_locked, sqlite_error};
+use crate::Failure;
+use crate::access::Control;
+use crate::node::Node;
+use crate::node::diagnosis::explained;
+
+impl LiteFsConnection {
+    /// Runs a transaction control statement. `sql` is its text.
+    pub(in crate::connection) fn control(
+        &mut self,
+        node: &Arc<Node>,
+        control: &Control,
+        sql: &str,
+    ) -> QueryResult<()> {
+        let result = self.run_control(node, control, sql);
+        if self.settings.is_some_and(|settings| settings.defer_foreign_keys) {
+            // SQLite clears it at the end of each transaction.
+            self.settings = None;
+        }
+        result
+    }
+
+    fn run_control(&mut self, node: &Arc<Node>, control: &Control, sql: &str) -> QueryResult<()> {
+        let (control, sql) = match control {
+            // SQLite takes no write lock either on a connection that only reads.
+            Control::Begin(Some(_)) if self.local.is_read_only() => {
+                (&Control::Begin(None), "BEGIN")
+            }
+            control => (control, sql),
+        };
+        let ends = self.transaction.ends_by(control);
+        if ends || *control == Control::Commit {
+            // From here on a failure is one of the commit.
+            self.transaction.set_retryable_conflict(false);
+        }
+        match control_action(self.transaction.phase(), control, is_writable(node), ends) {
+            ControlAction::Pass => self.local.batch_execute(sql),
+            ControlAction::BeginLazily => {
+                self.transaction.set_pending();
+                self.transaction.begun_by(control);
+                Ok(())
+            }
+            ControlAction::BeginLocal => {
+                self.begin_at_once(node, sql)?;
+                self.transaction.begun_by(control);
+                Ok(())
+            }
+            ControlAction::BeginRemote(mode) => {
+                self.begin_remote(node, mode, sql)?;
+                self.transaction.begun_by(control);
+                Ok(())
+            }
+            ControlAction::Nested => {
+                Err(sqlite_error("cannot start a transaction within a transaction"))
+            }
+            ControlAction::Record => self.transaction.record(control),
+            ControlAction::RunLocal => self.control_local(node, control, sql),
+            ControlAction::RunRemote => {
+                self.in_session(node, Command::Script(sql.to_owned()))?;
+                self.transaction.record(control)
+            }
+            ControlAction::Finish { commit } => self.finish_remote(node, commit),
+            ControlAction::CommitLost => {
+                let error = self.transaction.lost_error();
+                self.transaction.end_failed_commit();
+                Err(error)
+            }
+            ControlAction::Lost => Err(self.transaction.lost_error()),
+        }
+    }
+
+    /// On a node that can write, `sql` opens the transaction on its file.
+    fn begin_at_once(&mut self, node: &Node, sql: &str) -> QueryResult<()> {
+        self.local.batch_execute(sql).map_err(|error| explained(node, error))?;
+        self.transaction.set_local(None, self.local.prepared_for());
+        Ok(())
+    }
+
+    /// BEGIN IMMEDIATE: the lock is the primary's, so it is taken there at once.
+    fn begin_remote(&mut self, node: &Arc<Node>, mode: BeginMode, sql: &str) -> QueryResult<()> {
+        let opening = Opening { mode, expected: None, savepoints: Vec::new(), first: None };
+        match self.open_session(node, opening)? {
+            Some((session, _)) => {
+                self.transaction.set_session(session);
+                Ok(())
+            }
+            None => {
+                self.follow_role(node)?;
+                self.begin_at_once(node, sql)
+            }
+        }
+    }
+
+    /// A script that begins a transaction and fails leaves it open. On a node that can write it
+    /// becomes the connection's transaction, as in SQLite. On a replica it is rolled back, because
+    /// it would block replication.
+    pub(in crate::connection) fn adopt_open_transaction(&mut self, node: &Node) {
+        if self.phase() != Phase::Autocommit || self.local.is_autocommit() {
+            return;
+        }
+        if is_writable(node) {
+            self.transaction.set_local(None, self.local.prepared_for());
+            return;
+        }
+        self.local.roll_back();
+        self.transaction.lose("the script that opened it failed");
+    }
+
+    fn control_local(&mut self, node: &Node, control: &Control, sql: &str) -> QueryResult<()> {
+        let commits = *control == Control::Commit || self.transaction.ends_by(control);
+        self.committing_from = None;
+        let guard = if commits && self.local.is_writing() {
+            let mixed = self.transaction.wrote_locally() && self.local.has_attached();
+            self.commit_guard(mixed)
+        } else {
+            None
+        };
+        let result = self.local.batch_execute(sql);
+        result.map_err(|error| self.control_failed(node, error))?;
+        self.transaction.record(control)?;
+        // The transaction is over, whether its commit is confirmed or not.
+        self.confirm(guard).inspect_err(|_| self.transaction.reset_manager())
+    }
+
+    fn finish_remote(&mut self, node: &Arc<Node>, commit: bool) -> QueryResult<()> {
+        let Some(session) = self.transaction.take_session() else {
+            return Err(self.transaction.lost_error());
+        };
+        match self.finish(node, session, commit) {
+            Ok(()) => {
+                self.transaction.end();
+                Ok(())
+            }
+            // A deferred constraint, for example. As in SQLite the transaction stays open: the
+            // caller can correct it or roll back.
+            Err((error, Some(session))) => {
+                self.transaction.set_session(session);
+                Err(error)
+            }
+            // The primary rolls back by itself if ROLLBACK does not arrive.
+            Err(_) if !commit => {
+                self.transaction.end();
+                Ok(())
+            }
+            Err((error, None)) => {
+                let lost = Failure::of(&error) == Some(Failure::TransactionLost);
+                self.transaction.set_retryable_conflict(lost);
+                self.transaction.end_failed_commit();
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens the pending transaction on the local file, for its first read. The snapshot is taken
+    /// at once: its position can only be known while LiteFS cannot apply, which is as long as the
+    /// snapshot is open.
+    pub(in crate::connection) fn begin_local(&mut self, node: &Node) -> QueryResult<()> {
+        let _muted = self.local.mute();
+        let mut sql = self.transaction.opening_sql();
+        let writable = is_writable(node);
+        if !writable {
+            sql.push_str("SELECT 1 FROM sqlite_schema;");
+        }
+        if let Err(error) = self.local.batch_execute(&sql) {
+            // BEGIN has succeeded if the snapshot has not.
+            if !self.local.is_autocommit() {
+                self.local.roll_back();
+            }
+            return Err(error);
+        }
+        let snapshot = if writable { None } else { Some(self.snapshot_position(node)?) };
+        self.transaction.set_local(snapshot, self.local.prepared_for());
+        Ok(())
+    }
+
+    fn snapshot_position(&mut self, node: &Node) -> QueryResult<Position> {
+        node.tracker.read_position().map_err(|error| {
+            self.local.roll_back();
+            Failure::Behind
+                .error(format!("the position of what this transaction reads is not known: {error}"))
+        })
+    }
+
+    /// Moves the transaction to the primary, with `first` as its first statement there. `None`:
+    /// this node is the primary now, and the transaction is open on its file.
+    pub(in crate::connection) fn move_to_primary(
+        &mut self,
+        node: &Arc<Node>,
+        first: Command,
+    ) -> QueryResult<Option<Reply>> {
+        if self.transaction.wrote_locally() {
+            return Err(split());
+        }
+        let expected = self.transaction.snapshot();
+        let savepoints = self.transaction.savepoints().to_vec();
+        let opening =
+            Opening { mode: BeginMode::Immediate, expected, savepoints, first: Some(first) };
+        // Before anything else: an open local read transaction holds up replication on the whole
+        // node. Settings are read while `defer_foreign_keys` still stands.
+        self.settings()?;
+        self.end_local_reads()?;
+        match self.open_session(node, opening) {
+            Ok(Some((session, first))) => {
+                self.transaction.set_session(session);
+                first.transpose().map_err(|error| crate::error::called(error, None))
+            }
+            Ok(None) => self.reopen_local(node, expected).map(|()| None),
+            Err(error) => Err(self.move_failed(error)),
+        }
+    }
+
+    /// The local part of the transaction has only read.
+    fn end_local_reads(&mut self) -> QueryResult<()> {
+        if self.phase().is_local() {
+            self.local.batch_execute_muted("COMMIT")?;
+            self.transaction.set_pending();
+        }
+        Ok(())
+    }
+
+    /// This node was promoted during the move: the transaction continues on its file, if the
+    /// database is still as the transaction has read it.
+    fn reopen_local(&mut self, node: &Arc<Node>, expected: Option<Position>) -> QueryResult<()> {
+        self.follow_role(node)?;
+        self.begin_local(node)?;
+        if expected.is_some() {
+            // The snapshot is taken before its position is read: SQLite detects a write that comes
+            // after it.
+            self.local.batch_execute_muted("SELECT 1 FROM sqlite_schema")?;
+        }
+        match (expected, node.tracker.read_position().ok()) {
+            (Some(expected), actual) if actual != Some(expected) => {
+                self.local.batch_execute_muted("ROLLBACK")?;
+                let error = Failure::SnapshotMoved
+                    .error("this node became the primary since the transaction read it");
+                Err(self.move_failed(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The first write failed. Without earlier reads nothing is lost but the statement; with them
+    /// the snapshot is gone, and so is the transaction.
+    fn move_failed(&mut self, error: Error) -> Error {
+        let moved = Failure::of(&error) == Some(Failure::SnapshotMoved);
+        self.transaction.set_retryable_conflict(moved || is_locked(&error));
+        self.transaction.lose(format!("its first write failed: {error}"));
+        error
+    }
+
+    /// Runs work in the transaction that is open on the primary.
+    pub(in crate::connection) fn in_session(
+        &mut self,
+        node: &Arc<Node>,
+        work: Command,
+    ) -> QueryResult<Reply> {
+        let Some(mut session) = self.transaction.take_session() else {
+            return Err(self.transaction.lost_error());
+        };
+        match self.step(node, &mut session, work) {
+            Ok(reply) => {
+                self.transaction.set_session(session);
+                Ok(reply)
+            }
+            Err(Step::Failed(error)) => {
+                self.transaction.set_session(session);
+                Err(error)
+            }
+            Err(Step::Lost(reason)) => {
+                // A change of the primary may not meet the next try; a limit of time would.
+                let primary_changed =
+                    self.link.as_ref().is_some_and(|(used, _)| *used != node.tracker.stamp());
+                self.transaction.set_retryable_conflict(primary_changed);
+                abandon(node, session);
+                self.transaction.lose(reason);
+                Err(self.transaction.lost_error())
+            }
+        }
+    }
+
+    /// The transaction was open on the file of a node that is not the primary any more.
+    pub(in crate::connection) fn demoted(&mut self) -> Error {
+        self.lose_local("this node is not the primary any more")
+    }
+
+    /// The transaction was open on this node's own file, and cannot continue.
+    pub(in crate::connection) fn lose_local(&mut self, reason: &str) -> Error {
+        self.local.roll_back();
+        self.transaction.set_retryable_conflict(true);
+        self.transaction.lose(reason);
+        self.transaction.lost_error()
+    }
+
+    /// The connection is dropped: a transaction that is open on the primary ends at once.
+    pub(in crate::connection) fn abandon_session(&mut self) {
+        if let (Some(node), Some(session)) = (&self.home, self.transaction.take_session()) {
+            abandon(node, session);
+        }
+    }
+}
+
+/// Tells the primary, without waiting, that a transaction is over. If the message does not arrive,
+/// the session's limits end it.
+fn abandon(node: &Node, session: Session) {
+    // An exclusive connection is closed when it is dropped, which tells the primary.
+    if let Path::Shared(link) = session.path {
+        let deadline = Instant::now() + node.options.forward_timeout;
+        node.io.spawn(async move {
+            let _ = link.finish(session.id, false, deadline).await;
+        });
+    }
+}
