@@ -49,6 +49,7 @@
 
 mod backoff;
 mod claim;
+mod commit_guard;
 mod config;
 mod debounce;
 mod detect;
@@ -64,6 +65,9 @@ mod tracker;
 
 pub use backoff::Backoff;
 pub use claim::{Claim, InfoAnswer, Observation, Owner};
+pub use commit_guard::{
+    AfterCommit, CommitExpectation, CommitGuard, NotConfirmed, UnconfirmedCommit,
+};
 pub use config::{
     Config, ConfigBuilder, ConfigError, DatabaseUrl, Detectors, TableName, TableNameError,
 };

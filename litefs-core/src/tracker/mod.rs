@@ -26,7 +26,7 @@ pub use status::Status;
 
 use crate::{
     Config, Mount, NodeName, Observation, PendingCommits, Position, PositionError, Presence, Role,
-    RoleStamp, RoleState, Txid,
+    RoleStamp, RoleState, Txid, UnconfirmedCommit,
 };
 
 /// Why waiting ended without what was waited for.
@@ -69,6 +69,12 @@ impl Tracker {
     #[must_use]
     pub fn pending_commits(&self) -> &PendingCommits {
         &self.state.pending_commits
+    }
+
+    /// The commit of this process to the database that could not be confirmed last.
+    #[must_use]
+    pub fn unconfirmed_commit(&self) -> &UnconfirmedCommit {
+        &self.state.unconfirmed_commit
     }
 
     /// The role's kind and epoch now: one atomic load.

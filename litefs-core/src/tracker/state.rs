@@ -16,7 +16,10 @@ use crate::evidence::{Evidence, ObservationSeq};
 use crate::merge::merge;
 use crate::mount::{self, PositionFile, Presence, Probe};
 use crate::sync::lock;
-use crate::{Config, Mount, NodeName, Observation, PendingCommits, Role, RoleStamp, RoleState};
+use crate::{
+    Config, Mount, NodeName, Observation, PendingCommits, Role, RoleStamp, RoleState,
+    UnconfirmedCommit,
+};
 
 /// What changes with each observation, under one lock.
 #[derive(Debug)]
@@ -38,6 +41,7 @@ pub(crate) struct TrackerState {
     pub(crate) mount_probe: SingleFlight,
     pub(crate) addresses: Addresses,
     pub(crate) pending_commits: PendingCommits,
+    pub(crate) unconfirmed_commit: UnconfirmedCommit,
     pub(crate) detectors: Mutex<BTreeMap<&'static str, DetectorState>>,
     pub(crate) stop: CancellationToken,
     /// Wakes the task that publishes what the debounce has held.
@@ -61,6 +65,7 @@ impl TrackerState {
             mount_probe: SingleFlight::new(true),
             addresses: Addresses::default(),
             pending_commits: PendingCommits::default(),
+            unconfirmed_commit: UnconfirmedCommit::default(),
             detectors: Mutex::default(),
             stop: CancellationToken::new(),
             held: Notify::new(),
