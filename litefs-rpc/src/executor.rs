@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use litefs_core::Position;
+pub use litefs_core::CommitExpectation;
 
 use crate::wire::{
     BeginMode, Command, Outcome, Output, Request, RequestId, ServerError, SessionCounters, Settings,
@@ -146,34 +146,6 @@ impl Done {
     #[must_use]
     pub fn failed(&self) -> bool {
         matches!(self.answer, Output::Failed(_))
-    }
-}
-
-/// Whether a commit must advance LiteFS's position.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CommitExpectation {
-    /// No pages were written: the position stays. An UPDATE that matches no row, or that sets rows
-    /// to the values they have, writes none.
-    Unchanged,
-    /// Pages of the database were written: the position must advance.
-    Advances,
-    /// Pages of the database were written, and this was the position when the last commit began,
-    /// read with the write lock held: the position must advance beyond it.
-    AdvancesFrom(Position),
-    /// One of several commits has not advanced the position.
-    Dropped,
-}
-
-impl CommitExpectation {
-    /// What is expected after these commits and then `later` ones.
-    #[must_use]
-    pub fn and_then(self, later: Self) -> Self {
-        match (self, later) {
-            (Self::Dropped, _) | (_, Self::Dropped) => Self::Dropped,
-            (Self::AdvancesFrom(one), Self::AdvancesFrom(other)) if one == other => Self::Dropped,
-            (earlier, Self::Unchanged) => earlier,
-            (_, later) => later,
-        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use diesel::result::QueryResult;
-use litefs_core::{Position, RoleKind, RoleStamp, Tracker};
+use litefs_core::{AfterCommit, CommitGuard, Position, RoleKind, Tracker};
 use litefs_rpc::CommitExpectation;
 use litefs_rpc::sqlite::Native;
 
@@ -25,10 +25,9 @@ use crate::node::Node;
 use crate::options::durability::Durability;
 
 /// What was true before a commit on the local file.
-pub(super) struct CommitGuard {
-    stamp: RoleStamp,
+pub(super) struct LocalCommit {
+    guard: CommitGuard,
     generation: u64,
-    before: Option<Position>,
     /// Pages of attached databases may be among those that are committed.
     mixed: bool,
     _pending: Option<PendingCommit>,
@@ -73,7 +72,7 @@ impl Drop for PendingCommit {
     }
 }
 
-impl CommitGuard {
+impl LocalCommit {
     /// To be taken before the commit. `None` where there is no LiteFS to lose anything.
     pub(super) fn begin(node: &Node, native: &Native, mixed: bool) -> Option<Self> {
         let (generation, stamp) = (node.ack_log.generation(), node.tracker.stamp());
@@ -82,47 +81,37 @@ impl CommitGuard {
         }
         native.watch_commits();
         Some(Self {
-            stamp,
+            guard: CommitGuard::begin(stamp, node.tracker.read_position().ok()),
             generation,
-            before: node.tracker.read_position().ok(),
             mixed,
             _pending: None,
         })
     }
 
-    /// After SQLite has committed: LiteFS's position has advanced if SQLite wrote pages, and this
-    /// node is still the primary it was. Returns the position, if it has advanced.
+    /// Confirms what SQLite has committed. Returns the position, if it has advanced.
     fn confirm(&self, node: &Node, native: &Native) -> QueryResult<Option<Position>> {
-        let unconfirmed = |why: &dyn std::fmt::Display| {
-            Err(Failure::OutcomeUnknown
-                .error(format!("SQLite has committed, but LiteFS may not have: {why}")))
+        let unconfirmed = node.tracker.unconfirmed_commit();
+        let expectation = match native.committed() {
+            CommitExpectation::Unchanged if unconfirmed.position().is_none() => return Ok(None),
+            CommitExpectation::Unchanged => CommitExpectation::Unchanged,
+            _ if self.mixed => CommitExpectation::MayAdvance,
+            expectation => expectation,
         };
-        let before = match CommitExpectation::from(native.committed()) {
-            CommitExpectation::Unchanged => return Ok(None),
-            CommitExpectation::Advances => self.before,
-            CommitExpectation::AdvancesFrom(before) => Some(before),
-            CommitExpectation::Dropped if self.mixed => self.before,
-            CommitExpectation::Dropped => {
-                return unconfirmed(&"one of several commits was not taken");
-            }
-        };
-        let position = match node.tracker.read_position() {
-            Ok(position) => position,
-            Err(error) => return unconfirmed(&error),
-        };
-        if node.tracker.stamp() != self.stamp {
-            return unconfirmed(&"the role changed during the commit");
-        }
-        if before == Some(position) && !self.mixed {
-            return unconfirmed(&"its position is the same as before");
-        }
-        Ok(Some(position).filter(|position| self.before != Some(*position)))
+        let position = node.tracker.read_position();
+        let role_held = node.tracker.stamp() == self.guard.stamp();
+        let after = AfterCommit { position, role_held };
+        let position = self.guard.confirm(expectation, after, unconfirmed).map_err(|error| {
+            let message = format!("SQLite has committed, but LiteFS may not have: {error}");
+            Failure::OutcomeUnknown.error(message)
+        })?;
+        let wrote = expectation != CommitExpectation::Unchanged;
+        Ok(Some(position).filter(|position| wrote && self.guard.before() != Some(*position)))
     }
 }
 
 impl LiteFsConnection {
     /// To be taken before a statement that may commit by itself.
-    pub(super) fn autocommit_guard(&mut self, class: Class) -> Option<CommitGuard> {
+    pub(super) fn autocommit_guard(&mut self, class: Class) -> Option<LocalCommit> {
         self.committing_from = None;
         let writes = class.access == Access::Write || class.may_write();
         if writes && self.phase() == Phase::Autocommit {
@@ -134,18 +123,18 @@ impl LiteFsConnection {
     }
 
     /// To be taken before COMMIT.
-    pub(super) fn commit_guard(&mut self, mixed: bool) -> Option<CommitGuard> {
+    pub(super) fn commit_guard(&mut self, mixed: bool) -> Option<LocalCommit> {
         let node = self.home.as_ref()?;
         let pending = PendingCommit::new(&self.commit_state, &node.tracker);
-        let guard = CommitGuard::begin(node, self.local.native(), mixed);
-        let guard = guard.map(|guard| CommitGuard { _pending: Some(pending), ..guard });
-        self.committing_from = guard.as_ref().and_then(|guard| guard.before);
-        guard
+        let commit = LocalCommit::begin(node, self.local.native(), mixed);
+        let commit = commit.map(|commit| LocalCommit { _pending: Some(pending), ..commit });
+        self.committing_from = commit.as_ref().and_then(|commit| commit.guard.before());
+        commit
     }
 
     /// After SQLite has committed on this connection: the commit is LiteFS's too, and those have it
     /// that must.
-    pub(super) fn confirm(&mut self, guard: Option<CommitGuard>) -> QueryResult<()> {
+    pub(super) fn confirm(&mut self, guard: Option<LocalCommit>) -> QueryResult<()> {
         let (Some(guard), Some(node)) = (guard, self.home.clone()) else { return Ok(()) };
         if !self.local.is_autocommit() {
             return Err(self.roll_back_unknown());
@@ -156,7 +145,7 @@ impl LiteFsConnection {
     /// The same for a commit on another connection.
     pub(super) fn confirm_by(
         &mut self,
-        guard: &CommitGuard,
+        guard: &LocalCommit,
         node: &Node,
         other: Option<&Native>,
     ) -> QueryResult<()> {

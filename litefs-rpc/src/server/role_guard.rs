@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use litefs_core::{Position, Presence, Role, RoleKind, RoleStamp, RoleState, Tracker};
+use litefs_core::{
+    Position, Presence, Role, RoleKind, RoleStamp, RoleState, Tracker, UnconfirmedCommit,
+};
 use tokio::sync::watch;
 
 use crate::wire::PrimaryHint;
@@ -19,6 +21,9 @@ pub trait RoleGuard: Send + Sync + 'static {
     /// # Errors
     /// Why it cannot be read; then no commit is confirmed.
     fn position(&self) -> Result<Position, String>;
+    /// The commit of this process that could not be confirmed last. Other connections of the
+    /// process may have made it.
+    fn unconfirmed_commit(&self) -> &UnconfirmedCommit;
     /// The primary, if it is another node and known.
     fn hint(&self) -> Option<PrimaryHint>;
     /// Wakes at each change of the role.
@@ -58,6 +63,10 @@ impl RoleGuard for Tracker {
 
     fn position(&self) -> Result<Position, String> {
         self.peek_position().map_err(|error| error.to_string())
+    }
+
+    fn unconfirmed_commit(&self) -> &UnconfirmedCommit {
+        Tracker::unconfirmed_commit(self)
     }
 
     fn hint(&self) -> Option<PrimaryHint> {

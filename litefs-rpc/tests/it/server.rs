@@ -14,8 +14,8 @@ use litefs_rpc::client::{
 };
 use litefs_rpc::handshake::HandshakeError;
 use litefs_rpc::wire::{
-    Begin, Command, DatabaseError, DatabaseErrorKind, Output, PrimaryHint, ReplicaReport, Request,
-    RowSet, ServerError, Value,
+    Begin, Command, DatabaseError, DatabaseErrorKind, Delivery, Output, PrimaryHint, ReplicaReport,
+    Request, RowSet, ServerError, Value,
 };
 use litefs_rpc::{Limits, Secret};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -74,6 +74,45 @@ async fn f6_a_commit_during_which_the_role_changed_is_not_acknowledged() {
     let link = client.connect(&bed.address()).await.unwrap();
     let error = link.write(request("INSERT"), soon()).await.unwrap_err();
     assert_eq!(error.fate(), Fate::Unknown, "{error}");
+}
+
+#[tokio::test]
+async fn work_that_changed_nothing_is_refused_after_a_demotion() {
+    let role_guard = FakeRoleGuard::primary();
+    let inner = Arc::clone(&role_guard);
+    let run: Run = Box::new(move |_| {
+        inner.demote();
+        Ok(Output::Count(0))
+    });
+    let bed = Bed::fenced(role_guard, |_| {}, run).await;
+    let link = client().connect(&bed.address()).await.unwrap();
+    let error = link.write(request("nothing"), soon()).await.unwrap_err();
+    let refused = matches!(error, CallError::Refused(ServerError::NotPrimary { .. }));
+    assert!(refused, "{error:?}");
+}
+
+#[tokio::test]
+async fn a_commit_dropped_by_a_demotion_stays_unknown_in_the_next_term() {
+    let role_guard = FakeRoleGuard::primary();
+    let inner = Arc::clone(&role_guard);
+    let run: Run = Box::new(move |_| {
+        inner.demote();
+        Ok(Output::Count(1))
+    });
+    let bed = Bed::fenced(role_guard, |_| {}, run).await;
+    let link = client().connect(&bed.address()).await.unwrap();
+    let mut request = request("INSERT");
+    request.delivery = Delivery::ExactlyOnce;
+    bed.role_guard.drops_commits.store(true, Ordering::SeqCst);
+    let error = link.write(request.clone(), soon()).await.unwrap_err();
+    assert_eq!(error.fate(), Fate::Unknown, "{error}");
+    bed.role_guard.promote_again();
+    // SQLite still has the outcome.
+    request.again = true;
+    let error = link.write(request.clone(), soon()).await.unwrap_err();
+    assert_eq!(error.fate(), Fate::Unknown, "{error}");
+    bed.role_guard.commit();
+    assert!(link.write(request, soon()).await.is_ok(), "the position has moved on");
 }
 
 #[tokio::test]

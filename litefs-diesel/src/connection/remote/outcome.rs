@@ -12,7 +12,7 @@ use litefs_rpc::wire::{Delivery, Outcome, Reply, RequestId, ServerError};
 
 use super::super::LiteFsConnection;
 use super::super::local::is_writable;
-use super::super::proof::CommitGuard;
+use super::super::proof::LocalCommit;
 use super::write::stopped;
 use crate::Failure;
 use crate::error::{called, forwarded};
@@ -58,7 +58,7 @@ impl LiteFsConnection {
         let opened = node.open(node.options.config.database_url());
         let Opened { mut connection, native } = opened.map_err(|error| unknown(&error))?;
         connection.set_instrumentation(|_: InstrumentationEvent<'_>| {});
-        let guard = CommitGuard::begin(node, &native, false);
+        let guard = LocalCommit::begin(node, &native, false);
         let guard = guard.ok_or_else(|| unknown(&"this node is not the primary any more"))?;
         let outcome =
             litefs_rpc::sqlite::settle(&mut connection, id).map_err(|error| unknown(&error))?;

@@ -3,19 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use litefs_core::{Position, RoleStamp};
+use litefs_core::{AfterCommit, CommitGuard, NotConfirmed, Position};
 
 use super::Writer;
 use crate::executor::{CommitExpectation, Done, Executor};
 use crate::server::verdict::Verdict;
 use crate::wire::{Reply, ServerError};
-
-/// The role and the position under which a job was started.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct CommitGuard {
-    pub(super) stamp: RoleStamp,
-    pub(super) before: Option<Position>,
-}
 
 impl<E: Executor> Writer<E> {
     /// Starts a job, unless its deadline has passed.
@@ -33,14 +26,12 @@ impl<E: Executor> Writer<E> {
             self.executor.term_started();
         }
         let before = self.role_guard.position().ok();
-        Ok(CommitGuard { stamp, before })
+        Ok(CommitGuard::begin(stamp, before))
     }
 
     /// Confirms a commit and makes its reply.
     ///
-    /// A commit that SQLite reports is not enough: LiteFS commits during an unlock, and SQLite
-    /// ignores the errors of an unlock. A write is acknowledged only if the position has advanced
-    /// and this node has stayed the primary.
+    /// A commit that SQLite reports is not enough, see [`CommitGuard`].
     pub(super) fn confirm(&self, guard: CommitGuard, done: Done) -> Result<Reply, ServerError> {
         let position = self.confirm_position(guard, done.wrote)?;
         Ok(Reply { answer: done.answer, position: Some(position), effects: done.effects })
@@ -51,36 +42,20 @@ impl<E: Executor> Writer<E> {
         guard: CommitGuard,
         wrote: CommitExpectation,
     ) -> Result<Position, ServerError> {
-        let position = self.role_guard.position().map_err(|error| {
-            ServerError::unconfirmed(format!("the position cannot be read: {error}"))
-        })?;
+        let position = self.role_guard.position();
         if !self.prove_commits {
-            return Ok(position);
+            return position.map_err(ServerError::unconfirmed);
         }
-        if !self.role_guard.holds(guard.stamp) {
-            return Err(ServerError::unconfirmed("the role changed during the commit"));
-        }
-        let before = match wrote {
-            CommitExpectation::Unchanged => None,
-            CommitExpectation::Advances => guard.before,
-            CommitExpectation::AdvancesFrom(before) => Some(before),
-            CommitExpectation::Dropped => {
-                return Err(ServerError::unconfirmed(
-                    "LiteFS has not taken one of several commits",
-                ));
+        let role_held = self.role_guard.holds(guard.stamp());
+        let after = AfterCommit { position, role_held };
+        match guard.confirm(wrote, after, self.role_guard.unconfirmed_commit()) {
+            Ok(position) => {
+                self.replicas.record_position(position);
+                Ok(position)
             }
-        };
-        if before == Some(position) {
-            self.unconfirmed_at.set(Some(position));
+            Err(NotConfirmed::NotPrimary) => Err(self.not_primary()),
+            Err(error) => Err(ServerError::unconfirmed(error)),
         }
-        // What SQLite has, an outcome too, is not LiteFS's before the position has moved on.
-        if self.unconfirmed_at.get() == Some(position) {
-            return Err(ServerError::unconfirmed(format!(
-                "SQLite has committed, but LiteFS's position is the same as before: {position}"
-            )));
-        }
-        self.replicas.record_position(position);
-        Ok(position)
     }
 
     /// Asks LiteFS for the role and the mount. Blocks.
@@ -95,10 +70,10 @@ impl<E: Executor> Writer<E> {
         if refusal.symptom().is_suspicious() {
             self.recheck_role();
         }
-        match Verdict::of(refusal, &*self.role_guard, guard.stamp) {
+        match Verdict::of(refusal, &*self.role_guard, guard.stamp()) {
             // SQLite has rolled back, but LiteFS may have found the commit in the WAL.
             Verdict::Refused(refusal @ (ServerError::DiskFull { .. } | ServerError::Io { .. }))
-                if self.role_guard.position().ok() != guard.before =>
+                if self.role_guard.position().ok() != guard.before() =>
             {
                 Verdict::Refused(ServerError::unconfirmed(format!(
                     "the position moved although SQLite failed: {refusal}"

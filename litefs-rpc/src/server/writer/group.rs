@@ -6,8 +6,9 @@
 
 use std::time::{Duration, Instant};
 
+use litefs_core::CommitGuard;
+
 use super::Writer;
-use super::commit_guard::CommitGuard;
 use crate::executor::{CommitExpectation, Done, Executor, GroupAborted};
 use crate::server::job::Write;
 use crate::server::queue::Queue;
@@ -105,7 +106,7 @@ impl<E: Executor> Writer<E> {
     }
 
     fn close_group(&mut self, group: &Group) -> Result<CommitExpectation, GroupAborted> {
-        if self.role_guard.holds(group.guard.stamp) {
+        if self.role_guard.holds(group.guard.stamp()) {
             self.executor.close_group()
         } else {
             Err(GroupAborted)

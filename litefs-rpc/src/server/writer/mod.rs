@@ -5,11 +5,10 @@ mod commit_guard;
 mod group;
 mod session;
 
-use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use litefs_core::{Position, RoleStamp};
+use litefs_core::RoleStamp;
 use tokio::runtime::Handle;
 
 use super::commit_barrier::CommitBarrier;
@@ -37,8 +36,6 @@ pub(super) struct Writer<E> {
     commits: Arc<CommitBarrier>,
     /// The role under which the last job was started.
     term: Option<RoleStamp>,
-    /// The position at which a commit could not be confirmed last.
-    unconfirmed_at: Cell<Option<Position>>,
     /// The average latency of writes; a group counts as one.
     average_latency: Duration,
 }
@@ -75,7 +72,6 @@ impl<E: Executor> Writer<E> {
             replicas,
             commits,
             term: None,
-            unconfirmed_at: Cell::new(None),
             average_latency,
         }
     }

@@ -3,8 +3,9 @@
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Instant;
 
+use litefs_core::CommitGuard;
+
 use super::Writer;
-use super::commit_guard::CommitGuard;
 use crate::executor::Executor;
 use crate::server::job::{First, Opened, Respond, Step};
 use crate::server::sessions::Ended;
@@ -60,8 +61,8 @@ impl<E: Executor> Writer<E> {
     /// Compares the position with the one that the transaction's local reads saw. The write lock is
     /// held, so the position does not change any more.
     fn check_snapshot(&self, begin: &Begin, guard: &mut CommitGuard) -> Result<(), ServerError> {
-        guard.before = self.role_guard.position().ok();
-        match (begin.expected, guard.before) {
+        *guard = guard.locked_at(self.role_guard.position().ok());
+        match (begin.expected, guard.before()) {
             (Some(expected), Some(actual)) if expected != actual => {
                 Err(ServerError::SnapshotMoved { expected, actual })
             }
@@ -112,12 +113,13 @@ impl<E: Executor> Writer<E> {
     }
 
     fn step(&mut self, work: &Command, guard: &CommitGuard) -> Result<Reply, ServerError> {
-        if !self.role_guard.holds(guard.stamp) {
+        if !self.role_guard.holds(guard.stamp()) {
             return Err(lost_to_demotion());
         }
         let done = self.executor.step(work);
-        let done = done
-            .map_err(|refusal| self.judge(refusal, *guard).or(lost_to_demotion).at(guard.before))?;
+        let done = done.map_err(|refusal| {
+            self.judge(refusal, *guard).or(lost_to_demotion).at(guard.before())
+        })?;
         Ok(Reply { answer: done.answer, position: None, effects: done.effects })
     }
 
@@ -135,12 +137,17 @@ impl<E: Executor> Writer<E> {
                 Reply { answer: Output::Done, position: None, effects: SessionCounters::default() };
             return (Ok(reply), Some(Ended::Finished));
         }
-        if !self.role_guard.holds(guard.stamp) {
+        if !self.role_guard.holds(guard.stamp()) {
             return (Err(lost_to_demotion()), Some(Ended::Demoted));
         }
         let _in_progress = self.commits.begin();
         match self.executor.commit(keep) {
-            Ok(done) => (self.confirm(*guard, done), Some(Ended::Finished)),
+            Ok(done) => match self.confirm(*guard, done) {
+                Err(ServerError::NotPrimary { .. }) => {
+                    (Err(lost_to_demotion()), Some(Ended::Demoted))
+                }
+                reply => (reply, Some(Ended::Finished)),
+            },
             Err(refusal) => match self.judge(refusal, *guard) {
                 Verdict::Gone => (Err(lost_to_demotion()), Some(Ended::Demoted)),
                 Verdict::Refused(refusal) => {

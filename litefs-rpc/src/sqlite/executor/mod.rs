@@ -158,8 +158,9 @@ impl SqliteExecutor {
     /// What the commits since [`watch_commits`](Self::watch_commits) must have done to the
     /// position.
     fn expectation(&self) -> CommitExpectation {
-        let open = self.connection.as_ref().and_then(|connection| connection.native.committed());
-        self.closed.and_then(open.into())
+        let open = self.connection.as_ref();
+        let open = open.map_or(CommitExpectation::Unchanged, |open| open.native.committed());
+        self.closed.and_then(open)
     }
 }
 

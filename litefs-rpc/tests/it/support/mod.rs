@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use litefs_core::{Checksum, Position, Role, RoleStamp, RoleState, Txid};
+use litefs_core::{Checksum, Position, Role, RoleStamp, RoleState, Txid, UnconfirmedCommit};
 use litefs_rpc::client::{Client, ClientConfig};
 use litefs_rpc::server::{RoleGuard, Server, ServerConfig};
 use litefs_rpc::wire::{
@@ -31,8 +31,11 @@ pub(crate) struct FakeRoleGuard {
     pub hint: Mutex<Option<PrimaryHint>>,
     /// Nobody knows yet that it is not the primary any more.
     pub demoted_when_asked: AtomicBool,
+    /// LiteFS takes no commit.
+    pub drops_commits: AtomicBool,
     /// Terms that the executor was told of.
     pub terms: AtomicU64,
+    pub unconfirmed_commit: UnconfirmedCommit,
 }
 
 impl FakeRoleGuard {
@@ -44,7 +47,9 @@ impl FakeRoleGuard {
             txid: AtomicU64::new(1),
             hint: Mutex::default(),
             demoted_when_asked: AtomicBool::new(false),
+            drops_commits: AtomicBool::new(false),
             terms: AtomicU64::new(0),
+            unconfirmed_commit: UnconfirmedCommit::default(),
         })
     }
 
@@ -80,6 +85,10 @@ impl RoleGuard for FakeRoleGuard {
     fn position(&self) -> Result<Position, String> {
         let txid = self.txid.load(Ordering::SeqCst);
         Ok(Position { txid: Txid::new(txid), checksum: Checksum::new(txid) })
+    }
+
+    fn unconfirmed_commit(&self) -> &UnconfirmedCommit {
+        &self.unconfirmed_commit
     }
 
     fn hint(&self) -> Option<PrimaryHint> {
@@ -122,10 +131,14 @@ pub(crate) struct FakeExecutor {
 }
 
 impl FakeExecutor {
+    /// A text that begins with "nothing" changes nothing.
     fn done(&mut self, work: &Command) -> Result<Done, ServerError> {
         let sql = work.texts().next().unwrap_or_default().to_owned();
         let answer = (self.run)(&sql)?;
-        Ok(Done { answer, effects: SessionCounters::default(), wrote: CommitExpectation::Advances })
+        let unchanged = sql.starts_with("nothing");
+        let wrote =
+            if unchanged { CommitExpectation::Unchanged } else { CommitExpectation::Advances };
+        Ok(Done { answer, effects: SessionCounters::default(), wrote })
     }
 }
 
@@ -161,7 +174,12 @@ impl Executor for FakeExecutor {
             return kept.clone();
         }
         let done = self.done(&request.work)?;
-        self.role_guard.commit();
+        if done.wrote == CommitExpectation::Unchanged {
+            return Ok(done);
+        }
+        if !self.role_guard.drops_commits.load(Ordering::SeqCst) {
+            self.role_guard.commit();
+        }
         self.kept
             .insert(request.id, Ok(Done { wrote: CommitExpectation::Unchanged, ..done.clone() }));
         Ok(done)
