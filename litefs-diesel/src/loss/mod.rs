@@ -4,4 +4,5 @@ pub(crate) mod ack_log;
 pub(crate) mod detector;
 pub(crate) mod terms;
 
+pub(crate) use ack_log::OnLostWrites;
 pub use ack_log::{Acknowledgement, LostWrite, LostWrites};

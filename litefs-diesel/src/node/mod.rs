@@ -111,7 +111,7 @@ impl Node {
         self.check_mounted()?;
         self.await_first_replication()?;
         let checkpointed = self.checkpointer.get().is_some();
-        let opened = open(url, self.options.hook.as_ref(), checkpointed);
+        let opened = open(url, self.options.on_connection.as_ref(), checkpointed);
         let opened = opened.map_err(|error| self.explain(error))?;
         opened.native.read_positions_by(read_positions(self.tracker.clone()));
         Ok(opened)
@@ -195,7 +195,7 @@ impl Node {
                 config
             },
             database_url: self.options.config.database_url().to_owned(),
-            hook: self.options.hook.clone(),
+            hook: self.options.on_connection.clone(),
             retention: self.options.outcome_retention,
             server: Arc::clone(&self.server),
             checkpointer: Arc::clone(&self.checkpointer),

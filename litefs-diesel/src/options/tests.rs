@@ -1,6 +1,13 @@
 //! Tests of the options.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::time::Duration;
+
+use litefs_rpc::wire::Delivery;
+
 use super::*;
+use crate::consistency::{Consistency, WhenBehind};
 
 fn vars(list: &[(&str, &str)]) -> Vec<(String, String)> {
     list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -90,6 +97,7 @@ fn c3_bad_values_are_refused_by_name() {
         ("LITEFS_READ_PAUSE_MS", "-1", "read_pause"),
         ("LITEFS_OUTCOME_RETENTION_MS", "1000", "outcome_retention"),
         ("LITEFS_RPC_SECRET", "short", "secret"),
+        ("LITEFS_RPC_ADVERTISE", "no-port", "advertise"),
     ] {
         let error = error(new().from_vars(vars(&[(variable, value)])));
         assert!(error.contains(option) && error.contains(variable), "{error}");
@@ -112,4 +120,55 @@ fn a_short_secret_is_said_once_and_not_shown() {
         "option `secret` (environment variable LITEFS_RPC_SECRET): \"(5 bytes)\" is not allowed, expected at least 16 \
          random bytes"
     );
+}
+
+#[test]
+fn every_option_is_read_from_its_variable() {
+    assert!(!Options::VARIABLES.is_empty());
+    for (option, variable) in Options::VARIABLES {
+        let error = refused(variable);
+        assert!(error.starts_with(&format!("option `{option}`")), "{error}");
+        assert!(error.contains(&format!("(environment variable {variable})")), "{error}");
+    }
+}
+
+/// The error where a variable is no text: no option accepts that.
+fn refused(variable: &str) -> String {
+    let not_utf8 = OsString::from_vec(vec![0xff]);
+    let builder = LiteFsBuilder::new("/litefs/app.db").from_vars([(variable, not_utf8)]);
+    match builder.build() {
+        Ok(_) => panic!("{variable} is not read"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn the_table_in_the_readme_agrees_with_the_code() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"));
+    let readme = readme.unwrap();
+    let rows = readme.lines().filter(|line| line.starts_with("| `LITEFS_"));
+    let mut defaults = 0;
+    for row in rows {
+        let [variable, _, default] = cells(row)[..] else { panic!("{row}") };
+        let variable = variable.trim_matches('`');
+        assert!(refused(variable).contains(variable));
+        // A default that is not a value is explained in words.
+        let Some((value, condition)) = default.strip_prefix('`').and_then(|d| d.split_once('`'))
+        else {
+            continue;
+        };
+        let builder = || match condition.trim() {
+            "" => LiteFsBuilder::new("/litefs/app.db"),
+            "with a secret" => LiteFsBuilder::new("/litefs/app.db").secret("0123456789abcdef"),
+            other => panic!("{other:?} is not known here"),
+        };
+        let with = builder().from_vars([(variable, value)]).build().unwrap().describe();
+        assert_eq!(with, builder().build().unwrap().describe(), "{row}");
+        defaults += 1;
+    }
+    assert!(defaults >= 5, "the table was not found");
+}
+
+fn cells(row: &str) -> Vec<&str> {
+    row.trim_matches('|').split('|').map(str::trim).collect()
 }
