@@ -4,7 +4,7 @@ use std::any::TypeId;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use super::Class;
+use super::class::Class;
 
 /// How many texts are kept. Queries built at run time could fill any cache; when it is full it
 /// starts anew.

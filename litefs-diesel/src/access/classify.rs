@@ -1,130 +1,31 @@
-//! The pure half: from a statement's beginning and SQLite's program for it to its class.
+//! From a statement's beginning and SQLite's program for it to its class.
 
-use litefs_rpc::sqlite::sql::{Pragma, SqlStatement, Verb};
-use litefs_rpc::wire::BeginMode;
+use std::collections::HashSet;
 
-use super::Access;
+use diesel::sqlite::SqliteConnection;
+use litefs_rpc::sqlite::sql::{SqlStatement, Verb};
 
-/// What the rest of the library needs to know of a statement; cached, so it is small.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Class {
-    pub(crate) access: Access,
-    /// It writes to a temporary or attached database: `query_only` must be lifted, and cached
-    /// classes may be wrong afterwards.
-    pub(crate) writes_locally: bool,
-    /// It sets a PRAGMA that forwarded writes must follow.
-    pub(crate) sets_session: bool,
-    /// `changes()` counts what it does.
-    pub(crate) counts: bool,
-    /// It inserts rows: `last_insert_rowid()` is its own.
-    pub(crate) inserts: bool,
-    /// It asks for `last_insert_rowid()`, `changes()` or `total_changes()`.
-    pub(crate) asks_session: bool,
-    /// It opens, closes or marks a transaction.
-    pub(crate) control: bool,
-    /// It is `PRAGMA query_only`, which this library uses itself: the user's is kept apart from
-    /// ours.
-    pub(crate) query_only: bool,
-    /// It must not run under LiteFS.
-    pub(crate) refused: bool,
-    /// It changes the database by what is in a temporary or attached one, or both at once: it runs
-    /// where both are, or nowhere.
-    pub(crate) split: bool,
-    /// It is a VACUUM that stays here: of an attached database, or INTO a file. No transaction may
-    /// be open.
-    pub(crate) vacuums: bool,
-    /// It copies the database into a file of this node: VACUUM INTO.
-    pub(crate) copies: bool,
-    /// There is nothing to run, or more than one statement.
-    pub(crate) single: bool,
-    /// SQLite could not prepare it here; the class is a guess that must not outlive the moment.
-    pub(crate) guessed: bool,
-    /// It calls a function that the application has registered, which may write.
-    pub(crate) calls_application: bool,
-}
+use super::class::{Access, Class};
+use super::explain::{Program, explain};
+use super::pragma::{is_elsewhere, of_pragma};
 
-impl Class {
-    const fn new(access: Access) -> Self {
-        Self {
-            access,
-            writes_locally: false,
-            sets_session: false,
-            counts: false,
-            inserts: false,
-            asks_session: false,
-            control: false,
-            query_only: false,
-            refused: false,
-            split: false,
-            vacuums: false,
-            copies: false,
-            single: true,
-            guessed: false,
-            calls_application: false,
-        }
-    }
-
-    /// It writes to a temporary or attached database, and to nothing else.
-    const LOCAL_WRITE: Self = Self { writes_locally: true, ..Self::new(Access::Local) };
-
-    /// SQL text without a statement, or with several: SQLite prepares the first and ignores the
-    /// rest.
-    pub(crate) const NOTHING: Self = Self { single: false, ..Self::new(Access::Local) };
-
-    /// What two statements are that run in one place.
-    pub(crate) fn with(self, other: Self) -> Self {
-        let access = match (self.access, other.access) {
-            (Access::Write, _) | (_, Access::Write) => Access::Write,
-            (Access::Read, _) | (_, Access::Read) => Access::Read,
-            _ => Access::Local,
-        };
-        let writes_locally = self.writes_locally || other.writes_locally;
-        Self {
-            access,
-            writes_locally,
-            sets_session: self.sets_session || other.sets_session,
-            counts: self.counts || other.counts,
-            inserts: self.inserts || other.inserts,
-            asks_session: self.asks_session || other.asks_session,
-            control: self.control || other.control,
-            query_only: self.query_only || other.query_only,
-            refused: self.refused || other.refused,
-            split: self.split || other.split || (access == Access::Write && writes_locally),
-            vacuums: self.vacuums || other.vacuums,
-            copies: self.copies || other.copies,
-            single: self.single && other.single,
-            guessed: self.guessed || other.guessed,
-            calls_application: self.calls_application || other.calls_application,
-        }
-    }
-
-    /// It reads as far as SQLite can tell, but what it calls may write.
-    pub(crate) fn may_write(&self) -> bool {
-        self.access == Access::Read && self.calls_application
-    }
-
-    /// It reads the database and that is all there is to it.
-    #[inline]
-    pub(crate) fn is_plain_read(&self) -> bool {
-        self.access == Access::Read
-            && !self.asks_session
-            && !self.refused
-            && self.single
-            && !self.calls_application
-    }
-}
-
-/// Which databases a program touches, read from its `Transaction` opcodes
-/// (<https://www.sqlite.org/opcode.html#Transaction>): P1 is the database (0 main, 1 temp, then
-/// attached), P2 is not zero for a write.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Program {
-    pub(super) reads_main: bool,
-    pub(super) writes_main: bool,
-    pub(super) touches_other: bool,
-    pub(super) writes_other: bool,
-    /// It calls a function of the application.
-    pub(super) calls_application: bool,
+/// The class of a statement, asking `connection` for its program where that is safe. Parameters
+/// need no values: EXPLAIN does not run anything. `functions` are those of the application that may
+/// write, in lower case; `None` if they are not known: then any may.
+pub(crate) fn classify_with(
+    connection: &mut SqliteConnection,
+    functions: Option<&HashSet<String>>,
+    statement: &SqlStatement<'_>,
+) -> Class {
+    let asks_sqlite = matches!(
+        statement.verb(),
+        Verb::Read | Verb::Change | Verb::Schema | Verb::TempSchema | Verb::Unknown
+    );
+    // An error means that SQLite cannot prepare it here; the statement itself will say so where it
+    // runs.
+    let program =
+        if asks_sqlite { explain(connection, functions, statement.sql).ok() } else { None };
+    Class { guessed: asks_sqlite && program.is_none(), ..classify(statement, program) }
 }
 
 /// The functions whose answer depends on the connection's last write.
@@ -194,167 +95,12 @@ fn of_verb(verb: Verb, schema: Option<&str>) -> Class {
     }
 }
 
-/// Whether a schema is that of a temporary or attached database.
-fn is_elsewhere(schema: Option<&str>) -> bool {
-    schema.is_some_and(|schema| !schema.eq_ignore_ascii_case("main"))
-}
-
-/// PRAGMAs are told by name: SQLite runs some of them while it prepares them, so it cannot be
-/// asked.
-fn of_pragma(pragma: &Pragma<'_>) -> Class {
-    match of_pragma_of_main(pragma) {
-        // The schema before those that set the session means nothing to SQLite.
-        class if class.sets_session || !is_elsewhere(pragma.schema) => class,
-        class if class.access == Access::Write => Class::LOCAL_WRITE,
-        _ => Class::new(Access::Local),
-    }
-}
-
-fn of_pragma_of_main(pragma: &Pragma<'_>) -> Class {
-    let name = pragma.name.to_ascii_lowercase();
-    match (name.as_str(), pragma.value) {
-        (
-            "user_version" | "application_id" | "schema_version" | "auto_vacuum" | "encoding"
-            | "default_cache_size",
-            Some(_),
-        )
-        | ("incremental_vacuum" | "optimize", _) => Class::new(Access::Write),
-        (
-            "foreign_keys"
-            | "defer_foreign_keys"
-            | "recursive_triggers"
-            | "ignore_check_constraints"
-            | "legacy_alter_table",
-            Some(_),
-        ) => Class { sets_session: true, ..Class::new(Access::Local) },
-        (
-            "user_version" | "application_id" | "schema_version" | "auto_vacuum" | "encoding"
-            | "integrity_check" | "quick_check" | "foreign_key_check" | "foreign_key_list"
-            | "index_info" | "index_list" | "index_xinfo" | "table_info" | "table_xinfo"
-            | "table_list" | "page_count" | "freelist_count",
-            _,
-        ) => Class::new(Access::Read),
-        _ => Class::new(Access::Local),
-    }
-}
-
-/// A statement that steers the transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Control {
-    /// BEGIN; with a lock where the mode says so.
-    Begin(Option<BeginMode>),
-    Commit,
-    Rollback,
-    Savepoint(String),
-    Release(String),
-    RollbackTo(String),
-}
-
-impl Control {
-    pub(crate) fn of(statement: &SqlStatement<'_>) -> Option<Self> {
-        let name = || statement.savepoint_name().unwrap_or_default().to_owned();
-        Some(match statement.verb() {
-            Verb::Begin if !statement.begins_with_lock() => Control::Begin(None),
-            Verb::Begin if statement.is_word(1, "EXCLUSIVE") => {
-                Control::Begin(Some(BeginMode::Exclusive))
-            }
-            Verb::Begin => Control::Begin(Some(BeginMode::Immediate)),
-            Verb::Commit => Control::Commit,
-            Verb::Rollback => Control::Rollback,
-            Verb::Savepoint if statement.is_word(0, "SAVEPOINT") => Control::Savepoint(name()),
-            Verb::Savepoint if statement.is_word(0, "RELEASE") => Control::Release(name()),
-            Verb::Savepoint => Control::RollbackTo(name()),
-            _ => return None,
-        })
-    }
-}
-
-/// What to do with the text of `batch_execute`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum ScriptPlan {
-    /// One statement that steers the transaction.
-    Control(Control),
-    /// Runs here, as it stands.
-    Local { writes_locally: bool, sets_session: bool, reads: bool },
-    /// Changes the database: taken whole to where writes go. `session` holds the PRAGMAs that also
-    /// concern this connection; `split` says that it needs temporary or attached tables as well,
-    /// which are here.
-    Write { session: Vec<String>, split: bool },
-    /// Cannot run as one script.
-    Refused(String),
-}
-
-/// Scripts are taken whole: one place for all of it, or a clear refusal. Pure.
-///
-/// `in_transaction`: one is open, which the script must not end.
-pub(crate) fn plan_script(
-    statements: &[SqlStatement<'_>],
-    classes: &[Class],
-    in_transaction: bool,
-) -> ScriptPlan {
-    if let ([statement], Some(control)) = (statements, statements.first().and_then(Control::of)) {
-        let _ = statement;
-        return ScriptPlan::Control(control);
-    }
-    let any = |test: fn(&Class) -> bool| classes.iter().any(test);
-    if any(|class| class.control) && !is_balanced(statements, in_transaction) {
-        return ScriptPlan::Refused(
-            "a script may contain a transaction, but must both open and close it: a statement elsewhere could end up \
-             inside or outside of it unseen"
-                .into(),
-        );
-    }
-    let reads = any(|class| class.access == Access::Read);
-    let (writes_locally, sets_session) =
-        (any(|class| class.writes_locally), any(|class| class.sets_session));
-    if !any(|class| class.access == Access::Write) {
-        return ScriptPlan::Local { writes_locally, sets_session, reads };
-    }
-    let session = statements.iter().zip(classes).filter(|(_, class)| class.sets_session);
-    let session = session.map(|(statement, _)| statement.sql.to_owned()).collect();
-    ScriptPlan::Write { session, split: writes_locally || any(|class| class.split) }
-}
-
-/// Whether every transaction that the script opens is closed by it, and no other.
-fn is_balanced(statements: &[SqlStatement<'_>], in_transaction: bool) -> bool {
-    let mut savepoints = Vec::new();
-    let mut open = false;
-    for control in statements.iter().filter_map(Control::of) {
-        match control {
-            Control::Begin(_) if open || !savepoints.is_empty() => return false,
-            Control::Begin(_) => open = true,
-            // Without a BEGIN of its own it would end what is open around the script.
-            Control::Commit | Control::Rollback
-                if !open && (in_transaction || savepoints.is_empty()) =>
-            {
-                return false;
-            }
-            Control::Commit | Control::Rollback => {
-                open = false;
-                savepoints.clear();
-            }
-            Control::Savepoint(name) => savepoints.push(name),
-            Control::Release(name) => {
-                match savepoints.iter().rposition(|s| s.eq_ignore_ascii_case(&name)) {
-                    Some(at) => savepoints.truncate(at),
-                    None => return false,
-                }
-            }
-            Control::RollbackTo(name)
-                if !savepoints.iter().any(|s| s.eq_ignore_ascii_case(&name)) =>
-            {
-                return false;
-            }
-            Control::RollbackTo(_) => {}
-        }
-    }
-    !open && savepoints.is_empty()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use diesel::connection::{Connection, SimpleConnection};
     use litefs_rpc::sqlite::sql::statements;
+
+    use super::*;
 
     const READS: Program = Program {
         reads_main: true,
@@ -409,20 +155,6 @@ mod tests {
     }
 
     #[test]
-    fn m12_pragmas_are_told_by_name() {
-        assert_eq!(of("PRAGMA user_version = 3", None).access, Access::Write);
-        assert_eq!(of("PRAGMA user_version", None).access, Access::Read);
-        assert_eq!(of("PRAGMA busy_timeout = 3", None).access, Access::Local);
-        assert!(of("PRAGMA foreign_keys = ON", None).sets_session);
-        assert!(of("PRAGMA other.foreign_keys = ON", None).sets_session);
-        assert_eq!(of("PRAGMA other.user_version = 3", None), Class::LOCAL_WRITE);
-        assert_eq!(of("PRAGMA temp.user_version", None), Class::new(Access::Local));
-        assert_eq!(of("PRAGMA \"main\".user_version = 3", None).access, Access::Write);
-        assert!(!of("PRAGMA foreign_keys", None).sets_session);
-        assert!(of("PRAGMA journal_mode = DELETE", None).refused);
-    }
-
-    #[test]
     fn a_vacuum_says_what_it_copies() {
         let flags = |sql| (of(sql, None).vacuums, of(sql, None).copies);
         assert_eq!(flags("VACUUM"), (false, false));
@@ -438,40 +170,60 @@ mod tests {
         assert!(!of("SELECT 'last_insert_rowid()'", None).asks_session);
     }
 
-    fn plan(sql: &str) -> ScriptPlan {
-        let all = statements(sql);
-        let classes: Vec<_> = all.iter().map(|s| classify(s, None)).collect();
-        plan_script(&all, &classes, false)
+    #[test]
+    fn sqlite_itself_says_what_a_statement_does() {
+        let mut conn = SqliteConnection::establish(":memory:").unwrap();
+        conn.batch_execute(
+            "CREATE TABLE t(id INTEGER PRIMARY KEY, x); CREATE VIEW v AS SELECT x FROM t;
+             CREATE TRIGGER tr INSTEAD OF INSERT ON v BEGIN INSERT INTO t(x) VALUES (new.x); END;
+             CREATE TEMP TABLE tmp(x)",
+        )
+        .unwrap();
+        for (sql, access) in [
+            ("SELECT * FROM t", Access::Read),
+            ("SELECT 1", Access::Read),
+            ("EXPLAIN SELECT * FROM t", Access::Read),
+            ("WITH a AS (SELECT 1) SELECT * FROM a, t", Access::Read),
+            ("INSERT INTO t(x) VALUES (?)", Access::Write),
+            ("INSERT INTO v VALUES (?1)", Access::Write),
+            (
+                "WITH a(x) AS (VALUES (1)) INSERT INTO t(x) SELECT x FROM a RETURNING id",
+                Access::Write,
+            ),
+            ("DELETE FROM t", Access::Write),
+            ("UPDATE t SET x = :x", Access::Write),
+            ("CREATE TABLE u(x)", Access::Write),
+            ("DROP VIEW v", Access::Write),
+            ("REINDEX", Access::Write),
+            ("INSERT INTO tmp VALUES (1)", Access::Local),
+            ("SELECT * FROM tmp", Access::Local),
+            ("SELECT * FROM tmp, t", Access::Read),
+            ("CREATE TEMP VIEW tv AS SELECT 1", Access::Local),
+            ("DROP TABLE tmp", Access::Local),
+            ("INSERT INTO nowhere VALUES (1)", Access::Write),
+            ("SELECT diesel_manage_updated_at('t')", Access::Write),
+        ] {
+            let class = classify_with(&mut conn, Some(&HashSet::new()), &statements(sql)[0]);
+            assert_eq!(class.access, access, "{sql}");
+        }
     }
 
     #[test]
-    fn scripts_are_taken_whole() {
-        assert_eq!(plan("BEGIN"), ScriptPlan::Control(Control::Begin(None)));
-        assert_eq!(
-            plan("BEGIN EXCLUSIVE"),
-            ScriptPlan::Control(Control::Begin(Some(BeginMode::Exclusive)))
-        );
-        assert_eq!(
-            plan("ROLLBACK TO SAVEPOINT a"),
-            ScriptPlan::Control(Control::RollbackTo("a".into()))
-        );
-        assert_eq!(
-            plan("INSERT INTO t VALUES (1); SELECT 1"),
-            ScriptPlan::Write { session: vec![], split: false }
-        );
-        assert_eq!(
-            plan("PRAGMA foreign_keys=OFF; DROP TABLE t"),
-            ScriptPlan::Write { session: vec!["PRAGMA foreign_keys=OFF".into()], split: false }
-        );
-        let local = |reads| ScriptPlan::Local { writes_locally: false, sets_session: false, reads };
-        assert_eq!(plan("PRAGMA busy_timeout=1; PRAGMA cache_size=1"), local(false));
-        assert_eq!(plan("BEGIN; SELECT 1; COMMIT"), local(true));
-        assert!(matches!(plan("BEGIN; INSERT INTO t VALUES (1)"), ScriptPlan::Refused(_)));
-        assert!(matches!(plan("INSERT INTO t VALUES (1); COMMIT"), ScriptPlan::Refused(_)));
-        assert!(matches!(
-            plan("CREATE TEMP TABLE a(x); DELETE FROM t"),
-            ScriptPlan::Write { split: true, .. }
-        ));
-        assert!(matches!(plan("SAVEPOINT a; DELETE FROM t; RELEASE a"), ScriptPlan::Write { .. }));
+    fn a_call_of_the_applications_functions_is_seen_through_a_view() {
+        let mut conn = SqliteConnection::establish(":memory:").unwrap();
+        conn.batch_execute("CREATE TABLE t(x); CREATE VIEW v AS SELECT Lower(x) AS y FROM t")
+            .unwrap();
+        let functions = HashSet::from(["lower".to_owned(), "max".to_owned()]);
+        for (sql, calls) in [
+            ("SELECT LOWER('a')", true),
+            ("SELECT y FROM v", true),
+            ("SELECT max(x) FROM t", true),
+            ("SELECT upper(x) FROM t", false),
+            ("SELECT * FROM t", false),
+        ] {
+            let class = classify_with(&mut conn, Some(&functions), &statements(sql)[0]);
+            assert_eq!(class.may_write(), calls, "{sql}");
+            assert_eq!(class.is_plain_read(), !calls, "{sql}");
+        }
     }
 }

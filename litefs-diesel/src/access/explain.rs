@@ -1,40 +1,33 @@
-//! The other half: asking SQLite for its program.
+//! SQLite's program for a statement, read with EXPLAIN.
 
 use std::collections::HashSet;
 
 use diesel::connection::LoadConnection;
 use diesel::result::QueryResult;
 use diesel::sqlite::SqliteConnection;
-use litefs_rpc::sqlite::sql::{SqlStatement, Verb};
 use litefs_rpc::sqlite::{BoundQuery, WRITING_FUNCTIONS, value};
 use litefs_rpc::wire::Value;
 
-use super::classify::{Class, Program, classify};
-
-/// The class of a statement, asking `connection` for its program where that is safe. Parameters
-/// need no values: EXPLAIN does not run anything. `functions` are those of the application that may
-/// write, in lower case; `None` if they are not known: then any may.
-pub(crate) fn classify_with(
-    connection: &mut SqliteConnection,
-    functions: Option<&HashSet<String>>,
-    statement: &SqlStatement<'_>,
-) -> Class {
-    let asks_sqlite = matches!(
-        statement.verb(),
-        Verb::Read | Verb::Change | Verb::Schema | Verb::TempSchema | Verb::Unknown
-    );
-    // An error means that SQLite cannot prepare it here; the statement itself will say so where it
-    // runs.
-    let program =
-        if asks_sqlite { explain(connection, functions, statement.sql).ok() } else { None };
-    Class { guessed: asks_sqlite && program.is_none(), ..classify(statement, program) }
+/// Which databases a program touches, read from its `Transaction` opcodes
+/// (<https://www.sqlite.org/opcode.html#Transaction>): P1 is the database (0 main, 1 temp, then
+/// attached), P2 is not zero for a write.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Program {
+    pub(super) reads_main: bool,
+    pub(super) writes_main: bool,
+    pub(super) touches_other: bool,
+    pub(super) writes_other: bool,
+    /// It calls a function of the application.
+    pub(super) calls_application: bool,
 }
 
 /// The opcodes that call a function, with its name in P4: `name(arguments)`.
 const CALLS: [&str; 7] =
     ["Function", "PureFunc", "AggStep", "AggStep1", "AggInverse", "AggValue", "AggFinal"];
 
-fn explain(
+/// Reads the program. `functions`: those of the application that may write, in lower case; `None`
+/// if they are not known, and then any may.
+pub(super) fn explain(
     connection: &mut SqliteConnection,
     functions: Option<&HashSet<String>>,
     sql: &str,
@@ -80,70 +73,5 @@ fn integer(value: Option<Value>) -> i64 {
     match value {
         Some(Value::Integer(integer)) => integer,
         _ => 0,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::access::Access;
-    use diesel::connection::{Connection, SimpleConnection};
-    use litefs_rpc::sqlite::sql::statements;
-
-    #[test]
-    fn sqlite_itself_says_what_a_statement_does() {
-        let mut conn = SqliteConnection::establish(":memory:").unwrap();
-        conn.batch_execute(
-            "CREATE TABLE t(id INTEGER PRIMARY KEY, x); CREATE VIEW v AS SELECT x FROM t;
-             CREATE TRIGGER tr INSTEAD OF INSERT ON v BEGIN INSERT INTO t(x) VALUES (new.x); END;
-             CREATE TEMP TABLE tmp(x)",
-        )
-        .unwrap();
-        for (sql, access) in [
-            ("SELECT * FROM t", Access::Read),
-            ("SELECT 1", Access::Read),
-            ("EXPLAIN SELECT * FROM t", Access::Read),
-            ("WITH a AS (SELECT 1) SELECT * FROM a, t", Access::Read),
-            ("INSERT INTO t(x) VALUES (?)", Access::Write),
-            ("INSERT INTO v VALUES (?1)", Access::Write),
-            (
-                "WITH a(x) AS (VALUES (1)) INSERT INTO t(x) SELECT x FROM a RETURNING id",
-                Access::Write,
-            ),
-            ("DELETE FROM t", Access::Write),
-            ("UPDATE t SET x = :x", Access::Write),
-            ("CREATE TABLE u(x)", Access::Write),
-            ("DROP VIEW v", Access::Write),
-            ("REINDEX", Access::Write),
-            ("INSERT INTO tmp VALUES (1)", Access::Local),
-            ("SELECT * FROM tmp", Access::Local),
-            ("SELECT * FROM tmp, t", Access::Read),
-            ("CREATE TEMP VIEW tv AS SELECT 1", Access::Local),
-            ("DROP TABLE tmp", Access::Local),
-            ("INSERT INTO nowhere VALUES (1)", Access::Write),
-            ("SELECT diesel_manage_updated_at('t')", Access::Write),
-        ] {
-            let class = classify_with(&mut conn, Some(&HashSet::new()), &statements(sql)[0]);
-            assert_eq!(class.access, access, "{sql}");
-        }
-    }
-
-    #[test]
-    fn a_call_of_the_applications_functions_is_seen_through_a_view() {
-        let mut conn = SqliteConnection::establish(":memory:").unwrap();
-        conn.batch_execute("CREATE TABLE t(x); CREATE VIEW v AS SELECT Lower(x) AS y FROM t")
-            .unwrap();
-        let functions = HashSet::from(["lower".to_owned(), "max".to_owned()]);
-        for (sql, calls) in [
-            ("SELECT LOWER('a')", true),
-            ("SELECT y FROM v", true),
-            ("SELECT max(x) FROM t", true),
-            ("SELECT upper(x) FROM t", false),
-            ("SELECT * FROM t", false),
-        ] {
-            let class = classify_with(&mut conn, Some(&functions), &statements(sql)[0]);
-            assert_eq!(class.may_write(), calls, "{sql}");
-            assert_eq!(class.is_plain_read(), !calls, "{sql}");
-        }
     }
 }

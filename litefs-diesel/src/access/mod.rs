@@ -1,20 +1,20 @@
-//! What a statement does, decided by SQLite's own planner.
+//! The class of a statement: what it does to the database, decided by SQLite's own planner.
+//!
+//! `explain` reads SQLite's program for a statement, `pragma` is the table of PRAGMAs, and
+//! `classify` derives the class from both. `class` combines the classes of several statements,
+//! `script` and `control` say what that means for a script. `cache` keeps the classes.
 
 mod cache;
+mod class;
 mod classify;
+mod control;
 mod explain;
+mod pragma;
+mod script;
 
 pub(crate) use cache::ClassCache;
-pub(crate) use classify::{Class, Control, ScriptPlan, plan_script};
-pub(crate) use explain::classify_with;
-
-/// What a statement does to the database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Access {
-    /// It reads the database.
-    Read,
-    /// It changes the database.
-    Write,
-    /// It concerns this connection alone: temporary tables, attached files, session PRAGMAs.
-    Local,
-}
+pub use class::Access;
+pub(crate) use class::Class;
+pub(crate) use classify::classify_with;
+pub(crate) use control::Control;
+pub(crate) use script::{ScriptPlan, plan_script};
