@@ -17,7 +17,7 @@ use diesel::{QuerySource, Table};
 use litefs_rpc::wire::{Output, Repeated};
 
 use crate::LiteFsConnection;
-use crate::connection::{PrimaryReport, Recorder, unexpected};
+use crate::connection::{Recorder, WithClause, unexpected};
 
 /// Inserts many rows at the cost of one.
 ///
@@ -261,7 +261,6 @@ where
     C: QueryFragment<Sqlite>,
 {
     let recorded = Recorder::record(insert)?.into_iter();
-    let statements: Vec<_> =
-        recorded.map(|statement| PrimaryReport { statement, clause }).collect();
+    let statements: Vec<_> = recorded.map(|statement| WithClause { statement, clause }).collect();
     Ok(conn.capture_rows(&statements)?.into_iter().flat_map(split::row_by_row).collect())
 }

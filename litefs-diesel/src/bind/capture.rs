@@ -5,15 +5,15 @@ use diesel::result::{Error, QueryResult};
 use diesel::sqlite::{Sqlite, SqliteQueryBuilder};
 use litefs_rpc::wire::{Repeated, Statement, Value};
 
-use super::probe::{BindCollector, MARKER, Marked, Owned, Places, count};
-use super::{MAX_PARAMETERS, Scratch};
+use super::engine::{BindEngine, MAX_PARAMETERS};
+use super::probe::{BindCollector, CollectedProbe, MARKER, Places, QueriesProbe, count};
 
 /// Up to this many binds the probe's statement is kept prepared.
 const CACHED_BINDS: usize = 64;
 /// The values that one probe of many queries reads at most.
 const PROBED: usize = 1_024;
 
-impl Scratch {
+impl BindEngine {
     /// A query as text and plain values.
     pub(crate) fn capture<T>(&mut self, query: &T) -> QueryResult<Statement>
     where
@@ -99,7 +99,7 @@ impl Scratch {
             _ => Places { count: count.next_power_of_two(), cached: count <= PROBED },
         };
         let mut at = 0;
-        let result = self.probe(Marked { queries, places }, count, |value| {
+        let result = self.probe(QueriesProbe { queries, places }, count, |value| {
             let is_marker = at % (width + 1) == width;
             at += 1;
             if (value == Value::Integer(MARKER)) != is_marker {
@@ -141,7 +141,7 @@ impl Scratch {
         }
         let mut values = Vec::with_capacity(count);
         let places = Places { count, cached: count <= CACHED_BINDS };
-        self.probe(Owned { binds, places }, count, |value| {
+        self.probe(CollectedProbe { binds, places }, count, |value| {
             values.push(value);
             true
         })?;
@@ -195,21 +195,21 @@ mod tests {
         queries.push(query("DELETE FROM t", &[]));
         queries.push(query("DELETE FROM t", &[]));
         queries.push(query("INSERT INTO t VALUES (?, ?)", &[7, 8]));
-        let all = Scratch::default().capture_all(&queries).unwrap();
+        let all = BindEngine::default().capture_all(&queries).unwrap();
         let shape: Vec<_> = all.iter().map(|one| (one.times, one.params.len())).collect();
         assert_eq!(shape, [(1_000, 2_000), (2, 0), (1, 2)]);
         assert_eq!(all[0].params, integers((0..1_000).flat_map(|n| [n, -n])));
         assert_eq!(all[2].params, integers([7, 8]));
-        assert!(Scratch::default().capture_all(&queries[..0]).unwrap().is_empty());
+        assert!(BindEngine::default().capture_all(&queries[..0]).unwrap().is_empty());
     }
 
     #[test]
     fn values_stay_with_their_query_where_it_binds_more_or_fewer_than_it_has_places() {
         let sql = "INSERT INTO t VALUES (?, ?)";
-        let mut scratch = Scratch::default();
+        let mut engine = BindEngine::default();
         let mut captured = |binds: &[&[i32]]| -> Vec<Vec<Value>> {
             let queries: Vec<_> = binds.iter().map(|binds| query(sql, binds)).collect();
-            let all = scratch.capture_all(&queries).unwrap();
+            let all = engine.capture_all(&queries).unwrap();
             all.iter().flat_map(|one| one.runs().map(<[Value]>::to_vec)).collect()
         };
         // What is bound stays bound in a prepared statement, so the second of each pair meets what
@@ -229,12 +229,12 @@ mod tests {
         for count in [100, 99, 101, 150, 0] {
             let binds: Vec<_> = (1..=count).collect();
             let many = query(&format!("SELECT {}", vec!["?"; 100].join(", ")), &binds);
-            let params = Scratch::default().capture(&many).unwrap().params;
+            let params = BindEngine::default().capture(&many).unwrap().params;
             assert_eq!(params, integers((1..=count).map(i64::from)));
         }
         let null = diesel::sql_query("SELECT ?")
             .bind::<diesel::sql_types::Nullable<diesel::sql_types::Integer>, _>(None::<i32>);
-        assert_eq!(Scratch::default().capture(&null).unwrap().params, [Value::Null]);
+        assert_eq!(BindEngine::default().capture(&null).unwrap().params, [Value::Null]);
     }
 
     #[test]
@@ -247,7 +247,7 @@ mod tests {
             .bind::<Nullable<Text>, _>(None::<String>)
             .bind::<Binary, _>(vec![1_u8, 2])
             .bind::<Bool, _>(true);
-        let statement = Scratch::default().capture(&query).unwrap();
+        let statement = BindEngine::default().capture(&query).unwrap();
         assert_eq!(
             statement.params,
             vec![

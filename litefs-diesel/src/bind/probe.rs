@@ -13,14 +13,13 @@ use diesel::sqlite::{Sqlite, SqliteQueryBuilder};
 use litefs_rpc::sqlite::{SqlType, value};
 use litefs_rpc::wire::Value;
 
-use super::Scratch;
+use super::engine::BindEngine;
 
 /// Stands behind the values of each query, to show that it has bound as many as it has places for.
 pub(super) const MARKER: i64 = 0x6c69_7465_6673_5f7c;
 
-impl Scratch {
-    /// Hands over the first `count` values that the probe selects, until one is not taken. `false`:
-    /// one was not.
+impl BindEngine {
+    /// Passes the first `count` values that the probe selects to `take`. `false`: `take` refused one.
     pub(super) fn probe<P>(
         &mut self,
         probe: P,
@@ -94,12 +93,12 @@ impl Places {
 }
 
 /// Binds what was collected from another query, and selects it.
-pub(super) struct Owned {
+pub(super) struct CollectedProbe {
     pub(super) binds: Binds,
     pub(super) places: Places,
 }
 
-impl QueryFragment<Sqlite> for Owned {
+impl QueryFragment<Sqlite> for CollectedProbe {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
         out.push_bind_collector_data(&self.binds)
     }
@@ -114,22 +113,22 @@ impl QueryFragment<Sqlite> for Owned {
     }
 }
 
-impl Query for Owned {
+impl Query for CollectedProbe {
     type SqlType = SqlType;
 }
 
-impl QueryId for Owned {
+impl QueryId for CollectedProbe {
     type QueryId = ();
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
 /// Binds what other queries bind, a marker behind each, and selects it.
-pub(super) struct Marked<'a, T> {
+pub(super) struct QueriesProbe<'a, T> {
     pub(super) queries: &'a [T],
     pub(super) places: Places,
 }
 
-impl<T: QueryFragment<Sqlite>> QueryFragment<Sqlite> for Marked<'_, T> {
+impl<T: QueryFragment<Sqlite>> QueryFragment<Sqlite> for QueriesProbe<'_, T> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
         self.queries.iter().try_for_each(|query| {
             query.walk_ast(out.reborrow())?;
@@ -147,11 +146,11 @@ impl<T: QueryFragment<Sqlite>> QueryFragment<Sqlite> for Marked<'_, T> {
     }
 }
 
-impl<T> Query for Marked<'_, T> {
+impl<T> Query for QueriesProbe<'_, T> {
     type SqlType = SqlType;
 }
 
-impl<T> QueryId for Marked<'_, T> {
+impl<T> QueryId for QueriesProbe<'_, T> {
     type QueryId = ();
     const HAS_STATIC_QUERY_ID: bool = false;
 }

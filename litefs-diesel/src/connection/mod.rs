@@ -31,10 +31,10 @@ pub(crate) use self::jobs::unexpected;
 use self::local::{Local, is_writable};
 use self::migrations::Migrations;
 use self::proof::CommitState;
-pub(crate) use self::recorder::{PrimaryReport, Recorder};
+pub(crate) use self::recorder::{Recorder, WithClause};
 use self::transaction::Transaction;
 use crate::access::ClassCache;
-use crate::bind::Scratch;
+use crate::bind::BindEngine;
 use crate::consistency::{Consistency, Marks};
 use crate::loss::ack_log::Acknowledgement;
 use crate::node::{Node, read_positions};
@@ -73,7 +73,7 @@ pub struct LiteFsConnection {
     commit_state: Arc<CommitState>,
     /// `None`: not on LiteFS, everything is local.
     home: Option<Arc<Node>>,
-    scratch: Scratch,
+    scratch: BindEngine,
     classes: ClassCache,
     transaction: Transaction,
     migrations: Migrations,
@@ -137,7 +137,7 @@ impl LiteFsConnection {
             local,
             commit_state: Arc::default(),
             home,
-            scratch: Scratch::default(),
+            scratch: BindEngine::default(),
             classes: ClassCache::default(),
             transaction: Transaction::default(),
             migrations: Migrations::default(),

@@ -109,12 +109,12 @@ impl QueryFragment<Sqlite> for Recorded {
 }
 
 /// A statement with a clause behind it, such as RETURNING.
-pub(crate) struct PrimaryReport<'a, C> {
+pub(crate) struct WithClause<'a, C> {
     pub(crate) statement: Recorded,
     pub(crate) clause: &'a C,
 }
 
-impl<C: QueryFragment<Sqlite>> QueryFragment<Sqlite> for PrimaryReport<'_, C> {
+impl<C: QueryFragment<Sqlite>> QueryFragment<Sqlite> for WithClause<'_, C> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
         self.statement.walk_ast(out.reborrow())?;
         self.clause.walk_ast(out)
