@@ -13,7 +13,8 @@
 //! use tokio::time::Instant;
 //!
 //! # async fn tour() -> Result<(), Box<dyn std::error::Error>> {
-//! // The mount is the directory of the database; options come from LITEFS_* variables and from the builder.
+//! // The mount is the directory of the database. Options come from LITEFS_* variables and from the
+//! // builder.
 //! let config = Config::builder("/litefs/app.db").from_env().require_litefs(true).build()?;
 //! let tracker = Tracker::start(config).await?;
 //!

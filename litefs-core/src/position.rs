@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 /// Hexadecimal digits of one half of a position.
 const DIGITS: usize = 16;
 
-const FORMAT: &str = "; a position is written as 0000000000000006/c8d7f2c43a9c38cb (TXID/checksum), each half in 16 \
-                      lower-case hexadecimal digits";
+const FORMAT: &str = "; a position is written as 0000000000000006/c8d7f2c43a9c38cb \
+                      (TXID/checksum), each half in 16 lower-case hexadecimal digits";
 
 /// Why a text is not a [`Txid`], a [`Checksum`] or a [`Position`].
 ///
@@ -55,7 +55,8 @@ fn parse_hex(text: &[u8]) -> Result<u64, ParsePositionError> {
 macro_rules! hex_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        #[derive(Serialize, Deserialize)]
         #[serde(transparent)]
         pub struct $name(u64);
 
@@ -186,8 +187,8 @@ mod tests {
 
     #[test]
     fn what_is_no_position_is_told_the_format() {
-        let format = "; a position is written as 0000000000000006/c8d7f2c43a9c38cb (TXID/checksum), each half \
-                      in 16 lower-case hexadecimal digits";
+        let format = "; a position is written as 0000000000000006/c8d7f2c43a9c38cb \
+                      (TXID/checksum), each half in 16 lower-case hexadecimal digits";
         let position = |text: &str| text.parse::<Position>().unwrap_err();
         let errors = [
             (position("6/c8d7f2c43a9c38cb"), "expected 33 characters, found 18"),

@@ -44,9 +44,14 @@ use crate::connection::{Recorder, WithClause, unexpected};
 /// struct Note { text: String, stars: Option<i32> }
 ///
 /// let mut conn = LiteFsConnection::establish(":memory:")?;
-/// diesel::sql_query("CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL, stars INTEGER DEFAULT 3)")
-///     .execute(&mut conn)?;
-/// let rows = vec![Note { text: "one".into(), stars: None }, Note { text: "two".into(), stars: Some(5) }];
+/// diesel::sql_query(
+///     "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL, stars INTEGER DEFAULT 3)",
+/// )
+/// .execute(&mut conn)?;
+/// let rows = vec![
+///     Note { text: "one".into(), stars: None },
+///     Note { text: "two".into(), stars: Some(5) },
+/// ];
 /// let back: Vec<(i32, Option<i32>)> = diesel::insert_into(notes::table)
 ///     .values(rows)
 ///     .returning((notes::id, notes::stars))
@@ -62,7 +67,10 @@ use crate::connection::{Recorder, WithClause, unexpected};
 ///     .set(notes::stars.eq(stars))
 ///     .execute_at_once(&mut conn)?;
 /// assert_eq!(changed, 1);
-/// let rows = vec![Note { text: "two".into(), stars: None }, Note { text: "three".into(), stars: Some(1) }];
+/// let rows = vec![
+///     Note { text: "two".into(), stars: None },
+///     Note { text: "three".into(), stars: Some(1) },
+/// ];
 /// let all: Vec<(i32, String, Option<i32>)> = diesel::insert_into(notes::table)
 ///     .values(rows)
 ///     .map_rows(|row| row.on_conflict_do_nothing())

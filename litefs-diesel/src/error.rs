@@ -270,8 +270,8 @@ pub(crate) fn locked(message: impl fmt::Display) -> DieselError {
 /// The mount of this node is gone.
 pub(crate) fn mount_lost() -> DieselError {
     Failure::MountLost.error(
-        "LiteFS does not serve this node's mount any more, and what SQLite would read there is old: retry once it is \
-         mounted again",
+        "LiteFS does not serve this node's mount any more, and what SQLite would read there is \
+         old: retry once it is mounted again",
     )
 }
 
@@ -290,8 +290,8 @@ pub(crate) fn missing_on_primary(function: &str, primary: &str) -> DieselError {
     DieselError::DatabaseError(
         DatabaseErrorKind::Unknown,
         Box::new(format!(
-            "no such function: {function} on the primary, node {primary}, which runs the statement: register it in \
-         LiteFsBuilder::on_connection, on every node"
+            "no such function: {function} on the primary, node {primary}, which runs the \
+         statement: register it in LiteFsBuilder::on_connection, on every node"
         )),
     )
 }

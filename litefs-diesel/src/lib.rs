@@ -8,8 +8,10 @@
 //! use diesel::r2d2;
 //! use litefs_diesel::LiteFs;
 //!
-//! let litefs = LiteFs::start("/litefs/app.db")?; // tracks the primary, takes writes of others if it is us
-//! let pool = r2d2::Pool::builder().build(litefs.connection_manager())?; // was ConnectionManager<SqliteConnection>
+//! // Tracks the primary, and executes the writes of other nodes while this node is the primary.
+//! let litefs = LiteFs::start("/litefs/app.db")?;
+//! // Replaces `ConnectionManager<SqliteConnection>`.
+//! let pool = r2d2::Pool::builder().build(litefs.connection_manager())?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -29,7 +31,8 @@
 //! # let path = path.to_str().unwrap();
 //! let litefs = LiteFs::start(path)?;
 //! let mut conn: LiteFsConnection = litefs.establish()?;
-//! diesel::sql_query("CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL)").execute(&mut conn)?;
+//! diesel::sql_query("CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL)")
+//!     .execute(&mut conn)?;
 //! let id: i32 = diesel::insert_into(notes::table)
 //!     .values(notes::text.eq("hello"))
 //!     .returning(notes::id)

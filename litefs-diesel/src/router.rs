@@ -59,7 +59,11 @@ impl fmt::Debug for Situation<'_> {
 ///
 /// impl Router for FreshLedger {
 ///     fn route(&self, situation: &Situation<'_>) -> Route {
-///         if situation.sql().contains("acknowledgement log") { Route::Primary } else { ForwardWrites.route(situation) }
+///         if situation.sql().contains("acknowledgement log") {
+///             Route::Primary
+///         } else {
+///             ForwardWrites.route(situation)
+///         }
 ///     }
 /// }
 /// ```

@@ -28,7 +28,8 @@ const MAX_FRAME: usize = 4_096;
 pub enum HandshakeError {
     /// The two builds share no protocol version.
     #[error(
-        "protocol version skew: this node speaks {ours_min} to {ours_max}, the peer {theirs_min} to {theirs_max}"
+        "protocol version skew: this node speaks {ours_min} to {ours_max}, the peer {theirs_min} \
+         to {theirs_max}"
     )]
     VersionSkew {
         /// The oldest version of the refusing side.

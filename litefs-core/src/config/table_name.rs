@@ -22,8 +22,8 @@ impl TableName {
     /// The longest name accepted, in characters.
     pub const MAX_LEN: usize = 63;
 
-    pub(super) const ALLOWED: &str = "an ASCII letter or underscore, then letters, digits and underscores, \
-        at most 63 characters, not an SQL keyword and not starting with `sqlite_`";
+    pub(super) const ALLOWED: &str = "an ASCII letter or underscore, then letters, digits and \
+        underscores, at most 63 characters, not an SQL keyword and not starting with `sqlite_`";
 
     /// The name.
     #[must_use]

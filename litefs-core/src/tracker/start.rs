@@ -16,9 +16,10 @@ use crate::{Config, ConfigError, Detector};
 pub enum StartError {
     /// LiteFS is required and was not found.
     #[error(
-        "LiteFS is required but not found: {mount} holds neither .primary, .lag nor a position of the database, and \
-         {info_url} {info}. Start LiteFS before this program (`litefs mount`, or its `exec` section), put the database \
-         into the mount directory, or do not require LiteFS"
+        "LiteFS is required but not found: {mount} holds neither .primary, .lag nor a position of \
+         the database, and {info_url} {info}. Start LiteFS before this program (`litefs mount`, \
+         or its `exec` section), put the database into the mount directory, or do not require \
+         LiteFS"
     )]
     RequireLiteFs {
         /// The directory in which LiteFS's files were looked for.

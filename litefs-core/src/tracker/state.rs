@@ -186,7 +186,12 @@ impl TrackerState {
             .then(|| PositionFile::default().read(&self.mount).ok())
             .flatten();
         self.role.send_modify(|state| {
-            tracing::info!(from = %state.role, to = %role, mount = %self.mount.dir().display(), "role changed");
+            tracing::info!(
+                from = %state.role,
+                to = %role,
+                mount = %self.mount.dir().display(),
+                "role changed"
+            );
             *state = RoleState { role, epoch: state.epoch + 1, term_start };
             // Inside, so that nobody reads the new role and then the old stamp.
             self.stamp.store(state.stamp().pack(), Ordering::SeqCst);

@@ -98,7 +98,8 @@ mod tests {
 
     #[test]
     fn each_row_gets_its_values_and_those_behind_the_rows() {
-        let sql = "INSERT INTO `t` (`a`, `b`) VALUES (?, ?), (?, ?) ON CONFLICT (`a`) DO UPDATE SET b = ?";
+        let sql = "INSERT INTO `t` (`a`, `b`) VALUES (?, ?), (?, ?) \
+                   ON CONFLICT (`a`) DO UPDATE SET b = ?";
         let one = "INSERT INTO `t` (`a`, `b`) VALUES (?, ?) ON CONFLICT (`a`) DO UPDATE SET b = ?";
         assert_eq!(
             split(sql, 5),

@@ -9,9 +9,10 @@ use diesel::connection::{
     Instrumentation, LoadConnection, MultiConnectionHelper, SimpleConnection, TransactionManager,
     WithMetadataLookup,
 };
-use diesel::expression::QueryMetadata;
+use diesel::expression::{QueryMetadata, ValidGrouping};
 use diesel::migration::MigrationConnection;
 use diesel::query_builder::{Query, QueryFragment, QueryId};
+use diesel::query_dsl::UpdateAndFetchResults;
 use diesel::r2d2::R2D2Connection;
 use diesel::result::{ConnectionResult, QueryResult};
 use diesel::sql_types::TypeMetadata;
@@ -127,7 +128,8 @@ impl R2D2Connection for LiteFsConnection {
         }
         if self.is_left_open() {
             return Err(Failure::TransactionLost.error(
-                "a transaction was left open on this connection: open another one (a pool does so by itself)",
+                "a transaction was left open on this connection: open another one (a pool does so \
+                 by itself)",
             ));
         }
         self.local.sqlite().ping()
@@ -157,17 +159,17 @@ impl MigrationConnection for LiteFsConnection {
     }
 }
 
-impl<'b, Changes, Output> diesel::query_dsl::UpdateAndFetchResults<Changes, Output> for LiteFsConnection
+impl<'b, Changes, Output> UpdateAndFetchResults<Changes, Output> for LiteFsConnection
 where
     Changes: Copy + diesel::Identifiable,
-    Changes:
-        diesel::AsChangeset<Target = <Changes as HasTable>::Table> + diesel::query_builder::IntoUpdateTarget,
+    Changes: diesel::AsChangeset<Target = <Changes as HasTable>::Table>
+        + diesel::query_builder::IntoUpdateTarget,
     Changes::Table: diesel::query_dsl::methods::FindDsl<Changes::Id>,
     diesel::dsl::Update<Changes, Changes>: diesel::query_dsl::methods::ExecuteDsl<LiteFsConnection>,
     diesel::dsl::Find<Changes::Table, Changes::Id>:
         diesel::query_dsl::LoadQuery<'b, LiteFsConnection, Output>,
-    <Changes::Table as diesel::Table>::AllColumns: diesel::expression::ValidGrouping<()>,
-    <<Changes::Table as diesel::Table>::AllColumns as diesel::expression::ValidGrouping<()>>::IsAggregate:
+    <Changes::Table as diesel::Table>::AllColumns: ValidGrouping<()>,
+    <<Changes::Table as diesel::Table>::AllColumns as ValidGrouping<()>>::IsAggregate:
         diesel::expression::MixedAggregates<
                 diesel::expression::is_aggregate::No,
                 Output = diesel::expression::is_aggregate::No,

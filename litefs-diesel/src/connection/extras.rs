@@ -44,7 +44,8 @@ impl LiteFsConnection {
     pub fn deserialize_readonly_database_from_buffer(&mut self, data: &[u8]) -> QueryResult<()> {
         if self.clustered().is_some() {
             return Err(Failure::Denied.error(
-                "a connection on LiteFS cannot be pointed at a database in memory: open one to \":memory:\" for it",
+                "a connection on LiteFS cannot be pointed at a database in memory: open one \
+                 to \":memory:\" for it",
             ));
         }
         self.local.sqlite().deserialize_readonly_database_from_buffer(data)

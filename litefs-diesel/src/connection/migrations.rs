@@ -8,8 +8,9 @@
 //!
 //! ```text
 //! Idle --setup--> Listed --BEGIN--> Begun --script--> the list is the same: the script runs
-//!                   ^                                 another list: Held --version's row--> run, unless it is there
-//!                   '---------------------COMMIT of a transaction with a version's row------'
+//!                   ^                                 another list: Held --version's row--> run,
+//!                   |                                                        unless it is there
+//!                   '---------------------COMMIT of a transaction with a version's row---'
 //! ```
 //!
 //! Only the version tells which migration a transaction is about, and it comes last. Where the list
@@ -268,7 +269,8 @@ impl LiteFsConnection {
         // The migration stands; what fails is to go on here.
         self.transaction.reset_manager();
         Err(Failure::SchemaSkew.error(format!(
-            "the migration is applied, but this node has not received it within {:?}: it runs behind the primary",
+            "the migration is applied, but this node has not received it within {:?}: it runs \
+             behind the primary",
             node.options.forward_timeout
         )))
     }

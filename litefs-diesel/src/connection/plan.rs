@@ -285,7 +285,8 @@ impl LiteFsConnection {
         let here = node.tracker.read_position().map(|position| position.txid);
         match (ahead, here) {
             (Ok(ahead), Ok(here)) if ahead > here => Err(Failure::SchemaSkew.error(format!(
-                "{missing}; this node is at transaction {here}, the primary is at {ahead}: the schema may be on its way"
+                "{missing}; this node is at transaction {here}, the primary is at {ahead}: the \
+                 schema may be on its way"
             ))),
             _ => Ok(()),
         }

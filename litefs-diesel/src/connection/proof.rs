@@ -169,8 +169,8 @@ impl LiteFsConnection {
     fn roll_back_unknown(&mut self) -> diesel::result::Error {
         self.local.roll_back();
         Failure::TransactionLost.error(
-            "SQLite was inside a transaction that this connection had not opened; it is rolled back, with all that ran in \
-             it",
+            "SQLite was inside a transaction that this connection had not opened; it is rolled \
+             back, with all that ran in it",
         )
     }
 }

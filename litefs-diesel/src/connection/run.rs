@@ -278,7 +278,8 @@ pub(super) fn no_place_for(class: Class) -> Error {
 
 pub(super) fn split() -> Error {
     Failure::Denied.error(
-        "on a node that is not the primary, what changes the database cannot also use temporary or attached tables, in \
-         one statement, script or transaction: they exist on this connection only",
+        "on a node that is not the primary, what changes the database cannot also use temporary \
+         or attached tables, in one statement, script or transaction: they exist on this \
+         connection only",
     )
 }

@@ -65,7 +65,8 @@ impl LossDetector {
             count = writes.len(),
             primary,
             first = %first.position,
-            "acknowledged writes are not in the new primary's history: the previous one died before it had shipped them"
+            "acknowledged writes are not in the new primary's history: the previous one died \
+             before it had shipped them"
         );
         if let Some(hear) = &self.hear {
             hear(&LostWrites { primary, writes });

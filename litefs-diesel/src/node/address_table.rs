@@ -103,8 +103,10 @@ impl TrackingTable {
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_millis() as i64);
         let sql = format!(
-            "INSERT INTO {0} (id, node, rpc_address, since, terms) VALUES (1, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE \
-             SET node = excluded.node, rpc_address = excluded.rpc_address, since = excluded.since, \
+            "INSERT INTO {0} (id, node, rpc_address, since, terms) \
+             VALUES (1, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE \
+             SET node = excluded.node, rpc_address = excluded.rpc_address, \
+             since = excluded.since, \
              terms = substr({0}.terms || ' ' || excluded.terms, -{REIGNS})",
             self.name
         );
@@ -121,9 +123,10 @@ impl TrackingTable {
 
     fn unusable(&self, why: &dyn std::fmt::Display) -> Unclaimed {
         Unclaimed::Unusable(format!(
-            "the table {0} cannot keep this node's address, so replicas do not find the primary: {why}. The table is the \
-             library's own: drop what is in its place on the primary (a table or view of that name, a trigger on it), or set \
-             another name (tracking_table); it is made again within a second",
+            "the table {0} cannot keep this node's address, so replicas do not find the primary: \
+             {why}. The table is the library's own: drop what is in its place on the primary (a \
+             table or view of that name, a trigger on it), or set another name (tracking_table); \
+             it is made again within a second",
             self.name
         ))
     }
@@ -133,8 +136,9 @@ impl TrackingTable {
             connection.batch_execute("PRAGMA journal_mode = WAL")?;
         }
         connection.batch_execute(&format!(
-            "CREATE TABLE IF NOT EXISTS {} (id INTEGER PRIMARY KEY CHECK (id = 1), node TEXT NOT NULL, rpc_address TEXT \
-             NOT NULL, since INTEGER NOT NULL, terms TEXT NOT NULL DEFAULT '')",
+            "CREATE TABLE IF NOT EXISTS {} (id INTEGER PRIMARY KEY CHECK (id = 1), \
+             node TEXT NOT NULL, rpc_address TEXT NOT NULL, since INTEGER NOT NULL, \
+             terms TEXT NOT NULL DEFAULT '')",
             self.name
         ))?;
         self.add_reigns(connection)
@@ -143,7 +147,8 @@ impl TrackingTable {
     /// The first versions had no such column.
     fn add_reigns(&self, connection: &mut SqliteConnection) -> QueryResult<()> {
         let columns = format!(
-            "SELECT group_concat(name, ' ') = 'id node rpc_address since' FROM pragma_table_info('{}')",
+            "SELECT group_concat(name, ' ') = 'id node rpc_address since' \
+             FROM pragma_table_info('{}')",
             self.name
         );
         let is_old = {

@@ -163,9 +163,11 @@ impl Node {
         self.io.wait(async move {
             let deadline = tokio::time::Instant::now() + timeout;
             let mut roles = tracker.subscribe();
+            let writable =
+                roles.wait_for(|state| matches!(state.role, Role::Primary | Role::Standalone));
             tokio::select! {
                 _ = tracker.wait_for_txid(Txid::new(1), deadline) => {}
-                _ = roles.wait_for(|state| matches!(state.role, Role::Primary | Role::Standalone)) => {}
+                _ = writable => {}
             }
         });
         if missing() {
@@ -173,8 +175,8 @@ impl Node {
             self.io.wait(async move { tracker.confirm().await });
             self.check_mounted()?;
             let message = format!(
-                "the database {} does not exist on this replica, and none was replicated within {timeout:?}: start a \
-                 node that becomes the primary first",
+                "the database {} does not exist on this replica, and none was replicated within \
+                 {timeout:?}: start a node that becomes the primary first",
                 config.database().display()
             );
             return Err(ConnectionError::BadConnection(message));

@@ -117,8 +117,8 @@ fn a_short_secret_is_said_once_and_not_shown() {
     );
     assert_eq!(
         error(new().from_vars(vars(&[("LITEFS_RPC_SECRET", "short")]))),
-        "option `secret` (environment variable LITEFS_RPC_SECRET): \"(5 bytes)\" is not allowed, expected at least 16 \
-         random bytes"
+        "option `secret` (environment variable LITEFS_RPC_SECRET): \"(5 bytes)\" is not allowed, \
+         expected at least 16 random bytes"
     );
 }
 

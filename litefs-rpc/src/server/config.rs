@@ -43,14 +43,14 @@ impl ServerConfig {
 pub enum ServeError {
     /// The address is reachable from other machines and nothing protects it.
     #[error(
-        "refusing to listen on {0} without authentication: this port executes SQL. Set a shared secret, listen on a \
-         loopback address, or say allow_insecure"
+        "refusing to listen on {0} without authentication: this port executes SQL. Set a shared \
+         secret, listen on a loopback address, or say allow_insecure"
     )]
     Insecure(SocketAddr),
     /// The port is in use.
     #[error(
-        "the RPC address {0} is already in use: another process of this node serves it. Start this handle with \
-         serve(false), or give it another address"
+        "the RPC address {0} is already in use: another process of this node serves it. Start \
+         this handle with serve(false), or give it another address"
     )]
     AddressInUse(SocketAddr),
     /// The address cannot be used.

@@ -17,7 +17,8 @@ pub fn refused_under_litefs(statement: &SqlStatement<'_>) -> Option<String> {
     let value = value?.to_ascii_lowercase();
     match name.as_str() {
         "journal_mode" if value != "wal" => Some(format!(
-            "PRAGMA journal_mode = {value}: leaving WAL makes every LiteFS replica of this database stop for good"
+            "PRAGMA journal_mode = {value}: leaving WAL makes every LiteFS replica of this \
+             database stop for good"
         )),
         "locking_mode" if value == "exclusive" => {
             Some("PRAGMA locking_mode = exclusive: LiteFS must be able to lock the database".into())

@@ -23,8 +23,8 @@ use crate::wire::{Outcome, Output, RequestId, SessionCounters, Value};
 /// `last_insert_rowid()` alone.
 pub const OUTCOMES_TABLE: &str = "_litefs_outcomes";
 
-const CREATE: &str = "CREATE TABLE IF NOT EXISTS _litefs_outcomes (id BLOB PRIMARY KEY, at INTEGER NOT NULL, outcome BLOB \
-                      NOT NULL) WITHOUT ROWID";
+const CREATE: &str = "CREATE TABLE IF NOT EXISTS _litefs_outcomes (id BLOB PRIMARY KEY, \
+                      at INTEGER NOT NULL, outcome BLOB NOT NULL) WITHOUT ROWID";
 /// The conflict target makes SQLite refuse a table whose ids are not unique.
 const INSERT: &str =
     "INSERT INTO _litefs_outcomes (id, at, outcome) VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING";
@@ -216,8 +216,8 @@ fn id_value(id: RequestId) -> Value {
 /// Says why no outcome can be stored, and what to do.
 fn unusable(why: &dyn std::fmt::Display) -> Error {
     let message = format!(
-        "{UNUSABLE}: {why}. The table is the library's own: drop what is in its place (a table or view of that name, a \
-         trigger on it), and the next write creates it again"
+        "{UNUSABLE}: {why}. The table is the library's own: drop what is in its place (a table or \
+         view of that name, a trigger on it), and the next write creates it again"
     );
     Error::DatabaseError(DatabaseErrorKind::Unknown, Box::new(message))
 }

@@ -137,7 +137,13 @@ pub struct PrimaryHint {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
 pub enum ServerError {
     /// This node is not the primary. The command was not applied.
-    #[error("this node is not the primary{}", .hint.as_ref().map(|h| format!("; it is {} at {}", h.node, h.address)).unwrap_or_default())]
+    #[error(
+        "this node is not the primary{}",
+        .hint
+            .as_ref()
+            .map(|hint| format!("; it is {} at {}", hint.node, hint.address))
+            .unwrap_or_default()
+    )]
     NotPrimary {
         /// The primary, where known.
         hint: Option<PrimaryHint>,
@@ -194,7 +200,8 @@ pub enum ServerError {
     /// A script was interrupted when it was sent the first time: some of its statements may be
     /// applied.
     #[error(
-        "the script was interrupted when it ran the first time; some of its statements may be applied"
+        "the script was interrupted when it ran the first time; some of its statements may be \
+         applied"
     )]
     Interrupted,
     /// The handoff failed. This node is still the primary.
@@ -228,7 +235,8 @@ pub enum ServerError {
     /// The node cannot use its database, although it is the primary and its mount is served. The
     /// command was not applied.
     #[error(
-        "{reason}: node {node}, which is the primary, cannot use its file; its disk may be full or broken"
+        "{reason}: node {node}, which is the primary, cannot use its file; its disk may be full \
+         or broken"
     )]
     Io {
         /// The node's LiteFS host name.

@@ -139,7 +139,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn d11_the_lines_do_not_depend_on_the_chunks(text in "[a-zé漢\n]{0,80}", cuts: Vec<prop::sample::Index>) {
+        fn d11_the_lines_do_not_depend_on_the_chunks(
+            text in "[a-zé漢\n]{0,80}",
+            cuts: Vec<prop::sample::Index>,
+        ) {
             let bytes = text.as_bytes();
             let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
             cuts.extend([0, bytes.len()]);

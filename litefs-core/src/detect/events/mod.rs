@@ -111,7 +111,12 @@ impl EventsDetector {
         if let Some(skipped) = lock(&self.skipped).add(Instant::now()) {
             let start = &message[..message.len().min(200)];
             let message = String::from_utf8_lossy(start);
-            tracing::warn!(%error, %message, skipped, "malformed events skipped since the last warning");
+            tracing::warn!(
+                %error,
+                %message,
+                skipped,
+                "malformed events skipped since the last warning"
+            );
         }
     }
 }

@@ -118,8 +118,9 @@ mod tests {
 
     #[test]
     fn d8_a_transaction_tells_its_database_and_position() {
-        let message = r#"{"type":"tx","db":"my.db","data":{"txID":"0000000000000001","postApplyChecksum":
-            "ab125b121374c4e2","pageSize":4096,"commit":2,"timestamp":"2026-11-20T10:31:25.599Z"}}"#;
+        let message = r#"{"type":"tx","db":"my.db","data":{"txID":"0000000000000001",
+            "postApplyChecksum":"ab125b121374c4e2","pageSize":4096,"commit":2,
+            "timestamp":"2026-11-20T10:31:25.599Z"}}"#;
         let Ok(Some(Event::Transaction { database, position })) = parse_event(message.as_bytes())
         else {
             panic!("not a transaction");

@@ -12,7 +12,8 @@ fn mount() -> (tempfile::TempDir, Mount) {
 fn the_answer_tells_the_role_and_on_the_primary_its_own_name() {
     let parse = |body: &str| parse_info(body.as_bytes());
     let info = parse(
-        r#"{"clusterID":"x","isPrimary":true,"candidate":true,"path":"/d","primary":{"hostname":"a"}}"#,
+        r#"{"clusterID":"x","isPrimary":true,"candidate":true,"path":"/d",
+            "primary":{"hostname":"a"}}"#,
     );
     let info = info.unwrap();
     assert_eq!((info.claim, info.own_name.unwrap().as_ref()), (Claim::Primary, "a"));

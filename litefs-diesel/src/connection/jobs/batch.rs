@@ -21,9 +21,17 @@ use crate::node::Node;
 /// A batch is a transaction, and what steers or leaves one has no place in it.
 fn check_batchable(sql: &str) -> QueryResult<()> {
     match statements(sql).as_slice() {
-        [one] if matches!(one.verb(), Verb::Read | Verb::Change | Verb::Schema | Verb::TempSchema | Verb::Unknown) => Ok(()),
+        [one]
+            if matches!(
+                one.verb(),
+                Verb::Read | Verb::Change | Verb::Schema | Verb::TempSchema | Verb::Unknown
+            ) =>
+        {
+            Ok(())
+        }
         _ => Err(crate::Failure::Denied.error(format!(
-            "a batch is a transaction of single statements that read or change tables, so {sql:?} cannot be in it"
+            "a batch is a transaction of single statements that read or change tables, so {sql:?} \
+             cannot be in it"
         ))),
     }
 }
@@ -90,12 +98,16 @@ impl LiteFsConnection {
     /// diesel::table! { accounts { id -> Integer, balance -> Integer, } }
     ///
     /// # let mut conn = LiteFsConnection::establish(":memory:")?;
-    /// # diesel::sql_query("CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER NOT NULL)").execute(&mut conn)?;
+    /// # diesel::sql_query(
+    /// #     "CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER NOT NULL)",
+    /// # )
+    /// # .execute(&mut conn)?;
+    /// use accounts::dsl::{accounts, balance, id};
     /// let changed = conn.execute_batch(&[
-    ///     &diesel::insert_into(accounts::table).values((accounts::id.eq(1), accounts::balance.eq(100))),
-    ///     &diesel::insert_into(accounts::table).values((accounts::id.eq(2), accounts::balance.eq(0))),
-    ///     &diesel::update(accounts::table.find(1)).set(accounts::balance.eq(accounts::balance - 40)),
-    ///     &diesel::update(accounts::table.find(2)).set(accounts::balance.eq(accounts::balance + 40)),
+    ///     &diesel::insert_into(accounts).values((id.eq(1), balance.eq(100))),
+    ///     &diesel::insert_into(accounts).values((id.eq(2), balance.eq(0))),
+    ///     &diesel::update(accounts.find(1)).set(balance.eq(balance - 40)),
+    ///     &diesel::update(accounts.find(2)).set(balance.eq(balance + 40)),
     /// ])?;
     /// assert_eq!(changed, [1, 1, 1, 1]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -117,10 +117,12 @@ fn something_else_in_the_tables_place_is_told_with_what_to_do() {
             .to_owned(),
         TABLE.replace("terms", "terms, more NOT NULL"),
         format!(
-            "{TABLE}; CREATE TRIGGER t BEFORE INSERT ON _litefs_primary BEGIN SELECT RAISE(IGNORE); END"
+            "{TABLE}; CREATE TRIGGER t BEFORE INSERT ON _litefs_primary BEGIN \
+             SELECT RAISE(IGNORE); END"
         ),
         format!(
-            "{TABLE}; CREATE TRIGGER t AFTER INSERT ON _litefs_primary BEGIN DELETE FROM _litefs_primary; END"
+            "{TABLE}; CREATE TRIGGER t AFTER INSERT ON _litefs_primary BEGIN \
+             DELETE FROM _litefs_primary; END"
         ),
     ] {
         let (_dir, table) = found(&shape);
@@ -138,8 +140,9 @@ fn a_row_of_another_version_is_used_as_it_is() {
         "CREATE TABLE _litefs_primary (id INTEGER PRIMARY KEY CHECK (id = 1), node TEXT NOT NULL, \
          rpc_address TEXT NOT NULL, since INTEGER NOT NULL); \
          INSERT INTO _litefs_primary VALUES (1, 'b', 'here:1', 7)",
-        "CREATE TABLE _litefs_primary (id INTEGER PRIMARY KEY, node TEXT NOT NULL, rpc_address TEXT NOT \
-         NULL, since INTEGER NOT NULL, terms TEXT NOT NULL, more INTEGER NOT NULL DEFAULT 3)",
+        "CREATE TABLE _litefs_primary (id INTEGER PRIMARY KEY, node TEXT NOT NULL, rpc_address \
+         TEXT NOT NULL, since INTEGER NOT NULL, terms TEXT NOT NULL, more INTEGER NOT NULL \
+         DEFAULT 3)",
     ] {
         let (_dir, table) = found(shape);
         let entry = Entry { node: "a".into(), rpc_address: "there:1".into() };
@@ -149,8 +152,8 @@ fn a_row_of_another_version_is_used_as_it_is() {
             table.terms(),
             [Term { node: "a".into(), term_start: term_start("a").unwrap() }]
         );
-        let older = "INSERT INTO _litefs_primary (id, node, rpc_address, since) VALUES (1, 'c', 'c:1', 9) \
-                     ON CONFLICT (id) DO UPDATE SET node = excluded.node";
+        let older = "INSERT INTO _litefs_primary (id, node, rpc_address, since) \
+                     VALUES (1, 'c', 'c:1', 9) ON CONFLICT (id) DO UPDATE SET node = excluded.node";
         if !shape.contains("more") {
             table.open().unwrap().batch_execute(older).unwrap();
             assert_eq!(table.read().map(|entry| entry.node).as_deref(), Some("c"));

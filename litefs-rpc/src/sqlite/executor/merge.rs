@@ -218,7 +218,8 @@ impl<'a> Insert<'a> {
     }
 
     fn refers_to_itself(&self, connection: &mut SqliteConnection) -> QueryResult<bool> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM pragma_foreign_key_list(?1) WHERE \"table\" = ?1 COLLATE NOCASE)";
+        let sql = "SELECT EXISTS (SELECT 1 FROM pragma_foreign_key_list(?1) \
+                   WHERE \"table\" = ?1 COLLATE NOCASE)";
         let table = [Value::Text(self.table.to_owned())];
         let [found] = integers_of(connection, BoundQuery::new(sql, &table, true))?;
         Ok(found != 0)

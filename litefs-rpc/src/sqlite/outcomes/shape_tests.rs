@@ -84,9 +84,8 @@ fn a_table_that_keeps_no_outcome_refuses_every_kind_of_write() {
         &["CREATE TABLE _litefs_outcomes (id BLOB PRIMARY KEY, what TEXT)"],
         &["CREATE TABLE _litefs_outcomes (id INTEGER PRIMARY KEY, at INTEGER, outcome BLOB)"],
         &["CREATE TABLE _litefs_outcomes (id BLOB PRIMARY KEY, at, outcome, more NOT NULL)"],
-        &[
-            "CREATE TABLE _litefs_outcomes (id BLOB PRIMARY KEY, at, outcome CHECK (outcome > x'ff'))",
-        ],
+        &["CREATE TABLE _litefs_outcomes \
+           (id BLOB PRIMARY KEY, at, outcome CHECK (outcome > x'ff'))"],
     ];
     let scripts = ["INSERT INTO t VALUES (1)", "BEGIN; INSERT INTO t VALUES (1); COMMIT"];
     for shape in shapes {
@@ -123,8 +122,8 @@ fn a_script_whose_end_is_not_recorded_is_of_unknown_outcome() {
 fn a_table_of_another_version_is_used_as_it_is() {
     for shape in [
         "CREATE TABLE _litefs_outcomes (id BLOB PRIMARY KEY, at INTEGER, outcome BLOB)",
-        "CREATE TABLE _litefs_outcomes (id BLOB PRIMARY KEY, at INTEGER NOT NULL, outcome BLOB NOT NULL, \
-         more TEXT, and_more INTEGER NOT NULL DEFAULT 7) WITHOUT ROWID",
+        "CREATE TABLE _litefs_outcomes (id BLOB PRIMARY KEY, at INTEGER NOT NULL, outcome BLOB \
+         NOT NULL, more TEXT, and_more INTEGER NOT NULL DEFAULT 7) WITHOUT ROWID",
     ] {
         let mut side = Side::new(&[shape]);
         let first = request(Command::Execute(insert()));

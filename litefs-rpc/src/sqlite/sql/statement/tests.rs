@@ -199,8 +199,9 @@ const VALUES: [&str; 22] = [
     "/*",
 ];
 
-const TRIGGER: &str = "CREATE TRIGGER IF NOT EXISTS twice AFTER INSERT ON log WHEN new.x = '1' BEGIN \
-                       INSERT INTO log VALUES (CASE WHEN 1 THEN ';END' END); DELETE FROM log WHERE 0; END";
+const TRIGGER: &str = "CREATE TRIGGER IF NOT EXISTS twice AFTER INSERT ON log WHEN new.x = '1' \
+                       BEGIN INSERT INTO log VALUES (CASE WHEN 1 THEN ';END' END); \
+                       DELETE FROM log WHERE 0; END";
 
 fn a_statement() -> impl Strategy<Value = String> {
     let blank = || prop::sample::select(&BLANKS[..]);
