@@ -115,7 +115,8 @@ fn unseen<C: LoadConnection<Backend = Sqlite>>(bencher: Bencher<'_, '_>, mut con
 
 #[divan::bench]
 fn lexer(bencher: Bencher<'_, '_>) {
-    let sql = "INSERT INTO `notes` (`id`, `text`) VALUES (?, ?) ON CONFLICT (`id`) DO UPDATE SET `text` = ? RETURNING `id`";
+    let sql = "INSERT INTO `notes` (`id`, `text`) VALUES (?, ?) ON CONFLICT (`id`) DO UPDATE \
+               SET `text` = ? RETURNING `id`";
     bencher.bench_local(|| statements(divan::black_box(sql)).len());
 }
 

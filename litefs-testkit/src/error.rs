@@ -51,7 +51,8 @@ pub enum Error {
     NoPrimary,
     /// A node is asked to forget more transactions than it remembers.
     #[error(
-        "database {database:?} cannot go back to transaction {txid:016x}: its history does not reach that far"
+        "database {database:?} cannot go back to transaction {txid:016x}: its history does not \
+         reach that far"
     )]
     HistoryTooShort {
         /// The database.

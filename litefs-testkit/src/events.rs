@@ -168,7 +168,11 @@ mod tests {
         };
         assert_eq!(
             text(&tx),
-            r#"{"type":"tx","db":"my.db","data":{"txID":"0000000000000001","postApplyChecksum":"ab125b121374c4e2","pageSize":4096,"commit":2,"timestamp":"2026-11-20T10:31:25.599Z"}}"#
+            concat!(
+                r#"{"type":"tx","db":"my.db","data":{"txID":"0000000000000001","#,
+                r#""postApplyChecksum":"ab125b121374c4e2","pageSize":4096,"commit":2,"#,
+                r#""timestamp":"2026-11-20T10:31:25.599Z"}}"#,
+            )
         );
     }
 

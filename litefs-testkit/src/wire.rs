@@ -176,7 +176,8 @@ mod tests {
 
     #[test]
     fn pages_that_do_not_fit_the_head_are_refused() {
-        let head = r#"{"Transaction":{"database":"d","before":null,"after":{"txid":1,"checksum":1},"page_size":512,"commit":1,"timestamp_ms":0,"pages":[1]}}"#;
+        let head = r#"{"Transaction":{"database":"d","before":null,"after":{"txid":1,"checksum":1},
+            "page_size":512,"commit":1,"timestamp_ms":0,"pages":[1]}}"#;
         let mut bytes = [(head.len() as u32).to_le_bytes(), 3u32.to_le_bytes()].concat();
         bytes.extend_from_slice(head.as_bytes());
         bytes.extend_from_slice(b"abc");

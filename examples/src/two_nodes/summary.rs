@@ -87,13 +87,15 @@ impl Summary {
         let promotion = self.promotion.as_secs_f64() * 1_000.0;
         writeln!(
             f,
-            "{} requests to two nodes in {seconds:.1} s ({per_second:.0}/s); {} promoted half-way in {promotion:.0} ms",
+            "{} requests to two nodes in {seconds:.1} s ({per_second:.0}/s); {} promoted half-way \
+             in {promotion:.0} ms",
             self.requests, NAMES[1]
         )?;
         for (name, node) in NAMES.iter().zip(&self.figures.nodes) {
             writeln!(
                 f,
-                "{name}: {} writes here, {} forwarded; {} reads as replica, {} as primary, {} sent elsewhere",
+                "{name}: {} writes here, {} forwarded; {} reads as replica, {} as primary, \
+                 {} sent elsewhere",
                 node.local_writes,
                 node.forwarded,
                 node.local_reads,
@@ -136,7 +138,10 @@ pub(super) fn print_invitation([a, b]: &[String; 2]) {
     println!("A GET on the replica that downloads and inserts, then finds it on the other node:");
     println!("  curl -i {a}/resources/JFK\n  curl -i {b}/resources/JFK");
     println!("Write on the replica, list, search:");
-    let row = r#"{"name":"My airfield","city":"Hilo","state":"HI","country":"USA","latitude":19.7,"longitude":-155.0}"#;
+    let row = concat!(
+        r#"{"name":"My airfield","city":"Hilo","state":"HI","country":"USA","#,
+        r#""latitude":19.7,"longitude":-155.0}"#,
+    );
     println!("  curl -X POST -H 'content-type: application/json' -d '{row}' {a}/resources");
     println!("  curl '{b}/resources?search=Hilo&limit=5'");
     println!("What each node has done:");

@@ -73,12 +73,14 @@ async fn d12_server_sent_events_work_as_well() {
     let litefs = FakeLiteFs::start().await;
     litefs.content_type("text/event-stream; charset=utf-8");
     litefs.events(crate::fake::Reply::Body(
-        ": hello\n\nevent: init\ndata: {\"type\":\"init\",\ndata: \"data\":{\"isPrimary\":true}}\n\n"
+        ": hello\n\nevent: init\ndata: {\"type\":\"init\",\n\
+         data: \"data\":{\"isPrimary\":true}}\n\n"
             .to_owned(),
     ));
     let tracker = litefs.track(litefs.config().detectors(EVENTS_ONLY)).await;
     assert_eq!(tracker.role(), Role::Primary);
-    let event = "data: {\"type\":\"primaryChange\",\"data\":{\"isPrimary\":false,\"hostname\":\"nœud\"}}\r\n\r\n";
+    let event = "data: {\"type\":\"primaryChange\",\"data\":\
+                 {\"isPrimary\":false,\"hostname\":\"nœud\"}}\r\n\r\n";
     for byte in event.bytes() {
         litefs.send([byte]);
     }

@@ -137,7 +137,8 @@ impl FakeLiteFs {
 
     pub(crate) fn info_from(&self, path: &str, is_primary: bool, hostname: &str) {
         self.info(Reply::Body(format!(
-            r#"{{"clusterID":"","isPrimary":{is_primary},"candidate":true,"path":"{path}","primary":{{"hostname":"{hostname}"}}}}"#
+            r#"{{"clusterID":"","isPrimary":{is_primary},"candidate":true,"path":"{path}",
+                "primary":{{"hostname":"{hostname}"}}}}"#
         )));
     }
 
@@ -169,7 +170,8 @@ impl FakeLiteFs {
     pub(crate) fn tx(&self, database: &str, position: &str) {
         let (txid, checksum) = position.split_once('/').unwrap();
         self.send(format!(
-            "{{\"type\":\"tx\",\"db\":\"{database}\",\"data\":{{\"txID\":\"{txid}\",\"postApplyChecksum\":\"{checksum}\"}}}}\n"
+            "{{\"type\":\"tx\",\"db\":\"{database}\",\"data\":\
+             {{\"txID\":\"{txid}\",\"postApplyChecksum\":\"{checksum}\"}}}}\n"
         ));
     }
 

@@ -136,11 +136,11 @@ async fn the_status_tells_everything_and_serialises() {
     assert_eq!(tracker.lag(), Some(Duration::from_millis(1500)));
     tracker.read_position().unwrap();
     let failing = |tracker: &Tracker| {
-        tracker.status().detectors.iter().all(|d| {
-            d.name != "events" || {
-                matches!(&d.state, litefs_core::DetectorState::Failing(reason) if reason == "status 404")
-            }
-        })
+        let answers_404 = |state: &litefs_core::DetectorState| {
+            use litefs_core::DetectorState::Failing;
+            matches!(state, Failing(reason) if reason == "status 404")
+        };
+        tracker.status().detectors.iter().all(|d| d.name != "events" || answers_404(&d.state))
     };
     assert!(failing(&tracker), "{:?}", tracker.status());
     let status = serde_json::to_value(tracker.status()).unwrap();

@@ -19,14 +19,19 @@ const SCHEMA: &str = "
     CREATE TABLE r (id INTEGER PRIMARY KEY, u INTEGER UNIQUE ON CONFLICT ROLLBACK);
     CREATE TABLE log (id INTEGER PRIMARY KEY AUTOINCREMENT, what TEXT);
     CREATE TABLE child (id INTEGER PRIMARY KEY, t INTEGER NOT NULL REFERENCES t (id));
-    CREATE TRIGGER logged AFTER INSERT ON t BEGIN INSERT INTO log (what) VALUES ('t' || new.id); END;
+    CREATE TRIGGER logged AFTER INSERT ON t BEGIN
+        INSERT INTO log (what) VALUES ('t' || new.id);
+    END;
     CREATE TRIGGER back AFTER INSERT ON t WHEN new.c = 41 BEGIN SELECT RAISE(ROLLBACK, 'back'); END;
     CREATE TRIGGER fail AFTER INSERT ON t WHEN new.c = 42 BEGIN SELECT RAISE(FAIL, 'fail'); END;
     CREATE TRIGGER abort AFTER INSERT ON t WHEN new.c = 43 BEGIN SELECT RAISE(ABORT, 'abort'); END;
     CREATE TRIGGER ignore AFTER INSERT ON t WHEN new.c = 44 BEGIN SELECT RAISE(IGNORE); END;
 ";
 const DEFERRED: &str = "
-    CREATE TABLE late (id INTEGER PRIMARY KEY, t INTEGER REFERENCES t (id) DEFERRABLE INITIALLY DEFERRED);
+    CREATE TABLE late (
+        id INTEGER PRIMARY KEY,
+        t INTEGER REFERENCES t (id) DEFERRABLE INITIALLY DEFERRED
+    );
 ";
 
 /// A database of its own with an executor on it.
@@ -146,24 +151,31 @@ fn any_statement() -> impl Strategy<Value = Statement> {
         (0..12_i64, 0..8_i64, prop_oneof![8 => 30..40_i64, 2 => 40..46_i64, 1 => Just(95_i64)]);
     let returning = prop::sample::select(vec!["", " RETURNING id, u"]);
     prop_oneof![
-        6 => (or.clone(), id.clone(), u.clone(), c.clone(), returning.clone()).prop_map(|(or, id, u, c, r)|
-            statement(format!("INSERT {or} INTO t VALUES (?, ?, ?){r}"), vec![id, u, c])),
-        2 => (or.clone(), id.clone(), u.clone(), c.clone()).prop_map(|(or, id, u, c)|
-            statement(format!("INSERT {or} INTO t VALUES (NULL, ?2 + 1, 31), (?1, ?2, ?3)"), vec![id, u, c])),
+        6 => (or.clone(), id.clone(), u.clone(), c.clone(), returning.clone())
+            .prop_map(|(or, id, u, c, r)|
+                statement(format!("INSERT {or} INTO t VALUES (?, ?, ?){r}"), vec![id, u, c])),
+        2 => (or.clone(), id.clone(), u.clone(), c.clone()).prop_map(|(or, id, u, c)| statement(
+            format!("INSERT {or} INTO t VALUES (NULL, ?2 + 1, 31), (?1, ?2, ?3)"),
+            vec![id, u, c])),
         2 => (or, u.clone(), id.clone()).prop_map(|(or, u, id)|
             statement(format!("UPDATE {or} t SET u = ? WHERE id >= ?"), vec![u, id])),
         2 => (id.clone(), u.clone()).prop_map(|(id, u)| statement(
-            "INSERT INTO t VALUES (?1, ?2, 33) ON CONFLICT (u) DO UPDATE SET c = c + 1".into(), vec![id, u])),
+            "INSERT INTO t VALUES (?1, ?2, 33) ON CONFLICT (u) DO UPDATE SET c = c + 1".into(),
+            vec![id, u])),
         2 => (id.clone(), returning).prop_map(|(id, r)|
             statement(format!("DELETE FROM t WHERE id = ?{r}"), vec![id])),
-        1 => (id.clone(), u).prop_map(|(id, u)| statement("INSERT INTO r VALUES (?, ?)".into(), vec![id, u])),
+        1 => (id.clone(), u).prop_map(|(id, u)|
+            statement("INSERT INTO r VALUES (?, ?)".into(), vec![id, u])),
         2 => (id.clone(), id.clone()).prop_map(|(id, t)|
             statement("INSERT INTO child VALUES (?, ?)".into(), vec![id, t])),
         1 => (id.clone(), id).prop_map(|(id, t)|
             statement("INSERT INTO late VALUES (?, ?)".into(), vec![id, t])),
         1 => Just(statement("INSERT INTO nowhere VALUES (1)".into(), vec![])),
-        1 => Just(statement("WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 400) INSERT INTO log \
-            (what) SELECT 'much more than fits into an answer' FROM n RETURNING what".into(), vec![])),
+        1 => Just(statement(
+            "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 400) \
+             INSERT INTO log (what) SELECT 'much more than fits into an answer' FROM n \
+             RETURNING what".into(),
+            vec![])),
         1 => Just(statement("UPDATE t SET c = c WHERE id < 0".into(), vec![])),
     ]
 }
@@ -175,7 +187,10 @@ fn any_work() -> impl Strategy<Value = Command> {
             true => Command::Query(statement),
             false => Command::Execute(statement),
         }),
-        2 => batch.prop_map(|statements| Command::Batch { statements: statements.into_iter().map(Repeated::from).collect(), rows: false }),
+        2 => batch.prop_map(|statements| Command::Batch {
+            statements: statements.into_iter().map(Repeated::from).collect(),
+            rows: false,
+        }),
         1 => Just(Command::Script("INSERT INTO log (what) VALUES ('script')".into())),
         1 => Just(Command::Execute(statement("PRAGMA user_version = 3".into(), vec![]))),
     ]
@@ -193,7 +208,8 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         9 => (any_work(), delivery, prop::bool::weighted(0.8)).prop_map(|(work, delivery, keys)|
             Step::New(work, delivery, keys)),
-        1 => (any::<prop::sample::Index>(), any::<bool>()).prop_map(|(which, said)| Step::Again(which, said)),
+        1 => (any::<prop::sample::Index>(), any::<bool>())
+            .prop_map(|(which, said)| Step::Again(which, said)),
     ]
 }
 
@@ -232,7 +248,11 @@ fn heard(requests: &[Request], results: Vec<Result<Done, ServerError>>) -> Vec<H
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 96,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn each_request_of_a_group_has_the_result_it_would_have_alone(

@@ -41,8 +41,9 @@ fn any_schema() -> impl Strategy<Value = Schema> {
     let plain = Schema { on_conflict: "", references: "", trigger: "" };
     prop_oneof![
         2 => Just(plain),
-        5 => (on_conflict, references, trigger)
-            .prop_map(|(on_conflict, references, trigger)| Schema { on_conflict, references, trigger }),
+        5 => (on_conflict, references, trigger).prop_map(|(on_conflict, references, trigger)| {
+            Schema { on_conflict, references, trigger }
+        }),
         3 => any_single_feature(),
     ]
 }
@@ -72,10 +73,11 @@ impl Schema {
             if trigger.is_empty() { String::new() } else { format!("CREATE TRIGGER x {trigger};") };
         format!(
             "CREATE TABLE parent (id INTEGER PRIMARY KEY);
-             WITH RECURSIVE n(x) AS (SELECT 0 UNION ALL SELECT x + 1 FROM n LIMIT 500) INSERT INTO parent SELECT x FROM n;
+             WITH RECURSIVE n(x) AS (SELECT 0 UNION ALL SELECT x + 1 FROM n LIMIT 500)
+                 INSERT INTO parent SELECT x FROM n;
              CREATE TABLE log (id INTEGER PRIMARY KEY AUTOINCREMENT, what INTEGER);
-             CREATE TABLE t (id INTEGER PRIMARY KEY, u INTEGER UNIQUE {conflict}, p INTEGER {references},
-                 c INTEGER CHECK (c < 90));
+             CREATE TABLE t (id INTEGER PRIMARY KEY, u INTEGER UNIQUE {conflict},
+                 p INTEGER {references}, c INTEGER CHECK (c < 90));
              CREATE TABLE child (id INTEGER PRIMARY KEY, t INTEGER REFERENCES t (id));
              INSERT INTO t VALUES (400, 400, NULL, 1); INSERT INTO child VALUES (1, 400); {trigger}"
         )
@@ -234,7 +236,11 @@ fn heard(result: Result<Done, ServerError>) -> Heard {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 160, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 160,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn nobody_can_tell_that_rows_were_inserted_together(

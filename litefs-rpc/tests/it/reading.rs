@@ -187,7 +187,11 @@ async fn errors_and_limits_are_those_of_the_writer() {
     let client = client();
     let missing = bed.ask(&client, "SELECT * FROM missing", soon()).await;
     assert!(
-        matches!(&missing, Err(CallError::Refused(ServerError::Database(e))) if e.message.contains("no such table")),
+        matches!(
+            &missing,
+            Err(CallError::Refused(ServerError::Database(error)))
+                if error.message.contains("no such table")
+        ),
         "{missing:?}"
     );
     let large = bed.ask(&client, "SELECT randomblob(2000)", soon()).await;

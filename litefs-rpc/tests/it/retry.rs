@@ -63,8 +63,7 @@ async fn forward(
 }
 
 #[tokio::test(start_paused = true)]
-async fn m6_a_primary_that_cannot_be_reached_is_tried_less_and_less_often_and_never_past_the_deadline()
- {
+async fn m6_retries_back_off_and_never_pass_the_deadline() {
     let (forwarder, doubted) = forwarder(nowhere("a"));
     let (start, within) = (Instant::now(), Duration::from_secs(5));
     let error = forward(&forwarder, within).await.unwrap_err();

@@ -62,7 +62,8 @@ fn the_event_stream_has_go_s_headers_and_litefs_s_lines() {
     insert(&mut connect(primary), "row").expect("insert");
     let position = primary.position(DB);
     let start = format!(
-        "{{\"type\":\"tx\",\"db\":\"app.db\",\"data\":{{\"txID\":\"{:016x}\",\"postApplyChecksum\":\"{:016x}\",\"pageSize\":4096,\"commit\":2,\"timestamp\":\"20",
+        "{{\"type\":\"tx\",\"db\":\"app.db\",\"data\":{{\"txID\":\"{:016x}\",\
+         \"postApplyChecksum\":\"{:016x}\",\"pageSize\":4096,\"commit\":2,\"timestamp\":\"20",
         position.txid, position.checksum
     );
     let tx = on_primary.chunk().expect("tx");
@@ -78,7 +79,15 @@ fn info_is_indented_json_in_plain_text() {
         let mut info = Http::request(&node.http_url(), "GET", "/info");
         assert_eq!(info.header("Content-Type"), Some("text/plain; charset=utf-8"));
         let expected = format!(
-            "{{\n  \"clusterID\": \"{}\",\n  \"isPrimary\": {is_primary},\n  \"candidate\": true,\n  \"path\": \"{}\",\n  \"primary\": {{\n    \"hostname\": \"node-a\"\n  }}\n}}",
+            r#"{{
+  "clusterID": "{}",
+  "isPrimary": {is_primary},
+  "candidate": true,
+  "path": "{}",
+  "primary": {{
+    "hostname": "node-a"
+  }}
+}}"#,
             info.header("Litefs-Cluster-Id").expect("cluster id"),
             node.dir().display()
         );

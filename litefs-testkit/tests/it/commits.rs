@@ -52,7 +52,8 @@ fn what_changes_nothing_is_no_transaction() {
 
 /// More rows than a small cache holds.
 fn spill(into: &str) -> String {
-    let numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500) SELECT i FROM n";
+    let numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n \
+                   WHERE i < 500) SELECT i FROM n";
     format!("INSERT INTO {into} SELECT hex(randomblob(500)) FROM ({numbers})")
 }
 

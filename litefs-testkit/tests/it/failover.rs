@@ -183,7 +183,8 @@ fn a_rollback_journal_transaction_cut_by_a_demotion_leaves_no_trace() {
     conn.batch_execute("PRAGMA cache_size = 2; BEGIN").expect("begin");
     conn.batch_execute(
         "INSERT INTO t SELECT hex(randomblob(2000)) FROM \
-         (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50) SELECT i FROM n)",
+         (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50) \
+         SELECT i FROM n)",
     )
     .expect("spills into the database file");
     cluster.node("a").lose_primary().expect("demote");
@@ -209,7 +210,8 @@ fn a_rollback_journal_transaction_cut_by_a_kill_is_undone_at_the_restart() {
     conn.batch_execute("PRAGMA cache_size = 2; BEGIN; UPDATE t SET x = 2").expect("begin");
     conn.batch_execute(
         "INSERT INTO t SELECT hex(randomblob(2000)) FROM \
-         (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50) SELECT i FROM n)",
+         (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50) \
+         SELECT i FROM n)",
     )
     .expect("spills into the database file");
     cluster.kill("a").expect("kill");

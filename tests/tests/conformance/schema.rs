@@ -31,8 +31,10 @@ pub const FULL_BLOG: &str = "
         title TEXT NOT NULL,
         votes INTEGER NOT NULL DEFAULT 0 CHECK (votes >= 0)
     );
-    INSERT INTO users (id, name, hair, age) VALUES (1, 'Sean', 'black', 30), (2, 'Tess', NULL, 28), (3, 'Ada', 'grey', 36);
-    INSERT INTO posts (id, user_id, title, votes) VALUES (1, 1, 'First', 3), (2, 1, 'Second', 5), (3, 2, 'Third', 1);
+    INSERT INTO users (id, name, hair, age)
+        VALUES (1, 'Sean', 'black', 30), (2, 'Tess', NULL, 28), (3, 'Ada', 'grey', 36);
+    INSERT INTO posts (id, user_id, title, votes)
+        VALUES (1, 1, 'First', 3), (2, 1, 'Second', 5), (3, 2, 'Third', 1);
 ";
 
 diesel::table! {

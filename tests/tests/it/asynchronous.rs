@@ -9,9 +9,12 @@ use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
 use litefs_diesel::{AsyncLiteFsConnection, Failure, LiteFsConnection};
 use litefs_tests::{DATABASE, TestCluster};
 
-diesel::table! { notes { id -> Integer, text -> Text, score -> Nullable<Double>, data -> Nullable<Binary>, } }
+diesel::table! {
+    notes { id -> Integer, text -> Text, score -> Nullable<Double>, data -> Nullable<Binary>, }
+}
 
-const SCHEMA: &str = "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE, score DOUBLE, data BLOB)";
+const SCHEMA: &str = "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE, \
+                      score DOUBLE, data BLOB)";
 
 type Async = SyncConnectionWrapper<LiteFsConnection>;
 

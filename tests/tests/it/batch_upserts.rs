@@ -11,8 +11,8 @@ diesel::table! {
     items { id -> Integer, name -> Text, price -> Nullable<Integer>, }
 }
 
-const SCHEMA: &str =
-    "CREATE TABLE items (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, price INTEGER DEFAULT 7 CHECK (price >= 0));
+const SCHEMA: &str = "CREATE TABLE items (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, 
+        price INTEGER DEFAULT 7 CHECK (price >= 0));
      INSERT INTO items VALUES (1, 'one', 10), (2, 'two', 20)";
 
 type Item = (i32, String, Option<i32>);

@@ -9,7 +9,8 @@ use litefs_tests::TestCluster;
 
 diesel::table! { notes { id -> Integer, text -> Text, stars -> Integer, } }
 
-const SCHEMA: &str = "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE, stars INTEGER NOT NULL DEFAULT 0)";
+const SCHEMA: &str = "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE, \
+                      stars INTEGER NOT NULL DEFAULT 0)";
 
 fn test_cluster() -> TestCluster {
     let test = TestCluster::start(&["a", "b"]);
@@ -149,7 +150,8 @@ fn an_attached_database_is_this_connections_own() {
 fn a_script_does_not_copy_from_its_temporary_table_on_a_replica() {
     let test = test_cluster();
     let mut conn = test.conn("b");
-    let script = "CREATE TEMP TABLE mine (x); INSERT INTO mine VALUES ('x'); INSERT INTO notes (text) SELECT x FROM mine";
+    let script = "CREATE TEMP TABLE mine (x); INSERT INTO mine VALUES ('x'); \
+                  INSERT INTO notes (text) SELECT x FROM mine";
     let error = denied(conn.batch_execute(script));
     assert!(error.contains("temporary"), "{error}");
     conn.batch_execute(
@@ -466,7 +468,8 @@ fn m15_the_last_rowid_is_this_connections_in_batches_and_scripts_and_after_them(
             diesel::sql_query("INSERT OR IGNORE INTO notes (id, text) VALUES (1, 'taken')");
         conn.execute_batch(&[&ignored, &diesel::sql_query("UPDATE notes SET stars = 1")]).unwrap();
         assert_eq!(rowid(&mut conn), 7, "{node}");
-        let upsert = "INSERT INTO notes (id, text) VALUES (1, 'n1') ON CONFLICT (id) DO UPDATE SET stars = 2";
+        let upsert = "INSERT INTO notes (id, text) VALUES (1, 'n1') \
+                      ON CONFLICT (id) DO UPDATE SET stars = 2";
         diesel::sql_query(upsert).execute(&mut conn).unwrap();
         assert_eq!(rowid(&mut conn), 7, "{node}");
         conn.execute_batch(&[&insert(8), &insert(8)]).unwrap_err();

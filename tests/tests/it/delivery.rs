@@ -108,7 +108,8 @@ fn f1_a_write_that_loses_one_answer_after_another_is_applied_once() {
 fn f1_a_failure_whose_answer_is_lost_is_told_all_the_same() {
     let (test, relay) = test_cluster(LONG);
     let mut conn = test.conn("b");
-    let script = "INSERT INTO notes (text) VALUES ('kept'); INSERT INTO notes (id, text) VALUES (1, 'taken')";
+    let script = "INSERT INTO notes (text) VALUES ('kept'); INSERT INTO notes (id, text) \
+                  VALUES (1, 'taken')";
     relay.set_replies(Traffic::Lose(1));
     let error = conn.batch_execute(script).unwrap_err();
     assert!(error.to_string().contains("UNIQUE"), "{error}");

@@ -14,11 +14,17 @@ use litefs_tests::{DATABASE, TestCluster};
 
 diesel::table! { items { id -> Integer, name -> Text, price -> Nullable<Double>, } }
 diesel::table! {
-    everything { id -> Integer, i -> Nullable<BigInt>, d -> Nullable<Double>, t -> Nullable<Text>, b -> Nullable<Binary>, }
+    everything {
+        id -> Integer,
+        i -> Nullable<BigInt>,
+        d -> Nullable<Double>,
+        t -> Nullable<Text>,
+        b -> Nullable<Binary>,
+    }
 }
 
-const SCHEMA: &str =
-    "CREATE TABLE items (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, price DOUBLE CHECK (price >= 0));
+const SCHEMA: &str = "CREATE TABLE items (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,
+        price DOUBLE CHECK (price >= 0));
     CREATE TABLE parts (id INTEGER PRIMARY KEY, item INTEGER NOT NULL REFERENCES items (id));
     CREATE TABLE everything (id INTEGER PRIMARY KEY, i BIGINT, d DOUBLE, t TEXT, b BLOB)";
 
@@ -75,7 +81,8 @@ fn m3_every_kind_of_write_on_a_replica_arrives_on_the_primary_with_its_count() {
     assert_eq!(count("REPLACE INTO items (id, name) VALUES (3, 'cc')"), 1);
     assert_eq!(
         count(
-            "INSERT INTO items (id, name) VALUES (1, 'z') ON CONFLICT (id) DO UPDATE SET name = excluded.name"
+            "INSERT INTO items (id, name) VALUES (1, 'z') ON CONFLICT (id) DO UPDATE \
+             SET name = excluded.name"
         ),
         1
     );
@@ -534,8 +541,7 @@ fn mixes(conn: &mut litefs_diesel::LiteFsConnection) -> [QueryResult<usize>; 3] 
 }
 
 #[test]
-fn m12_what_mixes_temporary_tables_and_the_database_runs_on_the_primary_and_is_refused_on_a_replica()
- {
+fn m12_mixing_temporary_and_main_tables_fails_on_a_replica() {
     let test = test_cluster();
     let on_replica = mixes(&mut test.conn("b"));
     for refused in on_replica {
@@ -577,7 +583,8 @@ fn m14_custom_functions_and_collations_work_inside_forwarded_writes() {
         })
     });
     test.schema(
-        "CREATE TABLE items (id INTEGER PRIMARY KEY, name TEXT COLLATE caseless UNIQUE, price DOUBLE)",
+        "CREATE TABLE items (id INTEGER PRIMARY KEY, name TEXT COLLATE caseless UNIQUE, price \
+         DOUBLE)",
     );
     let mut conn = test.conn("b");
     diesel::insert_into(items::table)

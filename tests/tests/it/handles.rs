@@ -99,10 +99,10 @@ fn a_taken_port_says_what_to_do_and_a_second_process_does_not_serve() {
     assert!(error.to_string().contains("serve(false)"), "{error}");
     let worker = test.builder("b").listen(taken).serve(false).start().unwrap();
     assert_eq!(worker.rpc_address(), None);
-    wait_until(
-        "the primary's address",
-        || matches!(worker.role(), Role::Replica { primary } if worker.tracker().rpc_address(&primary) == taken.to_string()),
-    );
+    wait_until("the primary's address", || match worker.role() {
+        Role::Replica { primary } => worker.tracker().rpc_address(&primary) == taken.to_string(),
+        _ => false,
+    });
     write(&mut worker.establish().unwrap(), "x").unwrap();
 }
 

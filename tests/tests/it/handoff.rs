@@ -143,7 +143,10 @@ fn tight_readers_of_a_node_that_writes_nothing_do_not_hold_up_replication() {
     let replicated = |pause: Duration, writes: usize| {
         let test = TestCluster::configured(&["a", "b"], |_, builder| builder.read_pause(pause));
         test.schema(SCHEMA);
-        test.schema("INSERT INTO notes (text) WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 2000) SELECT i FROM n");
+        test.schema(
+            "INSERT INTO notes (text) WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL \
+             SELECT i + 1 FROM n WHERE i < 2000) SELECT i FROM n",
+        );
         let stop = AtomicBool::new(false);
         let median = std::thread::scope(|scope| {
             let stop_at_end = StopAtEnd(&stop);

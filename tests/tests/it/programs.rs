@@ -68,11 +68,14 @@ where
         Step::RollbackTo(name) => said(conn.batch_execute(&format!("ROLLBACK TO s{name}"))),
         Step::Insert(k, v) => said(insert(*k, *v).execute(conn)),
         Step::Returning(k, v) => said(insert(*k, *v).returning(rows::v).get_result::<i32>(conn)),
-        Step::Add(k) => said(diesel::update(rows::table.find(k)).set(rows::v.eq(rows::v + 1)).execute(conn)),
+        Step::Add(k) => {
+            said(diesel::update(rows::table.find(k)).set(rows::v.eq(rows::v + 1)).execute(conn))
+        }
         Step::Delete(k) => said(diesel::delete(rows::table.find(k)).execute(conn)),
         Step::Read => said(rows::table.order(rows::k).load::<(i32, i32)>(conn)),
         Step::Script(k, v) => said(conn.batch_execute(&format!(
-            "UPDATE rows SET v = v + 100 WHERE k = {k}; INSERT INTO rows VALUES ({k} + 10, {v} + 200)"
+            "UPDATE rows SET v = v + 100 WHERE k = {k}; INSERT INTO rows \
+             VALUES ({k} + 10, {v} + 200)"
         ))),
     }
 }

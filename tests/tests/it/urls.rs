@@ -114,9 +114,10 @@ fn a_handle_started_by_any_spelling_is_on_litefs() {
 
 /// What SQLite says of a write over a connection that was opened with `mode=ro`.
 fn is_read_only<T>(result: QueryResult<T>) -> bool {
+    use DatabaseErrorKind::{ReadOnlyTransaction, Unknown};
     matches!(
         result,
-        Err(Error::DatabaseError(DatabaseErrorKind::Unknown | DatabaseErrorKind::ReadOnlyTransaction, why))
+        Err(Error::DatabaseError(Unknown | ReadOnlyTransaction, why))
             if why.message() == "attempt to write a readonly database"
     )
 }

@@ -17,11 +17,12 @@ diesel::table! {
 }
 
 /// Makes the table.
-pub(super) const DDL: &str = "CREATE TABLE IF NOT EXISTS items (id INTEGER PRIMARY KEY, name TEXT NOT NULL, payload TEXT NOT NULL)";
+pub(super) const DDL: &str = "CREATE TABLE IF NOT EXISTS items (id INTEGER PRIMARY KEY, name TEXT \
+                              NOT NULL, payload TEXT NOT NULL)";
 
 /// The payload of every row.
-pub(super) const PAYLOAD: &str = "one hundred bytes or so of text, as a row of an application might well have in one of \
-                                  its columns";
+pub(super) const PAYLOAD: &str = "one hundred bytes or so of text, as a row of an application \
+                                  might well have in one of its columns";
 
 /// Reads one column of each of these rows.
 pub(super) fn read<C>(conn: &mut C, ids: &[i32]) -> QueryResult<()>

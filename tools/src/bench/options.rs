@@ -95,8 +95,8 @@ impl Arguments {
         if self.replica.is_none() || self.what == What::All || self.what.runs_on_mounts() {
             return Ok(());
         }
-        Err("this part slows links down or looks into the primary's process: it runs on the embedded cluster only, \
-             without --replica"
+        Err("this part slows links down or looks into the primary's process: it runs on the \
+             embedded cluster only, without --replica"
             .into())
     }
 }

@@ -35,7 +35,8 @@ impl Summary<'_> {
         let rows = self.history.finals.first().map_or(0, |(_, rows)| rows.len());
         writeln!(
             f,
-            "{} operations on {} nodes in {seconds:.1} s ({:.0}/s) under {} faults; {rows} rows in the end, {} acknowledged ones lost to failovers",
+            "{} operations on {} nodes in {seconds:.1} s ({:.0}/s) under {} faults; {rows} rows \
+             in the end, {} acknowledged ones lost to failovers",
             self.ops(),
             self.history.finals.len(),
             self.ops() as f64 / seconds,

@@ -32,7 +32,8 @@ fn sums_and_extremes() {
 #[test]
 fn an_average() {
     let conn = &mut *fresh_with(
-        "CREATE TABLE t (id INTEGER PRIMARY KEY, x DOUBLE NOT NULL); INSERT INTO t (x) VALUES (1), (2)",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, x DOUBLE NOT NULL); INSERT INTO t (x) \
+         VALUES (1), (2)",
     );
     diesel::table! { t { id -> Integer, x -> Double, } }
     assert_eq!(t::table.select(avg(t::x)).get_result::<Option<f64>>(conn), Ok(Some(1.5)));

@@ -60,7 +60,8 @@ fn maintenance_of_an_attached_database() {
     conn.batch_execute(&attach(&directory)).unwrap();
     conn.batch_execute(
         "CREATE TABLE aux.t (x, y); CREATE INDEX aux.t_x ON t (x);
-         INSERT INTO aux.t VALUES (1, randomblob(50000)), (2, randomblob(50000)); DELETE FROM aux.t WHERE x = 1",
+         INSERT INTO aux.t VALUES (1, randomblob(50000)), (2, randomblob(50000)); \
+         DELETE FROM aux.t WHERE x = 1",
     )
     .unwrap();
     let before = integer(conn, "PRAGMA aux.page_count");

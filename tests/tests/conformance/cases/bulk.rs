@@ -19,7 +19,8 @@ const NODES: &str = "
     CREATE TABLE nodes (id INTEGER PRIMARY KEY, up INTEGER, name TEXT NOT NULL UNIQUE);
     CREATE TABLE log (id INTEGER PRIMARY KEY, what TEXT);
 ";
-const TREE: &str = "CREATE TABLE nodes (id INTEGER PRIMARY KEY, up INTEGER REFERENCES nodes (id), name TEXT NOT NULL UNIQUE)";
+const TREE: &str = "CREATE TABLE nodes (id INTEGER PRIMARY KEY, up INTEGER REFERENCES nodes (id), \
+                    name TEXT NOT NULL UNIQUE)";
 const ROWS: i32 = 1_000;
 
 type Node = (

@@ -68,7 +68,8 @@ fn steps() -> Steps {
         Step("001", "CREATE TABLE notes (id INTEGER PRIMARY KEY)", "DROP TABLE notes", true),
         Step(
             "002",
-            "ALTER TABLE notes ADD COLUMN text TEXT NOT NULL DEFAULT 'none'; INSERT INTO notes DEFAULT VALUES",
+            "ALTER TABLE notes ADD COLUMN text TEXT NOT NULL DEFAULT 'none'; \
+             INSERT INTO notes DEFAULT VALUES",
             "DELETE FROM notes; ALTER TABLE notes DROP COLUMN text",
             true,
         ),

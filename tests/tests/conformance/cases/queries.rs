@@ -271,8 +271,8 @@ fn a_selectable_struct_across_a_join() {
 fn ten_thousand_rows_are_read() {
     let conn = &mut *fresh_with(BLOG);
     diesel::sql_query(
-        "INSERT INTO users (name) WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 10000) \
-         SELECT 'user ' || i FROM n",
+        "INSERT INTO users (name) WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 \
+         FROM n WHERE i < 10000) SELECT 'user ' || i FROM n",
     )
     .execute(conn)
     .unwrap();

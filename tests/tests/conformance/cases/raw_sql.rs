@@ -195,7 +195,8 @@ fn a_fragment_that_writes_and_returns() {
 fn a_common_table_expression_that_reads() {
     let conn = &mut *fresh_with(FULL_BLOG);
     let numbers = sql_query(
-        "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?) SELECT n FROM n ORDER BY n DESC",
+        "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?) \
+         SELECT n FROM n ORDER BY n DESC",
     )
     .bind::<Integer, _>(3)
     .load::<Number>(conn);
@@ -206,7 +207,8 @@ fn a_common_table_expression_that_reads() {
 fn a_common_table_expression_that_inserts() {
     let conn = &mut *fresh_with(FULL_BLOG);
     let inserted = sql_query(
-        "WITH n (i) AS (VALUES (1), (2)) INSERT INTO users (name, age) SELECT 'user ' || i, i FROM n",
+        "WITH n (i) AS (VALUES (1), (2)) INSERT INTO users (name, age) \
+         SELECT 'user ' || i, i FROM n",
     )
     .execute(conn);
     assert_eq!(inserted, Ok(2));
@@ -222,8 +224,11 @@ fn a_common_table_expression_that_updates_and_deletes() {
     )
     .execute(conn);
     assert_eq!(updated, Ok(1));
-    let deleted = sql_query("WITH few AS (SELECT id FROM posts WHERE votes < 4) DELETE FROM posts WHERE id IN few RETURNING id AS n")
-        .load::<Number>(conn);
+    let deleted = sql_query(
+        "WITH few AS (SELECT id FROM posts WHERE votes < 4) \
+         DELETE FROM posts WHERE id IN few RETURNING id AS n",
+    )
+    .load::<Number>(conn);
     assert_eq!(deleted, Ok(vec![Number { n: 1 }, Number { n: 3 }]));
 }
 

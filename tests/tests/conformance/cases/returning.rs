@@ -175,7 +175,8 @@ fn returned_columns_are_found_by_name() {
     }
 
     let conn = &mut *fresh_with(FULL_BLOG);
-    let sql = r#"UPDATE users SET age = 9 WHERE id = 1 RETURNING id, age AS "n e w", name AS "a""b", 1 + 1"#;
+    let sql = r#"UPDATE users SET age = 9 WHERE id = 1
+                 RETURNING id, age AS "n e w", name AS "a""b", 1 + 1"#;
     let shapes: Vec<Shape> = diesel::sql_query(sql).load(conn).unwrap();
     let names = ["id", "n e w", "a\"b", "1 + 1"].map(str::to_owned).to_vec();
     assert_eq!(shapes, [Shape(names, 9)]);

@@ -104,7 +104,8 @@ fn a_view_with_an_instead_of_trigger_is_written() {
     let conn = &mut *fresh_with(FULL_BLOG);
     conn.batch_execute(
         "CREATE VIEW names AS SELECT name FROM users;
-         CREATE TRIGGER new_name INSTEAD OF INSERT ON names BEGIN INSERT INTO users (name) VALUES (new.name); END",
+         CREATE TRIGGER new_name INSTEAD OF INSERT ON names BEGIN INSERT INTO users (name) \
+         VALUES (new.name); END",
     )
     .unwrap();
     // SQLite does not count what triggers do, and the view itself has no rows.
@@ -130,7 +131,8 @@ fn triggers_run_and_are_not_counted() {
 fn a_trigger_can_refuse() {
     let conn = &mut *fresh_with(
         "CREATE TABLE t (x INTEGER);
-         CREATE TRIGGER i BEFORE INSERT ON t WHEN new.x < 0 BEGIN SELECT RAISE (ABORT, 'not below zero'); END;
+         CREATE TRIGGER i BEFORE INSERT ON t WHEN new.x < 0 BEGIN \
+         SELECT RAISE (ABORT, 'not below zero'); END;
          CREATE TRIGGER u BEFORE UPDATE ON t WHEN new.x = 0 BEGIN SELECT RAISE (IGNORE); END",
     );
     let inserted = sql_query("INSERT INTO t VALUES (1), (-1)").execute(conn);
@@ -143,7 +145,8 @@ fn a_trigger_can_refuse() {
 #[test]
 fn generated_columns() {
     let conn = &mut *fresh_with(
-        "CREATE TABLE boxes (w INTEGER, h INTEGER, area INTEGER GENERATED ALWAYS AS (w * h) STORED, half AS (w / 2.0))",
+        "CREATE TABLE boxes (w INTEGER, h INTEGER, area INTEGER GENERATED ALWAYS AS (w * h) \
+         STORED, half AS (w / 2.0))",
     );
     let returned = sql::<Integer>("INSERT INTO boxes (w, h) VALUES (3, 4) RETURNING area")
         .get_result::<i32>(conn);

@@ -33,7 +33,8 @@ fn run_from_the_first_statement_to_the_last() {
 fn keep_what_came_before_a_failing_statement() {
     let conn = &mut *fresh_with(TABLE);
     let result = conn.batch_execute(
-        "INSERT INTO t VALUES (1); INSERT INTO t VALUES (2); INSERT INTO t VALUES (1); INSERT INTO t VALUES (3)",
+        "INSERT INTO t VALUES (1); INSERT INTO t VALUES (2); INSERT INTO t VALUES (1); \
+         INSERT INTO t VALUES (3)",
     );
     assert_eq!(refused(result), ("unique", "UNIQUE constraint failed: t.x".to_owned()));
     assert_eq!(xs(conn), [1, 2]);
@@ -64,8 +65,11 @@ fn may_hold_a_whole_transaction() {
         .unwrap();
     conn.batch_execute("BEGIN; INSERT INTO t VALUES (3); ROLLBACK; INSERT INTO t VALUES (4)")
         .unwrap();
-    conn.batch_execute("SAVEPOINT a; INSERT INTO t VALUES (5); SAVEPOINT b; INSERT INTO t VALUES (6); ROLLBACK TO b; RELEASE a")
-        .unwrap();
+    conn.batch_execute(
+        "SAVEPOINT a; INSERT INTO t VALUES (5); SAVEPOINT b; \
+         INSERT INTO t VALUES (6); ROLLBACK TO b; RELEASE a",
+    )
+    .unwrap();
     assert_eq!(xs(conn), [1, 2, 4, 5]);
 }
 

@@ -86,8 +86,11 @@ fn the_numbers_after_batches() {
 fn the_numbers_after_a_script() {
     let fixture = fresh_with(FULL_BLOG);
     let conn = &mut fixture.another();
-    conn.batch_execute("INSERT INTO users (id, name) VALUES (20, 'x'); DELETE FROM posts; UPDATE users SET age = 1 WHERE id = 1")
-        .unwrap();
+    conn.batch_execute(
+        "INSERT INTO users (id, name) VALUES (20, 'x'); DELETE FROM posts; \
+         UPDATE users SET age = 1 WHERE id = 1",
+    )
+    .unwrap();
     assert_eq!(numbers(conn), (20, 1, 5));
 }
 
@@ -113,7 +116,8 @@ fn the_numbers_after_triggers_and_cascades() {
     let fixture = fresh_with(
         "CREATE TABLE t (x INTEGER);
          CREATE TABLE log (id INTEGER PRIMARY KEY, what TEXT);
-         CREATE TRIGGER i AFTER INSERT ON t BEGIN INSERT INTO log VALUES (900 + new.x, 'insert'), (950, 'again'); END",
+         CREATE TRIGGER i AFTER INSERT ON t BEGIN INSERT INTO log \
+         VALUES (900 + new.x, 'insert'), (950, 'again'); END",
     );
     let conn = &mut fixture.another();
     sql_query("INSERT INTO t VALUES (1)").execute(conn).unwrap();
@@ -293,7 +297,8 @@ fn a_deferred_constraint_of_the_schema() {
 fn recursive_triggers() {
     let conn = &mut *fresh_with(
         "CREATE TABLE t (x INTEGER);
-         CREATE TRIGGER down AFTER INSERT ON t WHEN new.x > 0 BEGIN INSERT INTO t VALUES (new.x - 1); END",
+         CREATE TRIGGER down AFTER INSERT ON t WHEN new.x > 0 BEGIN INSERT INTO t \
+         VALUES (new.x - 1); END",
     );
     let insert = |conn: &mut Conn| {
         sql_query("DELETE FROM t").execute(conn).unwrap();

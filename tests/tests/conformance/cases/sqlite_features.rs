@@ -106,8 +106,8 @@ fn binary_json_is_a_blob() {
 fn window_functions() {
     let conn = &mut *fresh_with(FULL_BLOG);
     let rows = sql::<(Integer, BigInt, Nullable<Integer>)>(
-        "SELECT id, row_number() OVER (PARTITION BY user_id ORDER BY votes DESC), lag(votes) OVER (ORDER BY id) \
-         FROM posts ORDER BY id",
+        "SELECT id, row_number() OVER (PARTITION BY user_id ORDER BY votes DESC), lag(votes) OVER \
+         (ORDER BY id) FROM posts ORDER BY id",
     )
     .load::<(i32, i64, Option<i32>)>(conn);
     assert_eq!(rows, Ok(vec![(1, 2, None), (2, 1, Some(3)), (3, 1, Some(5))]));

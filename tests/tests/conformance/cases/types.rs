@@ -17,8 +17,11 @@ macro_rules! round_trip {
                 .get_result($conn)
                 .unwrap();
             assert_eq!(returned, Some(value.clone()), "returned");
-            let stored: Option<$type> =
-                everything::table.order(everything::id.desc()).select(everything::$column).first($conn).unwrap();
+            let stored: Option<$type> = everything::table
+                .order(everything::id.desc())
+                .select(everything::$column)
+                .first($conn)
+                .unwrap();
             assert_eq!(stored, Some(value), "stored");
             assert_eq!(type_of_last($conn, stringify!($column)), $stored);
         })+

@@ -87,7 +87,8 @@ fn a_changeset_without_changes_is_an_error() {
 fn save_changes_returns_what_is_stored() {
     let conn = &mut *fresh_with(FULL_BLOG);
     conn.batch_execute(
-        "CREATE TRIGGER older AFTER UPDATE ON users BEGIN UPDATE users SET age = age + 100 WHERE id = new.id; END",
+        "CREATE TRIGGER older AFTER UPDATE ON users BEGIN UPDATE users SET age = age + 100 \
+         WHERE id = new.id; END",
     )
     .unwrap();
     let saved: User = user(1, "Shawn", None, 1).save_changes(conn).unwrap();
@@ -142,8 +143,8 @@ fn a_boxed_update() {
 fn a_value_from_another_table() {
     let conn = &mut *fresh_with(FULL_BLOG);
     let updated = diesel::sql_query(
-        "UPDATE users SET age = total FROM (SELECT user_id, sum(votes) AS total FROM posts GROUP BY user_id) AS p \
-         WHERE p.user_id = users.id",
+        "UPDATE users SET age = total FROM (SELECT user_id, sum(votes) AS total \
+         FROM posts GROUP BY user_id) AS p WHERE p.user_id = users.id",
     )
     .execute(conn);
     assert_eq!(updated, Ok(2));

@@ -36,7 +36,10 @@ pub(super) fn check(verdict: &mut Verdict, history: &History, lists: &Lists) {
         if length < needed {
             let next = lists.list(key).get(length).map(|row| row.value);
             verdict.find(Wrong::StaleRead, || {
-                format!("{length} elements where {needed} were known ({written} written, {before} seen), without {next:?}: {record:?}")
+                format!(
+                    "{length} elements where {needed} were known ({written} written, {before} \
+                     seen), without {next:?}: {record:?}"
+                )
             });
         }
         *before = needed.max(length);
