@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# The nodes of run_tests.sh: `control_compose.sh VERB NODE`, with the environment that run_tests.sh exports.
+# Controls the nodes of run_tests.sh: `control_compose.sh VERB NODE`, in the environment that
+# run_tests.sh exports.
 set -euo pipefail
 
 usage="usage: control_compose.sh start|stop|kill|promote|migrate NODE"
 verb="${1:?$usage}"
 node="${2:?$usage}"
-compose=(docker compose --project-name "${E2E_PROJECT:?run_tests.sh sets it}" --file "$(dirname "$0")/docker-compose.yml")
+project="${E2E_PROJECT:?run_tests.sh sets it}"
+compose=(docker compose --project-name "$project" --file "$(dirname "$0")/docker-compose.yml")
 
 case "$node" in
     node-a) litefs="http://127.0.0.1:$E2E_LITEFS_PORT_A" ;;

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# The nodes of run_local.sh: `control_local.sh VERB NODE`, with the environment that run_local.sh exports.
+# Controls the nodes of run_local.sh: `control_local.sh VERB NODE`, in the environment that
+# run_local.sh exports.
 #
-# Each node is a process group of its own: `litefs mount`, and the application that it starts. Its id is in the file
-# NODE.pid of the run's directory.
+# Each node is a process group: `litefs mount` and the application that it starts. The file NODE.pid
+# in the run's directory holds the id of the group.
 set -euo pipefail
 
 usage="usage: control_local.sh start|stop|kill|promote|migrate NODE"
@@ -12,7 +13,7 @@ dir="${E2E_DIR:?run_local.sh sets it}"
 here="$(cd "$(dirname "$0")" && pwd)"
 pid_file="$dir/$node.pid"
 
-# Ports of a node: the application's, LiteFS's, the library's.
+# The ports of a node: the application, LiteFS, the library's RPC server.
 case "$node" in
     node-a) offset=0 ;;
     node-b) offset=3 ;;
@@ -28,7 +29,8 @@ settings() {
     export RESOURCES_DATABASE="$E2E_MOUNT/app.db" RESOURCES_LISTEN="127.0.0.1:$app_port"
     export LITEFS_HTTP_URL="http://127.0.0.1:$litefs_port" LITEFS_REQUIRE=1
     export LITEFS_RPC_LISTEN="127.0.0.1:$rpc_port" LITEFS_RPC_ADVERTISE="127.0.0.1:$rpc_port"
-    export E2E_LEASE_HOSTNAME="$node" E2E_ADVERTISE_URL="http://127.0.0.1:$litefs_port" E2E_CANDIDATE=true
+    export E2E_LEASE_HOSTNAME="$node" E2E_CANDIDATE=true
+    export E2E_ADVERTISE_URL="http://127.0.0.1:$litefs_port"
     if [[ "$E2E_LEASE" = static ]]; then
         E2E_LEASE_HOSTNAME="node-a"
         E2E_ADVERTISE_URL="http://127.0.0.1:$((E2E_PORT_BASE + 1))"
@@ -36,12 +38,13 @@ settings() {
     fi
 }
 
-# Whether a process belongs to this run. An id that the system has given to somebody else since does not.
+# Whether a process belongs to this run. The system may have given the id to another process since.
 ours() {
     grep -zqxF "E2E_DIR=$dir" "/proc/$1/environ" 2>/dev/null
 }
 
-# The node's process group, if anything of it is left: the application outlives a LiteFS that ended by itself.
+# The node's process group, if one of its processes runs: the application survives a LiteFS that
+# ended by itself.
 group() {
     local pid member
     [[ -f "$pid_file" ]] || return 1
@@ -77,29 +80,33 @@ start() {
         if ours "$pid"; then
             return 0
         fi
-        # LiteFS is gone; in a container the application would be, too.
+        # LiteFS has ended. In a container the application would have ended with it.
         echo "the LiteFS of $node had ended by itself" >&2
         finish "$pid"
     fi
     unmounted
     mkdir -p "$dir/$node/mount" "$dir/$node/data"
     settings
-    # The log outlives restarts: what a node said before it was killed matters most.
+    # Append: the lines before a kill are the most useful ones.
     setsid "$LITEFS_BIN" mount -config "$here/litefs.yml" </dev/null >>"$dir/$node.log" 2>&1 &
     echo "$!" >"$pid_file"
 }
 
-# As an operator would: SIGTERM to LiteFS, which passes it on.
+# Stops the node as an operator would: SIGTERM to LiteFS, which forwards it.
 stop() {
     local pid
     if pid="$(group)"; then
         kill -TERM "$pid" 2>/dev/null || true
-        ended "$pid" 200 || { echo "$node did not stop within 20 s" >&2 && finish "$pid" && exit 1; }
+        if ! ended "$pid" 200; then
+            echo "$node did not stop within 20 s" >&2
+            finish "$pid"
+            exit 1
+        fi
     fi
     unmounted
 }
 
-# As if the machine were gone: LiteFS and the application at once.
+# Kills LiteFS and the application at once, like a crash of the machine.
 finish() {
     kill -KILL -- "-$1" 2>/dev/null || true
     ended "$1" 100 || { echo "$node cannot be killed" >&2 && return 1; }

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# The scenarios E1 to E8 on real LiteFS with Docker Compose: Consul and two nodes (docker-compose.yml).
+# The scenarios E1 to E8 on real LiteFS with Docker Compose: Consul and two nodes
+# (docker-compose.yml).
 #
 #   E2E_PORT_A, E2E_LITEFS_PORT_A, E2E_PORT_B, E2E_LITEFS_PORT_B
-#       ports on 127.0.0.1 under which the nodes' applications and LiteFS are reached; default 27100, 27101, 27103, 27104
+#       the ports on 127.0.0.1 of the nodes' applications and of LiteFS; default 27100, 27101,
+#       27103, 27104
 #
-# Arguments go to the scenario runner (`--only E1,E3`, `--help`). Exits 77 where a prerequisite is missing, 0 only if no
-# scenario failed. Removes its containers and volumes.
+# Arguments are passed to the scenario runner (`--only E1,E3`, `--help`). Exits with 77 if a
+# prerequisite is missing, with 0 only if no scenario failed. Removes its containers and volumes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,9 +17,9 @@ missing() {
 }
 
 for tool in docker cargo curl; do
-    command -v "$tool" >/dev/null || missing "there is no $tool"
+    command -v "$tool" >/dev/null || missing "$tool is not installed"
 done
-docker compose version >/dev/null 2>&1 || missing "docker has no compose"
+docker compose version >/dev/null 2>&1 || missing "docker compose is not installed"
 docker info >/dev/null 2>&1 || missing "the Docker daemon does not answer"
 
 export E2E_PORT_A="${E2E_PORT_A:-27100}" E2E_LITEFS_PORT_A="${E2E_LITEFS_PORT_A:-27101}"
@@ -50,7 +52,7 @@ trap 'exit 143' TERM
 "${compose[@]}" build node-a
 "${compose[@]}" up --detach --no-build
 
-# Beside the script, so that a signal to it is acted on at once.
+# In the background, so that the script handles a signal at once.
 "${CARGO_TARGET_DIR:-target}/release/litefs-e2e" --control e2e/control_compose.sh \
     --node "node-a=http://127.0.0.1:$E2E_PORT_A,http://127.0.0.1:$E2E_LITEFS_PORT_A" \
     --node "node-b=http://127.0.0.1:$E2E_PORT_B,http://127.0.0.1:$E2E_LITEFS_PORT_B" "$@" &
