@@ -1,4 +1,4 @@
-//! Several nodes and what happens between them.
+//! Several nodes, the links between them, and changes of the primary.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::node::{Node, NodeBuilder};
 use crate::remote::wait_for;
 use crate::status::NodeStatus;
 
-/// How long role changes and catching up may take, unless the caller says otherwise.
+/// The default limit for role changes and for catching up.
 const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 
 /// A cluster in one process, or a view of nodes in several.
@@ -22,7 +22,7 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Cluster {
     members: Vec<Member>,
-    // After the nodes, so that they are dead when it goes.
+    // Declared after the nodes, so that they are dropped before their directory is removed.
     _root: Option<TempDir>,
 }
 
@@ -78,7 +78,7 @@ impl ClusterBuilder {
         names.sort_unstable();
         names.dedup();
         if names.len() != self.nodes.len() {
-            return Err(Error::Invalid("nodes: two have the same name".into()));
+            return Err(Error::Invalid("nodes: two nodes have the same name".into()));
         }
         let root = tempfile::Builder::new()
             .prefix("litefs-testkit-")
@@ -102,11 +102,11 @@ impl Cluster {
         ClusterBuilder::default()
     }
 
-    /// A view of nodes that other processes host, by their [`Control::http_url`]s. They keep their
-    /// roles; of nodes just started, [`Cluster::promote`] one.
+    /// A view of nodes that other processes host, by their [`Control::http_url`]s. The nodes keep
+    /// their roles; call [`Cluster::promote`] if none of them is the primary.
     ///
     /// # Errors
-    /// [`Error::Remote`] if one does not answer.
+    /// [`Error::Remote`] if a node does not answer.
     pub fn attach<Url: Into<String>>(
         http_urls: impl IntoIterator<Item = Url>,
     ) -> Result<Self, Error> {
@@ -122,7 +122,7 @@ impl Cluster {
     pub fn node(&self, name: &str) -> &Node {
         self.nodes()
             .find(|node| node.name() == name)
-            .unwrap_or_else(|| panic!("no node of this process is called {name:?}"))
+            .unwrap_or_else(|| panic!("this process hosts no node {name:?}"))
     }
 
     /// The nodes that this process hosts, in the order given to the builder.
@@ -133,15 +133,15 @@ impl Cluster {
         })
     }
 
-    /// All nodes, wherever they are.
+    /// All nodes of the view, in this process and in others.
     pub fn controls(&self) -> impl Iterator<Item = &Control> {
         self.members.iter().map(Member::control)
     }
 
-    /// The node called `name`, wherever it is.
+    /// The node called `name`, in this process or in another.
     ///
     /// # Errors
-    /// [`Error::UnknownNode`] if there is none.
+    /// [`Error::UnknownNode`] if there is no such node.
     pub fn control(&self, name: &str) -> Result<&Control, Error> {
         let found = self.controls().find(|control| control.name() == name);
         found.ok_or_else(|| Error::UnknownNode(name.to_owned()))
@@ -158,19 +158,19 @@ impl Cluster {
         self.nodes().find(|node| node.is_primary())
     }
 
-    /// The primary, wherever it is.
+    /// The primary, in this process or in another.
     #[must_use]
     pub fn primary_control(&self) -> Option<&Control> {
         self.controls().find(|control| control.is_primary())
     }
 
-    /// Makes `name` primary without losing anything: the old primary, if it lives, first stops
-    /// writing and ships what it has. Blocks until the others follow and are up to date; those that
-    /// are stalled or cut off are not waited for.
+    /// Makes `name` primary without losing a transaction: the old primary, if it is alive, first
+    /// stops writing and ships the rest. Blocks until the other nodes follow and are up to date,
+    /// except those that are stalled or cut off.
     ///
     /// # Errors
-    /// [`Error::Timeout`] after 10 seconds if `name` cannot get everything (the old primary is then
-    /// primary again), or if the others do not follow.
+    /// [`Error::Timeout`] after 10 seconds if `name` does not receive everything (the old primary
+    /// is then primary again), or if the other nodes do not follow.
     pub fn promote(&self, name: &str) -> Result<(), Error> {
         let successor = self.control(name)?;
         if let Some(old) = self.primary_control().filter(|old| old.name() != name) {
@@ -188,14 +188,15 @@ impl Cluster {
     }
 
     /// Makes `name` primary as a failover does that loses the last `lost` transactions of every
-    /// database: it gets everything before them, even if its replication is stalled, and forgets
-    /// them if it has them. The old primary and the others then get a snapshot and go back in their
-    /// numbering. Counted from the primary's position, or if it is dead, from the furthest position
-    /// that any node of the view had.
+    /// database: the node receives everything before them, even if its replication is stalled, and
+    /// drops them if it has them. The old primary and the other nodes then receive a snapshot,
+    /// which takes them back to an earlier position. `lost` is counted from the primary's position,
+    /// or if the primary is dead, from the furthest position of any node of the view.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if there are not so many transactions, [`Error::HistoryTooShort`] if the
-    /// node cannot go back that far, else as [`Cluster::promote`].
+    /// [`Error::Invalid`] if a database has fewer transactions than `lost`,
+    /// [`Error::HistoryTooShort`] if the node cannot go back that far, else as
+    /// [`Cluster::promote`].
     pub fn promote_losing_tail(&self, name: &str, lost: u64) -> Result<(), Error> {
         let successor = self.control(name)?;
         let old = self.primary_control().filter(|old| old.name() != name);
@@ -230,7 +231,7 @@ impl Cluster {
         self.wait_for_sync(SETTLE_LIMIT)
     }
 
-    /// Takes the lease from all nodes: no node is primary or knows one.
+    /// Takes the lease away: no node is the primary or knows one.
     ///
     /// # Errors
     /// See [`Control`].
@@ -261,8 +262,8 @@ impl Cluster {
         self.wait_for_sync(SETTLE_LIMIT)
     }
 
-    /// Cuts the link between two nodes: nothing arrives, nothing is closed, new connections time
-    /// out.
+    /// Cuts the link between two nodes: no data arrives, no connection is closed, new connections
+    /// time out.
     ///
     /// # Errors
     /// [`Error::UnknownNode`] if there is no such node.
@@ -271,7 +272,7 @@ impl Cluster {
         self.control(other)?.cut_link(one)
     }
 
-    /// Ends [`Cluster::cut`]; what was held back arrives.
+    /// Ends [`Cluster::cut`]; data that was held back arrives.
     ///
     /// # Errors
     /// [`Error::UnknownNode`] if there is no such node.
@@ -280,11 +281,11 @@ impl Cluster {
         self.control(other)?.heal_link(one)
     }
 
-    /// Blocks until every living replica is connected and at the primary's position. Not waited
-    /// for: replicas that are stalled, frozen, or cut off from the primary.
+    /// Blocks until every living replica is connected and at the primary's position, except
+    /// replicas that are stalled, frozen or cut off from the primary.
     ///
     /// # Errors
-    /// [`Error::NoPrimary`] if there is none; [`Error::Timeout`] when the time is up.
+    /// [`Error::NoPrimary`] if there is none; [`Error::Timeout`] after `timeout`.
     pub fn wait_for_sync(&self, timeout: Duration) -> Result<(), Error> {
         let primary = self.primary_control().ok_or(Error::NoPrimary)?;
         wait_for(timeout, "the replicas to be at the primary's position", || {

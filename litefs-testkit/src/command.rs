@@ -1,4 +1,4 @@
-//! The commands that a test gives a node, in this process or in another one.
+//! The commands that a test sends to a node, in this process or in another one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What the databases, servers and threads of one running node share.
+//! The state that the databases, servers and threads of one running node share.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -29,11 +29,11 @@ pub(crate) struct Identity {
     pub(crate) cluster_id: String,
     /// Whether it may become primary by `POST /promote`.
     pub(crate) candidate: bool,
-    /// The mount.
+    /// The directory of the mount.
     pub(crate) dir: PathBuf,
-    /// What LiteFS would keep in its data directory.
+    /// The directory for the files that LiteFS would keep in its data directory.
     pub(crate) data_dir: PathBuf,
-    /// Databases that it creates when it becomes primary.
+    /// The databases that the node creates when it becomes primary.
     pub(crate) databases: Vec<String>,
 }
 
@@ -42,9 +42,9 @@ pub(crate) struct Identity {
 pub(crate) enum Role {
     /// No primary is known.
     None,
-    /// It holds the lease.
+    /// The node holds the lease.
     Primary,
-    /// It is connected, or trying to connect, to the node of this name.
+    /// The node is connected, or trying to connect, to the node of this name.
     Replica(String),
 }
 
@@ -63,7 +63,7 @@ impl Role {
     }
 }
 
-/// Whether SQLite may write, and which connections are in the middle of a commit.
+/// Whether SQLite may write, and which connections are committing.
 #[derive(Debug, Default)]
 struct Gate {
     writable: bool,
@@ -97,12 +97,12 @@ impl std::fmt::Debug for ShutdownHook {
     }
 }
 
-/// Where a mount's directory is while the mount is lost.
+/// Where the mount's directory is moved to while the mount is lost.
 fn lost(dir: &Path) -> PathBuf {
     dir.with_added_extension("lost")
 }
 
-/// Brings a lost mount's directory back.
+/// Restores the directory of a lost mount.
 pub(crate) fn remount(dir: &Path) -> std::io::Result<()> {
     if lost(dir).exists() { std::fs::rename(lost(dir), dir) } else { Ok(()) }
 }
@@ -163,13 +163,13 @@ impl Context {
         self.signal.bump();
     }
 
-    /// A new listener; no role change can fall between its `init` and what follows.
+    /// A new listener. No role change is missed between its `init` and the events that follow.
     pub(crate) fn listen(&self) -> mpsc::Receiver<Delivery> {
         let role = locked(&self.role);
         self.listeners.add(&Event::Init { data: role.data() })
     }
 
-    /// Sends an event, unless the stream is made to fall silent.
+    /// Sends an event, unless the event stream is set to be silent.
     pub(crate) fn emit(&self, event: &Event) {
         if self
             .faults
@@ -179,7 +179,7 @@ impl Context {
         }
     }
 
-    /// Whether SQLite may write here now.
+    /// Whether SQLite may write on this node now.
     pub(crate) fn is_writable(&self) -> bool {
         locked(&self.gate).writable
     }
@@ -189,8 +189,8 @@ impl Context {
         locked(&self.gate).writable = true;
     }
 
-    /// Stops SQLite from writing. With `orderly`, commits that SQLite has already written to the
-    /// WAL are captured first; without, they are caught in the middle, as by LiteFS's handoff.
+    /// Stops SQLite from writing. If `orderly`, commits that SQLite has already written to the WAL
+    /// are captured first; otherwise they are interrupted, as by LiteFS's handoff.
     pub(crate) fn close_gate(&self, orderly: bool) {
         let deadline = Instant::now() + IN_FLIGHT_LIMIT;
         let closed = |force: bool| {
@@ -204,8 +204,8 @@ impl Context {
         }
     }
 
-    /// `owner` is about to write to the WAL; with `commit`, what makes SQLite's transaction
-    /// durable. Says whether it may.
+    /// `owner` is about to write to the WAL; `commit` says that the write makes SQLite's
+    /// transaction durable. Returns whether it may.
     pub(crate) fn enter_write(&self, owner: Owner, commit: bool) -> bool {
         let mut gate = locked(&self.gate);
         if gate.writable && commit {
@@ -214,14 +214,14 @@ impl Context {
         gate.writable
     }
 
-    /// `owner` has given the write lock back.
+    /// `owner` has released the write lock.
     pub(crate) fn leave_write(&self, owner: Owner) {
         if locked(&self.gate).in_flight.remove(&owner) {
             self.signal.bump();
         }
     }
 
-    /// A message of the primary has arrived.
+    /// A message from the primary has arrived.
     pub(crate) fn note_contact(&self) {
         *locked(&self.last_contact) = Some(Instant::now());
         self.write_lag();
@@ -235,7 +235,7 @@ impl Context {
         }
     }
 
-    /// Brings `.lag` up to date.
+    /// Updates `.lag`.
     pub(crate) fn write_lag(&self) {
         let lag = self.lag();
         if self.is_served()
@@ -249,12 +249,12 @@ impl Context {
         self.dead.load(Ordering::Acquire)
     }
 
-    /// Whether files of the mount answer.
+    /// Whether the files of the mount can be read.
     pub(crate) fn is_served(&self) -> bool {
         !self.is_dead() && !self.unmounted.load(Ordering::Acquire)
     }
 
-    /// The mount dies alone.
+    /// The mount dies while the process goes on.
     pub(crate) fn unmount<'a>(&self, databases: impl Iterator<Item = &'a str>) {
         let _role = locked(&self.role);
         self.unmounted.store(true, Ordering::Release);
@@ -265,13 +265,13 @@ impl Context {
         }
     }
 
-    /// Sets what runs once when the node dies.
+    /// Sets the hook that runs once when the node dies.
     pub(crate) fn on_death(&self, clear_away: impl FnOnce() + Send + 'static) {
         *locked(&self.shutdown_hook.0) = Some(Box::new(clear_away));
     }
 
-    /// The node dies: at a kill, at an orderly stop, and where LiteFS would exit. From now on all
-    /// I/O through the VFS fails. Does not wait for threads; may be called from any of them.
+    /// Ends the node: at a kill, at an orderly stop, and where LiteFS would exit. From now on all
+    /// I/O through the VFS fails. Does not wait for threads and may be called from any of them.
     pub(crate) fn die(&self) {
         let role = locked(&self.role);
         let first = !self.dead.swap(true, Ordering::AcqRel);
@@ -284,13 +284,13 @@ impl Context {
         self.signal.bump();
     }
 
-    /// Remembers the SQLite code with which the node last refused something, and returns it.
+    /// Stores the SQLite code with which the node last refused an operation, and returns it.
     pub(crate) fn refuse(&self, code: i32) -> i32 {
         self.refusal.store(code, Ordering::Release);
         code
     }
 
-    /// The code of the last refusal since the last call; 0 for none.
+    /// The code of the last refusal since the last call; 0 if there was none.
     pub(crate) fn take_refusal(&self) -> i32 {
         self.refusal.swap(0, Ordering::AcqRel)
     }

@@ -1,4 +1,4 @@
-//! Driving one node, in this process or in another.
+//! Controlling one node, in this process or in another.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use crate::position::Position;
 use crate::remote::{post, wait_for};
 use crate::status::NodeStatus;
 
-/// A handle on one node that sets its role and makes things go wrong on it.
+/// A handle on one node that sets its role and injects faults.
 ///
-/// Every [`Node`](crate::Node) is one (it dereferences to it); [`Control::attach`] makes one for a
-/// node of another process. Settings take effect at once and stay, through a kill and a restart
-/// within the process, until they are set back. Calls block until the node has carried them out:
-/// faults at once, roles in milliseconds.
+/// Every [`Node`](crate::Node) dereferences to one; [`Control::attach`] makes one for a node of
+/// another process. Settings take effect at once and stay until they are changed back, also through
+/// a kill and a restart within the process. Calls block until the node has executed them: faults at
+/// once, roles in milliseconds.
 ///
 /// # Errors
 /// All methods fail with [`Error::Remote`] if a node of another process does not answer. Roles fail
@@ -34,7 +34,7 @@ enum Target {
     Remote(String),
 }
 
-/// The name under which a node of another process is driven.
+/// The name by which a node of another process is addressed.
 pub type RemoteNode = Control;
 
 impl Control {
@@ -62,7 +62,7 @@ impl Control {
         &self.name
     }
 
-    /// Base URL of the node's HTTP server, `http://127.0.0.1:<port>`. It stays the same through a
+    /// Base URL of the node's HTTP server, `http://127.0.0.1:<port>`. It does not change at a
     /// restart.
     #[must_use]
     pub fn http_url(&self) -> String {
@@ -83,7 +83,7 @@ impl Control {
         self.send(command).map(drop)
     }
 
-    /// What the node is doing now.
+    /// The node's present state.
     ///
     /// # Errors
     /// See [`Control`].
@@ -106,17 +106,17 @@ impl Control {
         self.status().is_ok_and(|status| status.is_primary)
     }
 
-    /// Whether the node runs: it was not killed and has not died of a commit that it could not
-    /// take.
+    /// Whether the node runs: it was not killed, and it has not ended because of a commit that it
+    /// could not capture.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.status().is_ok_and(|status| status.alive)
     }
 
-    /// Blocks until `condition` holds for the node's status, at most `timeout`.
+    /// Blocks until `condition` holds for the node's status, for at most `timeout`.
     ///
     /// # Errors
-    /// [`Error::Timeout`] when the time is up.
+    /// [`Error::Timeout`] after `timeout`.
     pub fn wait_until(
         &self,
         timeout: Duration,
@@ -126,9 +126,9 @@ impl Control {
         wait_for(timeout, &what, || self.status().is_ok_and(|status| condition(&status)))
     }
 
-    /// Makes the node primary, without asking anyone: two nodes can be made primary. Databases that
-    /// its builder names are created (empty, in WAL mode, as transaction 1) if they are not there.
-    /// Replication that had not been applied yet is forgotten.
+    /// Makes the node primary without regard to other nodes: two nodes can be made primary.
+    /// Databases that its builder names are created (empty, in WAL mode, as transaction 1) if they
+    /// do not exist. Replication that has not been applied yet is discarded.
     ///
     /// # Errors
     /// See [`Control`]; also if a database cannot be created.
@@ -136,18 +136,17 @@ impl Control {
         self.set(Command::BecomePrimary { back_to: BTreeMap::new() })
     }
 
-    /// Makes the node a replica of `primary`. `primary` may be dead (the node then
-    /// flaps once a second, as LiteFS does) or the node itself (it announces its own name and
-    /// cannot connect).
+    /// Makes the node a replica of `primary`. `primary` may be dead (the node then reconnects once
+    /// a second, as LiteFS does) or the node itself (it announces its own name and cannot connect).
     ///
     /// # Errors
-    /// See [`Control`]; also if `primary` is of another process and does not answer.
+    /// See [`Control`]; also if `primary` is a node of another process that does not answer.
     pub fn follow(&self, primary: &Self) -> Result<(), Error> {
         self.set(Command::Follow { primary: Some(primary.status()?.peer) })
     }
 
-    /// Makes the node lose sight of any primary, and its own lease if it has it. Commits in flight
-    /// are dropped and kill the node, as LiteFS's own demotion does.
+    /// Makes the node lose the primary, and its own lease if it holds it. Commits in flight are
+    /// dropped and end the node, as LiteFS's own demotion does.
     ///
     /// # Errors
     /// See [`Control`].
@@ -155,8 +154,8 @@ impl Control {
         self.set(Command::Follow { primary: None })
     }
 
-    /// Ends the node's lease in good order: commits in flight are taken, later ones refused, and
-    /// replicas that are connected still get everything. The node then has no role.
+    /// Ends the node's lease in an orderly way: commits in flight are captured, later ones are
+    /// refused, and connected replicas still receive everything. The node then has no role.
     ///
     /// # Errors
     /// See [`Control`].
@@ -164,7 +163,7 @@ impl Control {
         self.set(Command::Drain)
     }
 
-    /// Makes all replication to this node arrive this much later. Default zero.
+    /// Delays all replication to this node by this much. Default zero.
     ///
     /// # Errors
     /// See [`Control`].
@@ -172,8 +171,8 @@ impl Control {
         self.set(Command::ReplicationDelay(delay))
     }
 
-    /// Holds all replication to this node back, heartbeats too, while connections stay open. What
-    /// is held back when the primary dies or another takes over is lost.
+    /// Holds back all replication to this node, heartbeats included, while connections stay open.
+    /// If the primary dies or another node takes over, what is held back is lost.
     ///
     /// # Errors
     /// See [`Control`].
@@ -189,8 +188,8 @@ impl Control {
         self.set(Command::Resume)
     }
 
-    /// Makes the link to the node called `peer` carry nothing, without closing it. This is this
-    /// node's end; [`Cluster::cut`](crate::Cluster::cut) does both.
+    /// Makes the link to the node called `peer` carry no data, without closing it. This is one end
+    /// of the link; [`Cluster::cut`](crate::Cluster::cut) cuts both.
     ///
     /// # Errors
     /// See [`Control`].
@@ -206,7 +205,7 @@ impl Control {
         self.set(Command::Heal(peer.to_owned()))
     }
 
-    /// Makes every commit take this much longer, as a slow disk does: COMMIT blocks, readers go on.
+    /// Makes every commit take this much longer, as a slow disk does: COMMIT blocks, reads do not.
     /// Default zero.
     ///
     /// # Errors
@@ -215,8 +214,8 @@ impl Control {
         self.set(Command::CommitDelay(delay))
     }
 
-    /// Makes SQLite's own syncs (`PRAGMA synchronous`) reach the disk. Default false: a test needs
-    /// no file that outlives the machine.
+    /// Makes SQLite's own syncs (`PRAGMA synchronous`) reach the disk. Default false: the files of
+    /// a test need not survive a crash of the machine.
     ///
     /// # Errors
     /// See [`Control`].
@@ -224,8 +223,8 @@ impl Control {
         self.set(Command::Sync(sync))
     }
 
-    /// The next COMMIT on this primary returns success although LiteFS does not take it; the node
-    /// is dead then. LiteFS does so when the lease goes while a commit is in flight.
+    /// The next COMMIT on this primary returns success although LiteFS does not capture it; then
+    /// the node is dead. LiteFS does so if it loses the lease while a commit is in flight.
     ///
     /// # Errors
     /// See [`Control`].
@@ -233,9 +232,9 @@ impl Control {
         self.set(Command::DropNextCommit(true))
     }
 
-    /// From now on, or no longer, reads and writes fail to begin with SQLITE_PROTOCOL, as they do
-    /// after SQLite has tried for ten seconds while LiteFS holds its locks; here they fail at once.
-    /// What is open goes on.
+    /// Makes reads and writes fail at their start with SQLITE_PROTOCOL, or ends that. SQLite
+    /// reports the same after it has retried for ten seconds while LiteFS holds its locks; here
+    /// they fail at once. Open transactions are not affected.
     ///
     /// # Errors
     /// See [`Control`].
@@ -243,8 +242,9 @@ impl Control {
         self.set(Command::RefuseLocks(refuse))
     }
 
-    /// The next COMMIT on this primary returns success although LiteFS does not take it, and the
-    /// node goes on as if it had: the moment between a lost lease and its consequences, prolonged.
+    /// The next COMMIT on this primary returns success although LiteFS does not capture it, and the
+    /// node goes on as if it had. This prolongs the moment between the loss of the lease and its
+    /// consequences.
     ///
     /// # Errors
     /// See [`Control`].
@@ -252,7 +252,7 @@ impl Control {
         self.forget_commit_after(0)
     }
 
-    /// The same for a later COMMIT, after `taken` that LiteFS takes.
+    /// The same for a later COMMIT, after `taken` that LiteFS captures.
     ///
     /// # Errors
     /// See [`Control`].
@@ -261,8 +261,8 @@ impl Control {
     }
 
     /// Stops the LiteFS process without closing anything (SIGSTOP): links fall silent, `/info` and
-    /// `/events` hang, replicas keep their `.primary` and only `.lag` grows. Unlike on FUSE, the
-    /// node's own files still answer.
+    /// `/events` hang, replicas keep their `.primary`, and only `.lag` grows. Unlike on FUSE, the
+    /// node's own files can still be read.
     ///
     /// # Errors
     /// See [`Control`].
@@ -286,7 +286,7 @@ impl Control {
         self.set(Command::Events(fault))
     }
 
-    /// Breaks open event streams in the middle of their body; new ones work.
+    /// Breaks open event streams in the middle of their body; new ones are not affected.
     ///
     /// # Errors
     /// See [`Control`].
@@ -295,7 +295,7 @@ impl Control {
         self.set_event_stream_fault(EventStreamFault::None)
     }
 
-    /// What new event streams look like. Default: JSON lines, as LiteFS.
+    /// Sets the format of new event streams. Default: JSON lines, as LiteFS.
     ///
     /// # Errors
     /// See [`Control`].
@@ -311,7 +311,7 @@ impl Control {
         self.set(Command::Info(fault))
     }
 
-    /// How writes through the VFS fail from now on. Reads go on.
+    /// How writes through the VFS fail from now on. Reads are not affected.
     ///
     /// # Errors
     /// See [`Control`].
@@ -319,9 +319,9 @@ impl Control {
         self.set(Command::Disk(fault))
     }
 
-    /// The mount dies while the LiteFS process lives on and says what it said before: the directory
-    /// is gone and all I/O through the VFS fails, also for connections that are open. Kill and
-    /// restart the node to bring it back.
+    /// The mount dies while the LiteFS process lives and keeps answering as before: the directory
+    /// is gone and all I/O through the VFS fails, also for open connections. Kill and restart the
+    /// node to restore it.
     ///
     /// # Errors
     /// See [`Control`].
@@ -329,7 +329,7 @@ impl Control {
         self.set(Command::LoseMount)
     }
 
-    /// Lets connections that are open when the mount dies go on reading what they read before, as
+    /// Lets connections that are open when the mount dies read pages that they have read before, as
     /// SQLite does from its caches on FUSE. Default false: their reads fail.
     ///
     /// # Errors
@@ -338,9 +338,9 @@ impl Control {
         self.set(Command::CachedReads(cached))
     }
 
-    /// The extended SQLite code with which the node last refused something since the last call, 0
-    /// for none: 778 `SQLITE_IOERR_WRITE` or 1544 `SQLITE_READONLY_DIRECTORY`, mostly. Diesel shows
-    /// only the message.
+    /// The extended SQLite code with which the node last refused an operation since the last call,
+    /// 0 for none: usually 778 `SQLITE_IOERR_WRITE` or 1544 `SQLITE_READONLY_DIRECTORY`. Diesel
+    /// exposes only the message.
     ///
     /// # Errors
     /// See [`Control`].

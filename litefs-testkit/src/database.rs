@@ -23,7 +23,7 @@ use crate::transaction::{CatchUp, History, Transaction};
 use crate::wal::Cursor;
 use crate::wal_index::WalIndex;
 
-/// Suffixes that are SQLite's or LiteFS's own; a database cannot be called so.
+/// Suffixes that SQLite or LiteFS reserves; the name of a database cannot end with one.
 const RESERVED_SUFFIXES: [&str; 5] = ["-journal", "-wal", "-shm", "-pos", "-lock"];
 
 /// Whether a database may have this name (LiteFS has no subdirectories).
@@ -34,7 +34,7 @@ pub(crate) fn is_database_name(name: &str) -> bool {
         && !RESERVED_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
 }
 
-/// What changes with each transaction.
+/// The state that changes with each transaction.
 pub(super) struct State {
     pub(super) image: Image,
     pub(super) position: Position,
@@ -61,12 +61,12 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// Where the database stands.
+    /// The database's position.
     pub(crate) fn position(&self) -> Position {
         locked(&self.state).position
     }
 
-    /// What someone at `position` lacks, with a snapshot already made if that is it.
+    /// What a node at `position` lacks. The snapshot, if one is needed, is made here.
     pub(crate) fn catch_up(&self, position: Position) -> Option<Arc<Transaction>> {
         let state = locked(&self.state);
         match state.history.after(position) {
@@ -89,12 +89,12 @@ impl Database {
         }
     }
 
-    /// A file of this database: `""` for itself, `"-wal"`, `"-journal"`.
+    /// The path of a file of this database: `""` for the database file, `"-wal"`, `"-journal"`.
     pub(crate) fn path(&self, suffix: &str) -> PathBuf {
         self.context.path(&format!("{}{suffix}", self.name))
     }
 
-    /// The WAL, made if `create`.
+    /// Opens the WAL; creates it if `create`.
     pub(crate) fn open_wal(&self, create: bool) -> io::Result<Arc<File>> {
         let mut state = locked(&self.state);
         if let Some(wal) = &state.wal {
@@ -106,7 +106,7 @@ impl Database {
         Ok(wal)
     }
 
-    /// SQLite has cut or deleted the WAL; the next one is read from its beginning.
+    /// SQLite has truncated or deleted the WAL; the next capture reads from the beginning.
     pub(crate) fn forget_wal(&self, deleted: bool) {
         let mut state = locked(&self.state);
         state.cursor = Cursor::default();
@@ -117,8 +117,8 @@ impl Database {
     }
 
     /// SQLite is about to write to the database file, in a checkpoint or in a transaction with a
-    /// rollback journal. Says whether it may: LiteFS takes whole pages only, and a database keeps
-    /// its page size.
+    /// rollback journal. Returns whether it may: LiteFS accepts whole pages only, and a database
+    /// keeps its page size.
     pub(crate) fn note_write(&self, offset: usize, data: &[u8]) -> bool {
         let mut state = locked(&self.state);
         let page_size = match state.image.page_size() as usize {
@@ -133,13 +133,13 @@ impl Database {
         whole_page && !resized
     }
 
-    /// Whether page 1 says WAL mode, as of the last transaction.
+    /// Whether page 1 declares WAL mode, as of the last transaction.
     pub(crate) fn is_wal(&self) -> bool {
         locked(&self.state).image.is_wal()
     }
 
-    /// The node's own commit: the position moves on by one, `-pos` shows it, and an event
-    /// is sent.
+    /// Records a commit of this node: advances the position by one, writes `-pos`, and sends an
+    /// event.
     fn commit(
         &self,
         state: &mut State,
@@ -164,8 +164,8 @@ impl Database {
         self.publish(state, after, Some(&transaction))
     }
 
-    /// Makes `position` the database's: in the record, in `-pos`, for waiting threads and
-    /// for listeners.
+    /// Sets the database's position in the record and in `-pos`, and notifies waiting threads and
+    /// listeners.
     fn publish(
         &self,
         state: &mut State,

@@ -1,4 +1,4 @@
-//! A running node: its databases, its role, and the threads that serve and follow.
+//! A running node: its databases, its role, and its threads.
 
 mod assignment;
 pub(crate) mod primary;
@@ -21,9 +21,9 @@ use crate::sync::locked;
 use crate::wire::Peer;
 use assignment::Assignment;
 
-/// How often `.lag` is brought up to date.
+/// How often `.lag` is updated.
 const LAG_INTERVAL: Duration = Duration::from_millis(100);
-/// How long a node that is to become primary waits for its follower to let go.
+/// How long a node that is to become primary waits for its replication thread to stop.
 const PARK_LIMIT: Duration = Duration::from_secs(10);
 
 /// One incarnation of a node, from start to death.
@@ -32,13 +32,13 @@ pub(crate) struct Engine {
     pub(crate) peer: Peer,
     databases: Mutex<BTreeMap<String, Arc<Database>>>,
     assignment: Mutex<Assignment>,
-    /// Replicas that are connected, by `Litefs-Id`.
+    /// The connected replicas, by `Litefs-Id`.
     replicas: Mutex<BTreeSet<String>>,
-    /// `Litefs-Id` of the replica that is to get the lease.
+    /// `Litefs-Id` of the replica that is to receive the lease.
     handoff_target: Mutex<Option<String>>,
-    /// The replica that got it.
+    /// The replica that received the lease.
     successor: Mutex<Option<Peer>>,
-    /// Counts the times that this node stopped serving replicas.
+    /// Counts how often this node has stopped serving replicas.
     epoch: AtomicU64,
     connected: AtomicBool,
     sockets: Mutex<Vec<TcpStream>>,
@@ -46,7 +46,7 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// A node without a role and without servers. Opens the databases that it finds.
+    /// A node without a role and without servers. Opens the databases in its directory.
     pub(crate) fn open(
         context: Context,
         http_addr: SocketAddr,
@@ -73,7 +73,7 @@ impl Engine {
             server: Mutex::default(),
         });
         engine.open_found().map_err(Error::io("open the node's databases"))?;
-        // A killed process leaves its last one behind.
+        // A killed process leaves its last `.lag` and `.primary` behind.
         engine.context.files.set_primary(None).map_err(Error::io("remove .primary"))?;
         engine.context.write_lag();
         let weak = Arc::downgrade(&engine);
@@ -81,12 +81,12 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Keeps the HTTP server until the node dies.
+    /// Stores the HTTP server until the node dies.
     pub(crate) fn keep_server(&self, server: ServerRuntime) {
         *locked(&self.server) = Some(server);
     }
 
-    /// Keeps `.lag` up to date until the node dies.
+    /// Updates `.lag` until the node dies.
     pub(crate) fn keep_lag(&self) {
         while !self
             .context
@@ -108,7 +108,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The database `name`; with `create`, made if there is none.
+    /// The database `name`; if `create`, it is created when it does not exist.
     pub(crate) fn database(&self, name: &str, create: bool) -> io::Result<Option<Arc<Database>>> {
         let mut databases = locked(&self.databases);
         if let Some(database) = databases.get(name) {
@@ -127,8 +127,8 @@ impl Engine {
         locked(&self.databases).values().cloned().collect()
     }
 
-    /// Stops following, forgets what was on its way, and takes the lease. Databases in `back_to` go
-    /// back to that transaction first.
+    /// Stops following, discards what has not been applied, and takes the lease. First takes the
+    /// databases in `back_to` back to that transaction.
     pub(crate) fn become_primary(&self, back_to: &BTreeMap<String, u64>) -> Result<(), Error> {
         self.assign(Assignment::parked());
         let parked = || self.context.is_dead() || locked(&self.assignment).is_idle();
@@ -171,14 +171,14 @@ impl Engine {
         Ok(())
     }
 
-    /// Gives the lease up but goes on sending what is committed to replicas that are connected.
+    /// Gives up the lease but goes on sending captured commits to connected replicas.
     pub(crate) fn drain(&self) {
         self.context.close_gate(true);
         self.context.set_role(Role::None);
     }
 
-    /// Follows `primary`, or no node. On a primary this is a demotion in the middle of whatever
-    /// SQLite is doing.
+    /// Follows `primary`, or no node. On a primary this demotes in the middle of any SQLite
+    /// transaction.
     pub(crate) fn follow(&self, primary: Option<Peer>) {
         self.context.close_gate(false);
         self.context.set_role(Role::None);
@@ -186,8 +186,8 @@ impl Engine {
         self.assign(Assignment::to(primary));
     }
 
-    /// Marks a connected replica as the next primary; its stream does the rest. Says whether it is
-    /// connected.
+    /// Marks a connected replica as the next primary; its stream performs the handoff. Returns
+    /// whether it is connected.
     pub(crate) fn hand_off_to(&self, id: &str) -> bool {
         let connected = locked(&self.replicas).contains(id);
         if connected {
@@ -197,7 +197,7 @@ impl Engine {
         connected
     }
 
-    /// The primary that this node follows or tries to.
+    /// The primary that this node follows or tries to follow.
     pub(crate) fn primary(&self) -> Option<Peer> {
         locked(&self.assignment).primary().cloned()
     }
@@ -207,14 +207,14 @@ impl Engine {
         self.context.signal.bump();
     }
 
-    /// The mount dies, this process does not.
+    /// The mount dies; this process does not.
     pub(crate) fn lose_mount(&self) {
         let databases = self.databases();
         self.context.unmount(databases.iter().map(|database| database.name.as_str()));
         self.context.signal.bump();
     }
 
-    /// What a controlling test wants to know.
+    /// The status that a controlling test asks for.
     pub(crate) fn status(&self) -> NodeStatus {
         let settings = self.context.faults.now();
         let alive = !self.context.is_dead();
@@ -235,14 +235,14 @@ impl Engine {
         }
     }
 
-    /// Remembers a socket, so that death closes it.
+    /// Stores a socket to be closed when the node dies.
     fn keep_socket(&self, socket: &TcpStream) -> io::Result<()> {
         let mut sockets = locked(&self.sockets);
-        // Those whose peer is gone are of no use any more.
+        // Drop sockets whose peer is gone.
         sockets.retain(|socket| socket.peer_addr().is_ok());
         sockets.push(socket.try_clone()?);
         drop(sockets);
-        // Death may have come in between and not seen it.
+        // The node may have died meanwhile, without closing this socket.
         if self.context.is_dead() { socket.shutdown(std::net::Shutdown::Both) } else { Ok(()) }
     }
 }
@@ -257,6 +257,6 @@ fn clear_away(engine: &Weak<Engine>, replication_addr: SocketAddr) {
     for socket in locked(&engine.sockets).drain(..) {
         let _ = socket.shutdown(std::net::Shutdown::Both);
     }
-    // Wakes the thread that waits for connections.
+    // Wakes the thread that accepts connections.
     let _ = TcpStream::connect(replication_addr);
 }

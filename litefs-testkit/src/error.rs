@@ -1,4 +1,4 @@
-//! What can go wrong when a test drives a cluster.
+//! The errors of controlling a cluster.
 
 use std::io;
 use std::time::Duration;
@@ -10,24 +10,24 @@ pub enum Error {
     /// A file, directory or socket of the node failed.
     #[error("{context}: {source}")]
     Io {
-        /// What was being done.
+        /// The operation.
         context: String,
-        /// The operating system's answer.
+        /// The operating system's error.
         source: io::Error,
     },
     /// SQLite refused to register the `litefs-testkit` VFS; the field is its result code.
     #[error("SQLite refused to register the VFS (code {0})")]
     Register(i32),
     /// No member of the cluster has this name.
-    #[error("no node is called {0:?}")]
+    #[error("there is no node {0:?}")]
     UnknownNode(String),
-    /// A builder option or argument makes no sense; the field says which.
+    /// A builder option or argument is not valid; the field says which.
     #[error("invalid option: {0}")]
     Invalid(String),
-    /// The node is dead (killed, or LiteFS would have exited); restart it first.
+    /// The node is dead (it was killed, or LiteFS would have exited); restart it first.
     #[error("node {0:?} is dead")]
     Dead(String),
-    /// The node runs already.
+    /// The node is already running.
     #[error("node {0:?} is running")]
     Running(String),
     /// A node of another process did not answer or answered with an error.
@@ -35,21 +35,21 @@ pub enum Error {
     Remote {
         /// Base URL of the node's HTTP server.
         url: String,
-        /// What it answered, or why it did not.
+        /// What it answered, or why it did not answer.
         reason: String,
     },
     /// A condition did not come true in time.
-    #[error("gave up after {waited:?} waiting for {what}")]
+    #[error("timed out after {waited:?} waiting for {what}")]
     Timeout {
-        /// How long was waited.
+        /// The time that has passed.
         waited: Duration,
-        /// The condition, in words.
+        /// A description of the condition.
         what: String,
     },
     /// No node is primary.
     #[error("no node is primary")]
     NoPrimary,
-    /// A node is asked to forget more transactions than it remembers.
+    /// A node should go back more transactions than it remembers.
     #[error(
         "database {database:?} cannot go back to transaction {txid:016x}: its history does not \
          reach that far"
@@ -57,7 +57,7 @@ pub enum Error {
     HistoryTooShort {
         /// The database.
         database: String,
-        /// The transaction it was to go back to.
+        /// The transaction it should go back to.
         txid: u64,
     },
     /// The node applied a journal mode change away from WAL, after which LiteFS refuses to start

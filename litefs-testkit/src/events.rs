@@ -10,11 +10,11 @@ use tokio::sync::mpsc;
 use crate::position::Position;
 use crate::sync::locked;
 
-/// Events that a listener may be behind before LiteFS ends its stream (`store.go`,
-/// `subscriberBufferSize`).
+/// The length of a listener's queue; LiteFS ends the stream of a listener that is further behind
+/// (`store.go`, `subscriberBufferSize`).
 pub(crate) const LISTENER_CAPACITY: usize = 1024;
 
-/// One event; serialised field by field in LiteFS's order.
+/// One event, serialised in LiteFS's order of fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "type", rename_all = "camelCase")]
 pub(crate) enum Event {
@@ -94,12 +94,12 @@ pub(crate) fn rfc3339(ms: u64) -> String {
     format!("{seconds}{}Z", fraction.trim_end_matches('0').trim_end_matches('.'))
 }
 
-/// What goes to a listener: the line of an event, or the order to break the connection.
+/// A message to a listener: the line of an event, or the order to break the connection.
 #[derive(Debug, Clone)]
 pub(crate) enum Delivery {
     /// The event's JSON, without a newline.
     Json(Bytes),
-    /// Break off in the middle of the body.
+    /// Break the connection in the middle of the body.
     Cut,
 }
 
@@ -113,14 +113,14 @@ impl Listeners {
     /// A new listener, which gets `init` first.
     pub(crate) fn add(&self, init: &Event) -> mpsc::Receiver<Delivery> {
         let (sender, receiver) = mpsc::channel(LISTENER_CAPACITY);
-        // A fresh channel has room.
+        // A new channel has room.
         let _ = sender.try_send(Delivery::Json(json(init)));
         locked(&self.senders).push(sender);
         receiver
     }
 
-    /// Sends to all. Listeners that are too far behind, or gone, are dropped, which ends their
-    /// stream.
+    /// Sends an event to all listeners. Listeners that are too far behind, or closed, are dropped,
+    /// which ends their stream.
     pub(crate) fn send(&self, event: &Event) {
         let line = json(event);
         locked(&self.senders)

@@ -1,4 +1,4 @@
-//! Carries out a test's command on a node.
+//! Executes a test's command on a node.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::faults::{EventStreamFault, Faults};
 
-/// Carries out `command`. Roles need a live engine; faults can be set on a dead node too.
+/// Executes `command`. Roles need a living engine; faults can be set on a dead node too.
 pub(crate) fn execute(
     faults: &Faults,
     engine: &Arc<Engine>,

@@ -1,4 +1,4 @@
-//! What a test can make go wrong on a node. The settings outlive a kill and a restart.
+//! The faults that a test can inject into a node. The settings survive a kill and a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -31,7 +31,7 @@ pub enum EventFormat {
     /// One JSON object and a newline per event, `application/json`, as LiteFS sends.
     #[default]
     JsonLines,
-    /// `data: ` lines, `text/event-stream`, as a proxy in between might make of it.
+    /// `data: ` lines, `text/event-stream`, as a proxy might send.
     ServerSentEvents,
 }
 
@@ -48,16 +48,16 @@ pub enum InfoFault {
     Hang,
 }
 
-/// How writes through the VFS fail, as on a disk that is full or broken.
+/// How writes through the VFS fail, as on a full or broken disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DiskFault {
-    /// They do not.
+    /// Writes succeed.
     #[default]
     None,
     /// `SQLITE_FULL`, SQLite's own code for `ENOSPC`.
     Full,
-    /// `SQLITE_IOERR_WRITE`: LiteFS answers every failure of its disk, a full one too, with `EIO`.
+    /// `SQLITE_IOERR_WRITE`: LiteFS answers every disk failure with `EIO`, a full disk included.
     Io,
 }
 
@@ -66,13 +66,13 @@ pub enum DiskFault {
 pub(crate) struct Settings {
     pub(crate) replication_delay: Duration,
     pub(crate) stalled: bool,
-    /// Transactions up to this number, by database, pass a stall.
+    /// Per database: transactions up to this number pass a stall.
     pub(crate) pass_until: BTreeMap<String, u64>,
     pub(crate) cut: BTreeSet<String>,
     pub(crate) commit_delay: Duration,
     pub(crate) sync: bool,
     pub(crate) drop_next_commit: bool,
-    /// How many commits are taken before one is forgotten.
+    /// How many commits are captured before one is dropped silently.
     pub(crate) forget_after: Option<u32>,
     pub(crate) refuse_locks: bool,
     pub(crate) frozen: bool,
@@ -83,8 +83,8 @@ pub(crate) struct Settings {
     pub(crate) cached_reads: bool,
 }
 
-/// The settings, shared by a node's incarnations, and the signal that they (and all else on the
-/// node) changed.
+/// The settings, shared by a node's incarnations, and the signal that they or other state of the
+/// node have changed.
 #[derive(Debug)]
 pub(crate) struct Faults {
     settings: Mutex<Settings>,
@@ -96,12 +96,12 @@ impl Faults {
         Self { settings: Mutex::default(), signal }
     }
 
-    /// A copy of the settings as they are now.
+    /// A copy of the present settings.
     pub(crate) fn now(&self) -> Settings {
         locked(&self.settings).clone()
     }
 
-    /// Reads something out of the settings without copying them.
+    /// Reads from the settings without copying them.
     pub(crate) fn with<T>(&self, read: impl FnOnce(&Settings) -> T) -> T {
         read(&locked(&self.settings))
     }
@@ -112,17 +112,17 @@ impl Faults {
         self.signal.bump();
     }
 
-    /// Whether the link to `peer` carries nothing.
+    /// Whether the link to `peer` is cut.
     pub(crate) fn silent(&self, peer: &str) -> bool {
         self.with(|settings| settings.frozen || settings.cut.contains(peer))
     }
 
-    /// Takes the request to drop the next commit, if there is one.
+    /// Consumes the request to drop the next commit, if there is one.
     pub(crate) fn take_dropped_commit(&self) -> bool {
         std::mem::take(&mut locked(&self.settings).drop_next_commit)
     }
 
-    /// Takes the request to forget the next commit, if there is one.
+    /// Consumes the request to forget the next commit, if there is one.
     pub(crate) fn take_forgotten_commit(&self) -> bool {
         let mut settings = locked(&self.settings);
         match settings.forget_after {

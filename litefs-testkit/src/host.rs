@@ -1,4 +1,4 @@
-//! A node through its incarnations: what stays the same when it is killed and started again.
+//! A node across its incarnations: the state that survives a kill and a restart.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +12,7 @@ use crate::launch::launch;
 use crate::sync::{Signal, locked};
 use crate::vfs;
 
-/// A node's lasting part.
+/// The part of a node that survives its incarnations.
 pub(crate) struct Host {
     identity: Identity,
     http_addr: String,
@@ -38,7 +38,7 @@ impl Host {
         let signal = Arc::new(Signal::default());
         let faults = Arc::new(Faults::new(Arc::clone(&signal)));
         let engine = launch(&identity, http_addr, replication_addr, &faults, &signal)?;
-        // Port 0 is now a real one, which the next incarnations keep.
+        // A port of 0 has been replaced by a real port, which later incarnations keep.
         let http_addr = engine.peer.http_url.trim_start_matches("http://").to_owned();
         let replication_addr = engine.peer.replication_addr.clone();
         Ok(Self {
@@ -76,7 +76,7 @@ impl Host {
         self.engine().context.die();
     }
 
-    /// Starts the next incarnation, once the last one is dead.
+    /// Starts the next incarnation once the last one is dead.
     pub(crate) fn restart(&self) -> Result<(), Error> {
         let mut engine = locked(&self.engine);
         if !engine.context.is_dead() {
@@ -93,7 +93,7 @@ impl Host {
         Ok(())
     }
 
-    /// Kills the node for good.
+    /// Kills the node; it is not started again.
     pub(crate) fn retire(&self) {
         self.kill();
         vfs::unmount(&self.identity.dir);

@@ -1,5 +1,5 @@
-//! The node's HTTP server: LiteFS's API (its `http/server.go`) as far as applications use it, and
-//! the testkit's own.
+//! The node's HTTP server: the part of LiteFS's API (its `http/server.go`) that applications use,
+//! and the testkit's own.
 
 mod body;
 
@@ -28,9 +28,9 @@ use crate::faults::{EventFormat, EventStreamFault, InfoFault};
 use crate::runtime::ServerRuntime;
 use body::Body;
 
-/// Where nodes take commands from tests.
+/// The path of the testkit's commands.
 pub(crate) const COMMAND_PATH: &str = "/testkit/command";
-/// Bytes of a command.
+/// The size limit of a command, in bytes.
 const MAX_COMMAND: usize = 64 << 10;
 /// How long `POST /promote` may take to reach the primary.
 const HANDOFF_LIMIT: Duration = Duration::from_secs(5);
@@ -47,7 +47,7 @@ async fn accept(listener: tokio::net::TcpListener, engine: Weak<Engine>) {
         let engine = engine.clone();
         tokio::spawn(async move {
             let service = service_fn(move |request| respond(engine.clone(), request));
-            // LiteFS is written in Go, which writes header names with capitals.
+            // LiteFS is written in Go, which sends header names with capitals.
             let mut http = http1::Builder::new();
             http.title_case_headers(true).timer(TokioTimer::new());
             if let Err(error) = http.serve_connection(TokioIo::new(socket), service).await {
@@ -88,8 +88,8 @@ async fn litefs(engine: &Arc<Engine>, path: &str, request: &Request<Incoming>) -
         "/handoff" if method == Method::POST => {
             handoff(engine, request.uri().query().unwrap_or_default())
         }
-        // LiteFS's replication needs HTTP/2; this server has none, and another protocol between
-        // nodes.
+        // LiteFS's replication needs HTTP/2. This server does not speak it: nodes use another
+        // protocol.
         "/stream" if method == Method::POST => {
             error(StatusCode::UPGRADE_REQUIRED, "Upgrade to HTTP/2 required")
         }
@@ -153,7 +153,7 @@ async fn info(engine: &Arc<Engine>) -> Reply {
         primary: PrimaryInfo { hostname },
     };
     let text = serde_json::to_vec_pretty(&info).expect("the info has string keys only");
-    // Go sniffs the type from the bytes and finds text.
+    // Go detects the type from the bytes, and finds text.
     reply(StatusCode::OK, "text/plain; charset=utf-8", Body::full(text))
 }
 
@@ -176,7 +176,7 @@ fn promote(engine: &Arc<Engine>) -> Reply {
         let agent =
             ureq::Agent::config_builder().timeout_global(Some(HANDOFF_LIMIT)).build().new_agent();
         if let Err(error) = agent.post(&url).send_empty() {
-            tracing::warn!(%error, "the primary does not hand off");
+            tracing::warn!(%error, "the primary did not hand off the lease");
         }
     });
     reply(StatusCode::OK, "text/plain; charset=utf-8", Body::full(""))
@@ -206,7 +206,7 @@ async fn command(engine: &Arc<Engine>, request: Request<Incoming>) -> Reply {
         Err(reason) => return error(StatusCode::BAD_REQUEST, &reason.to_string()),
     };
     let engine = Arc::clone(engine);
-    // Roles wait for locks and threads.
+    // Role changes wait for locks and threads.
     let done =
         tokio::task::spawn_blocking(move || execute(&engine.context.faults, &engine, order)).await;
     match done

@@ -1,8 +1,8 @@
 //! A database's pages in memory and their LTX checksum.
 //!
-//! The image holds the pages as of the last captured transaction. Snapshots, undo and checksums
-//! come from it, so that none of them has to race SQLite's checkpoints for a consistent view of the
-//! files. Pages are shared with the transactions in the history.
+//! The image holds the pages as of the last captured transaction. Snapshots, undo and checksums are
+//! computed from it, so that they do not race with SQLite's checkpoints. Pages are shared with the
+//! transactions in the history.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ pub(crate) fn page_size_of(header: &[u8]) -> u32 {
     }
 }
 
-/// What a transaction changed and what was there before.
+/// The undo record of a transaction.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Undo {
     /// Earlier content of the pages that were changed or cut off.
@@ -92,7 +92,7 @@ impl Image {
         self.pages.first().is_some_and(|page| is_wal_page(page))
     }
 
-    /// One page, from 1.
+    /// One page, numbered from 1.
     pub(crate) fn page(&self, pgno: u32) -> Option<&Page> {
         self.pages.get((pgno as usize).checked_sub(1)?)
     }
@@ -108,7 +108,8 @@ impl Image {
         candidates.into_iter().filter(|(pgno, page)| differs(*pgno, page)).collect()
     }
 
-    /// Puts `pages` in and makes the database `commit` pages long; returns what was there.
+    /// Writes `pages` into the image and sets its size to `commit` pages; returns what was there
+    /// before.
     pub(crate) fn apply(&mut self, page_size: u32, pages: &Pages, commit: u32) -> Undo {
         let mut undo = Undo { pages: Pages::new(), commit: self.len() };
         self.page_size = page_size;
@@ -152,7 +153,7 @@ impl Image {
     }
 }
 
-/// Whether this page 1 says WAL mode.
+/// Whether this page 1 declares WAL mode.
 pub(crate) fn is_wal_page(page: &[u8]) -> bool {
     page.get(WRITE_VERSION_OFFSET) == Some(&2)
 }

@@ -42,14 +42,14 @@ impl Header {
 
     fn checksum(&self, page: &[u8]) -> u32 {
         let from_the_end = page.iter().rev().skip(CHECKSUM_STEP - 1).step_by(CHECKSUM_STEP);
-        // SQLite starts 200 bytes before the end and never looks at the first byte.
+        // SQLite starts 200 bytes before the end and never includes the first byte.
         from_the_end.fold(self.nonce, |sum, byte| sum.wrapping_add(u32::from(*byte)))
     }
 }
 
-/// Writes the pages in `journal` back to `database` and gives it its earlier length.
+/// Writes the pages in `journal` back to `database` and restores its earlier length.
 ///
-/// A segment without records was not synced: SQLite had not touched the database for it yet.
+/// A segment without records was not synced: SQLite has not changed the database for it yet.
 pub(crate) fn roll_back(journal: &[u8], database: &File) -> io::Result<()> {
     let Some(first) = Header::parse(journal) else { return Ok(()) };
     let mut offset = 0;
@@ -64,7 +64,7 @@ pub(crate) fn roll_back(journal: &[u8], database: &File) -> io::Result<()> {
     database.set_len(u64::from(first.pages) * first.page_size as u64)
 }
 
-/// Plays one segment; returns where it ends and whether all its records were sound.
+/// Replays one segment; returns where it ends and whether all its records are valid.
 fn play(
     journal: &[u8],
     start: usize,

@@ -1,6 +1,6 @@
-//! Which connection holds which of SQLite's locks on a database
+//! The table of SQLite's locks on a database and of the connections that hold them
 //! (<https://www.sqlite.org/lockingv3.html> and <https://www.sqlite.org/walformat.html>, section
-//! 2.3). Nothing here waits: SQLite's busy handler does that.
+//! 2.3). No function here waits: SQLite's busy handler does.
 
 use sqlite_plugin::flags::{LockLevel, ShmLockMode};
 
@@ -23,10 +23,10 @@ pub(crate) struct Locks {
 }
 
 impl Locks {
-    /// Raises `owner`'s lock on the database file to `wanted`; says whether it could.
+    /// Raises `owner`'s lock on the database file to `wanted`; returns whether it succeeded.
     ///
-    /// As in SQLite's unix VFS, an owner that wants exclusive while others read is left pending,
-    /// which keeps new readers out.
+    /// As in SQLite's unix VFS, an owner that wants the exclusive lock while others read keeps the
+    /// pending lock, which excludes new readers.
     pub(crate) fn raise(&mut self, owner: Owner, wanted: LockLevel) -> bool {
         let highest = self.others(owner).max().unwrap_or(LockLevel::Unlocked);
         match wanted {
@@ -58,7 +58,7 @@ impl Locks {
             .map_or(LockLevel::Unlocked, |(_, level)| *level)
     }
 
-    /// Whether anybody intends to write the database file.
+    /// Whether a connection holds a lock to write the database file.
     pub(crate) fn reserved(&self) -> bool {
         self.levels.iter().any(|(_, level)| *level >= LockLevel::Reserved)
     }
@@ -74,8 +74,8 @@ impl Locks {
         true
     }
 
-    /// Takes or gives back `count` locks of the wal-index from `offset` on, all or none; says
-    /// whether it could.
+    /// Takes or releases `count` locks of the wal-index from `offset` on, all or none; returns
+    /// whether it succeeded.
     pub(crate) fn shm(
         &mut self,
         owner: Owner,
@@ -112,17 +112,17 @@ impl Locks {
         self.exclusive[WRITE_SLOT].filter(|owner| *owner != NODE)
     }
 
-    /// Drops everything that `owner` holds.
+    /// Releases every lock that `owner` holds.
     pub(crate) fn release(&mut self, owner: Owner) {
         self.lower(owner, LockLevel::Unlocked);
         self.shm(owner, 0, SLOTS, ShmLockMode::UnlockShared);
         self.shm(owner, 0, SLOTS, ShmLockMode::UnlockExclusive);
     }
 
-    /// One more step of the node on its way to all locks of a database in WAL mode, in LiteFS's
+    /// Takes further locks for the node, towards all locks of a database in WAL mode, in LiteFS's
     /// order (`db.go`, `AcquireWriteLock`): writer, checkpointer and recovery first, then the
-    /// readers one by one. What it has it keeps, so that writers are kept out while it waits for
-    /// readers.
+    /// readers one by one. Locks that it has are kept, so that writers are excluded while it waits
+    /// for readers.
     pub(crate) fn take_all_wal(&mut self) -> bool {
         (0..SLOTS).all(|slot| self.shm(NODE, slot, 1, ShmLockMode::LockExclusive))
     }

@@ -15,15 +15,15 @@ use crate::vfs::VFS_NAME;
 /// A node: a directory that looks like a LiteFS mount, an HTTP server that answers like LiteFS, and
 /// replication.
 ///
-/// Its databases are real SQLite files, to be opened through [`Node::database_url`] in this process
-/// and in no other: locks and shared memory live in the process that hosts the node. A SQLite that
-/// does not come through the VFS gets "database is locked" (on Linux; elsewhere nothing stops it,
-/// and it would do harm).
+/// Its databases are real SQLite files, to be opened through [`Node::database_url`] in the process
+/// that hosts the node only, because locks and shared memory live there. A SQLite that does not use
+/// the VFS fails with "database is locked" (on Linux; on other systems nothing prevents it from
+/// damaging the file).
 ///
-/// A node keeps each database in memory once, beside the file.
+/// A node keeps a copy of each database in memory.
 ///
-/// Everything that sets its role or makes things go wrong is on [`Control`], to which it
-/// dereferences. Dropping it kills it; its files stay.
+/// The methods that set its role and inject faults are on [`Control`], to which it dereferences.
+/// Dropping it kills it; its files stay.
 #[derive(Debug)]
 pub struct Node {
     control: Control,
@@ -52,16 +52,17 @@ pub struct NodeBuilder {
 }
 
 impl NodeBuilder {
-    /// The directory that stands for the mount; made if it does not exist. Required. What LiteFS
-    /// keeps in its data directory goes to a directory beside it, with `.litefs` added to its name.
+    /// The directory that stands for the mount; created if it does not exist. Required. The files
+    /// that LiteFS keeps in its data directory go to a directory next to it, whose name ends with
+    /// `.litefs`.
     pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.dir = Some(dir.into());
         self
     }
 
     /// A database that the node creates, empty and in WAL mode, when it becomes primary and does
-    /// not have it yet. May be called several times. Default: none; applications can create
-    /// databases too.
+    /// not have it. May be called several times. Default: none; applications can create databases
+    /// too.
     pub fn database(mut self, name: impl Into<String>) -> Self {
         self.databases.push(name.into());
         self
@@ -79,8 +80,8 @@ impl NodeBuilder {
         self
     }
 
-    /// Whether `POST /promote` may make it primary. Default true. [`Control::become_primary`]
-    /// always may.
+    /// Whether `POST /promote` may make it primary. Default true. [`Control::become_primary`] is
+    /// not affected.
     pub fn candidate(mut self, candidate: bool) -> Self {
         self.candidate = candidate;
         self
@@ -92,12 +93,12 @@ impl NodeBuilder {
         self
     }
 
-    /// Starts the node. It has no role until it is told one.
+    /// Starts the node. It has no role until a role is set.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a missing directory or a name that cannot be; [`Error::Io`] if a port
-    /// is taken or a file cannot be opened, for example because another process hosts a node on the
-    /// same directory.
+    /// [`Error::Invalid`] for a missing directory or an invalid name; [`Error::Io`] if a port is in
+    /// use or a file cannot be opened, for example because another process hosts a node on the same
+    /// directory.
     pub fn start(self) -> Result<Node, Error> {
         let (http_addr, replication_addr) = (self.http_addr.clone(), self.replication_addr.clone());
         let host = Arc::new(Host::start(self.identity()?, &http_addr, &replication_addr)?);
@@ -128,7 +129,7 @@ impl NodeBuilder {
 }
 
 impl Node {
-    /// Options of a node with this LiteFS hostname, which may have a port (`127.0.0.1:4001`).
+    /// Options of a node with this LiteFS host name, which may have a port (`127.0.0.1:4001`).
     pub fn builder(name: impl Into<String>) -> NodeBuilder {
         NodeBuilder {
             name: name.into(),
@@ -161,18 +162,17 @@ impl Node {
     }
 
     /// Kills the node abruptly, as `kill -9` of LiteFS: every socket is closed, the special files
-    /// are gone and all I/O through the VFS fails, also for connections that are open. On FUSE the
-    /// files would answer ENOTCONN; here special files are simply not found. Does nothing to a dead
-    /// node.
+    /// are gone and all I/O through the VFS fails, also for open connections. On FUSE the files
+    /// would fail with ENOTCONN; here the special files do not exist. No effect on a dead node.
     pub fn kill(&self) {
         self.host.kill();
     }
 
-    /// Starts a killed node again on its files and ports, without a role. Connections from before
-    /// stay dead. Commits that LiteFS had not taken are cut off the WAL.
+    /// Starts a killed node again with its files and ports, without a role. Earlier connections
+    /// stay dead. Commits that LiteFS had not captured are truncated from the WAL.
     ///
     /// # Errors
-    /// [`Error::Running`] if it is alive; [`Error::Io`] if a file or port cannot be had;
+    /// [`Error::Running`] if it is alive; [`Error::Io`] if a file or port is not available;
     /// [`Error::Corrupt`] if LiteFS would refuse.
     pub fn restart(&self) -> Result<(), Error> {
         self.host.restart()
@@ -185,8 +185,8 @@ impl Drop for Node {
     }
 }
 
-/// The URI under which SQLite opens the database at `path` through the VFS, for nodes of which only
-/// the path is at hand. The path must be absolute.
+/// The URI under which SQLite opens the database at `path` through the VFS, for callers that have
+/// only the path of a node. The path must be absolute.
 #[must_use]
 pub fn database_url(path: &Path) -> String {
     let mut uri = String::from("file:");

@@ -1,4 +1,4 @@
-//! Where a database is in its history.
+//! The position of a database in its history.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 ///
 /// Its text form is that of LiteFS's `<db>-pos` file without the newline: two fields of 16
 /// lower-case hexadecimal digits, `0000000000000006/c8d7f2c43a9c38cb`. Two positions are in the
-/// same history only if both fields agree: after a failover a transaction number can come again
-/// with another checksum.
+/// same history only if both fields agree: after a failover a transaction number can recur with
+/// another checksum.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Position {
     /// Number of the last transaction, from 1; 0 for a database that has none yet.

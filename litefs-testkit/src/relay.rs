@@ -17,15 +17,15 @@ use crate::runtime::ServerRuntime;
 
 /// A TCP relay on the loopback address, between the clients of one server and that server.
 ///
-/// A test puts it into the server's place (for `litefs-diesel`: gives its address to
-/// `LiteFsBuilder::advertise`) and then delays, holds back, loses or breaks what goes through it.
-/// A new relay passes everything on.
+/// A test puts it in place of the server (for `litefs-diesel`: gives its address to
+/// `LiteFsBuilder::advertise`) and then delays, holds back, loses or breaks the traffic. A new
+/// relay passes all traffic.
 ///
-/// A *request* is what one read from a client's socket returned, a *reply* what one read from the
-/// server's socket returned, both at most 64 KiB. A message that fits into one TCP segment and is
+/// A *request* is what one read from a client's socket returns, a *reply* what one read from the
+/// server's socket returns, at most 64 KiB each. A message that fits into one TCP segment and is
 /// awaited before the next is sent is one request or reply.
 ///
-/// One thread of its own carries the traffic. Dropping the relay breaks all connections.
+/// One thread carries the traffic. Dropping the relay breaks all connections.
 ///
 /// ```
 /// use litefs_testkit::{Flow, Relay, Traffic};
@@ -61,7 +61,7 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Listens on a free port. Connections wait until there is a target.
+    /// Listens on a free port. Connections wait until a target is set.
     ///
     /// # Errors
     /// [`Error::Io`] if there is no free port or no thread can be started.
@@ -69,9 +69,9 @@ impl Relay {
         Self::start_with(|_, _| false)
     }
 
-    /// The same, for a protocol with traffic of its own that failures are to leave alone, such as a
-    /// handshake. `exempt` is asked about each request: which one of its connection it is, counted
-    /// from 1, and its bytes. Requests for which it returns true pass, apart from the delay.
+    /// The same, for a protocol with traffic that failures should not affect, such as a handshake.
+    /// `exempt` is called for each request with its number on its connection, counted from 1, and
+    /// its bytes. Requests for which it returns true are only delayed.
     ///
     /// # Errors
     /// As [`Relay::start`].
@@ -87,13 +87,13 @@ impl Relay {
         Ok(Self { address, state, _runtime: ServerRuntime::serve("a relay", listener, serve)? })
     }
 
-    /// Where clients connect.
+    /// The address for clients.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where the server listens from now on. Breaks connections to where it was.
+    /// The address of the server from now on. Breaks connections to the previous address.
     pub fn set_target(&self, target: SocketAddr) {
         self.state.send_modify(|state| {
             state.target = Some(target);
@@ -101,17 +101,17 @@ impl Relay {
         });
     }
 
-    /// How requests travel from now on, those that are on their way included.
+    /// Sets the flow of requests, including those under way.
     pub fn set_requests(&self, flow: impl Into<Flow>) {
         self.state.send_modify(|state| state.requests = flow.into());
     }
 
-    /// How replies travel from now on, those that are on their way included.
+    /// Sets the flow of replies, including those under way.
     pub fn set_replies(&self, flow: impl Into<Flow>) {
         self.state.send_modify(|state| state.set_replies(flow.into()));
     }
 
-    /// [`Relay::set_requests`] and [`Relay::set_replies`] in one.
+    /// [`Relay::set_requests`] and [`Relay::set_replies`] in one call.
     pub fn set(&self, requests: impl Into<Flow>, replies: impl Into<Flow>) {
         self.state.send_modify(|state| {
             state.requests = requests.into();
@@ -119,8 +119,8 @@ impl Relay {
         });
     }
 
-    /// Breaks all connections; what was held back or captured on them is lost. New connections
-    /// work.
+    /// Breaks all connections; requests that were held back or captured on them are lost. New
+    /// connections are not affected.
     pub fn cut(&self) {
         self.state.send_modify(State::break_connections);
     }
@@ -131,10 +131,10 @@ impl Relay {
         self.state.borrow().captured.len()
     }
 
-    /// Delivers the request that was captured first, on its own connection.
+    /// Delivers the oldest captured request, on its own connection.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if there is none, or if its connection is gone.
+    /// [`Error::Invalid`] if there is none, or if its connection is closed.
     pub fn release_first(&self) -> Result<(), Error> {
         let mut first = None;
         self.state.send_if_modified(|state| {
@@ -146,7 +146,7 @@ impl Relay {
         released.then_some(()).ok_or_else(missing)
     }
 
-    /// How many replies have come from the server, lost ones included.
+    /// How many replies the server has sent, lost ones included.
     #[must_use]
     pub fn replies_received(&self) -> usize {
         self.state.borrow().replies_received

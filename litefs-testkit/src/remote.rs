@@ -1,4 +1,4 @@
-//! Reaching nodes that may be in other processes.
+//! Access to nodes that may be in other processes.
 
 use std::time::{Duration, Instant};
 
@@ -6,12 +6,12 @@ use crate::command::{Answer, Command};
 use crate::error::Error;
 use crate::http::COMMAND_PATH;
 
-/// How long a node of another process may take to carry out an order.
+/// How long a node of another process may take to execute a command.
 const REMOTE_LIMIT: Duration = Duration::from_secs(30);
-/// Between two looks at a condition on nodes that cannot signal it.
+/// The interval at which conditions on remote nodes are polled.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Sends an order to the node at `url`. Blocks until it is carried out.
+/// Sends a command to the node at `url`. Blocks until it is executed.
 pub(crate) fn post(url: &str, command: &Command) -> Result<Answer, Error> {
     let failed = |reason: String| Error::Remote { url: url.to_owned(), reason };
     let config = ureq::Agent::config_builder()
@@ -30,7 +30,7 @@ pub(crate) fn post(url: &str, command: &Command) -> Result<Answer, Error> {
     serde_json::from_str(&text).map_err(|error| failed(error.to_string()))
 }
 
-/// Blocks until `condition` holds, at most `timeout`.
+/// Blocks until `condition` holds, for at most `timeout`.
 pub(crate) fn wait_for(
     timeout: Duration,
     what: &str,

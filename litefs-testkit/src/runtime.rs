@@ -1,4 +1,4 @@
-//! A tokio runtime on a thread of its own, for servers that tests start from anywhere.
+//! A tokio runtime on its own thread, for servers that tests start from any context.
 
 use std::future::Future;
 use std::net::TcpListener;
@@ -7,14 +7,14 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::error::Error;
 
-/// A runtime with one worker thread. Dropping it ends its tasks wherever they are, so that their
-/// connections break; it waits for none of them.
+/// A runtime with one worker thread. Dropping it cancels its tasks, so that their connections
+/// break, without waiting for them.
 #[derive(Debug)]
 pub(crate) struct ServerRuntime(Option<Runtime>);
 
 impl ServerRuntime {
-    /// Makes the runtime, registers `listener` with it and runs the server that `serve` makes of
-    /// it.
+    /// Creates the runtime, registers `listener` with it and runs the server that `serve` makes
+    /// from it.
     pub(crate) fn serve<Server>(
         what: &str,
         listener: TcpListener,

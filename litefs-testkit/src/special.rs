@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use crate::position::Position;
 
-/// In the data directory of a node that LiteFS would refuse to start again.
+/// The marker in the data directory of a node that LiteFS would refuse to start again.
 pub(crate) const CORRUPT_MARKER: &str = "corrupt";
 
-/// `.lag` of a replica that has never heard of its primary, in milliseconds.
+/// `.lag` of a replica that has never had a message from its primary, in milliseconds.
 pub(crate) const NEVER_SYNCED_MS: u64 = i32::MAX as u64;
 
 /// Text of `.lag`: a sign, at least nine digits of milliseconds and a newline.
@@ -24,7 +24,7 @@ pub(crate) fn lag_text(ms: u64) -> String {
 #[derive(Debug)]
 pub(crate) struct SpecialFiles {
     mount: PathBuf,
-    /// Where files are made before they appear in the mount whole.
+    /// Where files are written before they are renamed into the mount.
     scratch: PathBuf,
 }
 
@@ -33,7 +33,7 @@ impl SpecialFiles {
         Self { mount: mount.to_owned(), scratch: scratch.to_owned() }
     }
 
-    /// Makes `.primary` name `hostname`, or removes it.
+    /// Writes `hostname` to `.primary`, or removes the file.
     pub(crate) fn set_primary(&self, hostname: Option<&str>) -> io::Result<()> {
         let path = self.mount.join(".primary");
         match hostname {
@@ -60,8 +60,8 @@ impl SpecialFiles {
         self.appear(&self.mount.join(format!("{database}-pos")), &format!("{position}\n"), 0o666)
     }
 
-    /// Removes everything special, as when the mount has died. Descriptors that are kept open read
-    /// nothing any more either: on a dead mount they fail.
+    /// Removes all special files, as when the mount has died. Open descriptors read nothing
+    /// afterwards; on a dead mount they fail.
     pub(crate) fn remove_all<'a>(&self, databases: impl Iterator<Item = &'a str>) {
         let names = databases.map(|name| format!("{name}-pos"));
         for name in names.chain([".primary".to_owned(), ".lag".to_owned()]) {
@@ -71,7 +71,7 @@ impl SpecialFiles {
         }
     }
 
-    /// A reader sees either no file or the whole text.
+    /// Replaces the file atomically: a reader sees either no file or the whole text.
     fn appear(&self, path: &Path, text: &str, mode: u32) -> io::Result<File> {
         let made = self.scratch.join(path.file_name().unwrap_or_default());
         let _ = remove(&made);
@@ -83,14 +83,13 @@ impl SpecialFiles {
     }
 }
 
-/// Overwrites `<db>-pos` in one write, so that descriptors which are kept open see it at once and
-/// whole.
+/// Overwrites `<db>-pos` in one write, so that open descriptors see the whole text at once.
 pub(crate) fn write_position(file: &File, position: Position) -> io::Result<()> {
     file.write_all_at(format!("{position}\n").as_bytes(), 0)
 }
 
 fn overwrite(file: &File, text: &str) -> io::Result<()> {
-    // Only the step from "never" to a number shortens it. A reader in between sees a second
+    // Only the step from "never" to a number shortens the text. A reader in between sees a second
     // newline.
     file.write_all_at(text.as_bytes(), 0)?;
     if file.metadata()?.len() != text.len() as u64 {

@@ -1,4 +1,4 @@
-//! What a node is doing, as tests ask for it.
+//! The status of a node, as tests ask for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use crate::position::Position;
 use crate::wire::Peer;
 
-/// What a node is doing; see [`Control::status`](crate::Control::status).
+/// The status of a node; see [`Control::status`](crate::Control::status).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct NodeStatus {
-    /// Its names and addresses.
+    /// Names and addresses of the node.
     pub peer: Peer,
     /// False once it was killed or has died.
     pub alive: bool,
@@ -25,7 +25,7 @@ pub struct NodeStatus {
     pub stalled: bool,
     /// Whether it is frozen.
     pub frozen: bool,
-    /// Names of the nodes that it is cut off from.
+    /// Names of the nodes to which its links are cut.
     pub cut: BTreeSet<String>,
     /// Position of each database.
     pub positions: BTreeMap<String, Position>,

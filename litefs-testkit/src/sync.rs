@@ -1,10 +1,10 @@
-//! Locks that do not poison and a signal to wait on.
+//! Locks that ignore poisoning, and a signal to wait for.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Locks `mutex`. A thread that panicked in the middle is a failed test already; it should not hide
-/// behind poison errors in others.
+/// Locks `mutex`. A thread that panicked while it held the lock has already failed the test; poison
+/// errors in other threads would hide its message.
 pub(crate) fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -23,8 +23,8 @@ impl Signal {
         self.changed.notify_all();
     }
 
-    /// Blocks until `condition` holds or `deadline` has passed; says which. Checked after every
-    /// [`Signal::bump`].
+    /// Blocks until `condition` holds or `deadline` has passed; returns which. `condition` is
+    /// evaluated after every [`Signal::bump`].
     pub(crate) fn wait_until(
         &self,
         deadline: Instant,
@@ -45,7 +45,7 @@ impl Signal {
 
     /// Blocks until `condition` holds.
     pub(crate) fn wait(&self, mut condition: impl FnMut() -> bool) {
-        // A node lives for minutes; an hour stands for "without limit".
+        // A node lives for minutes: an hour stands for "no limit".
         while !self.wait_until(Instant::now() + Duration::from_secs(3600), &mut condition) {}
     }
 

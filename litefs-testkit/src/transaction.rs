@@ -1,4 +1,4 @@
-//! A transaction as it travels between nodes, and the bounded memory of past ones.
+//! A transaction as it is sent between nodes, and the bounded history of past ones.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,9 +7,9 @@ use crate::events::TxData;
 use crate::image::{Pages, Undo};
 use crate::position::Position;
 
-/// Transactions that a node remembers for each database.
+/// The number of transactions that a node remembers per database.
 const MAX_ENTRIES: usize = 4096;
-/// Bytes of pages that a node remembers for each database.
+/// The bytes of pages that a node remembers per database.
 const MAX_BYTES: usize = 64 << 20;
 
 /// The pages that one transaction changed, or the whole database (LiteFS calls that a snapshot).
@@ -17,22 +17,22 @@ const MAX_BYTES: usize = 64 << 20;
 pub(crate) struct Transaction {
     /// Name of the database.
     pub(crate) database: String,
-    /// What the receiver must be at; `None` for a snapshot, which fits anywhere.
+    /// The position that the receiver must have; `None` for a snapshot, which fits any.
     pub(crate) before: Option<Position>,
-    /// Where it leads to.
+    /// The position afterwards.
     pub(crate) after: Position,
     /// Bytes in a page.
     pub(crate) page_size: u32,
     /// Size of the database in pages afterwards.
     pub(crate) commit: u32,
-    /// Milliseconds since 1970 at the commit, or at the making of the snapshot.
+    /// Milliseconds since 1970 at the commit, or when the snapshot was made.
     pub(crate) timestamp_ms: u64,
     /// The changed pages.
     pub(crate) pages: Pages,
 }
 
 impl Transaction {
-    /// What the event stream says of it.
+    /// The event for this transaction.
     pub(crate) fn event_data(&self) -> TxData {
         TxData::new(self.after, self.page_size, self.commit, self.timestamp_ms)
     }
@@ -57,13 +57,13 @@ pub(crate) struct History {
     bytes: usize,
 }
 
-/// What someone at some position needs to catch up.
+/// What a node at some position needs to catch up.
 pub(crate) enum CatchUp {
-    /// It is at the end.
+    /// Nothing: its position is the last one.
     Nothing,
     /// The transaction after its position.
     Next(Arc<Transaction>),
-    /// Its position is not in this history, or too long ago.
+    /// A snapshot: its position is not in this history, or too long ago.
     Snapshot,
 }
 
@@ -73,7 +73,7 @@ impl History {
         Self { base, ..Self::default() }
     }
 
-    /// Remembers `transaction`, which ends where the database is now, and how to undo it.
+    /// Adds `transaction`, which ends at the present position, and how to undo it.
     pub(crate) fn push(&mut self, transaction: Arc<Transaction>, undo: Undo, undo_page_size: u32) {
         self.bytes += transaction.bytes();
         self.entries.push_back(Entry { transaction, undo, undo_page_size });
@@ -103,8 +103,9 @@ impl History {
         }
     }
 
-    /// Forgets what came after `txid` and returns what restores the database as of then: position,
-    /// page size, pages and size. `None` if that is further back than it remembers.
+    /// Forgets the transactions after `txid` and returns what restores the database as of then:
+    /// position, page size, pages and size. `None` if that is further back than the history
+    /// reaches.
     pub(crate) fn rewind(&mut self, txid: u64) -> Option<(Position, u32, Undo)> {
         let keep = if txid == self.base.txid {
             0

@@ -1,5 +1,5 @@
-//! The SQLite VFS through which connections reach a node's databases: it stands where FUSE stands
-//! for LiteFS.
+//! The SQLite VFS through which connections access a node's databases. It takes the place that FUSE
+//! has in LiteFS.
 
 mod handle;
 
@@ -31,7 +31,7 @@ pub const VFS_NAME: &str = "litefs-testkit";
 /// Nodes of this process by their canonical mount directory.
 static MOUNTS: LazyLock<Mutex<HashMap<PathBuf, Arc<Engine>>>> = LazyLock::new(Mutex::default);
 
-/// Makes `engine` answer for its directory, in place of an earlier incarnation.
+/// Makes `engine` serve its directory, in place of an earlier incarnation.
 pub(crate) fn mount(engine: &Arc<Engine>) -> Result<(), Error> {
     static REGISTERED: OnceLock<Result<(), i32>> = OnceLock::new();
     let register = || {
@@ -43,7 +43,7 @@ pub(crate) fn mount(engine: &Arc<Engine>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Forgets a node that will not come back.
+/// Forgets a node that will not be restarted.
 pub(crate) fn unmount(dir: &Path) {
     locked(&MOUNTS).remove(dir);
 }
@@ -59,7 +59,7 @@ impl NodeVfs {
     }
 }
 
-/// A file of a node: whose, which database's, and what comes after the database's name.
+/// A file of a node: the engine, the database, and the suffix after the database's name.
 struct Target {
     engine: Arc<Engine>,
     database: String,
@@ -184,7 +184,7 @@ impl Vfs for NodeVfs {
     }
 
     fn device_characteristics(&self, _handle: &mut Handle) -> VfsResult<i32> {
-        // What SQLite's unix VFS says; the plugin's default would claim atomic writes.
+        // The value of SQLite's unix VFS; the plugin's default would claim atomic writes.
         Ok(vars::SQLITE_IOCAP_POWERSAFE_OVERWRITE)
     }
 

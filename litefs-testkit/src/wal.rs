@@ -14,12 +14,12 @@ pub(crate) const FRAME_HEADER_SIZE: usize = 24;
 const MAGIC_LITTLE_ENDIAN: u32 = 0x377f_0682;
 const MAGIC_BIG_ENDIAN: u32 = 0x377f_0683;
 
-/// The salts of a WAL's header and its frames; they change when SQLite starts over from the
-/// beginning.
+/// The salts of a WAL's header and its frames. They change when SQLite restarts the WAL.
 pub(crate) type Salt = [u8; 8];
 type Sums = (u32, u32);
 
-/// How far into which WAL commits have been captured. The default is "nothing of any WAL".
+/// The WAL and the offset up to which commits have been captured. The default is "nothing of any
+/// WAL".
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Cursor {
     salt: Salt,
@@ -50,8 +50,8 @@ pub(crate) struct Committed {
     pub(crate) page_size: u32,
     /// Where the next capture begins.
     pub(crate) cursor: Cursor,
-    /// Whether the WAL was begun anew since the cursor, so that nothing before these frames is in
-    /// it.
+    /// Whether the WAL was restarted since the cursor, so that it holds nothing before these
+    /// frames.
     pub(crate) restarted: bool,
 }
 
@@ -106,13 +106,13 @@ impl Header {
     }
 }
 
-/// Bytes of `wal` that a restarted node may keep: those of `captured`'s transactions, if it is
-/// still that WAL.
+/// How many bytes of `wal` a restarted node may keep: those of the transactions in `captured`, if
+/// it is the same WAL.
 pub(crate) fn kept_bytes(wal: &File, salt: Salt, offset: u64) -> io::Result<u64> {
     Ok(Header::read(wal)?.filter(|header| header.salt == salt).map_or(0, |_| offset))
 }
 
-/// The transactions committed in `wal` beyond `cursor`, folded into one; `None` if there are none.
+/// The transactions committed in `wal` beyond `cursor`, merged into one; `None` if there are none.
 ///
 /// Valid frames after the last commit belong to a transaction that was rolled back or is not
 /// finished: they are left for the next scan, as SQLite may overwrite them.

@@ -2,9 +2,8 @@
 //! section 2.4).
 //!
 //! SQLite is given pointers into regions of atomics that live as long as the process: memory that
-//! SQLite may still look at is then never freed, without any unsafe code here. Regions that no
-//! connection maps any more are zeroed and used again, so that a process holds as many as were ever
-//! in use at one time.
+//! SQLite may still access is never freed, without any unsafe code here. Regions that no connection
+//! maps are zeroed and reused, so that a process holds as many as were in use at the same time.
 
 use std::ptr::NonNull;
 use std::sync::Mutex;
@@ -53,12 +52,12 @@ pub(crate) struct WalIndex {
 }
 
 impl WalIndex {
-    /// One more connection maps the index.
+    /// Another connection maps the index.
     pub(crate) fn attach(&mut self) {
         self.mapped += 1;
     }
 
-    /// A connection lets go; the last one gives the regions back.
+    /// A connection unmaps the index; the last one returns the regions.
     pub(crate) fn detach(&mut self) {
         self.mapped = self.mapped.saturating_sub(1);
         if self.mapped == 0 {
@@ -66,7 +65,7 @@ impl WalIndex {
         }
     }
 
-    /// The address of a region, made if `extend`.
+    /// The address of a region; created if `extend`.
     pub(crate) fn region(&mut self, index: usize, extend: bool) -> Option<NonNull<u8>> {
         while extend && self.regions.len() <= index {
             self.regions.push(take_region());
@@ -74,9 +73,9 @@ impl WalIndex {
         self.regions.get(index).map(|region| NonNull::from(*region).cast())
     }
 
-    /// Says that the WAL is empty and the database has changed, as LiteFS does after applying a
-    /// transaction (`updateSHM` in its `db.go`): connections that are open see another header and
-    /// drop their caches.
+    /// Marks the WAL as empty and the database as changed, as LiteFS does after it has applied a
+    /// transaction (`updateSHM` in its `db.go`): open connections see a new header and drop their
+    /// caches.
     ///
     /// The caller must hold every lock of the index exclusively.
     pub(crate) fn reset(&self, page_size: u32, page_count: u32) {

@@ -1,4 +1,4 @@
-//! What nodes say to each other over TCP: a JSON head and, for transactions, the raw pages.
+//! The messages between nodes over TCP: a JSON head and, for transactions, the raw pages.
 //!
 //! This is the testkit's own protocol, not LiteFS's HTTP/2 stream. Frame: length of the head and of
 //! the pages, 4 bytes each, little-endian; the head; the pages one after the other.
@@ -13,7 +13,7 @@ use crate::image::Page;
 use crate::position::Position;
 use crate::transaction::Transaction;
 
-/// Bytes of a head that are still believed.
+/// The largest head that is accepted, in bytes.
 const MAX_HEAD: u32 = 64 << 20;
 
 /// How to reach a node.
@@ -25,26 +25,26 @@ pub struct Peer {
     pub id: String,
     /// Base URL of its HTTP server.
     pub http_url: String,
-    /// Address, `host:port`, where it serves replicas.
+    /// Address, `host:port`, of its replication server.
     pub replication_addr: String,
 }
 
 /// One message.
 #[derive(Debug, Clone)]
 pub(crate) enum Message {
-    /// First of a replica.
+    /// The first message of a replica.
     Hello { peer: Peer, positions: BTreeMap<String, Position> },
     /// The primary will send what the replica lacks.
     Accepted,
-    /// It will not; LiteFS's text for why.
+    /// It will not; the text is LiteFS's reason.
     Refused(String),
-    /// Nothing new; once a second.
+    /// Heartbeat, once a second.
     Heartbeat,
     /// A transaction or a snapshot.
     Transaction(Arc<Transaction>),
-    /// The replica is the primary from here on.
+    /// The receiving replica is the primary from here on.
     Handoff,
-    /// The primary gave its lease to this node.
+    /// The primary handed its lease to this node.
     NewPrimary(Peer),
 }
 

@@ -1,5 +1,5 @@
-//! Putting replicated transactions into the files under SQLite's feet (LiteFS's `db.go`,
-//! `ApplyLTX`).
+//! Writing replicated transactions into the database's files while SQLite has them open (LiteFS's
+//! `db.go`, `ApplyLTX`).
 
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -15,22 +15,22 @@ use crate::sync::locked;
 use crate::transaction::{History, Transaction};
 use crate::wal::Cursor;
 
-/// The longest pause between two tries to get all locks.
+/// The longest pause between two attempts to get all locks.
 const MAX_PAUSE_MS: u64 = 500;
 
 /// Why a transaction was not applied.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApplyError {
-    /// The wait for readers was called off.
+    /// The wait for readers was cancelled.
     #[error("called off")]
     Cancelled,
-    /// It does not follow on the database's position.
+    /// The transaction does not follow the database's position.
     #[error("does not follow on the position {0}")]
     Mismatch(Position),
-    /// LiteFS exits here: the database after it has another checksum than it says.
+    /// LiteFS exits here: the resulting database has another checksum than the transaction says.
     #[error("database checksum does not match the transaction's")]
     Fatal,
-    /// A file failed.
+    /// An I/O error.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -46,10 +46,10 @@ impl Drop for AllLocks<'_> {
 }
 
 impl Database {
-    /// Waits until no reader and no writer is in the way, trying again after about i milliseconds
-    /// the i-th time as LiteFS does; tight readers can starve it.
+    /// Waits until no reader and no writer holds a lock. Retries after about i milliseconds the
+    /// i-th time, as LiteFS does; frequent readers can starve it.
     fn lock_all(&self, cancelled: impl Fn() -> bool) -> Option<AllLocks<'_>> {
-        // Made first: what a cancelled attempt has taken is given back.
+        // Created first, so that a cancelled attempt releases the locks that it holds.
         let all = AllLocks(self);
         for tries in 0u64.. {
             if cancelled() || self.context.is_dead() {
@@ -102,9 +102,9 @@ impl Database {
         Ok(self.publish(&mut state, transaction.after, Some(transaction))?)
     }
 
-    /// Puts the files in order after a demotion: what SQLite has not committed is undone, what it
-    /// has is moved from the WAL into the database (`db.go`, `Recover`). Blocks while any
-    /// transaction is open.
+    /// Recovers the files after a demotion: what SQLite has not committed is undone, what it has
+    /// committed is moved from the WAL into the database file (`db.go`, `Recover`). Blocks while
+    /// any transaction is open.
     pub(crate) fn recover(&self, cancelled: impl Fn() -> bool) -> Result<(), ApplyError> {
         let _all = self.lock_all(cancelled).ok_or(ApplyError::Cancelled)?;
         let mut state = locked(&self.state);
@@ -122,8 +122,7 @@ impl Database {
         Ok(self.publish(&mut state, position, None)?)
     }
 
-    /// Goes back to an earlier transaction, as if the later ones had never arrived. No event tells
-    /// of it.
+    /// Goes back to an earlier transaction, as if the later ones had never arrived. Sends no event.
     pub(crate) fn rewind(&self, txid: u64, cancelled: impl Fn() -> bool) -> Result<(), Error> {
         let too_short = || Error::HistoryTooShort { database: self.name.clone(), txid };
         let stuck =
@@ -156,8 +155,8 @@ impl Database {
     }
 }
 
-/// Whether the transaction switches the database from WAL to a rollback journal, which LiteFS's
-/// replicas do not survive: they compute another checksum and exit.
+/// Whether the transaction switches the database from WAL to a rollback journal. LiteFS's replicas
+/// do not survive that: they compute another checksum and exit.
 fn leaves_wal(state: &State, transaction: &Transaction) -> bool {
     let page_one = transaction.pages.get(&1);
     transaction.before.is_some()

@@ -1,5 +1,5 @@
-//! Turning what SQLite commits into transactions, at the moments where LiteFS does (`db.go`,
-//! `CommitWAL` and `CommitJournal`).
+//! Turning SQLite's commits into transactions, at the same points as LiteFS (`db.go`, `CommitWAL`
+//! and `CommitJournal`).
 
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -12,17 +12,17 @@ use crate::locks::Owner;
 use crate::sync::locked;
 use crate::wal;
 
-/// What became of the frames that SQLite committed.
+/// The result of capturing the frames that SQLite committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Capture {
     /// They are a transaction now, or there were none.
     Done,
-    /// They cannot become one: the lease is gone or a test asked for it. LiteFS exits here.
+    /// They could not be captured: the lease is lost or a test asked for it. LiteFS exits here.
     Fatal,
 }
 
 impl Database {
-    /// Captures what is new in the WAL. Called while the writer still holds the write lock, so that
+    /// Captures new frames of the WAL. Called while the writer still holds the write lock, so that
     /// `-pos` is up to date when SQLite's COMMIT returns.
     pub(crate) fn capture_wal(&self, owner: Owner) -> Capture {
         let delay = self.context.faults.with(|settings| settings.commit_delay);
@@ -40,7 +40,7 @@ impl Database {
         if self.context.faults.take_forgotten_commit() {
             return Ok(Capture::Done);
         }
-        // Readers go on meanwhile: only the write lock is held.
+        // Only the write lock is held: readers go on.
         slow_disk();
         let mut state = locked(&self.state);
         if self.context.faults.take_dropped_commit() || !self.context.is_writable() {
@@ -60,9 +60,9 @@ impl Database {
         state.wal.clone().map(|wal| (wal, state.cursor))
     }
 
-    /// Captures what changed in the database file. Called when a rollback journal ends, and at the
-    /// latest when the writer lets the file go; a rolled back transaction has left the file as it
-    /// was.
+    /// Captures changes of the database file. Called when a rollback journal ends, and at the
+    /// latest when the writer unlocks the file; a transaction that was rolled back has left the
+    /// file unchanged.
     pub(crate) fn capture_rollback(&self) -> io::Result<Capture> {
         let mut state = locked(&self.state);
         if state.dirty.is_empty() {

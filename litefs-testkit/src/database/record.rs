@@ -3,13 +3,13 @@
 use crate::position::Position;
 use crate::wal::{Cursor, Salt};
 
-/// What the node keeps of a position across restarts: the position, and how much of which WAL
-/// belongs to it. Always the same length, so that it is replaced by one write.
+/// The record that a node keeps across restarts: a position, and how much of which WAL belongs to
+/// it. Its length is constant, so that one write replaces it.
 pub(super) fn text(position: Position, cursor: Cursor) -> String {
     format!("{position} {:016x} {:016x}\n", u64::from_be_bytes(cursor.salt()), cursor.offset())
 }
 
-/// Reads [`text`]; nothing in it means a position of zero.
+/// Reads [`text`]; an empty file is the position zero.
 pub(super) fn parse(text: &str) -> (Position, Salt, u64) {
     let mut fields = text.split_whitespace();
     let position = fields.next().and_then(|field| field.parse().ok()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Opening a database's files: new ones, and those that an earlier run of the node left behind.
+//! Opening a database's files: new ones, and those that an earlier run of the node has left.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -16,15 +16,15 @@ use crate::sync::locked;
 use crate::transaction::History;
 use crate::wal::{self, Cursor, Salt};
 
-/// Bytes in a page of a database that the testkit itself makes.
+/// The page size of a database that the testkit itself creates.
 const NEW_PAGE_SIZE: usize = 4096;
 
 impl Database {
     /// Opens the database `name`, which is empty if there is no such file.
     ///
-    /// What is in the WAL beyond the recorded position is cut off (LiteFS: "wal-sync: truncating
-    /// wal"), the rest is moved into the database file; a rollback journal is undone. A position
-    /// that does not fit the files is given up, so that the primary sends everything.
+    /// The WAL beyond the recorded position is truncated (LiteFS: "wal-sync: truncating wal"), the
+    /// rest is moved into the database file; a rollback journal is undone. A position that does not
+    /// match the files is discarded, so that the primary sends a snapshot.
     pub(crate) fn open(context: &Arc<Context>, name: &str) -> io::Result<Self> {
         let file = open_rw(&context.path(name))?;
         keep_others_out(&file, true)?;
@@ -57,7 +57,7 @@ impl Database {
         Ok(database)
     }
 
-    /// Makes an empty database in WAL mode as transaction 1; does nothing if there is one already.
+    /// Creates an empty database in WAL mode as transaction 1, unless it exists.
     pub(crate) fn initialize(&self) -> io::Result<()> {
         let mut state = locked(&self.state);
         if state.image.len() > 0 {
@@ -68,7 +68,7 @@ impl Database {
         self.commit(&mut state, NEW_PAGE_SIZE as u32, Pages::from([(1, page)]), 1)
     }
 
-    /// Lets the next incarnation of the node have the file, though connections to this one may
+    /// Unlocks the file for the next incarnation of the node, though connections to this one may
     /// still hold it open.
     pub(crate) fn release_file(&self) {
         if let Err(error) = keep_others_out(&self.file, false) {
@@ -76,7 +76,7 @@ impl Database {
         }
     }
 
-    /// A primary whose files do not fit its record goes on from what the files say.
+    /// A primary whose files do not match its record continues from the files.
     fn adopt(&self, state: &mut State) -> io::Result<()> {
         if state.position.txid > 0 {
             return Ok(());
@@ -91,8 +91,7 @@ fn open_rw(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
 }
 
-/// Rolls back a transaction that a killed node was in the middle of, before SQLite sees the
-/// journal.
+/// Rolls back a transaction that a killed node had open, before SQLite sees the journal.
 fn undo_journal(path: &Path, file: &File) -> io::Result<()> {
     match fs::read(path) {
         Ok(bytes) => journal::roll_back(&bytes, file).and_then(|()| fs::remove_file(path)),
@@ -101,7 +100,7 @@ fn undo_journal(path: &Path, file: &File) -> io::Result<()> {
     }
 }
 
-/// Cuts the WAL to what was captured, moves it into the database file and removes it.
+/// Truncates the WAL to the captured part, moves it into the database file and removes it.
 fn recovered_image(
     context: &Context,
     name: &str,
@@ -138,9 +137,9 @@ fn empty_wal_database() -> Vec<u8> {
     let mut page = vec![0; NEW_PAGE_SIZE];
     page[..16].copy_from_slice(b"SQLite format 3\0");
     page[16..18].copy_from_slice(&(NEW_PAGE_SIZE as u16).to_be_bytes());
-    // Write and read version 2: WAL. No reserved bytes; payload fractions as the format fixes them.
+    // Write and read version 2: WAL. No reserved bytes; payload fractions as the format requires.
     page[18..24].copy_from_slice(&[2, 2, 0, 64, 32, 32]);
-    // Change counter, size in pages; later the schema format, the text encoding and "valid for".
+    // Change counter and size in pages; later schema format, text encoding and "version-valid-for".
     for (offset, value) in [(24, 1u32), (28, 1), (44, 4), (56, 1), (92, 1), (96, 3_046_000)] {
         page[offset..offset + 4].copy_from_slice(&value.to_be_bytes());
     }
@@ -150,9 +149,8 @@ fn empty_wal_database() -> Vec<u8> {
     page
 }
 
-/// Locks the bytes that SQLite locks, so that a SQLite which does not come through the VFS (another
-/// program, or this one without `vfs=`) gets "database is locked" and cannot harm the node's view
-/// of the file.
+/// Locks the bytes that SQLite locks, so that a SQLite that does not use the VFS (another program,
+/// or this one without `vfs=`) fails with "database is locked" and cannot damage the file.
 #[cfg(target_os = "linux")]
 fn keep_others_out(file: &File, keep: bool) -> io::Result<()> {
     use nix::fcntl::{FcntlArg, fcntl};
@@ -166,11 +164,11 @@ fn keep_others_out(file: &File, keep: bool) -> io::Result<()> {
         l_len: 512,
         l_pid: 0,
     };
-    // Belongs to the open file, not to the process: closing another descriptor does not drop it.
+    // The lock belongs to the open file, not to the process: closing another descriptor keeps it.
     fcntl(file, FcntlArg::F_OFD_SETLK(&region)).map(drop).map_err(io::Error::from)
 }
 
-/// Elsewhere there are no locks that belong to an open file; nothing keeps others out.
+/// Other systems have no locks that belong to an open file: nothing prevents other access.
 #[cfg(not(target_os = "linux"))]
 fn keep_others_out(_file: &File, _keep: bool) -> io::Result<()> {
     Ok(())

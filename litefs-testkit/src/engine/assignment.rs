@@ -1,12 +1,12 @@
-//! Which primary a node is to follow: set by the engine, carried out by the replica's thread.
+//! Which primary a node should follow: set by the engine, executed by the replica's thread.
 
 use crate::wire::Peer;
 
-/// Which primary to follow, set by the engine and carried out by the replica's thread.
+/// Which primary to follow, set by the engine and executed by the replica's thread.
 #[derive(Debug, Default)]
 pub(super) struct Assignment {
     pub(super) primary: Option<Peer>,
-    /// Whether to put the files in order first, as after a demotion.
+    /// Whether to recover the files first, as after a demotion.
     pub(super) recover: bool,
     /// Counts the assignments.
     pub(super) generation: u64,
@@ -20,7 +20,7 @@ impl Assignment {
         Self { primary, recover: true, ..Self::default() }
     }
 
-    /// Do nothing: the node is to become primary.
+    /// Stop: the node is about to become primary.
     pub(super) fn parked() -> Self {
         Self::default()
     }

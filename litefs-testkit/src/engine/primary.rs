@@ -14,9 +14,9 @@ use crate::position::Position;
 use crate::sync::locked;
 use crate::wire::{self, Message, Peer};
 
-/// LiteFS's heartbeat.
+/// The interval of LiteFS's heartbeat.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// How long a new connection may take to send its hello.
+/// How long a new connection may take to send its first message.
 const HELLO_LIMIT: Duration = Duration::from_secs(5);
 
 /// Accepts replicas until the node dies.
@@ -40,7 +40,7 @@ fn serve(engine: &Arc<Engine>, mut socket: TcpStream) -> io::Result<()> {
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(HELLO_LIMIT))?;
     let Message::Hello { peer, positions } = wire::receive(&mut socket)? else { return Ok(()) };
-    // The hello of a replica beyond a cut does not get here yet.
+    // While the link is cut, the replica's first message does not arrive.
     engine
         .context
         .signal
@@ -57,7 +57,7 @@ fn serve(engine: &Arc<Engine>, mut socket: TcpStream) -> io::Result<()> {
     ended
 }
 
-/// LiteFS's reasons to turn a replica away.
+/// The reasons for which LiteFS refuses a replica.
 fn refusal(engine: &Engine, peer: &Peer) -> Option<&'static str> {
     if peer.id == engine.peer.id {
         Some("cannot connect to self")
@@ -72,7 +72,7 @@ struct Stream<'a> {
     engine: &'a Arc<Engine>,
     socket: TcpStream,
     peer: Peer,
-    /// Where the replica is, or will be once it has what was sent.
+    /// The replica's position after the messages that were sent.
     sent: BTreeMap<String, Position>,
     epoch: u64,
 }
@@ -150,8 +150,8 @@ impl Stream<'_> {
         locked(&self.engine.handoff_target).as_ref() == Some(&self.peer.id)
     }
 
-    /// Gives the lease to this replica if it is the one. As in LiteFS the lease goes after the last
-    /// transaction was sent, and what is committed in between is lost.
+    /// Hands the lease to this replica if it is the chosen one. As in LiteFS, the lease is handed
+    /// over after the last transaction was sent; a commit in between is lost.
     fn hand_off(&mut self) -> io::Result<bool> {
         if !self.is_handoff_target() {
             return Ok(false);

@@ -1,5 +1,5 @@
-//! The replica's side of replication: one thread that keeps connected to the primary and applies
-//! what it sends.
+//! The replica's side of replication: one thread that connects to the primary and applies its
+//! transactions.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,25 +17,25 @@ use crate::sync::locked;
 use crate::transaction::Transaction;
 use crate::wire::{self, Message, Peer};
 
-/// LiteFS's reconnect delay.
+/// LiteFS's delay before it reconnects.
 const RECONNECT_DELAY: Duration = Duration::from_secs(1);
-/// The delay after "lease expired": the primary-to-be is about to take the lease.
+/// The delay after "lease expired": the next primary is about to take the lease.
 const LEASE_DELAY: Duration = Duration::from_millis(20);
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 
 /// How a connection to the primary ended.
 enum Ending {
-    /// It broke, or could not be made.
+    /// The connection broke or could not be made.
     Lost,
     /// The node at the other end is not primary yet.
     NotYet,
-    /// This node is primary now.
+    /// This node is the primary now.
     Promoted,
-    /// Another node is.
+    /// Another node is the primary now.
     Moved(Peer),
 }
 
-/// Carries out assignments until the node dies.
+/// Executes assignments until the node dies.
 pub(crate) fn run(engine: &Arc<Engine>) {
     loop {
         engine
@@ -67,13 +67,13 @@ struct Replica<'a> {
 }
 
 impl Replica<'_> {
-    /// Whether there is something else to do.
+    /// Whether another assignment is waiting.
     fn cancelled(&self) -> bool {
         self.engine.context.is_dead()
             || locked(&self.engine.assignment).generation != self.generation
     }
 
-    /// Waits, as LiteFS does, until no application transaction is open: meanwhile the node is
+    /// Waits, as LiteFS does, until no transaction of an application is open. Meanwhile the node is
     /// neither primary nor replica.
     fn recover(&self) {
         for database in self.engine.databases() {
@@ -112,7 +112,7 @@ impl Replica<'_> {
 
     fn session(&self, primary: &Peer) -> io::Result<Ending> {
         let context = &self.engine.context;
-        // A cut link swallows the attempt.
+        // A cut link drops the connection attempt.
         let limit = Instant::now() + CONNECT_LIMIT;
         context
             .signal
@@ -137,7 +137,7 @@ impl Replica<'_> {
             filled.fill(reader, &filler);
         });
         let ending = self.receive(&inbox, &primary.name);
-        // Ends the reader's thread.
+        // Ends the thread that reads the connection.
         let _ = socket.shutdown(Shutdown::Both);
         inbox.close(&context.signal);
         ending
@@ -162,15 +162,15 @@ impl Replica<'_> {
         Ok(Ending::Lost)
     }
 
-    /// The next message that has come through the link, which may be slow, stalled or cut; `None`
-    /// at the end.
+    /// The next message that has passed the link, which may be slow, stalled or cut; `None` at the
+    /// end.
     fn next(&self, inbox: &Inbox, primary: &str) -> Option<Message> {
         loop {
             let (arrived, message) = self.first(inbox)?;
             let due =
                 arrived + self.engine.context.faults.with(|settings| settings.replication_delay);
             if Instant::now() < due {
-                // A changed delay is looked at again.
+                // A changed delay takes effect at once.
                 self.engine
                     .context
                     .signal
@@ -228,18 +228,18 @@ impl Replica<'_> {
     }
 }
 
-/// A stall lets the connection be made.
+/// A stalled link still accepts the connection.
 fn is_greeting(message: &Message) -> bool {
     matches!(message, Message::Accepted | Message::Refused(_))
 }
 
-/// Messages that have arrived at this machine, with when.
+/// Received messages with their time of arrival.
 #[derive(Default)]
 struct Inbox(Mutex<(VecDeque<(Instant, Message)>, bool)>);
 
 impl Inbox {
-    /// While replication is stalled there is one message here at most: the others stay where they
-    /// are.
+    /// While replication is stalled at most one message is queued here; the others stay in the
+    /// socket.
     fn fill(&self, mut socket: TcpStream, context: &Context) {
         let stalled = || context.faults.with(|settings| settings.stalled);
         while let Ok(message) = wire::receive(&mut socket) {

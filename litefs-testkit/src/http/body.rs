@@ -11,12 +11,12 @@ use tokio::sync::mpsc;
 use crate::events::Delivery;
 use crate::faults::EventFormat;
 
-/// What is sent after the headers.
+/// The body of a response.
 #[derive(Debug)]
 pub(super) enum Body {
     /// These bytes.
     Full(Option<Bytes>),
-    /// Events as they come, each flushed by itself.
+    /// Events as they arrive, each flushed separately.
     Events { receiver: mpsc::Receiver<Delivery>, format: EventFormat },
 }
 
@@ -46,7 +46,7 @@ impl HttpBody for Body {
             Self::Events { receiver, format } => {
                 receiver.poll_recv(cx).map(|delivery| match delivery? {
                     Delivery::Json(json) => Some(Ok(Frame::data(framed(&json, *format)))),
-                    // Makes the server close the socket without the last, empty chunk.
+                    // The server then closes the socket without the last, empty chunk.
                     Delivery::Cut => Some(Err(io::ErrorKind::ConnectionAborted.into())),
                 })
             }

@@ -1,4 +1,4 @@
-//! A relay's connections: bytes are read, delayed and written as the relay's state says.
+//! A relay's connections: bytes are read, delayed and written as the relay's state requires.
 
 use std::io;
 use std::sync::Arc;
@@ -12,14 +12,15 @@ use tokio::time::Instant;
 
 use super::state::{Captured, Direction, Piece, State, Verdict};
 
-/// Which requests failures leave alone, by their number on their connection and their bytes.
+/// Selects the requests that failures do not affect, by their number on their connection and their
+/// bytes.
 pub(super) type Exempt = dyn Fn(usize, &[u8]) -> bool + Send + Sync;
-/// Bytes of a request or reply.
+/// The largest request or reply, in bytes.
 const MAX_PIECE: usize = 64 * 1024;
-/// How many requests or replies may be under way on a connection; then the sender waits.
+/// How many requests or replies may be under way on a connection before the sender waits.
 const MAX_UNDER_WAY: usize = 256;
 
-/// Relays each connection that comes.
+/// Relays each connection that it accepts.
 pub(super) async fn accept(
     listener: TcpListener,
     states: Arc<watch::Sender<State>>,
@@ -38,7 +39,7 @@ pub(super) async fn accept(
     }
 }
 
-/// Delivers a captured request. False if its connection is gone.
+/// Delivers a captured request. Returns false if its connection is closed.
 pub(super) fn deliver(captured: Captured) -> bool {
     let piece = Piece { due: Instant::now(), exempt: true, ..captured.piece };
     captured.to.upgrade().is_some_and(|to| to.try_send(piece).is_ok())
@@ -53,13 +54,13 @@ async fn relay(client: TcpStream, requests: Way) {
     };
     let Some(target) = target else { return };
     let Ok(server) = TcpStream::connect(target).await else { return };
-    // A relay should cost as little as it can; without this it is only slower.
+    // A failure to set the option makes the relay slower, nothing else.
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let replies = Way { direction: Direction::Reply, ..requests.clone() };
     tokio::select! {
-        // What is held back when the connection breaks is lost.
+        // Data that is held back when the connection breaks is lost.
         biased;
         _ = states.wait_for(|state| state.generation != generation) => {}
         _ = requests.carry(from_client, to_server) => {}
@@ -105,7 +106,7 @@ impl Way {
         Piece { due: Instant::now() + delay, bytes: bytes.to_vec(), exempt }
     }
 
-    /// Each piece arrives its delay after it was read, whatever is under way before it.
+    /// Each piece arrives its delay after it was read, regardless of the pieces before it.
     async fn write(
         &self,
         mut pieces: Receiver<Piece>,
@@ -126,7 +127,7 @@ impl Way {
         Ok(())
     }
 
-    /// What becomes of a piece, once that is more than to wait.
+    /// Handles a piece that needs more than a delay.
     async fn verdict(&self, piece: &Piece) -> Verdict {
         let mut changes = self.states.subscribe();
         loop {
@@ -150,6 +151,6 @@ impl Way {
             result = Some(change(state));
             false
         });
-        result.expect("the change was made")
+        result.expect("the change has run")
     }
 }

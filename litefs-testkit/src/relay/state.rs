@@ -1,4 +1,4 @@
-//! What a relay does with each request and reply, decided without any I/O.
+//! The decisions of a relay about each request and reply, without any I/O.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -16,21 +16,21 @@ pub enum Traffic {
     Pass,
     /// They are held back and arrive, in order, once the traffic is `Pass` again.
     Hold,
-    /// They do not arrive, and connections stay open, as when the other side's machine has gone.
+    /// They do not arrive, and connections stay open, as when the machine of the peer is gone.
     /// Requests are kept for [`Relay::release_first`](crate::Relay::release_first), replies are
     /// dropped.
     Capture,
-    /// The next so many are lost, each together with its connection; then the traffic is `Pass`
-    /// again. Of the replies those are lost that follow a request made after this was set.
+    /// The next n are lost, each together with its connection; then the traffic is `Pass` again.
+    /// Only replies to requests that were sent after this was set are lost.
     Lose(usize),
 }
 
-/// How the requests or the replies of a [`Relay`](crate::Relay) travel.
+/// The treatment of the requests or the replies of a [`Relay`](crate::Relay).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Flow {
-    /// What becomes of them.
+    /// Whether they arrive.
     pub traffic: Traffic,
-    /// How much later each arrives. They overlap: one does not wait for the one before it.
+    /// The delay of each. Delays overlap: a request does not wait for the one before it.
     pub delay: Duration,
 }
 
@@ -54,29 +54,29 @@ pub(super) enum Direction {
 pub(super) struct Piece {
     pub(super) due: Instant,
     pub(super) bytes: Vec<u8>,
-    /// Whether it arrives whatever the traffic.
+    /// Whether it arrives regardless of the traffic setting.
     pub(super) exempt: bool,
 }
 
-/// A request that does not arrive until it is released, and where it then goes.
+/// A request that is held until it is released, and where it goes then.
 #[derive(Debug)]
 pub(super) struct Captured {
     pub(super) piece: Piece,
     pub(super) to: WeakSender<Piece>,
 }
 
-/// What becomes of one request or reply.
+/// The decision about one request or reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     Deliver,
-    /// Ask again once the state has changed.
+    /// Undecided: ask again once the state has changed.
     Wait,
     Capture,
     Drop,
     BreakConnection,
 }
 
-/// Everything about a relay that tests change or look at.
+/// The state of a relay that tests set or inspect.
 #[derive(Debug, Default)]
 pub(super) struct State {
     /// Where the server listens.
@@ -87,7 +87,7 @@ pub(super) struct State {
     pub(super) generation: u64,
     pub(super) captured: VecDeque<Captured>,
     pub(super) replies_received: usize,
-    /// The connection of the last request, if no reply has been lost since.
+    /// The connection of the last request, unless a reply has been lost since.
     requested_on: Option<usize>,
 }
 

@@ -1,4 +1,4 @@
-//! Open files of the VFS: what SQLite may do with each, and which codes it gets when it may not.
+//! Open files of the VFS: which operations SQLite may do on each, and the codes of a refusal.
 //!
 //! The codes are those that applications on a LiteFS mount see: a refused write is
 //! `SQLITE_IOERR_WRITE` (778), a refused rollback journal `SQLITE_READONLY_DIRECTORY` (1544).
@@ -21,7 +21,7 @@ use crate::sync::locked;
 use crate::wal::is_commit_header;
 use crate::wal_index::REGION_SIZE;
 
-/// Bytes that SQLite overwrites with zeros to end a journal in `journal_mode=PERSIST`.
+/// The bytes that SQLite overwrites with zeros to end a journal in `journal_mode=PERSIST`.
 const JOURNAL_HEADER_ZEROS: [u8; 28] = [0; 28];
 
 /// A file that SQLite has open.
@@ -46,13 +46,13 @@ impl VfsHandle for Handle {
     }
 }
 
-/// Opens the WAL; LiteFS lets replicas make one.
+/// Opens the WAL; LiteFS lets replicas create one.
 pub(super) fn open_wal(database: Arc<Database>, create: bool) -> VfsResult<Handle> {
     let wal = database.open_wal(create).map_err(|_| vars::SQLITE_CANTOPEN)?;
     Ok(Handle::Wal(database, wal))
 }
 
-/// Opens the rollback journal; making one is where a replica's write ends.
+/// Opens the rollback journal. A replica may not create one: its write fails here.
 pub(super) fn open_journal(database: Arc<Database>, create: bool) -> VfsResult<Handle> {
     if create && !database.context.is_writable() {
         return Err(database.context.refuse(vars::SQLITE_READONLY_DIRECTORY));
@@ -62,11 +62,11 @@ pub(super) fn open_journal(database: Arc<Database>, create: bool) -> VfsResult<H
     journal.map(|file| Handle::Journal(database, file)).map_err(|_| vars::SQLITE_CANTOPEN)
 }
 
-/// The journal is about to go: what the database file now holds is committed.
+/// The journal is about to be removed: the present content of the database file is committed.
 pub(super) fn end_journal(database: &Database, failure: i32) -> VfsResult<()> {
     match database.capture_rollback() {
         Ok(Capture::Done) => Ok(()),
-        // LiteFS answers the unlink with an error; SQLite then rolls back, or finds the journal
+        // LiteFS answers the unlink with an error. SQLite then rolls back, or finds the journal
         // later.
         Ok(Capture::Fatal) if !database.context.is_writable() => {
             Err(database.context.refuse(failure))
@@ -83,7 +83,7 @@ fn alive(database: &Database, failure: i32) -> VfsResult<()> {
     if database.context.is_served() { Ok(()) } else { Err(failure) }
 }
 
-/// The same for what a reader needs, which SQLite may have cached, mapped or locked already.
+/// The same for a file that a reader needs, which SQLite may have cached, mapped or locked already.
 fn readable(database: &Database, failure: i32) -> VfsResult<()> {
     let cached = || database.context.faults.with(|settings| settings.cached_reads);
     if database.context.is_served() || cached() { Ok(()) } else { Err(failure) }
@@ -172,8 +172,7 @@ impl Handle {
         file.write_all_at(data, offset as u64).map_err(|_| vars::SQLITE_IOERR_WRITE)
     }
 
-    /// Syncs the file's data, and of its metadata what is needed to read them, where a test has
-    /// asked for that.
+    /// Syncs the file's data, and the metadata needed to read them, if a test has asked for that.
     pub(super) fn sync(&self) -> VfsResult<()> {
         let Some((database, file)) = self.file() else { return Ok(()) };
         if !database.context.faults.with(|settings| settings.sync) {
@@ -239,7 +238,8 @@ impl MainFile {
     pub(super) fn unlock(&self, level: LockLevel) -> VfsResult<()> {
         let wrote = locked(&self.database.locks).level(self.owner) >= LockLevel::Reserved;
         if wrote && self.database.context.is_served() && !self.database.is_wal() {
-            // Journals in memory, or none, end without a trace; SQLite ignores errors here.
+            // With journals in memory, or none, nothing else marks the end. SQLite ignores errors
+            // here.
             let _ = end_journal(&self.database, vars::SQLITE_IOERR_UNLOCK);
         }
         locked(&self.database.locks).lower(self.owner, level);
@@ -289,14 +289,14 @@ impl MainFile {
         if got { Ok(()) } else { Err(vars::SQLITE_BUSY) }
     }
 
-    /// SQLite on FUSE takes every failure to lock the index for a lock of another process.
+    /// SQLite on FUSE reports every failure to lock the index as a lock of another process.
     fn unlockable(&self) -> i32 {
         let cached = self.database.context.faults.with(|settings| settings.cached_reads);
         if cached { vars::SQLITE_BUSY } else { vars::SQLITE_IOERR_SHMLOCK }
     }
 
-    /// The release of the write lock is the commit. SQLite ignores errors of it: a node that cannot
-    /// commit dies.
+    /// The release of the write lock is the commit. SQLite ignores errors of it, so a node that
+    /// cannot commit dies.
     fn end_write(&self) {
         let held = locked(&self.database.locks).wal_writer() == Some(self.owner);
         if held

@@ -68,7 +68,7 @@ fn the_event_stream_has_go_s_headers_and_litefs_s_lines() {
     );
     let tx = on_primary.chunk().expect("tx");
     assert!(tx.starts_with(&start) && tx.ends_with("Z\"}}\n"), "{tx}");
-    assert_eq!(on_replica.chunk(), Some(tx), "the replica tells of the same transaction");
+    assert_eq!(on_replica.chunk(), Some(tx), "the replica reports the same transaction");
 }
 
 #[test]
@@ -159,7 +159,10 @@ fn event_streams_can_break_fall_silent_refuse_and_change_their_format() {
     node.set_event_stream_fault(EventStreamFault::None).expect("fault");
     insert(&mut conn, "heard").expect("insert");
     let txid = format!("{:016x}", node.position(DB).txid);
-    assert!(stream.chunk().is_some_and(|line| line.contains(&txid)), "the silent ones are gone");
+    assert!(
+        stream.chunk().is_some_and(|line| line.contains(&txid)),
+        "the events of the silent time are dropped"
+    );
 
     node.drop_event_streams().expect("fault");
     assert_eq!(stream.chunk(), None, "broken off in the middle");

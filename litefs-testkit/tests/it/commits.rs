@@ -1,4 +1,4 @@
-//! What counts as a transaction, and when it shows.
+//! What counts as a transaction, and when it becomes visible.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -85,7 +85,7 @@ fn wal_restarts_and_checkpoints_lose_nothing() {
     }
     drop(conn);
     let mut conn = connect(cluster.node("a"));
-    insert(&mut conn, "a WAL made anew").expect("insert");
+    insert(&mut conn, "a new WAL").expect("insert");
     assert_eq!(cluster.node("a").position(DB).txid, before + 9);
     cluster.wait_for_sync(LIMIT).expect("sync");
     assert_eq!(count(&mut connect(cluster.node("b"))), 9);

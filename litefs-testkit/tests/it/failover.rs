@@ -1,4 +1,4 @@
-//! Primaries that change, die and come back.
+//! Primaries that change, die and return.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -30,7 +30,7 @@ fn a_promotion_loses_nothing_and_held_connections_change_sides() {
     assert!(insert(&mut on_b, "refused").is_err());
 }
 
-/// Stops the writers also when the test fails, which would else wait for them.
+/// Stops the writers also when the test fails: the test would otherwise wait for them.
 struct Stop<'a>(&'a AtomicBool);
 
 impl Drop for Stop<'_> {
@@ -54,7 +54,7 @@ fn promotions_under_write_load_lose_no_acknowledged_row() {
                     while !stop.load(Ordering::Relaxed) {
                         match insert(conn, "row") {
                             Ok(more) => rows += more,
-                            // Whoever is refused without a pause starves the apply that makes it
+                            // A writer that retries without a pause starves the apply that makes it
                             // the primary.
                             Err(_) => std::thread::park_timeout(Duration::from_millis(1)),
                         }

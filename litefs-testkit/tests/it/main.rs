@@ -1,4 +1,4 @@
-//! Tests of a cluster as its users see it: nodes, their files and their HTTP servers.
+//! Tests of a cluster through its public interface: nodes, their files and their HTTP servers.
 
 mod api;
 mod commits;

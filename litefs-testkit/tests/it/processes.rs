@@ -1,4 +1,4 @@
-//! Nodes in processes of their own, killed as processes are.
+//! Nodes in separate processes, which are killed.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -10,8 +10,8 @@ use crate::support::{DB, LIMIT, connect, count, insert, insert_rows};
 
 const DIR: &str = "LITEFS_TESTKIT_CHILD_DIR";
 
-/// Not a test of its own: the process that [`spawn`] starts. Hosts a node until its standard input
-/// ends.
+/// Not a test: the program of the process that [`spawn`] starts. Hosts a node until its standard
+/// input ends.
 #[test]
 fn child_process_that_hosts_a_node() {
     let Ok(dir) = std::env::var(DIR) else { return };
@@ -44,7 +44,7 @@ fn spawn(dir: &Path) -> Process {
     let url = lines
         .find_map(|line| line.expect("line").strip_prefix("url=").map(str::to_owned))
         .expect("URL");
-    // Keeps the pipe open, so that the child's last words do not fail.
+    // Keeps the pipe open, so that the child can print when it ends.
     std::thread::spawn(move || lines.for_each(drop));
     Process { child, url }
 }
@@ -97,7 +97,7 @@ fn a_cluster_spans_processes_and_survives_the_kill_of_one() {
     back.follow(&local).expect("follow");
     let at = local.position(DB);
     back.wait_until(LIMIT, |status| status.positions.get(DB) == Some(&at))
-        .expect("caught up from its files");
+        .expect("it caught up from its files");
     assert_eq!(count(&mut conn), 5);
 }
 

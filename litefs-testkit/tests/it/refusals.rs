@@ -1,4 +1,4 @@
-//! What SQLite may not do on a replica, and with which codes it learns.
+//! The operations that a replica refuses to SQLite, and their error codes.
 
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
@@ -110,7 +110,7 @@ fn a_rollback_journal_database_refuses_writes_at_once() {
     }
     conn.batch_execute("BEGIN IMMEDIATE").expect("begin");
     assert_eq!(refused(node, &mut conn, "INSERT INTO t VALUES (1)"), READONLY_DIRECTORY);
-    conn.batch_execute("COMMIT").expect("the transaction stayed open and holds nothing");
+    conn.batch_execute("COMMIT").expect("the transaction stayed open and is empty");
     conn.batch_execute("PRAGMA journal_mode = truncate").expect("only a setting");
     assert_eq!(number(&mut conn, "SELECT count(*) FROM t"), 0);
 }
@@ -147,7 +147,7 @@ fn leaving_wal_mode_on_the_primary_kills_replicas_for_good() {
     let cluster: Cluster = cluster(&["a", "b"]);
     connect(cluster.node("a"))
         .batch_execute("PRAGMA journal_mode = delete")
-        .expect("the primary is fine");
+        .expect("the primary works");
     cluster.node("b").wait_until(LIMIT, |status| !status.alive).expect("dead replica");
     assert!(matches!(cluster.restart("b"), Err(litefs_testkit::Error::Corrupt(_))));
     assert!(insert(&mut connect(cluster.node("a")), "x").is_ok());

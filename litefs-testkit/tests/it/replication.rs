@@ -1,4 +1,4 @@
-//! Transactions on their way from the primary to its replicas.
+//! Replication from the primary to its replicas.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crate::support::{
     DB, LIMIT, cluster, connect, count, eventually, insert, insert_rows, number, special,
 };
 
-/// Long enough for replication that nothing holds back, which takes a millisecond or two.
+/// Longer than replication that is not held back takes: a millisecond or two.
 const WHILE: Duration = Duration::from_millis(150);
 
 #[test]
@@ -61,7 +61,7 @@ fn delayed_replication_arrives_late_and_in_parallel() {
     insert_rows(&mut primary, 10);
     cluster.wait_for_sync(LIMIT).expect("sync");
     assert!(began.elapsed() >= delay, "{:?}", began.elapsed());
-    assert!(began.elapsed() < delay * 5, "each waited for the one before: {:?}", began.elapsed());
+    assert!(began.elapsed() < delay * 5, "the delays added up: {:?}", began.elapsed());
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn a_replica_that_was_away_for_long_gets_a_snapshot() {
     let mut primary = connect(cluster.node("a"));
     cluster.kill("a").expect("kill");
     drop(primary);
-    // A restarted node has no history: whoever is behind gets everything at once.
+    // A restarted node has no history: a replica that is behind receives a snapshot.
     cluster.node("a").restart().expect("restart");
     cluster.promote("a").expect("promote");
     primary = connect(cluster.node("a"));

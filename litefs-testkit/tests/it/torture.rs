@@ -1,4 +1,4 @@
-//! Many threads at once.
+//! Many threads that write and read at the same time.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ fn eight_threads_write_and_read_and_the_replica_ends_up_identical() {
                     insert(&mut conn, &format!("{writer}-{round}")).expect("insert");
                     assert!(count(&mut conn) > round as i64, "its own rows are there");
                     if round % 20 == writer {
-                        // A busy checkpoint is no error.
+                        // A busy checkpoint is not an error.
                         conn.batch_execute("PRAGMA wal_checkpoint(RESTART)").expect("checkpoint");
                     }
                 }
@@ -36,7 +36,7 @@ fn eight_threads_write_and_read_and_the_replica_ends_up_identical() {
                 let now = count(&mut conn);
                 assert!(now >= last, "time went back");
                 last = now;
-                // Tight readers would starve replication, as they do with LiteFS.
+                // Frequent readers would starve replication, as they do with LiteFS.
                 std::thread::sleep(Duration::from_millis(1));
             }
         });

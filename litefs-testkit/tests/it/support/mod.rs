@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Helpers that the tests share.
 #![allow(dead_code, unreachable_pub)]
 
 use std::fs;
@@ -41,7 +41,7 @@ pub fn insert(conn: &mut SqliteConnection, name: &str) -> QueryResult<usize> {
     sql_query("INSERT INTO item (name) VALUES (?)").bind::<Text, _>(name).execute(conn)
 }
 
-/// That many rows, each a transaction of its own.
+/// Inserts that many rows, each in a transaction.
 pub fn insert_rows(conn: &mut SqliteConnection, rows: usize) {
     for _ in 0..rows {
         insert(conn, "row").expect("insert");
@@ -92,7 +92,7 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// A raw HTTP exchange, so that every byte can be looked at.
+/// A raw HTTP exchange, for tests that compare every byte.
 pub struct Http {
     pub head: String,
     reader: BufReader<TcpStream>,
