@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::process::{Command, Output};
 use std::sync::Mutex;
 
-/// Three nodes are enough for one machine at a time.
+/// One machine runs three nodes at a time only.
 static TURN: Mutex<()> = Mutex::new(());
 
 fn attack(arguments: &[&str]) -> (Output, HashMap<String, u64>) {

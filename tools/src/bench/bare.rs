@@ -1,5 +1,5 @@
-//! The bare tarpc call that forwarding is compared with: what one would write without this library,
-//! and no more.
+//! The bare tarpc call that forwarding is compared with: the code that an application would need
+//! without this library.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -22,11 +22,11 @@ use super::{items, rows as item_rows};
 
 #[tarpc::service]
 trait Insert {
-    /// Inserts a row. Returns how many that were.
+    /// Inserts a row. Returns the number of inserted rows.
     async fn insert(name: String, payload: String) -> Result<u64, String>;
     /// Answers as if it had inserted a row.
     async fn echo(name: String, payload: String) -> Result<u64, String>;
-    /// Inserts so many rows in one call of Diesel's. Returns how many nanoseconds that took.
+    /// Inserts this many rows in one call of Diesel. Returns the nanoseconds that it took.
     async fn bulk(rows: usize) -> Result<u64, String>;
 }
 
@@ -92,7 +92,7 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// Connects on `runtime`, which carries the connection.
+    /// Connects on `runtime`, which drives the connection.
     pub(super) fn connect(runtime: Handle, server: SocketAddr) -> Result<Self, Problem> {
         let client = runtime.block_on(async {
             let stream = TcpStream::connect(server).await?;
@@ -107,7 +107,7 @@ impl Caller {
         Ok(Self { client, runtime })
     }
 
-    /// Inserts a row there.
+    /// Inserts a row on the server.
     pub(super) fn insert(&self, name: &str, payload: &str) -> Result<u64, Problem> {
         self.answer(self.client.insert(
             tarpc::context::current(),
@@ -116,7 +116,7 @@ impl Caller {
         ))
     }
 
-    /// Sends a row there and back.
+    /// Sends a row to the server and back.
     pub(super) fn echo(&self, name: &str, payload: &str) -> Result<u64, Problem> {
         self.answer(self.client.echo(
             tarpc::context::current(),
@@ -125,7 +125,7 @@ impl Caller {
         ))
     }
 
-    /// Has many rows inserted there. Returns how many nanoseconds that took there.
+    /// Makes the server insert many rows. Returns the nanoseconds that it took there.
     pub(super) fn bulk(&self, rows: usize) -> Result<u64, Problem> {
         self.answer(self.client.bulk(tarpc::context::current(), rows))
     }

@@ -24,7 +24,7 @@ const ROUNDS: usize = 20;
 const WARM_UP: usize = 2;
 const ROWS: usize = 10_000;
 
-/// The same rows without it, which Diesel makes one statement of.
+/// The same rows without the optional column, for which Diesel makes one statement.
 fn tuples(count: usize) -> Vec<Tuple> {
     let row =
         |number| (items::name.eq(format!("item {number}")), items::payload.eq(table::PAYLOAD));
@@ -42,8 +42,8 @@ pub(super) fn run(
     if let Some(mount) = mount {
         return on_mount(report, effort, mount, count);
     }
-    // Each has files of its own: SQLite's checkpoints, one after some commits, would otherwise
-    // always meet the same one.
+    // Each contender has its own files: SQLite's checkpoints, one after some commits, would
+    // otherwise always fall on the same contender.
     let setup = Setup::embedded(Synchronous::Normal);
     let pairs = [Pair::litefs(&setup)?, Pair::litefs(&setup)?];
     let litefs = [pairs[0].open()?, pairs[1].open()?];
@@ -89,7 +89,7 @@ pub(super) fn run(
     )?)
 }
 
-/// On real LiteFS a local insert is one on the primary's mount, which the bare server does there.
+/// On real LiteFS the local insert is one on the primary's mount, made by the bare server there.
 fn on_mount(
     report: &mut Report,
     effort: Effort,

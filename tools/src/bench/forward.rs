@@ -14,9 +14,9 @@ use super::rounds::{Effort, Turn, alternate, ratio};
 use super::server::{Setup, Synchronous};
 
 const ROUNDS: usize = 100;
-/// Of each kind, per round.
+/// Inserts of each kind per round.
 const INSERTS: usize = 50;
-/// Rounds before it counts: connections are made, caches fill, the first pages are split.
+/// Warm-up rounds: connections are made, caches fill, the first pages are split.
 const WARM_UP: usize = 10;
 
 /// Microseconds of an insert, the median of each round.
@@ -34,7 +34,7 @@ pub(super) fn run(
 ) -> Result<(), Problem> {
     let mut normal = measure(effort, mount, Synchronous::Normal)?;
     tell(report, &mut normal)?;
-    // How a mount's primary commits is its own affair.
+    // The commits of a mount's primary are not configured here.
     if mount.is_none() {
         tell_full(report, &mut measure(effort, None, Synchronous::Full)?)?;
     }
@@ -46,25 +46,25 @@ fn tell(report: &mut Report, times: &mut Times) -> std::io::Result<()> {
         "forward_vs_tarpc_ratio",
         ratio(&times.at_most_once, &times.tarpc),
         "ratio",
-        "forwarded INSERT, at most once, / bare tarpc call that does the same; at most 1.2",
+        "forwarded INSERT, at most once, / bare tarpc call with the same INSERT; at most 1.2",
     )?;
     report.add(
         "forward_exactly_once_vs_tarpc_ratio",
         ratio(&times.exactly_once, &times.tarpc),
         "ratio",
-        "exactly once, the default: the outcome is kept beside the row; at most 0.85",
+        "the same exactly once (default), which stores the outcome; at most 0.85",
     )?;
     report.add(
         "forward_vs_raw_ratio",
         ratio(&times.exactly_once, &times.raw),
         "ratio",
-        "exactly once / blocking sockets and nothing else; at most 1.65",
+        "exactly once / blocking sockets only; at most 1.65",
     )?;
     report.add(
         "forward_at_most_once_vs_raw_ratio",
         ratio(&times.at_most_once, &times.raw),
         "ratio",
-        "at most once / blocking sockets and nothing else",
+        "at most once / blocking sockets only",
     )?;
     report.add(
         "tarpc_vs_raw_ratio",
@@ -88,7 +88,7 @@ fn tell(report: &mut Report, times: &mut Times) -> std::io::Result<()> {
         "tarpc_p50",
         median(&mut times.tarpc),
         "us",
-        "bare tarpc call that does the same",
+        "bare tarpc call with the same INSERT",
     )?;
     report.add("raw_p50", median(&mut times.raw), "us", "blocking sockets, the same INSERT")
 }
@@ -125,7 +125,7 @@ fn measure(
         Box::new(move || timed(|name| raw.insert(name, items::PAYLOAD))),
     ];
     let results = alternate(warm_up, rounds, &mut turns)?;
-    // One round trip each: nothing was answered from elsewhere, nothing was sent twice.
+    // One round trip each: no insert was answered locally or sent twice.
     let (sent, expected) =
         (rig.litefs.round_trips() - before, (2 * (warm_up + rounds) * INSERTS) as u64);
     if sent != expected {

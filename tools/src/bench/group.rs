@@ -1,4 +1,4 @@
-//! Many inserts at a time on a replica, which share commits or do not.
+//! Concurrent inserts on a replica, with and without group commit.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,13 +18,13 @@ use super::{bare, items};
 
 const ROUNDS: usize = 18;
 const WARM_UP: usize = 2;
-/// Of one kind, in one round: short, so that a disturbance spoils few.
+/// The length of a round. Rounds are short, so that a disturbance spoils few of them.
 const TIME: Duration = Duration::from_millis(200);
-/// How many callers the figures are for.
+/// The number of callers for the figures.
 const CALLERS: usize = 64;
-/// How many there are in the curve.
+/// The numbers of callers in the curve.
 const CURVE: [usize; 5] = [1, 4, 16, CALLERS, 256];
-/// A commit where the disk is slow, or FUSE.
+/// The delay of a commit on a slow disk, or through FUSE.
 const SLOW_COMMIT: Duration = Duration::from_millis(1);
 
 /// One primary with group commit and one without, and the bare servers.
@@ -32,7 +32,7 @@ struct Rivals {
     grouped: Inserters,
     single: Inserters,
     echo: bare::Caller,
-    // After the handles.
+    // Declared after the handles, so that it is dropped after them.
     rig: Rig,
     without: Pair,
 }
@@ -40,7 +40,7 @@ struct Rivals {
 /// Callers on a replica, each with a connection of the pool.
 struct Inserters(r2d2::Pool<ConnectionManager>);
 
-/// What came of it, for one number of callers.
+/// The results for one number of callers.
 struct Outcome {
     callers: usize,
     grouped: Vec<Sample>,
@@ -74,7 +74,7 @@ pub(super) fn run(
         "group_1ms_ratio",
         slow.gain(),
         "ratio",
-        "the same where a commit takes 1 ms more, at least 28",
+        "the same with commits that take 1 ms more, at least 28",
     )?;
     report.add(
         "group_full_ratio",
@@ -100,7 +100,7 @@ impl Rivals {
         Ok(Self { grouped, single, echo: rig.tarpc()?, rig, without })
     }
 
-    /// Makes commits slower on both primaries.
+    /// Sets the commit delay on both primaries.
     fn slow(&self, by: Duration) -> Result<(), Problem> {
         let mut primaries = self.rig.primary().into_iter().chain([&self.without]);
         Ok(primaries.try_for_each(|pair| pair.control().set_commit_delay(by))?)
@@ -135,12 +135,12 @@ impl Inserters {
     }
 }
 
-/// The same messages, by bare tarpc, and nothing done.
+/// The same messages over bare tarpc, without any work.
 fn echoes(caller: &bare::Caller, callers: usize, time: Duration) -> Result<Sample, Problem> {
     bare_calls(caller, callers, time, bare::Caller::echo)
 }
 
-/// Rows inserted by bare tarpc, one by one.
+/// Rows inserted over bare tarpc, one by one.
 fn bare_inserts(caller: &bare::Caller, callers: usize, time: Duration) -> Result<Sample, Problem> {
     bare_calls(caller, callers, time, bare::Caller::insert)
 }
@@ -159,7 +159,7 @@ fn bare_calls(
 }
 
 impl Outcome {
-    /// How many times as much with group commit.
+    /// The ratio of the throughput with group commit to the one without.
     fn gain(&self) -> f64 {
         ratio(&throughputs(&self.grouped), &throughputs(&self.single))
     }
@@ -170,7 +170,7 @@ fn tell(report: &mut Report, outcome: &Outcome) -> std::io::Result<()> {
         "group_normal_ratio",
         outcome.gain(),
         "ratio",
-        "writes/s of 64 callers, group commit / a commit for each; at least 2",
+        "writes/s of 64 callers, group commit / one commit per write; at least 2",
     )?;
     tell_one(report, &outcome.grouped, &outcome.echo)?;
     let single = Summary::of(&outcome.single);
@@ -178,11 +178,11 @@ fn tell(report: &mut Report, outcome: &Outcome) -> std::io::Result<()> {
         "single_throughput",
         single.throughput,
         "1/s",
-        "writes of 64 callers, a commit for each",
+        "writes of 64 callers, one commit per write",
     )
 }
 
-/// What there is to say without anything to compare group commit with.
+/// The figures that need no comparison without group commit.
 fn tell_one(report: &mut Report, grouped: &[Sample], echo: &[Sample]) -> std::io::Result<()> {
     let summary = Summary::of(grouped);
     report.add(
@@ -195,7 +195,7 @@ fn tell_one(report: &mut Report, grouped: &[Sample], echo: &[Sample]) -> std::io
         "group_vs_echo_ratio",
         ratio(&throughputs(grouped), &throughputs(echo)),
         "ratio",
-        "writes/s / bare tarpc calls/s that do nothing, 64 callers; at least 0.59",
+        "writes/s / bare tarpc calls/s without work, 64 callers; at least 0.59",
     )?;
     report.add(
         "group_throughput",
@@ -228,7 +228,7 @@ fn on_mount(report: &mut Report, effort: Effort, mount: &Mount) -> Result<(), Pr
         "group_vs_tarpc_ratio",
         gain,
         "ratio",
-        "writes/s of 64 callers / bare tarpc calls that commit each",
+        "writes/s of 64 callers / bare tarpc calls with one commit each",
     )?;
     tell_one(report, &grouped, &echo)?;
     let single = Summary::of(&single);
@@ -236,7 +236,7 @@ fn on_mount(report: &mut Report, effort: Effort, mount: &Mount) -> Result<(), Pr
         "tarpc_throughput",
         single.throughput,
         "1/s",
-        "bare tarpc calls that commit each",
+        "bare tarpc calls with one commit each",
     )?)
 }
 
@@ -252,8 +252,8 @@ fn draw(file: &Path, curve: &[Outcome]) -> Result<(), Problem> {
         file,
         &[
             Curve { name: "group commit", points: points(|outcome| &outcome.grouped) },
-            Curve { name: "a commit for each write", points: points(|outcome| &outcome.single) },
-            Curve { name: "bare tarpc, nothing done", points: points(|outcome| &outcome.echo) },
+            Curve { name: "one commit per write", points: points(|outcome| &outcome.single) },
+            Curve { name: "bare tarpc, no work", points: points(|outcome| &outcome.echo) },
         ],
     )
 }

@@ -1,5 +1,4 @@
-//! The table that is read and written, and each operation on it, the same for every kind of
-//! connection.
+//! The table of the benches and the operations on it, the same for every kind of connection.
 
 use std::hint::black_box;
 
@@ -16,7 +15,7 @@ diesel::table! {
     }
 }
 
-/// Makes the table.
+/// Creates the table.
 pub(super) const DDL: &str = "CREATE TABLE IF NOT EXISTS items (id INTEGER PRIMARY KEY, name TEXT \
                               NOT NULL, payload TEXT NOT NULL)";
 
@@ -49,7 +48,7 @@ where
     Ok(())
 }
 
-/// Reads the rows up to and with `last`. Returns how many there are.
+/// Reads the rows up to `last`. Returns how many there are.
 pub(super) fn load<C>(conn: &mut C, last: i32) -> QueryResult<usize>
 where
     C: LoadConnection<Backend = Sqlite>,
@@ -69,7 +68,7 @@ where
         .execute(conn)
 }
 
-/// Makes the table with `rows` rows.
+/// Creates the table with `rows` rows.
 pub(super) fn fill(conn: &mut SqliteConnection, rows: i32) -> Result<(), Problem> {
     use diesel::connection::SimpleConnection;
     conn.batch_execute(DDL)?;

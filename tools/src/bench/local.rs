@@ -1,4 +1,4 @@
-//! Many writers on the primary itself: a plain pool, and the library's.
+//! Concurrent writers on the primary: through a plain pool and through the library.
 
 use std::time::Duration;
 
@@ -17,14 +17,14 @@ use super::server::Synchronous;
 use super::storm::{Sample, Summary, p99s, storm, throughputs};
 
 const ROUNDS: usize = 6;
-/// Of one kind, in one round.
+/// The length of a round of one kind.
 const TIME: Duration = Duration::from_secs(1);
 const WRITERS: u32 = 16;
-/// Writers that SQLite has wait for its lock are not woken in turn; one that gives up would end the
-/// measurement.
+/// The busy timeout of plain connections. SQLite does not serve waiting writers in order, and a
+/// writer that gave up would end the measurement.
 const BUSY_TIMEOUT: &str = "PRAGMA busy_timeout = 60000";
 
-/// The primary's own writes as this bench wants them.
+/// The options of the primary's own writes.
 fn grouped(builder: LiteFsBuilder) -> LiteFsBuilder {
     builder.local_writes(LocalWrites::Grouped)
 }
@@ -91,7 +91,7 @@ fn tell(report: &mut Report, ours: &[Sample], plain: &[Sample]) -> std::io::Resu
         "local_p99_ratio",
         ratio(&p99s(plain), &p99s(ours)),
         "ratio",
-        "the 99th percentile of the caller who fares worst, plain pool / ours; at least 10",
+        "the 99th percentile of the slowest caller, plain pool / ours; at least 10",
     )?;
     let (ours, plain) = (Summary::of(ours), Summary::of(plain));
     report.add("local_throughput", ours.throughput, "1/s", "writes through LiteFsConnection")?;

@@ -1,24 +1,24 @@
-//! What reading and writing through this library cost.
+//! What reads and writes through this library cost.
 //!
-//! Each figure compares two ways to do the same, in rounds that alternate: what disturbs the
-//! machine disturbs both. Of each figure there is one line `name value unit`, and in the end a
-//! table for people. What the targets are and how the limits were found is in `BENCHMARKS.md`.
+//! Each figure compares two ways to do the same work, in alternating rounds, so that a disturbance
+//! of the machine affects both. Each figure is printed as one line `name value unit`, followed by a
+//! table at the end. `BENCHMARKS.md` explains the targets and how the limits were found.
 //!
 //! * `reads`: reads on a replica, through [`LiteFsConnection`] and through [`SqliteConnection`] on
-//!   the same file and VFS. The `control` figures compare two plain connections: how far they are
-//!   from 1 is what the measurement is worth.
-//! * `forward`: an INSERT on a replica whose primary is another process, a bare tarpc call that
-//!   makes a server do the same INSERT on the primary of another such pair, where nothing of the
-//!   library runs, and the same over blocking sockets.
-//! * `group`: many such INSERTs at a time, that share commits and that do not; and the primary's
-//!   own.
+//!   the same file and VFS. The `control` figures compare two plain connections: their distance
+//!   from 1 is the error of the measurement.
+//! * `forward`: an INSERT on a replica whose primary is another process; a bare tarpc call that
+//!   makes a server do the same INSERT on the primary of another such pair, without the library;
+//!   and the same over blocking sockets.
+//! * `group`: concurrent INSERTs of this kind, with and without group commit, and the primary's own
+//!   writes.
 //! * `bulk`: ten thousand rows in one call.
-//! * `transactions`: what a transaction costs over a slow link, in round trips.
-//! * `scale`: what a hundred replicas, a thousand connections and a full queue cost.
+//! * `transactions`: the round trips of a transaction over a slow link.
+//! * `scale`: the cost of a hundred replicas, a thousand connections and a full queue.
 //!
-//! The embedded LiteFS costs microseconds where the real one costs milliseconds (a commit through
-//! FUSE, a network), so that what the library itself costs shows as much as it can. Its files are
-//! synced to the disk as SQLite asks.
+//! The embedded LiteFS takes microseconds where real LiteFS takes milliseconds (a commit through
+//! FUSE, a network), so that the library's own cost is a large part of each figure. Its files are
+//! synced to the disk as SQLite requests.
 //!
 //! [`LiteFsConnection`]: litefs_diesel::LiteFsConnection
 //! [`SqliteConnection`]: diesel::SqliteConnection
@@ -55,8 +55,8 @@ use self::report::Report;
 /// Runs the benches that the arguments name, or the part of one.
 ///
 /// # Errors
-/// Whatever kept it from measuring: no free port, a process that did not start, a node that did not
-/// answer.
+/// Any error that prevents the measurement: no free port, a process that did not start, a node that
+/// did not answer.
 pub fn run(arguments: &Arguments) -> Result<(), Problem> {
     match arguments.what {
         What::LitefsServer => return server::run_litefs(&arguments.setup),

@@ -9,7 +9,7 @@ use litefs_examples::Problem;
 use super::rounds::Effort;
 use super::server::Setup;
 
-/// Measures what reading and writing through this library cost, in ratios to doing the same without
+/// Measures the cost of reads and writes through this library, as ratios to the same work without
 /// it.
 ///
 /// On real LiteFS: `bench bare-server --database URL --listen ADDR` beside an application (or
@@ -21,17 +21,17 @@ pub struct Arguments {
     /// What to measure.
     #[arg(value_enum, default_value_t = What::All)]
     pub(super) what: What,
-    /// Only so much that every part runs; the figures mean little.
+    /// Run every part briefly; the figures are not meaningful.
     #[arg(long)]
     quick: bool,
     /// Draw `group`'s throughput and latency over the number of callers into this SVG file.
     #[arg(long, value_name = "FILE")]
     pub(super) plot: Option<PathBuf>,
     /// Run `reads`, `forward`, `group` and `bulk`, or all of these, on this database of a real
-    /// LiteFS replica instead of the embedded cluster. They write into a table `items`.
+    /// LiteFS replica instead of the embedded cluster. They write to a table `items`.
     #[arg(long, value_name = "URL", requires = "primary")]
     replica: Option<String>,
-    /// Where `bare-server` listens on that replica's primary.
+    /// The address of `bare-server` on the primary.
     #[arg(long, value_name = "ADDR", requires = "replica")]
     primary: Option<SocketAddr>,
     #[command(flatten)]
@@ -51,7 +51,7 @@ pub(super) enum What {
     Reads,
     /// Single-row inserts on a replica, one at a time.
     Forward,
-    /// Many at a time, on a replica and on the primary.
+    /// Concurrent inserts, on a replica and on the primary.
     Group,
     /// Many rows in one call.
     Bulk,
@@ -61,7 +61,7 @@ pub(super) enum What {
     Scale,
     /// All of these.
     All,
-    /// A primary with the library's server. The benches start theirs by themselves.
+    /// A primary with the library's server. The benches start it themselves.
     LitefsServer,
     /// A primary with the bare servers.
     BareServer,
@@ -74,28 +74,28 @@ impl What {
 }
 
 impl Arguments {
-    /// How much to measure.
+    /// The amount of measuring.
     pub(super) fn effort(&self) -> Effort {
         Effort { quick: self.quick }
     }
 
-    /// Where to measure, if not on the embedded cluster.
+    /// The real nodes to measure on; `None` for the embedded cluster.
     pub(super) fn mount(&self) -> Option<Mount> {
         Some(Mount { replica: self.replica.clone()?, primary: self.primary? })
     }
 
-    /// Whether a part is asked for.
+    /// Whether a part was requested.
     pub(super) fn wants(&self, part: What) -> bool {
         self.what == part
             || (self.what == What::All && (self.replica.is_none() || part.runs_on_mounts()))
     }
 
-    /// Whether the arguments go together.
+    /// Checks that the arguments are consistent.
     pub(super) fn check(&self) -> Result<(), Problem> {
         if self.replica.is_none() || self.what == What::All || self.what.runs_on_mounts() {
             return Ok(());
         }
-        Err("this part slows links down or looks into the primary's process: it runs on the \
+        Err("this part controls links or inspects the primary's process: it runs on the \
              embedded cluster only, without --replica"
             .into())
     }

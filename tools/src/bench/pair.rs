@@ -17,26 +17,26 @@ use tempfile::TempDir;
 use super::node::{AS_ON_FUSE, DATABASE};
 use super::server::{Bare, Mounted, Ready, Setup};
 
-/// How long a replica may take to have the table, and the primary's address.
+/// How long a replica may take to receive the table and the primary's address.
 const SYNC_LIMIT: Duration = Duration::from_secs(10);
-/// Between two looks.
+/// The interval of polling.
 const LOOK: Duration = Duration::from_millis(10);
 
 diesel::table! {
-    /// Where the primary leaves its address for the replicas.
+    /// The table in which the primary publishes its address.
     #[sql_name = "_litefs_primary"]
     addresses (id) {
         id -> Integer,
     }
 }
 
-/// An embedded cluster: the replica in this process, the primary in one of its own.
+/// An embedded cluster: the replica in this process, the primary in another.
 pub(super) struct Pair {
     replica: Node,
     control: Control,
     ready: Ready,
     secret: String,
-    // Ends before the directory goes.
+    // Declared before the directory, so that it ends first.
     primary: Child,
     _root: TempDir,
 }
@@ -47,7 +47,7 @@ impl Pair {
         Self::start("litefs-server", setup, None)
     }
 
-    /// One whose server is reached by way of another address.
+    /// A primary whose server is reached through another address.
     pub(super) fn litefs_behind(address: SocketAddr, setup: &Setup) -> Result<Self, Problem> {
         Self::start("litefs-server", setup, Some(address))
     }
@@ -73,15 +73,14 @@ impl Pair {
         if matches!(ready, Ready::LiteFs(_)) {
             await_address(&replica)?;
         }
-        // Replication is LiteFS's work and goes on behind a write, not in it. With both nodes on
-        // two processors it would be measured as well, in the one pair or the other, as chance has
-        // it.
+        // Replication is LiteFS's work and is not part of a write. With both nodes on two
+        // processors it would be measured as well, at random in either pair.
         replica.stall_replication()?;
         let control = cluster.control("primary")?.clone();
         Ok(Self { replica, control, ready, secret, primary, _root: root })
     }
 
-    /// What goes wrong on the primary.
+    /// The faults of the primary.
     pub(super) fn control(&self) -> &Control {
         &self.control
     }
@@ -91,19 +90,19 @@ impl Pair {
         self.primary.id()
     }
 
-    /// Where the library's server listens.
+    /// The address of the library's server.
     pub(super) fn rpc(&self) -> Result<SocketAddr, Problem> {
         match self.ready {
             Ready::LiteFs(address) => Ok(address),
-            Ready::Bare(_) => Err("the bare server is not the library's".into()),
+            Ready::Bare(_) => Err("the process is a bare server".into()),
         }
     }
 
-    /// Where the bare servers listen.
+    /// The addresses of the bare servers.
     pub(super) fn bare_servers(&self) -> Result<Bare, Problem> {
         match self.ready {
             Ready::Bare(bare) => Ok(bare),
-            Ready::LiteFs(_) => Err("the library's server is not the bare one".into()),
+            Ready::LiteFs(_) => Err("the process is not a bare server".into()),
         }
     }
 
@@ -118,7 +117,7 @@ impl Pair {
         start_on_replica(litefs)
     }
 
-    /// For clients without a handle.
+    /// The options of clients without a handle.
     pub(super) fn client_config(&self) -> Result<ClientConfig, Problem> {
         let mut config = ClientConfig::new(DATABASE);
         config.secret = Some(Secret::new(self.secret.clone())?);
@@ -131,7 +130,7 @@ impl Pair {
     }
 }
 
-/// Nothing that comes after replication was stalled would tell the replica where the primary is.
+/// Waits for the primary's address: once replication is stalled, the replica cannot learn it.
 fn await_address(replica: &Node) -> Result<(), Problem> {
     let mut connection = SqliteConnection::establish(&replica.database_url(DATABASE))?;
     let deadline = Instant::now() + SYNC_LIMIT;
@@ -139,14 +138,14 @@ fn await_address(replica: &Node) -> Result<(), Problem> {
         match addresses::table.count().get_result(&mut connection) {
             Ok(1_i64) => return Ok(()),
             found if Instant::now() > deadline => {
-                return Err(format!("the primary has left no address: {found:?}").into());
+                return Err(format!("the primary has published no address: {found:?}").into());
             }
             _ => std::thread::sleep(LOOK),
         }
     }
 }
 
-/// Starts a handle that only sends, on a node that must be a replica.
+/// Starts a handle that does not serve, on a node that must be a replica.
 pub(super) fn start_on_replica(litefs: LiteFsBuilder) -> Result<LiteFs, Problem> {
     let litefs = litefs.serve(false).start()?;
     match litefs.role().kind() {

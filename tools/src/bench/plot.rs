@@ -16,19 +16,19 @@ use super::storm::Summary;
 
 const COLOURS: [RGBColor; 3] = [BLUE, RED, RGBColor(128, 128, 128)];
 
-/// One way to do it.
+/// The measurements of one contender.
 pub(super) struct Curve {
     pub(super) name: &'static str,
     pub(super) points: Vec<Point>,
 }
 
-/// What came of it with so many callers.
+/// The results for this number of callers.
 pub(super) struct Point {
     pub(super) callers: usize,
     pub(super) summary: Summary,
 }
 
-/// A line of one chart: its name and colour, and what it shows.
+/// A line of one chart: its name, its colour and its figure.
 struct Line {
     name: String,
     colour: usize,
@@ -49,7 +49,7 @@ pub(super) fn draw(file: &Path, curves: &[Curve]) -> Result<(), Problem> {
     Ok(area.present()?)
 }
 
-/// What is called so, out of a summary.
+/// Selects a figure of a summary, with its name.
 type Figure = (&'static str, fn(&Summary) -> f64);
 
 fn lines(curves: &[Curve], figures: &[Figure]) -> Vec<Line> {
@@ -67,7 +67,7 @@ fn lines(curves: &[Curve], figures: &[Figure]) -> Vec<Line> {
     lines
 }
 
-/// Both axes are logarithmic: callers double, and so may the rest.
+/// Both axes are logarithmic: the number of callers doubles from point to point.
 fn chart(area: &Area<'_>, title: &str, lines: &[Line]) -> Result<(), Problem> {
     let all = || lines.iter().flat_map(|line| line.values.iter());
     let (lowest, highest) =
@@ -88,7 +88,7 @@ fn chart(area: &Area<'_>, title: &str, lines: &[Line]) -> Result<(), Problem> {
         .draw()?;
     for line in lines {
         let colour = COLOURS[line.colour % COLOURS.len()];
-        // The 99th percentile is the fainter one of two.
+        // The line of the 99th percentile is the fainter one.
         let style = colour.mix(if line.name.ends_with("p99") { 0.5 } else { 1.0 }).stroke_width(2);
         chart
             .draw_series(LineSeries::new(line.values.iter().copied(), style))?

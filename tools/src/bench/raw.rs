@@ -1,6 +1,6 @@
-//! What forwarding an INSERT costs at the least: a blocking socket on both sides, one frame there,
-//! one back, SQLite in between. No runtime, no request ids, no deadlines, no errors that say more
-//! than "no".
+//! The lower bound on the cost of forwarding an INSERT: a blocking socket on both sides, one frame
+//! each way, and SQLite between. There is no runtime, no request id, no deadline, and an error
+//! carries no details.
 //!
 //! A request is two lengths of four bytes, little endian, and the bytes of name and payload. The
 //! answer is the number of rows, eight bytes, little endian.
@@ -14,15 +14,15 @@ use litefs_examples::Problem;
 
 use super::items;
 
-/// The answer to a request that failed.
+/// The reply to a request that failed.
 const FAILED: u64 = u64::MAX;
 
-/// Serves every connection on a thread of its own, until the process ends.
+/// Serves each connection on its own thread until the process ends.
 pub(super) fn serve(listener: TcpListener, connection: Arc<Mutex<SqliteConnection>>) {
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let connection = Arc::clone(&connection);
-            // It ends with the connection.
+            // The thread ends with the connection.
             std::thread::spawn(move || answer(stream, &connection));
         }
     });
@@ -30,7 +30,7 @@ pub(super) fn serve(listener: TcpListener, connection: Arc<Mutex<SqliteConnectio
 
 fn answer(stream: TcpStream, connection: &Mutex<SqliteConnection>) -> Result<(), Problem> {
     stream.set_nodelay(true)?;
-    // A request arrives in one piece and is taken in one piece.
+    // A request arrives and is read in one piece.
     let mut requests = BufReader::new(&stream);
     let (mut header, mut buffer) = ([0; 8], Vec::new());
     loop {
@@ -65,7 +65,7 @@ impl Caller {
         Ok(Self { stream, frame: Vec::new() })
     }
 
-    /// Inserts a row there.
+    /// Inserts a row on the server.
     pub(super) fn insert(&mut self, name: &str, payload: &str) -> Result<u64, Problem> {
         self.frame.clear();
         for text in [name, payload] {

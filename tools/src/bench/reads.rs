@@ -22,9 +22,9 @@ use super::{items, rows};
 
 const ROWS: i32 = 10_000;
 const ROUNDS: usize = 300;
-/// Of each connection, per round: short enough that a disturbance spoils few rounds.
+/// Reads on each connection per round. Rounds are short, so that a disturbance spoils few of them.
 const READS: usize = 500;
-/// The same through FUSE, where each takes a hundred times as long.
+/// The same through FUSE, where a read takes a hundred times as long.
 const ON_MOUNT: (usize, usize) = (100, 50);
 /// The rows of one load.
 const LOADED: i32 = 1_000;
@@ -36,9 +36,10 @@ struct Nodes {
     litefs: LiteFs,
     url: String,
     rounds: usize,
-    /// Of each connection, per round.
+    /// Reads on each connection per round.
     reads: usize,
-    /// Its primary, of this process too, unless it is on a real mount. After the handle.
+    /// Its primary, also in this process, unless the replica is on a real mount. Declared after the
+    /// handle, so that it is dropped after it.
     _embedded: Option<(LiteFs, Cluster)>,
 }
 
@@ -93,7 +94,7 @@ pub(super) fn run(
     mount: Option<&Mount>,
 ) -> Result<(), Problem> {
     let nodes = mount.map_or_else(Nodes::start, Nodes::on_mount)?;
-    // Reads of a process that has written are the ones with something to check.
+    // After a write of the process, each read checks the position.
     items::insert(&mut nodes.through()?, "forwarded", items::PAYLOAD)?;
     let before = nodes.litefs.round_trips();
     points(report, effort, &nodes)?;
@@ -105,7 +106,7 @@ pub(super) fn run(
     }
 }
 
-/// Nanoseconds per read, of rows that are the same for everybody and others in each round.
+/// Nanoseconds per read. The rows are the same for every contender and differ from round to round.
 fn reading<C>(
     mut conn: C,
     reads: usize,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::Write;
 
-/// Figures in the order in which they were found.
+/// Figures in the order in which they were measured.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     figures: Vec<Figure>,

@@ -1,5 +1,5 @@
-//! What is measured and what it is compared with: a replica whose primary has the library's server,
-//! and bare servers that do the same work.
+//! The contenders: a replica whose primary has the library's server, and bare servers that do the
+//! same work.
 
 use litefs_diesel::LiteFs;
 use litefs_examples::Problem;
@@ -11,19 +11,19 @@ use super::pair::{Pair, start_on_replica};
 use super::raw;
 use super::server::{Bare, Setup, above};
 
-/// A handle on a replica and the way to the bare servers.
+/// A handle on a replica and the addresses of the bare servers.
 pub(super) struct Rig {
     /// The handle.
     pub(super) litefs: LiteFs,
     servers: Bare,
     runtime: Runtime,
-    /// After the handle, so that it never sees them go. Empty on a real mount.
+    /// Declared after the handle, so that the nodes outlive it. Empty on a real mount.
     pairs: Vec<Pair>,
 }
 
 impl Rig {
-    /// On the mount, if there is one, or on embedded clusters. A mount's primary is set up as it
-    /// is.
+    /// Starts on the mount, if there is one, or on embedded clusters. A mount's primary is not
+    /// configured here.
     pub(super) fn start(mount: Option<&Mount>, setup: &Setup) -> Result<Self, Problem> {
         let runtime = Runtime::new()?;
         if let Some(Mount { replica, primary }) = mount {
@@ -36,17 +36,17 @@ impl Rig {
         Ok(Self { litefs, servers, runtime, pairs: vec![with, without] })
     }
 
-    /// A caller of the bare tarpc server.
+    /// A client of the bare tarpc server.
     pub(super) fn tarpc(&self) -> Result<bare::Caller, Problem> {
         bare::Caller::connect(self.runtime.handle().clone(), self.servers.tarpc)
     }
 
-    /// A caller of the raw server.
+    /// A client of the raw server.
     pub(super) fn raw(&self) -> Result<raw::Caller, Problem> {
         raw::Caller::connect(self.servers.raw)
     }
 
-    /// The primary with the library's server, where it is embedded.
+    /// The primary with the library's server, if it is embedded.
     pub(super) fn primary(&self) -> Option<&Pair> {
         self.pairs.first()
     }

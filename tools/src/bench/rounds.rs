@@ -1,40 +1,41 @@
-//! Rounds in which every contender gets a turn.
+//! Rounds in which every contender runs once.
 
 use std::time::Duration;
 
 use litefs_examples::Problem;
 use litefs_examples::stats::median;
 
-/// How much to measure.
+/// The amount of measuring.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Effort {
-    /// Only so much that every part runs. The figures mean little then.
+    /// Every part runs briefly. The figures are not meaningful.
     pub(super) quick: bool,
 }
 
 impl Effort {
-    /// How many rounds, of those that figures to rely on need.
+    /// The number of rounds, given the number that reliable figures need.
     pub(super) fn rounds(self, needed: usize) -> usize {
         if self.quick { needed.min(2) } else { needed }
     }
 
-    /// How long to measure.
+    /// The length of a measurement.
     pub(super) fn time(self, needed: Duration) -> Duration {
         if self.quick { needed.min(Duration::from_millis(100)) } else { needed }
     }
 
-    /// How many of something.
+    /// The number of items.
     pub(super) fn count(self, needed: usize) -> usize {
         if self.quick { needed.div_ceil(10) } else { needed }
     }
 }
 
-/// One of those that are compared: does its work once and says what came of it.
+/// A contender: does its work once and returns the result.
 pub(super) type Turn<'a, T> = Box<dyn FnMut() -> Result<T, Problem> + 'a>;
 
-/// Gives each a turn in each round, and each other one's place and neighbours equally often: what
-/// disturbs the machine for a while, or is left behind by the one before, disturbs all of them. The
-/// first `warm_up` rounds do not count. Returns what came of it, `[who][round]`.
+/// Runs every contender once per round. Each has every place and every pair of neighbours equally
+/// often, so that disturbances of the machine and after-effects of the contender before affect all
+/// alike. The first `warm_up` rounds are not counted. Returns the results, indexed by
+/// `[contender][round]`.
 pub(super) fn alternate<T>(
     warm_up: usize,
     rounds: usize,
@@ -44,7 +45,7 @@ pub(super) fn alternate<T>(
     let count = turns.len();
     for round in 0..warm_up + rounds {
         for turn in 0..count {
-            // There and back, from another one each time.
+            // Forwards and backwards, starting with another contender each time.
             let step = if round % 2 == 0 { turn } else { count - 1 - turn };
             let who = (round / 2 + step) % count;
             let result = turns[who]()?;
@@ -56,8 +57,7 @@ pub(super) fn alternate<T>(
     Ok(results)
 }
 
-/// The median over the rounds of what one needed in a round, divided by what the other needed in
-/// the same.
+/// The median over the rounds of one contender's result divided by the other's in the same round.
 pub(super) fn ratio(of: &[f64], to: &[f64]) -> f64 {
     median(&mut of.iter().zip(to).map(|(of, to)| of / to).collect::<Vec<_>>())
 }

@@ -7,8 +7,8 @@ use litefs_examples::Problem;
 
 use super::items::{self as table, items};
 
-/// A row as applications have them: with a column that may be left out, and so inserted one by one
-/// by Diesel on SQLite.
+/// A row with an optional column, as applications have them. Diesel on SQLite inserts such rows one
+/// by one.
 #[derive(Debug, Insertable)]
 #[diesel(table_name = items)]
 struct NewItem {
@@ -23,7 +23,7 @@ fn rows(count: usize) -> Vec<NewItem> {
     (0..count).map(row).collect()
 }
 
-/// Makes the table hold at least so many rows.
+/// Fills the table up to this many rows.
 pub(super) fn fill(conn: &mut LiteFsConnection, wanted: i32) -> Result<(), Problem> {
     let there: i64 = items::table.count().get_result(conn)?;
     match usize::try_from(i64::from(wanted) - there) {
@@ -36,7 +36,7 @@ pub(super) fn at_once(conn: &mut LiteFsConnection, count: usize) -> QueryResult<
     diesel::insert_into(items::table).values(rows(count)).execute_at_once(conn)
 }
 
-/// In one call, as applications do.
+/// Inserts the rows in one call, as applications do.
 pub(super) fn row_by_row(conn: &mut SqliteConnection, count: usize) -> QueryResult<usize> {
     diesel::insert_into(items::table).values(&rows(count)).execute(conn)
 }

@@ -1,4 +1,4 @@
-//! Many replicas, many connections, a long queue.
+//! Many replicas, many connections, a full queue.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,17 +21,17 @@ use super::server::{Setup, Synchronous};
 
 /// Replicas that write, each with its connection to the primary.
 const REPLICAS: usize = 100;
-/// Connections that do nothing.
+/// Idle connections.
 const IDLE: usize = 1_000;
-/// Writes that wait, a little less than a queue holds.
+/// Waiting writes, slightly fewer than a queue holds.
 const QUEUED: usize = 4_000;
 /// How long all replicas write.
 const TIME: Duration = Duration::from_secs(4);
-/// A commit after which the writer is known to be slow.
+/// A commit delay after which the server knows the writer to be slow.
 const SLOW_COMMIT: Duration = Duration::from_millis(100);
-/// Longer than it takes to fill the queue and look.
+/// Longer than it takes to fill the queue and to measure.
 const STUCK_COMMIT: Duration = Duration::from_secs(3);
-/// When the queue is full and nothing has come out of it yet.
+/// When the queue is full and no write has been taken from it yet.
 const LOOK_AFTER: Duration = Duration::from_millis(1_500);
 const DEADLINE: Duration = Duration::from_secs(120);
 
@@ -60,7 +60,7 @@ pub(super) fn run(report: &mut Report, effort: Effort) -> Result<(), Problem> {
         "scale_queued_write",
         queued,
         "KiB",
-        "resident memory of the primary per write that waits",
+        "resident memory of the primary per waiting write",
     )?;
     let before = resident(pair.process())?;
     let more = runtime.block_on(connect(&pair, effort.count(IDLE - REPLICAS)))?;
@@ -70,12 +70,12 @@ pub(super) fn run(report: &mut Report, effort: Effort) -> Result<(), Problem> {
         "scale_idle_link",
         each,
         "KiB",
-        "resident memory of the primary per replica that is connected",
+        "resident memory of the primary per connected replica",
     )?;
     pooled(report, effort, &pair)
 }
 
-/// As many links as that many replicas would have.
+/// As many connections as that many replicas would open.
 async fn connect(pair: &Pair, count: usize) -> Result<Vec<Arc<client::Connection>>, Problem> {
     let address = pair.rpc()?.to_string();
     let mut links = Vec::with_capacity(count);
@@ -85,7 +85,7 @@ async fn connect(pair: &Pair, count: usize) -> Result<Vec<Arc<client::Connection
     Ok(links)
 }
 
-/// How many writes each got done.
+/// How many writes each replica completed.
 async fn write_for(links: &[Arc<client::Connection>], time: Duration) -> Result<Vec<u64>, Problem> {
     let until = Instant::now() + time;
     let mut writers = JoinSet::new();
@@ -120,15 +120,16 @@ fn insert() -> Request {
     }
 }
 
-/// Holds a commit up, has writes wait behind it, and tells by how many KiB each has made the
-/// primary grow.
+/// Delays a commit, queues writes behind it, and returns by how many KiB each has made the primary
+/// grow.
 async fn queue(
     pair: &Pair,
     links: &[Arc<client::Connection>],
     count: usize,
 ) -> Result<f64, Problem> {
     let deadline = Instant::now() + DEADLINE;
-    // A writer that has just been slow works on its own thread, and requests are taken meanwhile.
+    // After a slow commit the writer runs on its own thread, and the server keeps accepting
+    // requests.
     pair.control().set_commit_delay(SLOW_COMMIT)?;
     links[0].write(insert(), deadline).await?;
     pair.control().set_commit_delay(STUCK_COMMIT)?;
@@ -138,7 +139,7 @@ async fn queue(
     };
     tokio::time::sleep(LOOK_AFTER / 5).await;
     let before = resident(pair.process())?;
-    // The commit under way keeps its delay; those behind it have none.
+    // The commit under way keeps its delay; the commits behind it have none.
     pair.control().set_commit_delay(Duration::ZERO)?;
     let waiting = links.iter().cycle().take(count).map(|link| link.write(insert(), deadline));
     let look = async {
@@ -151,7 +152,7 @@ async fn queue(
     Ok(after?.saturating_sub(before) as f64 / count as f64)
 }
 
-/// What connections cost the process that pools them, after one read each.
+/// The memory that connections take in the process that pools them, after one read each.
 fn pooled(report: &mut Report, effort: Effort, pair: &Pair) -> Result<(), Problem> {
     let (litefs, url, count) = (pair.open()?, pair.replica_url(), effort.count(IDLE));
     let each = |before: u64| {
@@ -192,7 +193,7 @@ fn resident_here() -> Result<u64, Problem> {
     resident(std::process::id())
 }
 
-/// Resident memory of a process in KiB, as `/proc/<pid>/status` has it
+/// Resident memory of a process in KiB, from `/proc/<pid>/status`
 /// (<https://man7.org/linux/man-pages/man5/proc_pid_status.5.html>).
 fn resident(process: u32) -> Result<u64, Problem> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;

@@ -1,5 +1,4 @@
-//! The other processes: primaries, one kind with the library's server, the other with the bare
-//! ones.
+//! The other processes: primaries with the library's server or with the bare servers.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -29,7 +28,7 @@ pub(super) enum Synchronous {
 }
 
 impl Synchronous {
-    /// Makes a connection commit so.
+    /// Applies it to a connection.
     pub(super) fn set(self, connection: &mut SqliteConnection) -> QueryResult<()> {
         connection.batch_execute(match self {
             Self::Normal => "PRAGMA synchronous = NORMAL",
@@ -45,36 +44,36 @@ impl Synchronous {
     }
 }
 
-/// How a primary is set up.
+/// The options of a primary.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Setup {
-    /// For the servers: how commits reach the disk.
+    /// For the servers: the durability of commits.
     #[arg(long, value_enum, default_value_t = Synchronous::Normal, hide_short_help = true)]
     pub(super) synchronous: Synchronous,
-    /// For `litefs-server`: a commit for each forwarded write.
+    /// For `litefs-server`: one commit for each forwarded write.
     #[arg(long, hide_short_help = true)]
     pub(super) ungrouped: bool,
-    /// For the servers: the database, on a LiteFS mount. Default: an embedded LiteFS of their own.
+    /// For the servers: the database on a LiteFS mount. Default: an embedded LiteFS.
     #[arg(long, hide_short_help = true)]
     pub(super) database: Option<String>,
-    /// For `bare-server`: where it listens, with the raw one on the next port. Default: free ports
-    /// of the loopback address.
+    /// For `bare-server`: its address, with the raw server on the next port. Default: free ports of
+    /// the loopback address.
     #[arg(long, hide_short_help = true)]
     pub(super) listen: Option<SocketAddr>,
 }
 
 impl Setup {
-    /// An embedded primary with a commit as `synchronous` says.
+    /// An embedded primary whose commits are as durable as `synchronous` says.
     pub(super) fn embedded(synchronous: Synchronous) -> Self {
         Self { synchronous, ungrouped: false, database: None, listen: None }
     }
 
-    /// The same with a commit for each forwarded write.
+    /// The same with one commit for each forwarded write.
     pub(super) fn ungrouped(self) -> Self {
         Self { ungrouped: true, ..self }
     }
 
-    /// As the arguments of a process.
+    /// The options as arguments of a process.
     pub(super) fn arguments(&self) -> Vec<&'static str> {
         let mut arguments = vec!["--synchronous", self.synchronous.name()];
         if self.ungrouped {
@@ -88,29 +87,29 @@ impl Setup {
     }
 }
 
-/// A commit for each forwarded write.
+/// One commit for each forwarded write.
 fn without_group_commit(mut limits: Limits) -> Limits {
     limits.group = 1;
     limits
 }
 
-/// What the process says first, if LiteFS is embedded in it.
+/// The first message of the process, if LiteFS is embedded in it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Mounted {
     /// Base URL of LiteFS's HTTP server.
     pub(super) litefs: String,
 }
 
-/// What it says when it is the primary and its server listens.
+/// The message once it is the primary and its server listens.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Ready {
-    /// The library's server, which replicas find by themselves.
+    /// The library's server; replicas find it themselves.
     LiteFs(SocketAddr),
     /// The bare servers.
     Bare(Bare),
 }
 
-/// Where the bare servers listen.
+/// The addresses of the bare servers.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Bare {
     pub(super) tarpc: SocketAddr,
@@ -122,7 +121,7 @@ pub(super) fn run_litefs(setup: &Setup) -> Result<(), Problem> {
     let primary = Primary::start(setup)?;
     drop(table(&primary.url, setup.synchronous)?);
     let litefs = primary.litefs(setup).start()?;
-    let address = litefs.rpc_address().ok_or("a primary that does not serve")?;
+    let address = litefs.rpc_address().ok_or("the primary does not serve")?;
     tokio::runtime::Runtime::new()?.block_on(async {
         let ended = process::parent_ended();
         process::send(&Ready::LiteFs(address))?;
@@ -130,7 +129,7 @@ pub(super) fn run_litefs(setup: &Setup) -> Result<(), Problem> {
     })
 }
 
-/// Serves bare calls until the parent process ends. Nothing of the library runs here.
+/// Serves bare calls until the parent process ends, without the library.
 pub(super) fn run_bare(setup: &Setup) -> Result<(), Problem> {
     let primary = Primary::start(setup)?;
     let connection = Arc::new(Mutex::new(table(&primary.url, setup.synchronous)?));
@@ -152,16 +151,16 @@ pub(super) fn run_bare(setup: &Setup) -> Result<(), Problem> {
     })
 }
 
-/// Where the raw server listens whose bare sibling listens here.
+/// The address of the raw server that belongs to the bare server at this address.
 pub(super) fn above(mut address: SocketAddr) -> SocketAddr {
     address.set_port(address.port().saturating_add(1));
     address
 }
 
-/// A node that is the primary. The parent makes an embedded one that.
+/// A node that is the primary. The parent makes an embedded node the primary.
 struct Primary {
     url: String,
-    // The node ends before its directory goes.
+    // Declared first, so that the node ends before its directory is removed.
     node: Option<Node>,
     _root: Option<tempfile::TempDir>,
 }

@@ -1,4 +1,4 @@
-//! Many callers at once.
+//! Many concurrent callers.
 
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -6,23 +6,23 @@ use std::time::{Duration, Instant};
 use litefs_examples::Problem;
 use litefs_examples::stats::{median, percentile};
 
-/// What came of some time with many callers.
+/// The results of one period with many callers.
 pub(super) struct Sample {
-    /// Calls per second, of all callers.
+    /// Calls per second of all callers.
     pub(super) throughput: f64,
-    /// Microseconds of each call.
+    /// The duration of each call in microseconds.
     latencies: Vec<f64>,
-    /// The 99th percentile of the caller who fared worst, in microseconds. One who never gets his
-    /// turn makes few calls, and among those of all callers they would not show.
+    /// The 99th percentile of the slowest caller, in microseconds. A starved caller makes few
+    /// calls, which would not show among the calls of all callers.
     pub(super) worst_p99: f64,
 }
 
-/// What came of several such times.
+/// The results of several such periods.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Summary {
-    /// Calls per second, the median of the rounds.
+    /// Calls per second: the median of the rounds.
     pub(super) throughput: f64,
-    /// Microseconds, of the calls of all rounds.
+    /// Durations in microseconds, of the calls of all rounds.
     pub(super) p50: f64,
     pub(super) p99: f64,
 }
@@ -44,13 +44,13 @@ pub(super) fn throughputs(rounds: &[Sample]) -> Vec<f64> {
     rounds.iter().map(|round| round.throughput).collect()
 }
 
-/// The 99th percentile of the caller who fared worst, of each round, in microseconds.
+/// The 99th percentile of the slowest caller of each round, in microseconds.
 pub(super) fn p99s(rounds: &[Sample]) -> Vec<f64> {
     rounds.iter().map(|round| round.worst_p99).collect()
 }
 
-/// Has each caller call again and again, on a thread of its own, until `time` is over. A call
-/// returns how many rows it has inserted, which must be one.
+/// Lets each caller call repeatedly on its own thread until `time` is over. A call returns the
+/// number of rows that it has inserted, which must be one.
 pub(super) fn storm<C>(callers: Vec<C>, time: Duration) -> Result<Sample, Problem>
 where
     C: FnMut() -> Result<u64, Problem> + Send,

@@ -14,7 +14,7 @@ use super::report::Report;
 use super::rounds::Effort;
 use super::server::{Setup, Synchronous};
 
-/// What a round trip takes longer than without the link.
+/// The delay that the link adds to a round trip.
 const DELAY: Duration = Duration::from_millis(20);
 const TRANSACTIONS: usize = 30;
 /// Statements of one transaction.
@@ -26,7 +26,7 @@ pub(super) fn run(report: &mut Report, effort: Effort) -> Result<(), Problem> {
     link.set_target(pair.rpc()?);
     let litefs = pair.open()?;
     let mut conn = litefs.establish()?;
-    // Connects, and prepares the statements there.
+    // Connects, and prepares the statements on the primary.
     transaction(&mut conn)?;
     link.set_requests(Flow { delay: DELAY, ..Flow::default() });
     let (mut ratios, mut in_inserts, mut trips) = (Vec::new(), Vec::new(), Vec::new());
@@ -60,7 +60,7 @@ pub(super) fn run(report: &mut Report, effort: Effort) -> Result<(), Problem> {
     Ok(report.add("batch_round_trips", batched, "trips", "of the same as execute_batch: 1")?)
 }
 
-/// How long it took and how many round trips it made.
+/// The duration and the number of round trips.
 fn measured(
     litefs: &LiteFs,
     work: impl FnOnce() -> Result<(), Problem>,

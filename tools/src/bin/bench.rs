@@ -1,4 +1,4 @@
-//! What reading and forwarding cost: see `litefs_tools::bench`.
+//! What reads and forwarded writes cost: see `litefs_tools::bench`.
 
 use std::process::ExitCode;
 

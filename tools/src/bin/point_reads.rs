@@ -1,12 +1,12 @@
-//! Reads one row again and again, through the connection that the argument names, for tools that
-//! count instructions: `.ci/instructions` runs it under callgrind, which counts what happens within
+//! Reads one row repeatedly through the connection that the argument names, for tools that count
+//! instructions: `.ci/instructions` runs it under callgrind, which counts the instructions of
 //! [`read_points`] on its thread.
 //!
 //! ```text
 //! point_reads litefs-replica|plain-replica|litefs-standalone|plain-standalone READS
 //! ```
 
-// `table!` names paths that this lint dislikes.
+// The paths that `table!` generates violate this lint.
 #![allow(unreachable_pub)]
 
 use std::hint::black_box;
@@ -23,11 +23,11 @@ use litefs_testkit::{Cluster, Node};
 type Problem = Box<dyn std::error::Error + Send + Sync>;
 
 diesel::table! {
-    /// What is read.
+    /// The table that is read.
     items (id) {
         /// The key.
         id -> Integer,
-        /// A few bytes.
+        /// A short text.
         name -> Text,
     }
 }
@@ -40,12 +40,12 @@ const DDL: &str = "CREATE TABLE items (id INTEGER PRIMARY KEY, name TEXT NOT NUL
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100)
     INSERT INTO items (id, name) SELECT i, 'item ' || i FROM n";
 
-/// Reads one row again and again.
+/// Reads one row repeatedly.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// By what, and on what.
+    /// The connection and its file.
     through: Through,
-    /// How many times.
+    /// The number of reads.
     reads: i32,
 }
 
@@ -61,7 +61,7 @@ enum Through {
     PlainStandalone,
 }
 
-/// What is counted. Never inlined, so that there is a function to count in.
+/// The counted function. Never inlined, so that callgrind can find it.
 #[inline(never)]
 fn read_points<C>(conn: &mut C, reads: i32) -> QueryResult<()>
 where
@@ -80,9 +80,9 @@ fn on_replica(through: Through, reads: i32) -> Result<(), Problem> {
     let (primary, replica) = (cluster.node("primary"), cluster.node("replica"));
     SqliteConnection::establish(&primary.database_url(DATABASE))?.batch_execute(DDL)?;
     cluster.wait_for_sync(SYNC_LIMIT)?;
-    // They run beside the plain connection too: the difference is the connection's.
+    // Started for the plain connection too, so that only the connection differs.
     let (_primary, litefs) = (start(primary)?, start(replica)?);
-    // Reads of a process that has written are the ones with something to check.
+    // After a write of the process, each read checks the position.
     diesel::insert_into(items::table)
         .values(items::name.eq("written"))
         .execute(&mut litefs.establish()?)?;
@@ -104,7 +104,7 @@ fn start(node: &Node) -> Result<LiteFs, Problem> {
 fn standalone(through: Through, reads: i32) -> Result<(), Problem> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join(DATABASE);
-    let path = path.to_str().ok_or("a temporary directory without a proper name")?;
+    let path = path.to_str().ok_or("the path of the temporary directory is not UTF-8")?;
     SqliteConnection::establish(path)?.batch_execute(DDL)?;
     match through {
         Through::LitefsStandalone => read_points(&mut LiteFsConnection::establish(path)?, reads)?,

@@ -1,4 +1,4 @@
-//! What can be attacked: the line between the schedule and the machines it is carried out on.
+//! The interface between the schedule of faults and the cluster that they are injected into.
 
 use litefs_examples::Problem;
 
@@ -6,26 +6,26 @@ use super::history::{Row, Takeover};
 use super::losses::Losses;
 use super::schedule::Fault;
 
-/// A cluster under attack. Its calls block until what they are for has happened.
+/// A cluster under attack. Calls block until they have taken effect.
 ///
-/// The embedded cluster is one; real LiteFS mounts are another, with fewer faults at its disposal.
+/// Implemented by the embedded cluster and by real LiteFS mounts, which support fewer faults.
 pub(super) trait Attack {
-    /// Begins a fault. `id` names it until it is ended. Returns a description of what was done to
-    /// which node.
+    /// Begins a fault. `id` identifies it until it is ended. Returns a description of the fault and
+    /// its node.
     fn begin(&mut self, id: usize, fault: Fault) -> Result<String, Problem>;
 
-    /// Ends a fault. Returns in words what was done.
+    /// Ends a fault. Returns a description of what was done.
     fn end(&mut self, id: usize, fault: Fault) -> Result<String, Problem>;
 
-    /// Ends all faults, brings everything back, waits until all nodes have the same.
+    /// Ends all faults, restores all nodes, and waits until they have the same data.
     fn heal(&mut self) -> Result<(), Problem>;
 
-    /// What every node has, in full, once none of them does anything any more.
+    /// The content of every node once no operation is under way.
     fn finals(&self) -> Result<Vec<(String, Vec<Row>)>, Problem>;
 
-    /// When primaries followed each other.
+    /// When the primary changed.
     fn takeovers(&self) -> Vec<Takeover>;
 
-    /// What is known about lost acknowledged writes.
+    /// The information about lost acknowledged writes.
     fn losses(&self) -> Losses;
 }

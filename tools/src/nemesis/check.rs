@@ -1,4 +1,4 @@
-//! The checker: what clients were told, held against what nodes have. A pure function.
+//! The checker: compares what clients were told with what nodes have. A pure function.
 
 mod appends;
 mod lists;
@@ -10,37 +10,38 @@ use self::lists::Lists;
 use super::history::History;
 use super::losses::LossReports;
 
-/// Of each kind of finding this many are told in words; all are counted.
+/// The number of findings of each kind that are described; all are counted.
 const EXAMPLES: usize = 5;
 
-/// What is wrong, counted in appends or reads.
+/// Kinds of violations, counted in appends or reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Wrong {
     /// Acknowledged, missing, and not reported as lost.
     LostUnreported,
-    /// There, although it was reported as lost.
+    /// Present, although it was reported as lost.
     FalselyReported,
-    /// There more than once.
+    /// Present more than once.
     Duplicated,
-    /// A read that missed what its node had been told is done, or what its client had seen before.
+    /// A read that missed an append that its node had acknowledged, or elements that its client had
+    /// seen before.
     StaleRead,
-    /// There, or seen, although it was refused as certainly not applied.
+    /// Present, or seen, although it was refused as certainly not applied.
     RefusedApplied,
     /// Stored, or read, although no client appended it.
     Invented,
-    /// Of several appends that are one, some are there and some are not.
+    /// Of the appends of one batch some are present and some are not.
     Torn,
     /// Not in the order of the acknowledgements of one client; seen in another order than stored;
     /// or appended by a transaction to another list than it had read.
     Disordered,
-    /// Two nodes differ in the end.
+    /// Two nodes differ at the end.
     Differing,
-    /// An operation that ended in a panic, or did not end.
+    /// An operation that panicked or did not end.
     Broken,
 }
 
 impl Wrong {
-    /// All, in the order of reporting.
+    /// All kinds, in the order of reporting.
     pub(super) const ALL: [Self; 10] = [
         Self::LostUnreported,
         Self::FalselyReported,
@@ -54,7 +55,7 @@ impl Wrong {
         Self::Broken,
     ];
 
-    /// Its line in the summary.
+    /// Its name in the summary.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::LostUnreported => "lost_unreported",
@@ -71,25 +72,25 @@ impl Wrong {
     }
 }
 
-/// What the checker has found.
+/// The findings of the checker.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Verdict {
     counts: [u64; Wrong::ALL.len()],
-    /// Acknowledged appends that are gone, which was reported.
+    /// Acknowledged appends that are missing and were reported as lost.
     pub(super) lost_reported: u64,
-    /// Acknowledged appends that are gone, which no process was left to report.
+    /// Acknowledged appends that are missing, whose process could not report the loss any more.
     pub(super) lost_excused: u64,
-    /// In words, the first few of each kind.
+    /// Descriptions of the first few findings of each kind.
     pub(super) examples: Vec<String>,
 }
 
 impl Verdict {
-    /// How often this was found.
+    /// How often this kind was found.
     pub(super) fn count(&self, wrong: Wrong) -> u64 {
         self.counts[wrong as usize]
     }
 
-    /// Whether every promise was kept.
+    /// Whether no violation was found.
     pub(super) fn is_good(&self) -> bool {
         self.counts.iter().all(|count| *count == 0)
     }
@@ -103,7 +104,7 @@ impl Verdict {
     }
 }
 
-/// Judges a history.
+/// Checks a history.
 pub(super) fn check(history: &History, losses: &dyn LossReports) -> Verdict {
     let mut verdict = Verdict::default();
     let Some(((first, rows), others)) = history.finals.split_first() else { return verdict };
@@ -114,7 +115,11 @@ pub(super) fn check(history: &History, losses: &dyn LossReports) -> Verdict {
             .position(|(one, other)| one != other)
             .unwrap_or(rows.len().min(other.len()));
         verdict.find(Wrong::Differing, || {
-            format!("{first} has {} rows, {name} {}; they part at {at}", rows.len(), other.len())
+            format!(
+                "{first} has {} rows, {name} {}; they differ from {at} on",
+                rows.len(),
+                other.len()
+            )
         });
     }
     let lists = Lists::of(rows);

@@ -1,5 +1,5 @@
-//! A client: it appends to lists and reads them on one node, one thing after the other, and
-//! remembers.
+//! A client: it appends to lists and reads them on one node, one operation after the other, and
+//! records the results.
 
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
@@ -11,28 +11,28 @@ use tokio_util::sync::CancellationToken;
 
 use super::history::{Key, Moment, Op, Outcome, Record, Value};
 
-/// Longer than a node may take for anything: an operation that takes this long is lost, or hangs.
+/// Longer than a node may take for any operation: one that takes longer is lost or hangs.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
-/// Between two operations, at most.
+/// The longest pause between two operations.
 const PAUSE_MS: u64 = 8;
-/// Between two looks for a node that is away.
+/// The interval at which a client polls for a node that is down.
 const ABSENCE: Duration = Duration::from_millis(10);
-/// Lists that are in use at a time.
+/// The number of lists in use at the same time.
 const LISTS: i64 = 6;
-/// Operations of a client before it goes on to other lists: lists stay short enough to be read
-/// whole.
+/// The number of operations after which a client goes on to other lists, so that lists stay short
+/// enough to be read whole.
 const CHAPTER: i64 = 60;
-/// How often a client that repeats what it should not does so.
+/// How often a client with `--weaken` repeats a write that must not be repeated.
 const REPEATS: usize = 10;
 
-/// Where a node's application is, while it is anywhere.
+/// The address of a node's application, while it is up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Endpoint {
     pub(super) incarnation: u64,
     pub(super) url: String,
 }
 
-/// What all clients share.
+/// State that all clients share.
 pub(super) struct ClientContext {
     pub(super) began: Instant,
     pub(super) http: reqwest::Client,
@@ -45,8 +45,7 @@ impl ClientContext {
     pub(super) fn new(nodes: usize, retry_unknown: bool) -> Result<Arc<Self>, Problem> {
         Ok(Arc::new(Self {
             began: Instant::now(),
-            // A client that sent something again on its own would make duplicates that nobody else
-            // is to blame for.
+            // A client that resent requests on its own would cause duplicates.
             http: reqwest::Client::builder()
                 .timeout(PATIENCE)
                 .retry(reqwest::retry::never())
@@ -62,11 +61,12 @@ impl ClientContext {
     }
 
     pub(super) fn endpoint(&self, node: usize) -> Option<Endpoint> {
-        self.endpoints[node].read().expect("nobody panics while holding an endpoint").clone()
+        self.endpoints[node].read().expect("no code panics while it holds an endpoint").clone()
     }
 
     pub(super) fn set_endpoint(&self, node: usize, endpoint: Option<Endpoint>) {
-        *self.endpoints[node].write().expect("nobody panics while holding an endpoint") = endpoint;
+        let endpoint_of_node = &self.endpoints[node];
+        *endpoint_of_node.write().expect("no code panics while it holds an endpoint") = endpoint;
     }
 }
 
@@ -77,7 +77,7 @@ pub(super) struct Client {
     shared: Arc<ClientContext>,
     invented: i64,
     operations: i64,
-    /// The list of its last append, which it is to see.
+    /// The list of its last append, which it should see next.
     last: Option<Key>,
     records: Vec<Record>,
 }
@@ -97,7 +97,7 @@ impl Client {
         }
     }
 
-    /// Goes on until the run is over.
+    /// Runs operations until the run is over.
     pub(super) async fn run(mut self) -> Vec<Record> {
         let over = self.shared.over.clone();
         while !over.is_cancelled() {
@@ -117,8 +117,8 @@ impl Client {
     fn choose(&mut self) -> Op {
         self.operations += 1;
         match self.rng.random_range(0..100) {
-            // A transaction whose answers are lost holds up the others on the primary, and few
-            // would be there to be repeated.
+            // A transaction whose replies are lost blocks other writers on the primary, and few
+            // writes would be left to repeat.
             30..45 if !self.shared.retry_unknown => {
                 let patient = self.rng.random_bool(0.6);
                 Op::ReadThenAppend { key: self.key(), value: self.value(), patient }
@@ -139,7 +139,7 @@ impl Client {
 
     fn value(&mut self) -> Value {
         self.invented += 1;
-        // Readable: the client before the million, its count after it.
+        // For readable output: the client above a million, its count below.
         (self.number as i64 + 1) * 1_000_000 + self.invented
     }
 
@@ -150,7 +150,7 @@ impl Client {
             if !self.shared.retry_unknown || op.appends().is_empty() || !unknown(&outcome) {
                 break;
             }
-            // What a careful client does not do.
+            // A correct client does not repeat this.
             match self.shared.endpoint(self.node) {
                 Some(endpoint) => outcome = self.ask(&endpoint, &op).await,
                 None => tokio::time::sleep(ABSENCE).await,
@@ -166,7 +166,7 @@ impl Client {
         let sent = self.shared.http.post(format!("{}/op", endpoint.url)).json(op).send().await;
         match sent {
             Err(error) if error.is_connect() => {
-                Outcome::Refused { why: "the node's process is away".to_owned() }
+                Outcome::Refused { why: "the node's process is down".to_owned() }
             }
             Err(error) => Outcome::Unknown { why: explained(&error) },
             Ok(response) if !response.status().is_success() => {
@@ -184,7 +184,7 @@ fn explained(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         format!("HANG: nothing within {PATIENCE:?}")
     } else {
-        "the node's process went away".into()
+        "the node's process ended".into()
     }
 }
 

@@ -1,4 +1,4 @@
-//! The run from the first process to the verdict.
+//! The run from the start of the processes to the verdict.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -25,12 +25,12 @@ use super::schedule::{Menu, Step, schedule};
 use super::summary::Summary;
 use super::weakness::Weakness;
 
-/// Clients of each node.
+/// The number of clients of each node.
 const CLIENTS: usize = 4;
-/// Between two looks for reports of losses.
+/// The interval at which reports of losses are polled.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Starts everything, attacks it, heals it, judges it.
+/// Starts the cluster, injects faults, heals the cluster, and checks the history.
 pub(super) fn run(options: &Options) -> Result<ExitCode, Problem> {
     let length = Duration::from_secs(options.seconds);
     let steps = schedule(options.seed, length, menu(options));
@@ -86,7 +86,7 @@ fn start(
     let (shared, runtime, weaken) = (Arc::clone(shared), runtime.handle().clone(), options.weaken);
     Ok(match options.mounts.as_slice() {
         [] => Box::new(Embedded::start(shared, runtime, weaken)?),
-        [_] => return Err("one mount is no cluster: give at least two".into()),
+        [_] => return Err("one mount is not a cluster: give at least two".into()),
         mounts => Box::new(Mounts::start(mounts, shared, runtime, weaken)?),
     })
 }
@@ -105,8 +105,8 @@ fn start_clients(
     clients
 }
 
-/// Carries out the schedule. Faults that take longer than planned delay the next ones, and change
-/// nothing else.
+/// Executes the schedule. A fault that takes longer than planned delays later faults and has no
+/// other effect.
 fn attack(
     cluster: &mut dyn Attack,
     steps: &[Step],
@@ -118,7 +118,7 @@ fn attack(
     let start = shared.began.elapsed();
     let now = || shared.began.elapsed() - start;
     for (at, id, begins) in timeline(steps, length) {
-        // The schedule is what paces the attack.
+        // The times of the schedule determine the pace.
         thread::sleep(at.saturating_sub(now()));
         progress.set_position(u64::try_from(now().as_millis()).unwrap_or(u64::MAX));
         let fault = steps[id].fault;
@@ -132,7 +132,7 @@ fn attack(
     Ok(())
 }
 
-/// When which step begins or ends.
+/// When each step begins or ends.
 fn timeline(steps: &[Step], length: Duration) -> Vec<(Duration, usize, bool)> {
     let mut moments: Vec<_> = steps
         .iter()
@@ -148,8 +148,8 @@ fn remember(cluster: &dyn Attack, records: Vec<Record>) -> Result<History, Probl
     Ok(History { records, takeovers: cluster.takeovers(), finals: cluster.finals()? })
 }
 
-/// A report may still be on its way when all nodes have the same; so a loss that nobody has
-/// reported is waited for.
+/// A report of a loss may arrive after all nodes have the same data, so this waits for losses that
+/// have not been reported.
 fn judge(history: &History, cluster: &dyn Attack) -> Verdict {
     let deadline = Instant::now() + REPORT_LIMIT;
     loop {
@@ -161,7 +161,7 @@ fn judge(history: &History, cluster: &dyn Attack) -> Verdict {
     }
 }
 
-/// Writes the history as lines of JSON: what clients remember, failovers, what nodes have.
+/// Writes the history as lines of JSON: the operations of clients, failovers, the content of nodes.
 fn write_down(history: &History, seed: u64) -> Result<PathBuf, Problem> {
     let name = format!("nemesis-{seed}-{}.jsonl", std::process::id());
     let path = std::env::temp_dir().join(name);

@@ -1,4 +1,4 @@
-//! The attack on the embedded cluster.
+//! Faults of the embedded cluster.
 
 mod roles;
 mod succession;
@@ -27,7 +27,7 @@ pub(super) struct Embedded {
     shared: Arc<ClientContext>,
     runtime: Handle,
     succession: Succession,
-    /// The nodes that faults which have not ended yet were applied to.
+    /// The nodes of the faults that have not ended yet.
     met: BTreeMap<usize, usize>,
 }
 
@@ -76,9 +76,9 @@ impl Embedded {
             Fault::Promote { .. } => self.promote(node)?,
             Fault::LoseTail { lost, .. } => self.lose_tail(node, lost)?,
             Fault::LoseRole { .. } => self.depose()?,
-            Fault::HandOff => return Err("only a LiteFS of its own hands off".into()),
+            Fault::HandOff => return Err("a handoff needs a real LiteFS".into()),
             _ if !self.fleet.is_alive(node) => {
-                return Err(format!("{} is away", NAMES[node]).into());
+                return Err(format!("{} is down", NAMES[node]).into());
             }
             Fault::DropCommit => self.fleet.control(node)?.drop_next_commit()?,
             Fault::Stall { .. } => self.fleet.control(node)?.stall_replication()?,
@@ -110,7 +110,7 @@ impl Embedded {
             Fault::Pause { successor, late, .. } => {
                 self.fleet.wake(node)?;
                 if successor.is_some() {
-                    // It still takes itself for the primary, and its clients' writes with it.
+                    // The node still believes to be the primary, and executes its clients' writes.
                     thread::sleep(late);
                     self.submit(node)?;
                 }
@@ -129,8 +129,8 @@ impl Embedded {
         }
     }
 
-    /// Brings the cluster back to where a primary is, whatever went wrong with a fault. LiteFS may
-    /// die of something that was under way meanwhile, so there is a second try.
+    /// Restores a primary, whatever a fault has left behind. LiteFS may die of a commit that was
+    /// under way, so this is tried twice.
     fn recover(&mut self) -> Result<(), Problem> {
         self.repair().or_else(|_| self.repair())
     }
@@ -154,9 +154,9 @@ impl Embedded {
     fn told(&self, result: &Result<usize, Problem>, fault: Fault) -> String {
         let primary = NAMES[self.succession.primary];
         match result {
-            Ok(node) => format!("{fault:?} met {}; {primary} is the primary", NAMES[*node]),
+            Ok(node) => format!("{fault:?} hit {}; {primary} is the primary", NAMES[*node]),
             Err(problem) => {
-                format!("{fault:?} came to nothing: {problem}; {primary} is the primary")
+                format!("{fault:?} failed: {problem}; {primary} is the primary")
             }
         }
     }

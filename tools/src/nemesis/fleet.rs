@@ -12,19 +12,19 @@ use super::node::{DATABASE, Mounted};
 use super::processes::Processes;
 use super::weakness::Weakness;
 
-/// The nodes' names; the first one begins as the primary.
+/// The nodes' names; the first one is the primary at the start.
 pub(super) const NAMES: [&str; 3] = ["node-a", "node-b", "node-c"];
 
-/// All nodes' machines, whether or not a process runs on them.
+/// The places of all nodes, whether or not a process runs there.
 pub(super) struct Fleet {
     processes: Processes,
     controls: Vec<Option<Control>>,
-    // After the processes, so that none uses it when it is removed.
+    // Declared after the processes, so that it is removed after they have ended.
     root: TempDir,
 }
 
 impl Fleet {
-    /// Machines on which nothing runs yet.
+    /// Places without a process.
     pub(super) fn new(
         shared: Arc<ClientContext>,
         weaken: Option<Weakness>,
@@ -34,13 +34,13 @@ impl Fleet {
         Ok(Self { processes, controls: NAMES.map(|_| None).to_vec(), root })
     }
 
-    /// Starts a process on a node's files. Its LiteFS runs then and waits for a role; see
+    /// Starts a process on a node's files. Its LiteFS then runs and waits for a role; see
     /// [`Fleet::wait_until_serving`].
     pub(super) fn start(&mut self, node: usize) -> Result<(), Problem> {
         let dir = self.root.path().join(NAMES[node]).to_string_lossy().into_owned();
         self.processes.start(node, &["--dir", &dir])?;
         let control = Control::attach(self.processes.receive::<Mounted>(node)?.litefs)?;
-        // Another node that is cut off from the one before would keep this one from starting.
+        // A link that was cut for the previous process would block the start of this one.
         let others = self.reachable().into_iter().filter(|other| *other != node);
         others.into_iter().try_for_each(|other| {
             self.control(other)?.heal_link(NAMES[node]).map_err(Problem::from)
@@ -54,7 +54,7 @@ impl Fleet {
         self.processes.wait_until_serving(node)
     }
 
-    /// `kill -9`. Does nothing where no process runs.
+    /// `kill -9`. No effect if no process runs.
     pub(super) fn kill(&mut self, node: usize) -> Result<(), Problem> {
         self.controls[node] = None;
         self.processes.kill(node)
@@ -65,16 +65,16 @@ impl Fleet {
         self.processes.put_to_sleep(node)
     }
 
-    /// SIGCONT. Does nothing to a node that is awake.
+    /// SIGCONT. No effect on a node that is not stopped.
     pub(super) fn wake(&mut self, node: usize) -> Result<(), Problem> {
-        // Faults that ended meanwhile could not be told.
+        // Faults that ended while it was stopped could not be removed.
         if self.processes.wake(node)? { self.clear_faults(node) } else { Ok(()) }
     }
 
-    /// Ends everything that was made to go wrong on a node and with its link.
+    /// Removes all faults of a node and of its link.
     pub(super) fn clear_faults(&self, node: usize) -> Result<(), Problem> {
         self.link(node).set(Traffic::Pass, Traffic::Pass);
-        // A dead LiteFS comes back without them.
+        // A dead LiteFS restarts without faults.
         if self.is_alive(node) {
             let control = self.control(node)?;
             control.resume_replication()?;
@@ -86,7 +86,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Nodes whose processes run and are awake.
+    /// Nodes whose processes run and are not stopped.
     pub(super) fn reachable(&self) -> Vec<usize> {
         (0..NAMES.len()).filter(|node| self.processes.is_reachable(*node)).collect()
     }
@@ -107,22 +107,22 @@ impl Fleet {
         self.reachable().into_iter().filter(|node| !self.is_alive(*node)).collect()
     }
 
-    /// The handle that makes things go wrong on a node.
+    /// The handle that injects faults into a node.
     pub(super) fn control(&self, node: usize) -> Result<&Control, Problem> {
         let control = self.controls[node].as_ref();
         control.ok_or_else(|| format!("{} has no process", NAMES[node]).into())
     }
 
-    /// Where a node's database is.
+    /// The path of a node's database.
     pub(super) fn txid(&self, node: usize) -> Result<u64, Problem> {
         Ok(txid(&self.control(node)?.status()?))
     }
 
-    /// The node that has come furthest, of those that can be asked.
+    /// The most advanced node of those that answer.
     pub(super) fn furthest(&self) -> Result<usize, Problem> {
         let txids = self.alive().into_iter().map(|node| Ok((self.txid(node)?, node)));
         let txids = txids.collect::<Result<Vec<_>, Problem>>()?;
-        txids.into_iter().max().map(|(_, node)| node).ok_or_else(|| "no node is left".into())
+        txids.into_iter().max().map(|(_, node)| node).ok_or_else(|| "no node answers".into())
     }
 
     /// The link to a node's server.
@@ -136,7 +136,7 @@ impl Fleet {
     }
 }
 
-/// Where the database is.
+/// The path of the database.
 pub(super) fn txid(status: &NodeStatus) -> u64 {
     status.positions.get(DATABASE).map_or(0, |position| position.txid)
 }

@@ -1,31 +1,31 @@
-//! What clients remember and what nodes hold in the end: all that the checker gets to see.
+//! The operations of clients and the final content of nodes: the input of the checker.
 
 use serde::{Deserialize, Serialize};
 
-/// Names a list.
+/// Identifies a list.
 pub(super) type Key = i64;
 /// An element of a list. No two appends share one.
 pub(super) type Value = i64;
 /// Microseconds since the run began.
 pub(super) type Moment = u64;
 
-/// What a client asks of a node.
+/// An operation of a client on a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Op {
     /// An INSERT outside of any transaction.
     Append { key: Key, value: Value },
-    /// A transaction that reads a list, then appends to it and notes how long the list was. With
-    /// `patient` through `transaction_with_retry`.
+    /// A transaction that reads a list, then appends to it with the length that it read. If
+    /// `patient`, through `transaction_with_retry`.
     ReadThenAppend { key: Key, value: Value, patient: bool },
     /// Several INSERTs in one request, all or none.
     Batch { items: Vec<(Key, Value)> },
-    /// A whole list.
+    /// Reads a whole list.
     Read { key: Key },
 }
 
 impl Op {
-    /// What it appends, if it is done.
+    /// The element that it appends.
     pub(super) fn appends(&self) -> Vec<(Key, Value)> {
         match self {
             Self::Append { key, value } | Self::ReadThenAppend { key, value, .. } => {
@@ -45,18 +45,17 @@ impl Op {
     }
 }
 
-/// What a write was acknowledged with, as the node's process will name it should it report its
-/// loss.
+/// How a write was acknowledged, in the form in which the node's process reports its loss.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Receipt {
-    /// The transaction of LiteFS that was acknowledged; the append is not behind it.
+    /// The acknowledged LiteFS transaction, which contains the append or follows it.
     pub(super) txid: u64,
     pub(super) position: String,
-    /// The write's own name, if it was forwarded.
+    /// The id of the write, if it was forwarded.
     pub(super) request: Option<String>,
 }
 
-/// What a client was told.
+/// The result that a client received.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Outcome {
@@ -64,18 +63,18 @@ pub(super) enum Outcome {
     Done { seen: Vec<Value>, receipt: Option<Receipt> },
     /// Certainly not applied.
     Refused { why: String },
-    /// It may or may not be applied, now or later.
+    /// Unknown: applied now, later, or never.
     Unknown { why: String },
 }
 
 /// One operation of one client.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Record {
-    /// A client does one thing after the other.
+    /// A client runs one operation after the other.
     pub(super) client: usize,
     /// The node's number.
     pub(super) node: usize,
-    /// Counts the processes that this node has been.
+    /// The number of the process among the processes of this node.
     pub(super) incarnation: u64,
     pub(super) invoked: Moment,
     pub(super) completed: Moment,
@@ -83,16 +82,16 @@ pub(super) struct Record {
     pub(super) outcome: Outcome,
 }
 
-/// A process: a node's number, and which of the processes that this node has been.
+/// A process: a node's number, and the number of the process among that node's processes.
 pub(super) type Process = (usize, u64);
 
 impl Record {
-    /// The process that was asked.
+    /// The process that received the request.
     pub(super) fn process(&self) -> Process {
         (self.node, self.incarnation)
     }
 
-    /// What the append was acknowledged with.
+    /// The acknowledgement of the append.
     pub(super) fn receipt(&self) -> Option<&Receipt> {
         match &self.outcome {
             Outcome::Done { receipt, .. } => receipt.as_ref(),
@@ -108,7 +107,7 @@ impl Record {
         matches!(self.outcome, Outcome::Refused { .. })
     }
 
-    /// The list that it read and what was in it.
+    /// The list that it read, and the content.
     pub(super) fn read(&self) -> Option<(Key, &[Value])> {
         match (&self.op.reads(), &self.outcome) {
             (Some(key), Outcome::Done { seen, .. }) => Some((*key, seen)),
@@ -122,23 +121,24 @@ impl Record {
 pub(super) struct Row {
     pub(super) key: Key,
     pub(super) value: Value,
-    /// How long the list was for the transaction that appended this, if one did that had read it.
+    /// The length of the list as read by the transaction that appended this; `None` outside of such
+    /// a transaction.
     pub(super) seen: Option<i64>,
 }
 
-/// A time in which one primary followed another and may have taken writes with it.
+/// A period in which the primary changed and writes may have been lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Takeover {
     pub(super) began: Moment,
     pub(super) ended: Moment,
 }
 
-/// Everything that happened.
+/// The history of a run.
 #[derive(Debug, Clone, Default)]
 pub(super) struct History {
-    /// In no particular order.
+    /// The operations, unordered.
     pub(super) records: Vec<Record>,
     pub(super) takeovers: Vec<Takeover>,
-    /// What each node has in the end, in the order of appending.
+    /// The final content of each node, in the order of appending.
     pub(super) finals: Vec<(String, Vec<Row>)>,
 }

@@ -1,11 +1,10 @@
 //! Which processes must report which lost writes.
 //!
-//! LiteFS replicates asynchronously, so a failover may lose what was acknowledged, but never
-//! silently: the process that gave an acknowledgement reports its loss
-//! (`LiteFsBuilder::on_lost_writes`). What was acknowledged is known to that process alone, and
-//! dies with it. So one excuse remains for an unreported loss: the process was killed
-//! before its report was due, and this program itself inflicted a failover that can have lost the
-//! write.
+//! LiteFS replicates asynchronously, so a failover may lose acknowledged writes, but never
+//! silently: the process that acknowledged a write reports its loss
+//! (`LiteFsBuilder::on_lost_writes`). Only that process knows what it has acknowledged. So an
+//! unreported loss is excused in one case: the process was killed before its report was due, and
+//! this program has injected a failover that can have lost the write.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -13,50 +12,48 @@ use std::time::Duration;
 
 use super::history::{Moment, Process, Receipt, Record};
 
-/// A process that lives this long after a failover must have reported what that has lost. It has to
-/// hear of the new primary, get a copy of its database and be heard by it, all under further
-/// faults.
+/// A process that lives this long after a failover must have reported the loss. It has to learn of
+/// the new primary, receive a copy of its database and reach it, all under further faults.
 pub(super) const REPORT_LIMIT: Duration = Duration::from_secs(5);
 
-/// Reports of loss.
+/// The source of reports of losses.
 pub(super) trait LossReports {
-    /// Whether this very append was reported as lost.
+    /// Whether this append was reported as lost.
     fn report(&self, append: &Record) -> bool;
 
-    /// Whether the loss of this append, which is not reported, cannot be reported any more.
+    /// Whether the unreported loss of this append cannot be reported any more.
     fn excuse(&self, append: &Record) -> bool;
 }
 
-/// What the processes of all nodes have reported.
+/// The reports of the processes of all nodes.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Reports(Arc<Mutex<HashSet<(Process, Receipt)>>>);
 
 impl Reports {
-    /// Takes in a report of one process.
+    /// Adds a report of one process.
     pub(super) fn add(&self, process: Process, lost: impl IntoIterator<Item = Receipt>) {
-        let mut reports = self.0.lock().expect("nobody panics while holding the reports");
+        let mut reports = self.0.lock().expect("no code panics while it holds the reports");
         reports.extend(lost.into_iter().map(|receipt| (process, receipt)));
     }
 
     fn name(&self, append: &Record) -> bool {
-        let reports = self.0.lock().expect("nobody panics while holding the reports");
+        let reports = self.0.lock().expect("no code panics while it holds the reports");
         append
             .receipt()
             .is_some_and(|receipt| reports.contains(&(append.process(), receipt.clone())))
     }
 }
 
-/// Acknowledged writes that one failover can have lost.
+/// The acknowledged writes that one failover can have lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Inflicted {
-    /// When the failover began: of what was under way then, it is unknown on which side of `kept`
-    /// it stands.
+    /// When the failover began. Writes under way then may be on either side of `kept`.
     pub(super) began: Moment,
-    /// From then on no node could accept writes in the old history.
+    /// When the last node could accept writes in the old history.
     pub(super) until: Moment,
     /// The last transaction of the old history that the new primary has.
     pub(super) kept: u64,
-    /// The node to which the loss is confined; `None` for all.
+    /// The node whose writes can be lost; `None` for all.
     pub(super) node: Option<usize>,
 }
 
@@ -69,7 +66,7 @@ impl Inflicted {
     }
 }
 
-/// What was reported, and what this program knows of losses that cannot be reported any more.
+/// The reports, and the losses that cannot be reported any more.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Losses {
     pub(super) reports: Reports,
@@ -129,7 +126,7 @@ mod tests {
         assert!(losses.excuse(&append(10, 20, 101)));
         assert!(losses.excuse(&append(45, 55, 90)));
         assert!(!losses.excuse(&append(10, 20, 100)), "the new primary had it");
-        assert!(!losses.excuse(&append(61, 70, 101)), "the new primary took it");
+        assert!(!losses.excuse(&append(61, 70, 101)), "the new primary acknowledged it");
         let elsewhere = killed_at(70, Inflicted { node: Some(2), ..LOSS });
         assert!(!elsewhere.excuse(&append(10, 20, 101)));
     }

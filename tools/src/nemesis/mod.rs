@@ -1,21 +1,21 @@
-//! Three nodes under attack, and a checker of what became of every write.
+//! Three nodes under fault injection, and a checker of the outcome of every write.
 //!
 //! The program starts three *nodes* from its own binary, each a process with an embedded LiteFS
-//! (played by `litefs-testkit`), a [`LiteFs`](litefs_diesel::LiteFs) handle and a pool of
-//! connections. Clients append to lists and read them, on every node, and keep a history: when they
-//! asked, what they were told and what they saw. Meanwhile a schedule of faults that the seed alone
-//! decides is carried out: processes are killed and frozen, links cut, slowed and made mute,
-//! replication delayed and stalled, primaries deposed with and without loss.
+//! (`litefs-testkit`), a [`LiteFs`](litefs_diesel::LiteFs) handle and a pool of connections.
+//! Clients on every node append to lists and read them, and record a history: the time of each
+//! request, its result, and what they read. Meanwhile a schedule of faults, which is determined by
+//! the seed alone, is executed: processes are killed and frozen, links are cut, slowed and
+//! silenced, replication is delayed and stalled, primaries are replaced with and without loss.
 //!
-//! In the end everything is healed, each node is read in full, and a pure function holds the
-//! history against that: acknowledged appends are there once and in order, refused ones are not
-//! there, no read missed what its node had been told is done or went back behind an earlier one,
-//! and all nodes have the same. The exit status is 0 only then.
+//! At the end all faults are healed, each node is read in full, and a pure function checks the
+//! history: acknowledged appends are present once and in order, refused ones are absent, no read
+//! missed an append that its node had acknowledged or went back behind an earlier read, and all
+//! nodes have the same data. The exit status is 0 only then.
 //!
-//! With `--mount` the nodes run on the mounts of a real LiteFS, and suffer what needs no power over
-//! it.
+//! With `--mount` the nodes run on the mounts of a real LiteFS, with the faults that need no
+//! control over LiteFS.
 //!
-//! `--weaken` breaks one promise on purpose, to see that the checker notices.
+//! `--weaken` breaks one promise on purpose, to test the checker.
 
 mod attack;
 mod check;
@@ -42,7 +42,8 @@ use litefs_examples::Problem;
 
 use self::options::Options;
 
-/// Attacks three nodes that all write, heals them, and tells what became of every write.
+/// Injects faults into three nodes that all write, heals them, and checks the outcome of every
+/// write.
 #[derive(Debug, Parser)]
 #[command(name = "nemesis", args_conflicts_with_subcommands = true)]
 pub struct Arguments {
@@ -62,8 +63,7 @@ enum Part {
 /// Runs the program, or the part of it that the arguments name.
 ///
 /// # Errors
-/// Whatever kept it from coming to a verdict: a process that did not start, a cluster that did not
-/// heal.
+/// Any error that prevents a verdict: a process that did not start, a cluster that did not heal.
 pub fn run(arguments: Arguments) -> Result<ExitCode, Problem> {
     match arguments.part {
         None => drive::run(&arguments.options),

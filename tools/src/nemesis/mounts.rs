@@ -1,8 +1,7 @@
-//! The attack on real LiteFS: a process of this program for each mount that somebody else has
-//! mounted.
+//! Faults of real LiteFS: one process of this program for each mount that exists already.
 //!
-//! LiteFS itself is let alone: what goes wrong is what our own processes and the links between them
-//! can suffer, and changes of the primary that LiteFS is asked for.
+//! LiteFS itself gets no faults: they affect this program's processes and the links between them,
+//! and changes of the primary that LiteFS is asked for.
 
 pub(super) mod mount;
 mod watch;
@@ -29,16 +28,16 @@ use super::rest::read_all;
 use super::schedule::{Fault, Target};
 use super::weakness::Weakness;
 
-/// How long LiteFS may take to have a primary, or to be started again.
+/// How long LiteFS may take to elect a primary, or to be restarted.
 const LITEFS_LIMIT: Duration = Duration::from_secs(20);
-/// Between two looks for one.
+/// The interval of polling for a primary.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// The nodes on their mounts.
 pub(super) struct Mounts {
     mounts: Vec<Mount>,
     names: Vec<String>,
-    /// Of this run alone, so that nothing of an earlier one is in it.
+    /// A name that is unique to this run, so that the database is new.
     database: String,
     processes: Processes,
     watch: Watch,
@@ -71,7 +70,7 @@ impl Mounts {
             met: BTreeMap::new(),
         };
         let primary = all.await_primary()?;
-        // It makes the database that the others wait for.
+        // The primary creates the database that the other nodes wait for.
         all.begin_node(primary)?;
         (0..all.mounts.len())
             .filter(|node| *node != primary)
@@ -89,7 +88,7 @@ impl Mounts {
     }
 
     fn await_primary(&self) -> Result<usize, Problem> {
-        let missing = "no mount's LiteFS says that it is the primary";
+        let missing = "LiteFS reports no mount as the primary";
         self.await_state(missing, |all| all.watch.primary().is_some())?;
         self.watch.primary().ok_or_else(|| missing.into())
     }
@@ -105,8 +104,8 @@ impl Mounts {
         Ok(())
     }
 
-    /// LiteFS ends when it loses the lease in the middle of a commit. Whoever mounted it starts it
-    /// again; what our process has open is still of the one before.
+    /// LiteFS ends when it loses the lease in the middle of a commit. Its supervisor restarts it;
+    /// the files that our process has open belong to the previous mount.
     fn revive(&mut self) -> Result<(), Problem> {
         while let Some((node, since)) = self.watch.take_back() {
             self.processes.kill_stale(node, since)?;
@@ -115,8 +114,8 @@ impl Mounts {
         (0..self.mounts.len()).try_for_each(|node| self.replace(node))
     }
 
-    /// SQLite maps the WAL's index from a file of LiteFS's, which may fail a process that touches
-    /// it while LiteFS dies or changes its role. A process that ends in any other way has a fault.
+    /// SQLite maps the WAL's index from a file of LiteFS. An access while LiteFS dies or changes
+    /// its role may kill the process. Any other end of a process is a violation.
     fn replace(&mut self, node: usize) -> Result<(), Problem> {
         match self.processes.ended(node) {
             None => Ok(()),
@@ -146,7 +145,7 @@ impl Mounts {
             Fault::Pause { .. } => self.processes.put_to_sleep(node)?,
             Fault::Promote { .. } => self.post(&format!("{}/promote", self.mounts[node].url))?,
             Fault::HandOff => {
-                let endpoint = self.shared.endpoint(node).ok_or("its process is away")?;
+                let endpoint = self.shared.endpoint(node).ok_or("its process is down")?;
                 self.post(&format!("{}/handoff", endpoint.url))?;
             }
             Fault::CutRequests => self.processes.link(node).set(Traffic::Hold, Traffic::Pass),
@@ -156,7 +155,7 @@ impl Mounts {
                 self.processes.link(node).set(slow, slow);
             }
             Fault::BreakLink => self.processes.link(node).cut(),
-            _ => return Err("this is LiteFS's own to suffer".into()),
+            _ => return Err("this fault needs control over LiteFS".into()),
         }
         Ok(node)
     }
@@ -173,7 +172,7 @@ impl Mounts {
 
     fn relieve(&mut self, node: usize, fault: Fault) -> Result<(), Problem> {
         match fault {
-            // Unless it is there again together with its LiteFS.
+            // Skipped if it has been restarted together with its LiteFS.
             Fault::Kill { .. } if self.shared.endpoint(node).is_some() => Ok(()),
             Fault::Kill { .. } => self.begin_node(node),
             Fault::Pause { .. } => self.processes.wake(node).map(drop),
@@ -196,14 +195,14 @@ impl Mounts {
     fn told(&self, result: &Result<usize, Problem>, fault: Fault) -> String {
         let primary = self.watch.primary().map_or("nobody", |primary| &self.names[primary]);
         match result {
-            Ok(node) => format!("{fault:?} met {}; {primary} is the primary", self.names[*node]),
+            Ok(node) => format!("{fault:?} hit {}; {primary} is the primary", self.names[*node]),
             Err(problem) => {
-                format!("{fault:?} came to nothing: {problem}; {primary} is the primary")
+                format!("{fault:?} failed: {problem}; {primary} is the primary")
             }
         }
     }
 
-    /// As LiteFS tells them, in full: the same number may be of another history.
+    /// The full positions that LiteFS reports: the same number may belong to another history.
     fn positions(&self) -> Result<Vec<String>, Problem> {
         let read = |mount: &Mount| position(&mount.dir, &self.database).map_err(Problem::from);
         self.mounts.iter().map(read).collect()
@@ -221,7 +220,7 @@ impl Attack for Mounts {
 
     fn end(&mut self, id: usize, fault: Fault) -> Result<String, Problem> {
         let Some(node) = self.met.remove(&id) else { return Ok(String::new()) };
-        // What does not come back now, because its LiteFS is away too, comes back with that.
+        // A process whose LiteFS is down too is restarted with it.
         let relieved = self.relieve(node, fault).and_then(|()| self.revive()).map(|()| node);
         Ok(format!("end of {}", self.told(&relieved, fault)))
     }
@@ -232,7 +231,7 @@ impl Attack for Mounts {
             self.pass(node);
             self.processes.wake(node)?;
         }
-        self.await_state("a LiteFS does not come back", |all| all.watch.all_answer())?;
+        self.await_state("a LiteFS was not restarted", |all| all.watch.all_answer())?;
         self.await_primary()?;
         self.revive()?;
         let away = |node: &usize| self.shared.endpoint(*node).is_none();

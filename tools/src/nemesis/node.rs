@@ -1,4 +1,5 @@
-//! A node: an embedded LiteFS and an application that does what clients ask, in one process.
+//! A node: an embedded LiteFS and an application that executes the clients' requests, in one
+//! process.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -30,20 +31,20 @@ pub(super) const DATABASE: &str = "app.db";
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// Connections per node.
 const POOL_SIZE: u32 = 6;
-/// Limits that are shorter than the defaults, so that clients come back from a fault to meet the
-/// next one.
+/// Limits shorter than the defaults, so that clients have recovered from a fault before the next
+/// one.
 const PRIMARY_LIMIT: Duration = Duration::from_millis(1_500);
 const FORWARD_LIMIT: Duration = Duration::from_millis(2_500);
 const READ_LIMIT: Duration = Duration::from_millis(400);
 const POOL_LIMIT: Duration = Duration::from_secs(3);
 
-/// What a node is told.
+/// The arguments of a node.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Its name.
+    /// The node's name.
     #[arg(long)]
     name: String,
-    /// The mount of the LiteFS that runs in the process and that it outlives.
+    /// The mount directory of the LiteFS that runs in the process; it survives the process.
     #[arg(long, required_unless_present = "database", conflicts_with = "database")]
     dir: Option<PathBuf>,
     /// The database on the mount of another LiteFS.
@@ -52,38 +53,38 @@ pub(super) struct Arguments {
     /// That LiteFS's base URL.
     #[arg(long)]
     litefs: Option<String>,
-    /// Under which address the others reach its server.
+    /// The address under which the other nodes reach its server.
     #[arg(long)]
     advertise: String,
-    /// Read whatever is there.
+    /// Read the local file as it is.
     #[arg(long)]
     eventual: bool,
-    /// Keep no outcomes: a lost answer leaves a write unknown.
+    /// Store no outcomes: a lost reply leaves the outcome of a write unknown.
     #[arg(long)]
     at_most_once: bool,
-    /// Take SQLite's word for a commit.
+    /// Acknowledge a commit when SQLite has committed.
     #[arg(long)]
     unproven: bool,
 }
 
-/// What a node says first: its LiteFS runs, and can be given a role.
+/// The first message of a node: its LiteFS runs, and can be given a role.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Mounted {
     /// Base URL of LiteFS's HTTP server.
     pub(super) litefs: String,
 }
 
-/// What a node says second: it takes writes of the others. [`Listening`] follows.
+/// The second message of a node: it accepts writes of other nodes. [`Listening`] follows.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Serving {
-    /// Where.
+    /// The address.
     pub(super) rpc: SocketAddr,
 }
 
-/// What a node says whenever its library reports that acknowledged writes are lost.
+/// The message for each report of lost acknowledged writes.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Lost {
-    /// What they were acknowledged with.
+    /// Their acknowledgements.
     pub(super) lost: Vec<Receipt>,
 }
 
@@ -98,7 +99,7 @@ impl From<&LostWrites> for Lost {
     }
 }
 
-/// What a node holds.
+/// The content of a node.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Holding {
     /// Operations that it has not finished.
@@ -112,7 +113,7 @@ struct App {
     under_way: AtomicU64,
 }
 
-/// Serves until the parent process ends. The shared secret of the cluster comes in the environment.
+/// Serves until the parent process ends. The shared secret of the cluster is in the environment.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Problem> {
     let wanted = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("off"));
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(wanted).init();
@@ -130,21 +131,21 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Problem> {
     })
 }
 
-/// Where the database is, and its LiteFS.
+/// The database and its LiteFS.
 struct Place {
     database: String,
     litefs: String,
 }
 
-/// The place, and what must live as long as it is used.
+/// The place, and a guard that must live as long as the place is used.
 fn place(arguments: &Arguments) -> Result<(Option<Node>, Place), Problem> {
     if let (Some(database), Some(litefs)) = (&arguments.database, &arguments.litefs) {
         return Ok((None, Place { database: database.clone(), litefs: litefs.clone() }));
     }
-    let dir = arguments.dir.as_deref().ok_or("a node needs a mount")?;
+    let dir = arguments.dir.as_deref().ok_or("a node needs a mount directory")?;
     let node = Node::builder(&arguments.name).dir(dir).database(DATABASE).start()?;
     process::send(&Mounted { litefs: node.http_url() })?;
-    // `litefs mount` too starts the application only when the node is ready.
+    // `litefs mount` also starts the application only when the node is ready.
     node.wait_until(START_LIMIT, |now| {
         (now.is_primary || now.connected) && now.positions.contains_key(DATABASE)
     })?;
@@ -171,7 +172,8 @@ impl App {
             .forward_timeout(FORWARD_LIMIT)
             .read_timeout(READ_LIMIT)
             .prove_commits(!arguments.unproven)
-            // A parent that does not hear it has ended, and so will this process.
+            // If the parent does not read it, the parent has ended, and this process will end as
+            // well.
             .on_lost_writes(|lost| drop(process::send(&Lost::from(lost))))
             .start()?;
         let rpc = litefs.rpc_address().ok_or("a node that does not serve")?;
@@ -197,7 +199,7 @@ impl App {
     }
 }
 
-/// An operation that panics leaves the counter up and is answered 500: the run fails.
+/// An operation that panics leaves the counter up and is answered with 500: the run fails.
 async fn operate(
     State(app): State<Arc<App>>,
     Json(op): Json<Op>,

@@ -1,4 +1,4 @@
-//! The nodes' processes: started, killed, put to sleep and woken, each behind a link of its own.
+//! The nodes' processes, which can be started, killed, stopped and continued, each behind a link.
 
 use std::collections::HashMap;
 use std::process::ExitStatus;
@@ -17,14 +17,14 @@ use super::losses::Reports;
 use super::node::{Lost, Serving};
 use super::weakness::Weakness;
 
-/// All nodes' places for a process, whether or not one runs there.
+/// The places of all nodes, whether or not a process runs there.
 pub(super) struct Processes {
     places: Vec<Place>,
     shared: Arc<ClientContext>,
-    /// How the nodes break a promise on purpose.
+    /// The promise that the nodes break on purpose.
     weaken: Option<Weakness>,
     secret: String,
-    /// What the processes reported as lost.
+    /// The losses that the processes reported.
     reports: Reports,
     /// When processes were killed.
     ends: HashMap<Process, Moment>,
@@ -39,7 +39,7 @@ struct Place {
 }
 
 impl Processes {
-    /// Places where nothing runs yet.
+    /// Places without a process.
     pub(super) fn new(
         names: &[String],
         shared: Arc<ClientContext>,
@@ -56,7 +56,7 @@ impl Processes {
                 link,
             });
         }
-        // The secret never appears on a command line, which every user of the machine can read.
+        // The secret is not passed on the command line, which every user of the machine can read.
         let secret = format!("{:032x}", rand::rng().random::<u128>());
         Ok(Self {
             places,
@@ -68,7 +68,7 @@ impl Processes {
         })
     }
 
-    /// Starts a process. `where_to` says where its files are.
+    /// Starts a process. `where_to` are the arguments for its files.
     pub(super) fn start(&mut self, node: usize, where_to: &[&str]) -> Result<(), Problem> {
         let place = &mut self.places[node];
         let advertise = place.link.address().to_string();
@@ -86,7 +86,7 @@ impl Processes {
         Ok(())
     }
 
-    /// The next thing that a node says. Blocks.
+    /// The next message of a node. Blocks.
     pub(super) fn receive<T: DeserializeOwned>(&mut self, node: usize) -> Result<T, Problem> {
         self.running(node)?.receive()
     }
@@ -99,7 +99,7 @@ impl Processes {
         let (place, reports) = (&mut self.places[node], self.reports.clone());
         let incarnation = place.incarnation;
         let listener = move |lost: Lost| reports.add((node, incarnation), lost.lost);
-        place.child.as_mut().ok_or("a node without a process cannot settle")?.receive_all(listener);
+        place.child.as_mut().ok_or("a node without a process cannot serve")?.receive_all(listener);
         place.link.set_target(rpc);
         self.shared.set_endpoint(node, Some(Endpoint { incarnation, url }));
         Ok(())
@@ -110,7 +110,7 @@ impl Processes {
         place.child.as_mut().ok_or_else(|| format!("{} has no process", place.name).into())
     }
 
-    /// `kill -9`. Does nothing where no process runs.
+    /// `kill -9`. No effect if no process runs.
     pub(super) fn kill(&mut self, node: usize) -> Result<(), Problem> {
         self.shared.set_endpoint(node, None);
         let place = &mut self.places[node];
@@ -120,7 +120,7 @@ impl Processes {
         child.kill()
     }
 
-    /// `kill -9` of a process whose LiteFS has died: it has heard of nothing since then.
+    /// `kill -9` of a process whose LiteFS has died; it has received nothing since then.
     pub(super) fn kill_stale(&mut self, node: usize, since: Moment) -> Result<(), Problem> {
         let process = (node, self.places[node].incarnation);
         self.ends.entry(process).or_insert(since);
@@ -134,7 +134,7 @@ impl Processes {
         Ok(())
     }
 
-    /// SIGCONT. Does nothing to a node that is awake; answers whether it was not.
+    /// SIGCONT. No effect on a node that is not stopped; returns whether it was.
     pub(super) fn wake(&mut self, node: usize) -> Result<bool, Problem> {
         if !std::mem::take(&mut self.places[node].asleep) {
             return Ok(false);
@@ -148,7 +148,7 @@ impl Processes {
         self.places[node].child.as_mut()?.ended()
     }
 
-    /// Whether a process runs there and is awake.
+    /// Whether a process runs there and is not stopped.
     pub(super) fn is_reachable(&self, node: usize) -> bool {
         let place = &self.places[node];
         place.child.is_some() && !place.asleep
@@ -159,7 +159,7 @@ impl Processes {
         &self.places[node].link
     }
 
-    /// What the processes of all nodes reported as lost.
+    /// The losses that the processes of all nodes reported.
     pub(super) fn reports(&self) -> &Reports {
         &self.reports
     }

@@ -1,4 +1,4 @@
-//! Reading what every node has in the end.
+//! Reading the final content of every node.
 
 use std::time::{Duration, Instant};
 
@@ -9,12 +9,13 @@ use super::client::ClientContext;
 use super::history::Row;
 use super::node::Holding;
 
-/// How long the nodes may take to finish what they were asked for and to catch up.
+/// How long the nodes may take to finish their operations and to catch up.
 pub(super) const REST_LIMIT: Duration = Duration::from_secs(30);
-/// Between two looks at nodes that are not at rest.
+/// The interval of polling nodes that are busy.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Waits until no node does anything and all are at the same position, and reads them in full.
+/// Waits until no operation is under way and all nodes are at the same position, then reads them in
+/// full.
 pub(super) fn read_all<P: PartialEq>(
     names: &[String],
     shared: &ClientContext,
@@ -37,9 +38,7 @@ pub(super) fn read_all<P: PartialEq>(
         }
         if Instant::now() >= deadline {
             let busy: Vec<_> = held.iter().map(|holding| holding.under_way).collect();
-            return Err(
-                format!("the nodes do not come to rest; operations under way: {busy:?}").into()
-            );
+            return Err(format!("the nodes are still busy; operations under way: {busy:?}").into());
         }
         std::thread::sleep(LOOK);
     }

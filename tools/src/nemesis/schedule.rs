@@ -1,4 +1,4 @@
-//! Which faults come when. The seed alone decides.
+//! The times and kinds of faults, determined by the seed alone.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,16 +7,16 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-/// The load runs undisturbed for this long first.
+/// The load runs without faults for this long at first.
 const CALM: Duration = Duration::from_millis(500);
-/// Then answers are lost, whatever else happens: no run is without outcomes that are unknown.
+/// Replies are lost at this time in every run, so that no run is without unknown outcomes.
 const FIRST: Step = Step { at: CALM, lasts: Duration::from_millis(600), fault: Fault::CutReplies };
 
-/// Which node a fault applies to. Which one is the primary then follows from earlier faults.
+/// The target of a fault. The node that is the primary at that time depends on earlier faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Target {
     Primary,
-    /// One of the two others.
+    /// One of the two other nodes.
     Replica(usize),
 }
 
@@ -29,49 +29,49 @@ impl fmt::Display for Target {
     }
 }
 
-/// Something that goes wrong.
+/// A fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// `kill -9` of the process; in the end it is started again. With an successor, that replica
-    /// becomes the primary at once with what it has; without, a killed primary comes back as the
+    /// `kill -9` of the process, which is started again at the end. With a successor, that replica
+    /// becomes the primary at once with the data it has; without, a killed primary returns as the
     /// primary.
     Kill { node: Target, successor: Option<usize> },
-    /// SIGSTOP, and SIGCONT in the end. With an successor, that replica becomes the primary
-    /// meanwhile, and the old one does not hear of it until `late` after it wakes.
+    /// SIGSTOP, and SIGCONT at the end. With a successor, that replica becomes the primary
+    /// meanwhile, and the old primary learns of it only `late` after SIGCONT.
     Pause { node: Target, successor: Option<usize>, late: Duration },
-    /// A failover in good order, with everything.
+    /// An orderly failover without loss.
     Promote { successor: usize },
     /// A failover that loses the last transactions.
     LoseTail { successor: usize, lost: u64 },
-    /// The primary's place is given away in good order, through the library.
+    /// A handoff through the library.
     HandOff,
-    /// No node is primary for a while; then the successor is, if it has not died of that.
+    /// No node is primary for a while; then the successor is, unless it has died meanwhile.
     LoseRole { successor: Target },
-    /// A commit that SQLite calls done and LiteFS does not take; LiteFS dies of it.
+    /// A commit that SQLite reports as done and LiteFS does not capture; LiteFS then dies.
     DropCommit,
-    /// Replication to a replica is held back.
+    /// Replication to a replica is stalled.
     Stall { replica: usize },
-    /// Replication to a replica is late.
+    /// Replication to a replica is delayed.
     Delay { replica: usize, by: Duration },
-    /// Nothing is replicated between a replica and the primary, in either direction.
+    /// The replication link between a replica and the primary is cut, in both directions.
     Cut { replica: usize },
     /// Every commit takes longer.
     SlowDisk { by: Duration },
     /// Forwarded requests to the primary do not arrive.
     CutRequests,
-    /// Forwarded requests arrive, their answers do not; then the connections break, and the answers
+    /// Forwarded requests arrive, their replies do not; then the connections break, and the replies
     /// are lost.
     CutReplies,
-    /// Requests and answers are late.
+    /// Requests and replies are delayed.
     SlowLink { by: Duration },
     /// All connections to the primary's server break.
     BreakLink,
-    /// A node receives nothing more from its own LiteFS's event stream.
+    /// A node receives no more events from its own LiteFS.
     SilentEvents { node: Target },
 }
 
 impl Fault {
-    /// Which node it applies to.
+    /// The target.
     pub(super) fn target(self) -> Target {
         match self {
             Self::Kill { node, .. } | Self::Pause { node, .. } | Self::SilentEvents { node } => {
@@ -94,8 +94,8 @@ impl Fault {
         }
     }
 
-    /// Whether it changes roles or ends processes. Where it could not be carried out, the cluster
-    /// may be left without a primary.
+    /// Whether it changes roles or ends processes. If such a fault fails, the cluster may be left
+    /// without a primary.
     pub(super) fn concerns_roles(self) -> bool {
         matches!(
             self,
@@ -110,14 +110,14 @@ impl Fault {
     }
 }
 
-/// Which faults a run is made of.
+/// The kind of cluster, which determines the possible faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Menu {
-    /// All that the embedded cluster can suffer.
+    /// All faults of the embedded cluster.
     Everything,
-    /// LiteFS drops one commit after another.
+    /// LiteFS drops many commits.
     DroppedCommits,
-    /// What can be done to processes beside a real LiteFS.
+    /// Faults of processes beside a real LiteFS.
     Beside,
 }
 
@@ -142,7 +142,7 @@ impl fmt::Display for Step {
             Fault::Pause { node, successor: Some(successor), late } => {
                 write!(
                     f,
-                    "freeze {node}, replica {successor} takes over, told {} ms late",
+                    "freeze {node}, replica {successor} takes over, which it learns {} ms late",
                     late.as_millis()
                 )
             }
@@ -162,8 +162,10 @@ impl fmt::Display for Step {
             }
             Fault::SlowDisk { by } => write!(f, "commits take {} ms longer", by.as_millis()),
             Fault::CutRequests => f.write_str("cut requests to the primary"),
-            Fault::CutReplies => f.write_str("cut the primary's answers"),
-            Fault::SlowLink { by } => write!(f, "requests and answers {} ms late", by.as_millis()),
+            Fault::CutReplies => f.write_str("cut the primary's replies"),
+            Fault::SlowLink { by } => {
+                write!(f, "delay requests and replies by {} ms", by.as_millis())
+            }
             Fault::BreakLink => f.write_str("break connections to the primary"),
             Fault::SilentEvents { node } => write!(f, "no events for {node}"),
         }
@@ -172,8 +174,8 @@ impl fmt::Display for Step {
 
 /// The faults of a run, in the order in which they begin.
 ///
-/// Two lanes run beside each other: changes of role and deaths of processes, one after the other;
-/// and trouble with links, replication and disks, which overlaps with them.
+/// There are two concurrent sequences: role changes and kills of processes, one at a time; and
+/// faults of links, replication and disks, which overlap with them.
 pub(super) fn schedule(seed: u64, length: Duration, menu: Menu) -> Vec<Step> {
     let mut rng = StdRng::seed_from_u64(seed);
     let (role_fault, link_fault): (Choice, Choice) = match menu {
@@ -197,8 +199,7 @@ pub(super) fn schedule(seed: u64, length: Duration, menu: Menu) -> Vec<Step> {
 
 type Choice = fn(&mut StdRng) -> Fault;
 
-/// LiteFS drops one commit after another, and loses the lease in the middle of writes that take
-/// their time.
+/// LiteFS drops many commits, and loses the lease in the middle of slow writes.
 fn dropped_commits(rng: &mut StdRng, length: Duration) -> Vec<Step> {
     let mut steps = lane(rng, CALM..length, 50..150, |rng| {
         let drops = rng.random_bool(0.7);

@@ -1,4 +1,4 @@
-//! The lists as a table, and the operations on them as an application writes them.
+//! The lists as a table, and the operations on them as an application would write them.
 
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
@@ -7,10 +7,10 @@ use litefs_diesel::{Acknowledgement, Failure, LiteFsConnection};
 
 use super::history::{Key, Op, Outcome, Receipt, Row, Value};
 
-/// Tries of a patient transaction.
+/// The attempts of a patient transaction.
 const TRIES: usize = 5;
 
-/// Nothing is unique but the order: a list shows whether something was appended twice.
+/// Only the order is unique: an element that was appended twice shows in its list.
 const DDL: &str = "CREATE TABLE IF NOT EXISTS appends (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     key BIGINT NOT NULL,
@@ -32,7 +32,7 @@ pub(super) fn create_schema(conn: &mut LiteFsConnection) -> QueryResult<()> {
     conn.batch_execute(DDL)
 }
 
-/// Runs an operation.
+/// Executes an operation.
 pub(super) fn run(conn: &mut LiteFsConnection, op: &Op) -> Outcome {
     let before = conn.acknowledgement();
     let result = match op {
@@ -48,7 +48,7 @@ pub(super) fn run(conn: &mut LiteFsConnection, op: &Op) -> Outcome {
     };
     match result {
         Ok(seen) => {
-            // A former write's would tell nothing of this one.
+            // The acknowledgement of an earlier write would be wrong for this one.
             let new = conn.acknowledgement().filter(|new| Some(*new) != before);
             Outcome::Done { seen, receipt: new.map(Receipt::from) }
         }
@@ -64,7 +64,7 @@ impl From<Acknowledgement> for Receipt {
     }
 }
 
-/// The library's word is taken for it: what is not unknown was not applied.
+/// Trusts the library: a failure that is not an unknown outcome means that nothing was applied.
 fn failed(error: &Error) -> Outcome {
     let why = format!("{:?}: {error}", Failure::of(error));
     match Failure::of(error) {
@@ -116,7 +116,7 @@ fn batch(conn: &mut LiteFsConnection, items: &[(Key, Value)]) -> QueryResult<()>
     conn.execute_batch(&queries).map(drop)
 }
 
-/// Everything, in the order of appending.
+/// All rows, in the order of appending.
 pub(super) fn all(conn: &mut LiteFsConnection) -> QueryResult<Vec<Row>> {
     let rows: Vec<(Key, Value, Option<i64>)> = appends::table
         .order(appends::seq)

@@ -1,4 +1,4 @@
-//! What the program has to say in the end.
+//! The summary that the program prints at the end.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,10 +7,11 @@ use std::time::Duration;
 use super::check::{Verdict, Wrong};
 use super::history::{History, Outcome};
 
-/// Reasons for refusals and doubts that are printed, the most frequent first.
+/// The number of reasons for refusals and unknown outcomes that are printed, the most frequent
+/// first.
 const REASONS: usize = 12;
 
-/// The verdict and what it is about.
+/// The verdict and its figures.
 #[derive(Debug)]
 pub(super) struct Summary<'a> {
     pub(super) history: &'a History,
@@ -24,7 +25,7 @@ impl Summary<'_> {
         self.history.records.len()
     }
 
-    /// Operations that append, by what became of them.
+    /// Operations that append, by their outcome.
     fn appends(&self, of: fn(&Outcome) -> bool) -> usize {
         let appends = |record: &&super::history::Record| !record.op.appends().is_empty();
         self.history.records.iter().filter(appends).filter(|record| of(&record.outcome)).count()
@@ -36,7 +37,7 @@ impl Summary<'_> {
         writeln!(
             f,
             "{} operations on {} nodes in {seconds:.1} s ({:.0}/s) under {} faults; {rows} rows \
-             in the end, {} acknowledged ones lost to failovers",
+             at the end, {} acknowledged ones lost to failovers",
             self.ops(),
             self.history.finals.len(),
             self.ops() as f64 / seconds,
@@ -59,7 +60,7 @@ impl Summary<'_> {
     }
 }
 
-/// A reason without what differs from case to case: positions, addresses, ids.
+/// A reason without its variable parts: positions, addresses, ids.
 fn kind(why: &str) -> String {
     let mut words = why
         .split(' ')

@@ -5,13 +5,13 @@ use clap::ValueEnum;
 /// A promise broken on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Weakness {
-    /// No outcomes are kept, and clients repeat writes whose outcome is unknown: some will be there
+    /// No outcomes are stored, and clients repeat writes whose outcome is unknown: some are applied
     /// twice.
     RetryUnknown,
-    /// Nodes take SQLite's word for a commit, and LiteFS drops many: some writes will be gone
-    /// without a report.
+    /// Nodes acknowledge when SQLite has committed, and LiteFS drops many commits: some writes are
+    /// lost without a report.
     Proof,
-    /// Nodes read whatever is there, while the checker goes on demanding what they wrote: some
-    /// reads will be stale.
+    /// Nodes read the local file as it is, while the checker still expects acknowledged writes:
+    /// some reads are stale.
     Eventual,
 }

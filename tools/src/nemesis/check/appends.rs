@@ -1,4 +1,4 @@
-//! Whether each append is where it must be.
+//! Checks on the presence and order of each append.
 
 use std::collections::{HashMap, HashSet};
 
@@ -32,8 +32,8 @@ fn broken(verdict: &mut Verdict, record: &Record) {
     }
 }
 
-/// Acknowledged appends are there, or their loss was reported; refused ones are not; several in one
-/// are all or none.
+/// Acknowledged appends are present, or their loss was reported; refused ones are absent; a batch
+/// is present as a whole or not at all.
 fn fate(verdict: &mut Verdict, record: &Record, lists: &Lists, losses: &dyn LossReports) {
     let appends = record.op.appends();
     let there =
@@ -41,8 +41,9 @@ fn fate(verdict: &mut Verdict, record: &Record, lists: &Lists, losses: &dyn Loss
     let present = appends.iter().filter(there).count();
     let absent = appends.len() - present;
     if present > 0 && absent > 0 {
-        verdict
-            .find(Wrong::Torn, || format!("{present} of {} are there: {record:?}", appends.len()));
+        verdict.find(Wrong::Torn, || {
+            format!("{present} of {} are present: {record:?}", appends.len())
+        });
     }
     if record.is_refused() && present > 0 {
         verdict.find(Wrong::RefusedApplied, || format!("{record:?}"));
@@ -58,9 +59,9 @@ fn fate(verdict: &mut Verdict, record: &Record, lists: &Lists, losses: &dyn Loss
     }
 }
 
-/// What is reported as lost is gone. A write on the primary's own file has no name: it is
-/// acknowledged with where the file was after it, and several may share that; then one of them is
-/// lost, but nobody can tell which.
+/// A write that was reported as lost is absent. A write on the primary's own file has no id: it is
+/// identified by the position after it, and several writes may share a position; then one of them
+/// is lost, but it is unknown which.
 fn falsely_reported(
     verdict: &mut Verdict,
     record: &Record,
@@ -74,7 +75,7 @@ fn falsely_reported(
     }
 }
 
-/// Everything that is there was appended by somebody, to that list.
+/// Every element was appended by a client, to that list.
 fn known(verdict: &mut Verdict, history: &History, lists: &Lists) {
     let appended: HashSet<(Key, Value)> =
         history.records.iter().flat_map(|record| record.op.appends()).collect();
@@ -89,13 +90,13 @@ fn repeated(verdict: &mut Verdict, lists: &Lists) {
     for (value, place) in lists.places() {
         (1..place.count).for_each(|_| {
             verdict.find(Wrong::Duplicated, || {
-                format!("{value} is {} times in list {}", place.count, place.key)
+                format!("{value} occurs {} times in list {}", place.count, place.key)
             });
         });
     }
 }
 
-/// What one client was told one after the other is there in that order.
+/// The sequential appends of one client are stored in their order.
 fn acknowledged_in_order(verdict: &mut Verdict, history: &History, lists: &Lists) {
     let mut done: Vec<_> = history.records.iter().filter(|record| record.is_done()).collect();
     done.sort_by_key(|record| record.invoked);
@@ -116,7 +117,7 @@ fn acknowledged_in_order(verdict: &mut Verdict, history: &History, lists: &Lists
     }
 }
 
-/// What a transaction appended comes right behind what it had read.
+/// A transaction's append follows directly on what the transaction had read.
 fn read_before_append(verdict: &mut Verdict, lists: &Lists) {
     for (key, list) in lists.stored() {
         for (index, row) in list.iter().enumerate() {

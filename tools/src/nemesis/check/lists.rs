@@ -1,14 +1,15 @@
-//! What a node has in the end, by list.
+//! The content of a node at the end, by list.
 
 use std::collections::HashMap;
 
 use crate::nemesis::history::{Key, Row, Value};
 
-/// One element's places: its list, where it comes first there, and how often it is anywhere.
+/// The places of one element: its list, its first index there, and its number of occurrences in all
+/// lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) key: Key,
-    /// Among different elements.
+    /// The index among distinct elements.
     pub(super) index: usize,
     pub(super) count: u64,
 }
@@ -48,7 +49,7 @@ impl Lists {
         self.by_key.get(&key).map_or(&[], Vec::as_slice)
     }
 
-    /// All elements and where they are.
+    /// All elements and their places.
     pub(super) fn places(&self) -> impl Iterator<Item = (Value, Place)> {
         self.places.iter().map(|(value, place)| (*value, *place))
     }

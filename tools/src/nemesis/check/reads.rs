@@ -1,9 +1,9 @@
-//! Whether each read saw what it must.
+//! Checks on what each read saw.
 //!
-//! A list only grows, so a read sees a beginning of what is there in the end, plus what a failover
-//! took away later. How long that beginning must at least be follows from what was known before:
-//! every append that the same process had been told is done, and everything that the same client
-//! had seen there.
+//! A list only grows, so a read sees a prefix of the final list, plus elements that a later
+//! failover took away. The minimum length of that prefix follows from earlier operations: every
+//! append that was acknowledged by the same process, and every element that the same client had
+//! seen.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -13,7 +13,7 @@ use crate::nemesis::history::{History, Key, Moment, Process, Record, Takeover, V
 
 pub(super) fn check(verdict: &mut Verdict, history: &History, lists: &Lists) {
     let appends = Appends::of(history);
-    // Each is counted once, and those that are stored have been.
+    // Each duplicate is counted once, and stored ones have been counted.
     let mut repeated: HashSet<Value> =
         lists.places().filter(|(_, place)| place.count > 1).map(|(value, _)| value).collect();
     let told = Told::of(history, lists, &appends);
@@ -26,7 +26,7 @@ pub(super) fn check(verdict: &mut Verdict, history: &History, lists: &Lists) {
         appends.check_known(verdict, record, key, values);
         once(verdict, &mut repeated, record, values);
         let Some(length) = beginning(lists, &appends, key, values) else {
-            verdict.find(Wrong::Disordered, || format!("no beginning of list {key}: {record:?}"));
+            verdict.find(Wrong::Disordered, || format!("not a prefix of list {key}: {record:?}"));
             continue;
         };
         let process = record.process();
@@ -46,8 +46,8 @@ pub(super) fn check(verdict: &mut Verdict, history: &History, lists: &Lists) {
     }
 }
 
-/// How many of a list's elements were seen, if they are a beginning of it; elements that are gone
-/// in the end do not count.
+/// How many elements of a list were seen, if they are a prefix of it; elements that are missing at
+/// the end do not count.
 fn beginning(lists: &Lists, appends: &Appends<'_>, key: Key, values: &[Value]) -> Option<usize> {
     let stays = |value: &Value| {
         lists.place(*value).is_some_and(|place| place.key == key)
@@ -66,7 +66,7 @@ fn beginning(lists: &Lists, appends: &Appends<'_>, key: Key, values: &[Value]) -
     Some(length)
 }
 
-/// Nothing is seen twice by one read.
+/// A read sees no element twice.
 fn once(verdict: &mut Verdict, repeated: &mut HashSet<Value>, read: &Record, values: &[Value]) {
     let mut met = HashSet::new();
     for value in values {
@@ -79,8 +79,8 @@ fn once(verdict: &mut Verdict, repeated: &mut HashSet<Value>, read: &Record, val
 /// Every append by its value.
 struct Appends<'a> {
     records: HashMap<Value, (Key, &'a Record)>,
-    /// Those under way during a failover: seen before it, they may be lost by it and applied again
-    /// behind others.
+    /// Appends under way during a failover. They may be seen before it, lost by it, and applied
+    /// again behind others.
     floating: HashSet<Value>,
 }
 
@@ -103,7 +103,7 @@ impl<'a> Appends<'a> {
         Self { records, floating }
     }
 
-    /// Nothing is seen that was not appended before, or that was refused.
+    /// A read sees no element that was not appended before, or that was refused.
     fn check_known(&self, verdict: &mut Verdict, read: &Record, key: Key, values: &[Value]) {
         for value in values {
             match self.records.get(value) {
@@ -121,7 +121,7 @@ impl<'a> Appends<'a> {
     }
 }
 
-/// What each process has been told is done.
+/// The acknowledged appends of each process.
 struct Told(HashMap<(Process, Key), BTreeMap<Moment, usize>>);
 
 impl Told {
@@ -140,7 +140,7 @@ impl Told {
                 }
             }
         }
-        // Each moment with the longest beginning known by then.
+        // For each moment the longest prefix that was known by then.
         for lengths in told.values_mut() {
             let mut longest = 0;
             for length in lengths.values_mut() {
@@ -151,7 +151,7 @@ impl Told {
         Self(told)
     }
 
-    /// How long a beginning of the list the process knew of before `moment`.
+    /// The length of the prefix of the list that the process knew before `moment`.
     fn before(&self, process: Process, key: Key, moment: Moment) -> usize {
         let lengths = self.0.get(&(process, key));
         lengths

@@ -1,4 +1,4 @@
-//! Faulty histories, one of each kind: the checker must find what is wrong and nothing else.
+//! One faulty history of each kind: the checker must find the violation and no other.
 
 use super::*;
 use std::collections::HashMap;
@@ -24,7 +24,7 @@ fn append(value: Value) -> Op {
     Op::Append { key: KEY, value }
 }
 
-/// What the process told of its `at`th operation, which it forwarded.
+/// What the process reported about its `at`th operation, which it forwarded.
 fn receipt(at: usize) -> Receipt {
     Receipt { txid: at as u64, position: at.to_string(), request: Some(at.to_string()) }
 }
@@ -173,10 +173,10 @@ fn a_read_that_misses_what_another_client_of_the_process_wrote_is_stale() {
     history.records[1].client = 1;
     assert_eq!(found(&history), [(Wrong::StaleRead, 1)]);
     history.records[1].invoked = 4;
-    assert_eq!(found(&history), [], "it began before that was acknowledged");
+    assert_eq!(found(&history), [], "the read began before the acknowledgement");
     history.records[1].invoked = 10;
     history.records[1].incarnation = 2;
-    assert_eq!(found(&history), [], "another process knows nothing of it");
+    assert_eq!(found(&history), [], "another process has not acknowledged it");
 }
 
 #[test]

@@ -9,11 +9,11 @@ use super::Embedded;
 use crate::nemesis::fleet::{NAMES, txid};
 use crate::nemesis::history::Moment;
 
-/// How long a successor may take to get everything.
+/// How long a successor may take to receive everything.
 const SUCCESSOR_LIMIT: Duration = Duration::from_secs(5);
 
 impl Embedded {
-    /// A failover in good order: the old primary stops writing, the successor gets everything.
+    /// An orderly failover: the old primary stops writing, and the successor receives everything.
     pub(super) fn promote(&mut self, successor: usize) -> Result<(), Problem> {
         (0..NAMES.len()).try_for_each(|node| self.fleet.clear_faults(node))?;
         let began = self.shared.now();
@@ -33,7 +33,8 @@ impl Embedded {
         Ok(())
     }
 
-    /// A failover to a replica with what it has, after the old primary went away or fell asleep.
+    /// A failover to a replica with the data that it has, after the old primary was killed or
+    /// frozen.
     pub(super) fn promote_here(
         &mut self,
         successor: usize,
@@ -45,20 +46,20 @@ impl Embedded {
         let ended = self.shared.now();
         self.succession.lost(began, ended, kept, None);
         if asleep.is_some() {
-            // What its own clients write on it until it hears of the failover goes the same way.
+            // Writes of its own clients until it learns of the failover are lost as well.
             self.succession.lost(began, Moment::MAX, kept, asleep);
         }
         self.succession.passed_to(successor, began, ended);
         Ok(())
     }
 
-    /// A failover that loses transactions although the old primary lives.
+    /// A failover that loses transactions although the old primary is alive.
     pub(super) fn lose_tail(&mut self, successor: usize, lost: u64) -> Result<(), Problem> {
         (0..NAMES.len()).try_for_each(|node| self.fleet.clear_faults(node))?;
         let (old, began) = (self.succession.primary, self.shared.now());
-        // The primary goes on for a moment, so this is the least that is kept.
+        // The primary goes on for a moment, so this is a lower bound on what is kept.
         let kept = self.fleet.txid(old)?.saturating_sub(lost);
-        // The third node is not waited for: it follows below.
+        // The third node follows below, without a wait.
         let pair = Cluster::attach([
             self.fleet.control(old)?.http_url(),
             self.fleet.control(successor)?.http_url(),
@@ -80,8 +81,8 @@ impl Embedded {
             .try_for_each(|node| self.fleet.control(node)?.lose_primary().map_err(Problem::from))
     }
 
-    /// Makes `successor` the primary of nodes of which none is, or leaves it so. Those whose LiteFS
-    /// has died are started again.
+    /// Makes `successor` the primary if no node is, or leaves the present primary. Restarts nodes
+    /// whose LiteFS has died.
     pub(super) fn restore(&mut self, successor: usize) -> Result<(), Problem> {
         let began = self.shared.now();
         let dead = self.fleet.dead();
@@ -105,7 +106,7 @@ impl Embedded {
         dead.into_iter().try_for_each(|node| self.fleet.wait_until_serving(node))
     }
 
-    /// A killed node is back, in its old role if no node has taken its place.
+    /// Returns a killed node to its old role, unless another node has taken its place.
     pub(super) fn come_back(&mut self, node: usize) -> Result<(), Problem> {
         self.fleet.kill(node)?;
         self.fleet.start(node)?;
@@ -118,17 +119,17 @@ impl Embedded {
         self.fleet.wait_until_serving(node)
     }
 
-    /// Tells a primary that was stopped during a failover that it is none any more.
+    /// Demotes a primary that was stopped during a failover.
     pub(super) fn submit(&mut self, node: usize) -> Result<(), Problem> {
         let follows =
             self.fleet.control(node)?.follow(self.fleet.control(self.succession.primary)?);
         self.succession.all_awake(self.shared.now());
         follows?;
-        // A commit that was under way is dropped, and LiteFS dies of that.
+        // A commit under way is dropped, and its LiteFS dies.
         self.revive()
     }
 
-    /// Starts nodes again whose LiteFS has died, as it does when it cannot take a commit.
+    /// Restarts nodes whose LiteFS has died, as it does when it cannot capture a commit.
     pub(super) fn revive(&mut self) -> Result<(), Problem> {
         self.fleet.dead().into_iter().try_for_each(|node| self.come_back(node))
     }
@@ -138,7 +139,7 @@ impl Embedded {
         self.lead(successor)
     }
 
-    /// Makes all others that live follow.
+    /// Makes all other living nodes follow.
     fn lead(&self, leader: usize) -> Result<(), Problem> {
         let control = self.fleet.control(leader)?;
         let mut others = self.fleet.alive().into_iter().filter(|node| *node != leader);

@@ -3,7 +3,7 @@
 use crate::nemesis::history::{Moment, Takeover};
 use crate::nemesis::losses::Inflicted;
 
-/// The primary and those before it.
+/// The primary and its predecessors.
 #[derive(Debug, Default)]
 pub(super) struct Succession {
     pub(super) primary: usize,
@@ -21,7 +21,7 @@ impl Succession {
         self.inflicted.push(Inflicted { began, until, kept, node });
     }
 
-    /// All primaries that were stopped during a failover have learned of it.
+    /// All primaries that were stopped during a failover have been demoted.
     pub(super) fn all_awake(&mut self, now: Moment) {
         self.inflicted.iter_mut().for_each(|loss| loss.until = loss.until.min(now));
     }

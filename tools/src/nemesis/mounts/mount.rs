@@ -1,9 +1,9 @@
-//! Where a node of a real LiteFS is mounted.
+//! The mount of a node of a real LiteFS.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// One node that runs already: `<dir>=<url>`.
+/// One running node: `<dir>=<url>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mount {
     /// Where LiteFS is mounted.
@@ -20,7 +20,7 @@ impl FromStr for Mount {
             Some((dir, url)) if !dir.is_empty() && url.starts_with("http://") => {
                 Ok(Self { dir: dir.into(), url: url.trim_end_matches('/').into() })
             }
-            _ => Err(format!("{text:?} is no <dir>=http://<LiteFS's address>")),
+            _ => Err(format!("{text:?} is not <dir>=http://<LiteFS's address>")),
         }
     }
 }
@@ -31,7 +31,7 @@ impl Mount {
     }
 }
 
-/// What `<db>-pos` says.
+/// The position in `<db>-pos`.
 pub(super) fn position(dir: &Path, database: &str) -> std::io::Result<String> {
     std::fs::read_to_string(dir.join(format!("{database}-pos")))
 }

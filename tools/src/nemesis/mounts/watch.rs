@@ -13,25 +13,25 @@ use crate::nemesis::client::ClientContext;
 use crate::nemesis::history::{Moment, Takeover};
 use crate::nemesis::losses::Inflicted;
 
-/// Between two looks.
+/// The interval of polling.
 const LOOK: Duration = Duration::from_millis(20);
-/// LiteFS answers in a millisecond or not at all.
+/// The timeout of a request: LiteFS answers in a millisecond or not at all.
 const ANSWER_LIMIT: Duration = Duration::from_millis(500);
 
-/// A task that looks at all nodes for as long as this lives.
+/// A task that polls all nodes for as long as this lives.
 pub(super) struct Watch {
     seen: Arc<Mutex<Seen>>,
     task: JoinHandle<()>,
 }
 
-/// One look at all nodes.
+/// One poll of all nodes.
 #[derive(Debug, Clone, Default)]
 struct Look {
-    /// When it began.
+    /// When the poll began.
     at: Moment,
-    /// Where each node was then.
+    /// The position of each node.
     txids: Vec<u64>,
-    /// The node that says that it is the primary, if there is one and only one.
+    /// The node that reports to be the primary, if there is exactly one.
     primary: Option<usize>,
     /// Nodes whose LiteFS did not answer.
     silent: Vec<usize>,
@@ -39,15 +39,15 @@ struct Look {
 
 #[derive(Debug, Default)]
 struct Seen {
-    /// The last look that found a primary.
+    /// The last poll that found a primary.
     last: Look,
-    /// Whether the very last look did.
+    /// Whether the very last poll found one.
     now: bool,
-    /// Whose LiteFS did not answer then.
+    /// The nodes whose LiteFS did not answer then.
     silent: Vec<usize>,
     takeovers: Vec<Takeover>,
     inflicted: Vec<Inflicted>,
-    /// Since when a node's LiteFS has not answered, until somebody asks for it after it is back.
+    /// Since when a node's LiteFS has not answered, until the restart has been returned once.
     away: BTreeMap<usize, Moment>,
 }
 
@@ -63,7 +63,7 @@ impl Seen {
         if before {
             let began = self.last.at;
             self.takeovers.push(Takeover { began, ended: now });
-            // The least that it has of its predecessor's.
+            // The lower bound on what it has of its predecessor's transactions.
             let kept = self.last.txids[primary];
             self.inflicted.push(Inflicted { began, until: now, kept, node: None });
         }
@@ -90,21 +90,21 @@ impl Watch {
         Self { seen, task }
     }
 
-    /// The primary, if the last look found one.
+    /// The primary, if the last poll found one.
     pub(super) fn primary(&self) -> Option<usize> {
         let seen = locked(&self.seen);
         seen.last.primary.filter(|_| seen.now)
     }
 
-    /// A node whose LiteFS had died and is back, and since when it had not answered. Each is told
-    /// once.
+    /// A node whose LiteFS had died and is back, and since when it had not answered. Each restart
+    /// is returned once.
     pub(super) fn take_back(&self) -> Option<(usize, Moment)> {
         let mut seen = locked(&self.seen);
         let back = seen.away.keys().copied().find(|node| !seen.silent.contains(node))?;
         seen.away.remove(&back).map(|since| (back, since))
     }
 
-    /// Whether all answer.
+    /// Whether all nodes answer.
     pub(super) fn all_answer(&self) -> bool {
         locked(&self.seen).silent.is_empty()
     }
@@ -125,7 +125,7 @@ impl Drop for Watch {
 }
 
 fn locked(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
-    seen.lock().expect("nobody panics while holding what was seen")
+    seen.lock().expect("no code panics while it holds the lock")
 }
 
 async fn look(mounts: &[Mount], database: &str, shared: &ClientContext) -> Look {
@@ -158,7 +158,7 @@ struct Info {
     is_primary: bool,
 }
 
-/// `None` if it does not answer.
+/// `None` if LiteFS does not answer.
 async fn is_primary(shared: &ClientContext, url: &str) -> Option<bool> {
     let asked = async {
         let answer =
@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(seen.inflicted, [Inflicted { began: 20, until: 41, kept: 6, node: None }]);
         seen.take_in(look(50, [9, 9], None), 51);
         seen.take_in(look(60, [9, 9], Some(1)), 61);
-        assert_eq!(seen.takeovers.len(), 1, "the same one again took nothing");
+        assert_eq!(seen.takeovers.len(), 1, "the same primary again is not a takeover");
     }
 
     #[tokio::test]

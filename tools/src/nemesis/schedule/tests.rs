@@ -1,4 +1,4 @@
-//! What a schedule is made of.
+//! Properties of schedules.
 
 use super::*;
 
