@@ -1,4 +1,4 @@
-//! What the integration tests share: a cluster of the testkit with a handle on each node.
+//! Helpers that the integration tests share: a testkit cluster with a handle on each node.
 
 mod relay;
 
@@ -17,16 +17,16 @@ pub use self::relay::relay;
 /// The database that all tests use.
 pub const DATABASE: &str = "app.db";
 
-/// How long anything may take that should take milliseconds.
+/// The limit for operations that should take milliseconds.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A cluster and the application's handle on each of its nodes. The first node is the primary.
 pub struct TestCluster {
-    // Dropped before the cluster: the handles watch its files.
+    // Declared before the cluster, so that the handles end before its files are removed.
     handles: HashMap<String, LiteFs>,
-    /// Where nodes are reached, if not at their own addresses.
+    /// The addresses of nodes that are reached through a relay.
     advertised: HashMap<String, String>,
-    /// The nodes, and everything that can go wrong with them.
+    /// The nodes. Tests inject faults through it.
     pub cluster: Cluster,
 }
 
@@ -48,7 +48,7 @@ impl TestCluster {
         Self::behind(names, &[], configure)
     }
 
-    /// The same, where some nodes are reached through a relay only.
+    /// Nodes of which some are reached only through a relay.
     ///
     /// # Panics
     /// As [`configured`](Self::configured).
@@ -78,7 +78,7 @@ impl TestCluster {
         test
     }
 
-    /// A builder that fits a node.
+    /// A builder with the options of a node.
     pub fn builder(&self, name: &str) -> LiteFsBuilder {
         let node = self.cluster.node(name);
         let http_url = node.http_url();
@@ -117,12 +117,12 @@ impl TestCluster {
         &self.handles[name]
     }
 
-    /// Takes a node's handle out, as when its process ends.
+    /// Removes a node's handle, as when its process ends.
     pub fn stop(&mut self, name: &str) {
         self.handles.remove(name);
     }
 
-    /// A connection as an application has it.
+    /// A connection from the node's handle.
     ///
     /// # Panics
     /// If it cannot be opened.
@@ -131,7 +131,7 @@ impl TestCluster {
         self.litefs(name).establish().expect("a connection")
     }
 
-    /// A plain SQLite connection to the node's file, to see what is really there.
+    /// A plain SQLite connection to the node's file, which bypasses the library.
     ///
     /// # Panics
     /// If it cannot be opened.
@@ -153,7 +153,7 @@ impl TestCluster {
         self.sync();
     }
 
-    /// Waits until every replica is where the primary is.
+    /// Waits until every replica is at the primary's position.
     ///
     /// # Panics
     /// If they are not within [`PATIENCE`].
@@ -162,10 +162,10 @@ impl TestCluster {
     }
 }
 
-/// Waits for a condition that is about to become true.
+/// Waits until a condition is true.
 ///
 /// # Panics
-/// If it does not within [`PATIENCE`].
+/// If it is not true within [`PATIENCE`].
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {

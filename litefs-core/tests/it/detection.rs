@@ -1,4 +1,4 @@
-//! Which source makes which role.
+//! The role that each source determines.
 
 use std::time::Duration;
 
@@ -51,11 +51,11 @@ async fn d4_the_role_follows_the_primary_file_as_it_comes_and_goes() {
 #[tokio::test]
 async fn d4_where_the_file_system_tells_of_changes_nobody_waits_for_the_poll() {
     let litefs = FakeLiteFs::start().await;
-    // The debounce as well: it decides how soon a change is looked at again.
+    // Long intervals, the debounce included: it decides how soon a change is checked again.
     let long = Duration::from_secs(600);
     let slow = litefs.config().detectors(FILE_ONLY).poll_interval(long).debounce(long);
     let tracker = litefs.track(slow).await;
-    // The watch is set up by the detector's task: what changes before is found by its first read.
+    // The detector's task sets up the watch: its first read finds earlier changes.
     litefs.write(".primary", "node-a\n");
     becomes(&tracker, replica("node-a")).await;
     litefs.write(".primary", "node-b\n");
@@ -123,7 +123,7 @@ async fn a_node_learns_its_own_name_when_it_is_promoted() {
     becomes(&tracker, Role::Primary).await;
     tracker.confirm().await;
     assert_eq!(tracker.own_name(), Some("node-a".parse().unwrap()));
-    // From now on it recognises itself.
+    // From now on it knows its own name.
     litefs.info_says(false, "node-a");
     litefs.primary_change(r#"{"isPrimary":false,"hostname":"node-a"}"#);
     becomes(&tracker, Role::Unknown).await;
@@ -186,9 +186,9 @@ async fn a_primary_file_that_vanishes_makes_the_tracker_ask() {
     litefs.write(".primary", "node-a\n");
     let tracker = litefs.track(litefs.config().http_timeout(Duration::from_millis(500))).await;
     becomes(&tracker, replica("node-a")).await;
-    // One question at the start, one with the stream; there is no further reason to ask.
+    // One request at the start and one for the stream; there is no further reason for one.
     litefs.wait_counts(|counts| counts.info >= 2).await;
-    // Promoted, but the stream has not said so: /info has.
+    // The node is promoted. The stream has not reported it, `/info` has.
     litefs.info_says(true, "node-b");
     litefs.remove(".primary");
     becomes(&tracker, Role::Primary).await;

@@ -1,4 +1,4 @@
-//! The event stream, in every shape it may arrive in.
+//! The event stream in all of its formats.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const EVENTS_ONLY: Detectors = Detectors { events: true, ..Detectors::NONE };
 async fn primary() -> (FakeLiteFs, Tracker) {
     let litefs = FakeLiteFs::start().await;
     litefs.events_begin(r#"{"isPrimary":true}"#);
-    // The mount is not looked at meanwhile: what happens is the stream's doing.
+    // The mount is not polled meanwhile: every change comes from the stream.
     let config = litefs.config().detectors(EVENTS_ONLY).poll_interval(Duration::from_secs(600));
     let tracker = litefs.track(config).await;
     assert_eq!(tracker.role(), Role::Primary);
@@ -25,7 +25,7 @@ async fn d9_unknown_events_are_ignored() {
     litefs.primary_change(r#"{"isPrimary":false,"hostname":"node-a"}"#);
     becomes(&tracker, replica("node-a")).await;
     assert_eq!(litefs.counts().events, 1, "the stream was given up");
-    // The first role and the one after the unknown events, nothing in between.
+    // The first role and the one after the unknown events, without others in between.
     assert_eq!(tracker.subscribe().borrow().epoch, 2);
 }
 
@@ -103,7 +103,7 @@ async fn a_dead_primary_that_is_named_for_a_moment_is_not_published() {
             "{\"type\":\"primaryChange\",\"data\":{\"isPrimary\":false}}\n",
         ));
     }
-    // The position follows the same stream: when it has moved, the flaps are through.
+    // The position follows the same stream: once it has moved, the role changes are processed.
     litefs.tx("app.db", "0000000000000009/00000000000000aa");
     tracker.wait_for_txid(litefs_core::Txid::new(9), crate::fake::soon()).await.unwrap();
     assert_eq!(tracker.stamp(), lost);

@@ -1,4 +1,4 @@
-//! A LiteFS of our own: real files in a directory, `/info` and `/events` on a real socket.
+//! A fake LiteFS: real files in a directory, `/info` and `/events` on a real socket.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,16 +12,16 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// What the server does with a request.
+/// The server's reply to a request.
 #[derive(Debug, Clone)]
 pub(crate) enum Reply {
-    /// 200 with this body; on `/events` the body stays open behind it.
+    /// 200 with this body; on `/events` the body stays open afterwards.
     Body(String),
-    /// This status and nothing else.
+    /// This status without a body.
     Status(u16),
     /// Never answers.
     Silence,
-    /// Closes the connection after the head of the answer.
+    /// Closes the connection after the head of the response.
     CloseAtOnce,
 }
 
@@ -41,7 +41,7 @@ struct Script {
 pub(crate) struct Counts {
     pub(crate) info: usize,
     pub(crate) events: usize,
-    /// Event streams that are open now.
+    /// Open event streams.
     pub(crate) open: usize,
 }
 
@@ -72,15 +72,15 @@ pub(crate) async fn becomes(tracker: &Tracker, role: Role) {
 }
 
 impl FakeLiteFs {
-    /// A mount with a `.lag`, as LiteFS always has it; `/info` and `/events` answer 404 until told
-    /// otherwise.
+    /// A mount with a `.lag`, as LiteFS always has it; `/info` and `/events` answer 404 until they
+    /// are set.
     pub(crate) async fn start() -> Self {
         let litefs = Self::without_mount().await;
         litefs.write(".lag", "+000000000\n");
         litefs
     }
 
-    /// The HTTP side only, beside an empty directory.
+    /// The HTTP server only, with an empty directory.
     pub(crate) async fn without_mount() -> Self {
         let missing = Reply::Status(404);
         let script =
@@ -107,7 +107,7 @@ impl FakeLiteFs {
         std::fs::remove_file(self.path().join(name)).unwrap();
     }
 
-    /// A configuration with intervals for tests; detectors and the rest as by default.
+    /// A configuration with short intervals, and defaults otherwise.
     pub(crate) fn config(&self) -> ConfigBuilder {
         self.config_for("app.db")
     }
@@ -130,7 +130,7 @@ impl FakeLiteFs {
         self.server.script.lock().unwrap().info = reply;
     }
 
-    /// Lets `/info` answer as LiteFS does.
+    /// Makes `/info` answer as LiteFS does.
     pub(crate) fn info_says(&self, is_primary: bool, hostname: &str) {
         self.info_from("/var/lib/litefs-of-a-test", is_primary, hostname);
     }
@@ -146,7 +146,7 @@ impl FakeLiteFs {
         self.server.script.lock().unwrap().events = reply;
     }
 
-    /// Lets `/events` begin with this `init`.
+    /// Makes `/events` begin with this `init`.
     pub(crate) fn events_begin(&self, data: &str) {
         self.events(Reply::Body(format!("{{\"type\":\"init\",\"data\":{data}}}\n")));
     }
@@ -212,7 +212,7 @@ impl Drop for FakeLiteFs {
     }
 }
 
-/// Somebody else may hold the port for a moment between a refusal and the next acceptance.
+/// Another process may take the port between a refusal and the next acceptance.
 async fn bind(address: SocketAddr) -> TcpListener {
     let deadline = soon();
     loop {
@@ -297,7 +297,7 @@ async fn stream(
                 Ok(Push::Chunk(chunk)) => write_chunk(socket, &chunk).await?,
                 _ => return Ok(()),
             },
-            // The client has gone.
+            // The client has disconnected.
             _ = socket.read_u8() => return Ok(()),
         }
     }

@@ -1,4 +1,4 @@
-//! Whether there is LiteFS at all.
+//! Whether LiteFS is present.
 
 use std::time::Duration;
 
@@ -33,8 +33,8 @@ async fn d5_a_mount_that_was_litefs_and_is_gone_is_unknown_and_comes_back() {
     std::fs::remove_dir_all(&mount).unwrap();
     becomes(&tracker, Role::Unknown).await;
 
-    // Another handle, started while it is gone: the process remembers. Even if the directory is
-    // there again, and plain.
+    // A handle that is started meanwhile: the process remembers that this was LiteFS, even if the
+    // directory is there again as a plain one.
     let late = litefs.track(litefs.config_for("mount/late.db")).await;
     assert_eq!(late.role(), Role::Unknown);
     std::fs::create_dir(&mount).unwrap();
@@ -110,7 +110,7 @@ async fn an_info_whose_data_directory_lacks_our_database_has_no_say_and_neither_
     assert_eq!(tracker.role(), Role::Unknown);
     litefs.write(".primary", "node-a\n");
     becomes(&tracker, replica("node-a")).await;
-    // As soon as it turns out to be ours it is believed.
+    // As soon as it matches the mount it is used.
     litefs.remove(".primary");
     std::fs::create_dir(data.path().join("dbs/app.db")).unwrap();
     becomes(&tracker, Role::Primary).await;

@@ -1,4 +1,4 @@
-//! The tracker against a LiteFS made of a directory and a few lines of HTTP.
+//! Tests of the tracker against a fake LiteFS: a directory and a small HTTP server.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -29,7 +29,7 @@ async fn known(tracker: &Tracker, wanted: &str) {
     assert_eq!(tracker.last_txid(), wanted.txid);
 }
 
-/// A tracker that learns of transactions from events alone: nobody waits, so nobody polls.
+/// A tracker that learns of transactions from events alone: without a waiter it does not poll.
 async fn follower() -> (FakeLiteFs, Tracker) {
     let litefs = FakeLiteFs::start().await;
     litefs.events_begin(r#"{"isPrimary":true}"#);
@@ -51,7 +51,7 @@ async fn d8_where_the_file_cannot_be_read_the_event_counts() {
     let (litefs, tracker) = follower().await;
     litefs.tx("app.db", ONE);
     known(&tracker, ONE).await;
-    // And a position may go back.
+    // A position may also go back.
     litefs.tx("app.db", NINE);
     known(&tracker, NINE).await;
     litefs.tx("app.db", TWO);
@@ -64,7 +64,7 @@ async fn d8_transactions_of_other_databases_are_ignored() {
     litefs.tx("app.db", ONE);
     known(&tracker, ONE).await;
     litefs.tx("other.db", NINE);
-    // The role follows the same stream: when it has changed, the transaction is through.
+    // The role follows the same stream: once it has changed, the transaction is processed.
     litefs.primary_change(r#"{"isPrimary":false,"hostname":"node-a"}"#);
     becomes(&tracker, replica("node-a")).await;
     let short = Instant::now() + Duration::from_millis(50);
@@ -78,7 +78,7 @@ async fn d8_a_new_connection_begins_with_reading_the_file() {
     write_position(&litefs, ONE);
     litefs.tx("app.db", ONE);
     known(&tracker, ONE).await;
-    // Nobody tells of this one.
+    // No event reports this one.
     write_position(&litefs, TWO);
     litefs.cut();
     known(&tracker, TWO).await;
@@ -105,7 +105,7 @@ async fn a_primary_knows_where_its_reign_began_whatever_was_written_since() {
     let tracker = litefs.track(litefs.config().position_poll(Duration::from_secs(600))).await;
     assert_eq!(tracker.subscribe().borrow().term_start, None, "a replica has no term");
     litefs.wait_counts(|counts| counts.open == 1).await;
-    // Nobody tells of this one.
+    // No event reports this one.
     write_position(&litefs, TWO);
     litefs.primary_change(r#"{"isPrimary":true}"#);
     becomes(&tracker, Role::Primary).await;
@@ -171,7 +171,7 @@ async fn a_mount_that_is_gone_has_no_position_even_if_the_file_is_still_open() {
     for name in [".primary", ".lag", "app.db-pos", "app.db"] {
         litefs.remove(name);
     }
-    // Faster than the descriptor ages: the vanished mount is what closes it.
+    // Faster than the descriptor expires: it is closed because the mount is gone.
     let begin = Instant::now();
     while tracker.read_position().is_ok() {
         assert!(begin.elapsed() < Duration::from_millis(900), "the old file is still read");

@@ -9,7 +9,7 @@ use crate::fake::{Counts, FakeLiteFs, Reply, becomes, replica};
 
 const FAST: Duration = Duration::from_millis(50);
 
-/// Meanwhile `.primary` carries on, and afterwards the stream is found again.
+/// Meanwhile `.primary` determines the role, and afterwards the stream is connected again.
 async fn others_carry_on_and_it_recovers(litefs: &FakeLiteFs, tracker: &Tracker) {
     litefs.write(".primary", "node-a\n");
     becomes(tracker, replica("node-a")).await;
@@ -19,7 +19,7 @@ async fn others_carry_on_and_it_recovers(litefs: &FakeLiteFs, tracker: &Tracker)
     becomes(tracker, replica("node-z")).await;
 }
 
-/// Attempts come one after the other, and never faster than the backoff allows.
+/// Attempts are made one after the other, and no faster than the backoff allows.
 async fn no_busy_loop(litefs: &FakeLiteFs) {
     let (begin, before) = (Instant::now(), litefs.counts().events);
     litefs.wait_counts(|counts: &Counts| counts.events >= before + 10).await;
@@ -64,7 +64,7 @@ async fn d13_a_refused_connection_is_tried_again() {
     assert_eq!(tracker.role(), Role::Unknown);
     litefs.accept().await;
     others_carry_on_and_it_recovers(&litefs, &tracker).await;
-    // And when it goes away later, what it said goes with it.
+    // When it disappears later, its claim is dropped.
     litefs.refuse().await;
     becomes(&tracker, Role::Unknown).await;
     litefs.accept().await;
@@ -107,7 +107,7 @@ async fn a_stream_that_has_gone_quiet_is_confirmed_by_info() {
     litefs.wait_counts(|counts| counts.info >= asked + 3).await;
     assert_eq!(tracker.stamp(), before, "an idle cluster lost its primary");
     assert_eq!(litefs.counts().events, 1, "a confirmed stream was given up");
-    // The stream is dead and does not say it: /info does.
+    // The stream is dead without an error; `/info` shows it.
     litefs.info_says(false, "node-b");
     becomes(&tracker, replica("node-b")).await;
 }
@@ -135,7 +135,7 @@ async fn while_the_stream_is_down_info_is_asked_from_time_to_time() {
     assert_eq!(tracker.role(), replica("node-a"));
     litefs.info_says(true, "node-b");
     becomes(&tracker, Role::Primary).await;
-    // An /info that no longer answers takes back what it said.
+    // When `/info` no longer answers, its claim is dropped.
     litefs.info(Reply::Status(503));
     becomes(&tracker, Role::Unknown).await;
 }

@@ -1,4 +1,4 @@
-//! Counts warnings of this thread.
+//! Counts the warnings that this thread logs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,7 +7,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::DefaultGuard;
 use tracing::{Event, Level, Metadata, Subscriber};
 
-/// How many warnings there were since [`count`].
+/// The number of warnings since [`count`].
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Warnings(Arc<AtomicUsize>);
 

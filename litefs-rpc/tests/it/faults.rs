@@ -1,4 +1,4 @@
-//! What a server answers where its storage fails, before anybody has said what became of the node.
+//! The replies of a server whose storage fails before the node's role has changed.
 
 use std::sync::atomic::Ordering;
 

@@ -1,5 +1,5 @@
-//! Requests that share a transaction come to what they would have come to alone: the same
-//! sequences, grouped and one by one, on two databases.
+//! Requests that share a transaction have the results that they would have alone: the same
+//! sequences run grouped and one by one, on two databases.
 
 #![cfg(feature = "diesel")]
 
@@ -34,7 +34,7 @@ const DEFERRED: &str = "
     );
 ";
 
-/// A database of its own with an executor on it.
+/// A database with an executor on it.
 struct Side {
     _dir: TempDir,
     path: String,
@@ -52,7 +52,7 @@ impl Side {
             conn.batch_execute(DEFERRED).unwrap();
         }
         let opened = path.clone();
-        // Nobody pulls the plug here.
+        // A crash of the machine is not tested here.
         let open = Box::new(move || {
             let mut opened = Opened::establish(&opened)?;
             let quick = opened.connection.batch_execute("PRAGMA synchronous = OFF");
@@ -66,7 +66,7 @@ impl Side {
         requests.iter().map(|request| self.executor.write(request)).collect()
     }
 
-    /// As the writer does it: whatever may, in one transaction; broken up, one by one.
+    /// Executes requests as the writer does: in one transaction if possible, else one by one.
     fn grouped(&mut self, requests: &[Request]) -> (Vec<Result<Done, ServerError>>, usize) {
         let (mut results, mut shared, mut rest) = (Vec::new(), 0, requests);
         while !rest.is_empty() {
@@ -199,7 +199,7 @@ fn any_work() -> impl Strategy<Value = Command> {
 #[derive(Debug, Clone)]
 enum Step {
     New(Command, Delivery, bool),
-    /// One of the requests before, sent again; said so or not.
+    /// An earlier request, sent again, with or without the flag that says so.
     Again(prop::sample::Index, bool),
 }
 
@@ -221,7 +221,7 @@ fn requests(steps: Vec<Step>) -> Vec<Request> {
             Step::Again(..) if all.is_empty() => continue,
             Step::Again(which, again) => {
                 let before = which.get(&all).clone();
-                // What is not kept must not be sent twice.
+                // Requests without a stored outcome must not be sent twice.
                 if before.delivery == Delivery::AtMostOnce {
                     continue;
                 } else {
@@ -235,7 +235,7 @@ fn requests(steps: Vec<Step>) -> Vec<Request> {
 
 type Heard = Result<(Output, bool, i64, i64, i64), ServerError>;
 
-/// What the caller hears. The rowid means something after an insert only.
+/// The reply to the caller. The rowid is meaningful after an insert only.
 fn heard(requests: &[Request], results: Vec<Result<Done, ServerError>>) -> Vec<Heard> {
     let heard = |(request, result): (&Request, Result<Done, ServerError>)| {
         let inserts = request.work.texts().any(|sql| sql.contains("INSERT"));
@@ -278,7 +278,7 @@ fn what_can_share_a_transaction_does() {
             true,
         )
     };
-    // The fourth has no room, which is its own affair.
+    // The fourth fails alone.
     let requests: Vec<_> = [1, 2, 3, 3, 4].into_iter().map(insert).collect();
     let (results, shared) = side.grouped(&requests);
     assert_eq!(shared, 5);

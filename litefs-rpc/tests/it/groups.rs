@@ -1,4 +1,4 @@
-//! Writes that wait together, over real sockets: how the writer groups them.
+//! How the writer groups concurrent writes, over real sockets.
 
 use std::sync::{Arc, mpsc};
 
@@ -8,7 +8,7 @@ use litefs_rpc::wire::{Output, Reply, ServerError};
 
 use crate::support::{Bed, FakeRoleGuard, PATIENCE, Run, client, request, soon};
 
-/// A server whose writer is held by a first write until the test lets it go.
+/// A server whose writer is blocked by a first write until the test releases it.
 struct Held {
     bed: Bed,
     release: mpsc::Sender<()>,
@@ -43,7 +43,7 @@ impl Held {
         Self { bed, release, first, link }
     }
 
-    /// Queues writes, lets the writer go on when all of them wait, and returns what they came to.
+    /// Queues writes, releases the writer once all of them wait, and returns their results.
     async fn queue(self, sqls: &[&str]) -> (Vec<Result<Output, CallError>>, Vec<Vec<String>>) {
         let Self { bed, release, first, link } = self;
         let writes = sqls.iter().map(|sql| link.write(request(sql), soon()));

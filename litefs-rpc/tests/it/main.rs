@@ -1,12 +1,12 @@
 //! Tests of client, server and executor through their public interface.
 
-// Helpers of tests are tests: clippy looks at the functions only.
+// Clippy treats only functions with `#[test]` as tests, not their helpers.
 #![allow(clippy::unwrap_used)]
 
+mod exclusive;
 mod faults;
 mod group;
 mod groups;
-mod lanes;
 mod merge;
 mod reading;
 mod replay;

@@ -1,5 +1,5 @@
-//! Rows that are inserted some at a time come to what they would have come to each on its own, or
-//! in the one statement that they were: the same requests with and without, on two databases.
+//! Rows that are inserted in merged statements have the results that they would have one by one, or
+//! in one statement: the same requests run merged and not, on two databases.
 
 #![cfg(feature = "diesel")]
 
@@ -14,7 +14,7 @@ use litefs_rpc::{Done, Executor};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-/// What makes a row see another, or does not.
+/// Features of a schema that may make a row depend on another.
 #[derive(Debug, Clone)]
 struct Schema {
     on_conflict: &'static str,
@@ -88,7 +88,7 @@ impl Schema {
 struct Rows {
     verb: &'static str,
     rows: Vec<[i64; 4]>,
-    /// In one statement, not in one for each row.
+    /// In one statement, not in one statement per row.
     one: bool,
     keys: bool,
     delivery: Delivery,
@@ -131,13 +131,13 @@ impl Rows {
         }
     }
 
-    /// As clients send it.
+    /// The request as clients send it.
     fn merged(&self) -> Request {
         let short = self.short();
         self.request(if self.one { Command::Insert(short.into()) } else { batch(vec![short]) })
     }
 
-    /// The same, written out.
+    /// The same request, one statement per row.
     fn plain(&self) -> Request {
         let short = self.short();
         self.request(if self.one {
@@ -173,7 +173,7 @@ impl Side {
         requests.iter().map(|request| heard(self.executor.write(request))).collect()
     }
 
-    /// In a transaction of their own, which is committed if it still stands.
+    /// In one transaction, which is committed if it is still open.
     fn transaction(&mut self, requests: &[Request]) -> Vec<Heard> {
         self.executor.begin(&requests[0].settings, BeginMode::Immediate).unwrap();
         let mut all = Vec::new();
@@ -215,7 +215,7 @@ fn open(path: &str) -> litefs_rpc::sqlite::Open {
     let path = path.to_owned();
     Box::new(move || {
         let mut opened = Opened::establish(&path)?;
-        // Nobody pulls the plug here.
+        // A crash of the machine is not tested here.
         let quick = opened.connection.batch_execute("PRAGMA synchronous = OFF");
         quick.map_err(diesel::result::ConnectionError::CouldntSetupConfiguration)?;
         Ok(opened)
@@ -224,10 +224,10 @@ fn open(path: &str) -> litefs_rpc::sqlite::Open {
 
 type Heard = Result<(Output, bool, i64, i64, i64), ServerError>;
 
-/// What the caller hears. The rowid means something after an insert only.
+/// The reply to the caller. The rowid is meaningful after an insert only.
 fn heard(result: Result<Done, ServerError>) -> Heard {
     let Done { answer, effects, .. } = result?;
-    // What it has left behind is to be seen in the tables.
+    // The tables show its effects.
     if let Output::Failed(error) = answer {
         return Err(ServerError::Database(error));
     }
@@ -262,7 +262,7 @@ proptest! {
 #[test]
 fn a_row_that_replaces_what_another_table_refers_to_is_not_saved_by_a_later_one() {
     let schema = Schema { on_conflict: "", references: "REFERENCES parent (id)", trigger: "" };
-    // The third takes the place of the row 400 and its number, the fifth brings the row back.
+    // The third replaces the row 400 and its id, the fifth inserts the row again.
     let mut rows: Vec<_> = (0..300).map(|n| [n, n, 1, 1]).collect();
     rows[2] = [2, 400, 1, 1];
     rows[4] = [400, 4, 1, 1];

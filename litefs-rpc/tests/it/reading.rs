@@ -1,4 +1,4 @@
-//! Reads beside the writer: what goes there, what does not wait, and where it ends.
+//! Reads beside the writer: which commands are executed there, and their limits.
 
 #![cfg(feature = "diesel")]
 
@@ -21,7 +21,7 @@ use litefs_rpc::{CommitExpectation, Done, Executor, Limits, Readers};
 
 use crate::support::{FakeRoleGuard, begin, client, request, soon, statement};
 
-/// A server over a real file, and what its readers' connections go through first.
+/// A server over a real file, and the hook that its readers' connections run first.
 struct Bed {
     _dir: tempfile::TempDir,
     role_guard: Arc<FakeRoleGuard>,
@@ -55,7 +55,7 @@ impl Bed {
         let open_reader = Arc::new(move || {
             count.fetch_add(1, Ordering::SeqCst);
             let mut opened = Opened::establish(&path)?;
-            // The first to open a WAL makes its index, alone.
+            // The first connection to a WAL creates its index; do that before the test.
             opened.connection.batch_execute("PRAGMA busy_timeout = 5000").unwrap();
             on_open().map(|()| opened)
         });
@@ -64,7 +64,7 @@ impl Bed {
         let executor = wrap(executor, &role_guard);
         let fenced: Arc<dyn RoleGuard> = role_guard.clone();
         let mut config = ServerConfig::new("app.db");
-        // The position is made up here.
+        // The position is made up.
         config.prove_commits = false;
         configure(&mut config.limits);
         let server =
@@ -139,7 +139,7 @@ async fn what_is_not_a_read_runs_on_the_writer_or_not_at_all() {
         "SELECT count(*) FROM pragma_foreign_keys",
         "EXPLAIN PRAGMA query_only = 1",
     ] {
-        // The last is refused. All are the writer's to judge.
+        // The last is refused. The writer must decide about each.
         let _ = bed.ask(&client, sql, soon()).await;
     }
     assert_eq!(bed.opened.load(Ordering::SeqCst), 0, "what PRAGMAs say is the writer's");
@@ -227,8 +227,7 @@ async fn as_many_as_allowed_read_at_once_and_as_many_as_allowed_wait_until_their
     let bed = Bed::start(
         |limits| limits.readers = 2,
         move || {
-            // Two arrive here together, or nobody goes on; then they stay for as long as they are
-            // held.
+            // Block until two have arrived here; then hold them as long as the test requires.
             met.wait();
             while held.load(Ordering::SeqCst) {
                 std::thread::yield_now();
@@ -265,7 +264,7 @@ async fn more_than_may_wait_are_turned_away() {
     let met = Arc::clone(&meeting);
     let few = |limits: &mut Limits| (limits.readers, limits.queue) = (1, 1);
     let bed = Bed::start(few, move || {
-        // Here, and then on.
+        // Once here, once forwarded.
         met.wait();
         met.wait();
         Ok(())
@@ -320,7 +319,7 @@ async fn where_a_read_fails_the_role_is_asked_for_before_that_is_the_answer() {
     .await;
     let failed = bed.ask(&client(), "SELECT x FROM t", soon()).await;
     assert!(matches!(failed, Err(CallError::Refused(ServerError::Io { .. }))), "{failed:?}");
-    // As when LiteFS dies: SQLite meets it first, and the role is known once somebody asks.
+    // As when LiteFS dies: SQLite fails first, and the role is known after a query.
     bed.role_guard.demoted_when_asked.store(true, Ordering::SeqCst);
     let failed = bed.ask(&client(), "SELECT x FROM t", soon()).await;
     assert!(
@@ -332,7 +331,7 @@ async fn where_a_read_fails_the_role_is_asked_for_before_that_is_the_answer() {
 #[tokio::test]
 async fn while_the_node_hands_over_reads_wait_for_what_becomes_of_it() {
     let bed = Arc::new(Bed::plain().await);
-    // A successor that takes the connection, and says nothing.
+    // A successor that accepts the connection and does not answer.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let report = ReplicaReport {
         node: "b".into(),
@@ -356,7 +355,7 @@ async fn while_the_node_hands_over_reads_wait_for_what_becomes_of_it() {
     assert_eq!(bed.opened.load(Ordering::SeqCst), 0, "it took its turn behind the handoff");
 }
 
-/// Stops between SQLite's commit and LiteFS's.
+/// Blocks between SQLite's commit and LiteFS's.
 struct Halting {
     executor: SqliteExecutor,
     role_guard: Arc<FakeRoleGuard>,

@@ -1,6 +1,6 @@
-//! How often, and until when, the client tries again. In tokio's own time, which only moves while
-//! nothing else can run: the durations are exact. No address here is one, so that no socket is
-//! opened.
+//! How often, and until when, the client retries. The tests run in tokio's paused time, which
+//! advances only while no task can run: the durations are exact. The addresses are invalid, so that
+//! no socket is opened.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use litefs_rpc::wire::PrimaryHint;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Says what it is told, and remembers when somebody doubted it.
+/// A locator that returns what the test sets, and records when an address is doubted.
 struct Told {
     location: watch::Sender<PrimaryLocation>,
     doubted: Arc<Mutex<Vec<Instant>>>,
@@ -41,7 +41,7 @@ impl PrimaryLocator for Told {
 const MS: Duration = Duration::from_millis(1);
 const PRIMARY_TIMEOUT: Duration = Duration::from_millis(700);
 
-/// A primary at a place that cannot be connected to, and fails at once.
+/// A primary whose address is invalid, so that connecting fails at once.
 fn nowhere(node: &str) -> PrimaryLocation {
     PrimaryLocation::Elsewhere(PrimaryHint { node: node.into(), address: node.into() })
 }
@@ -68,7 +68,7 @@ async fn m6_retries_back_off_and_never_pass_the_deadline() {
     let (start, within) = (Instant::now(), Duration::from_secs(5));
     let error = forward(&forwarder, within).await.unwrap_err();
     assert!(matches!(error, ForwardError::Call(CallError::Unreachable { .. })), "{error}");
-    // Another try would have come after the deadline; the caller is not kept waiting for that.
+    // Another attempt would be after the deadline, so the call returns without it.
     assert!(
         start.elapsed() <= within && start.elapsed() >= within - 500 * MS,
         "{:?}",
@@ -78,7 +78,7 @@ async fn m6_retries_back_off_and_never_pass_the_deadline() {
     let mut expected = 20 * MS;
     for (one, next) in tries.iter().zip(tries.iter().skip(1)) {
         let pause = *next - *one;
-        // Jittered downwards by half, measured in whole milliseconds.
+        // Jitter shortens a pause by up to half, measured in whole milliseconds.
         assert!(
             pause + MS >= expected / 2 && pause <= expected + MS,
             "{pause:?} instead of {expected:?}"

@@ -1,5 +1,5 @@
-//! Client and server over real sockets, with a small executor in SQLite's place and a role guard
-//! that does as it is told.
+//! Client and server over real sockets, with a small executor instead of SQLite and a role guard
+//! that the test controls.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -154,7 +154,7 @@ async fn a_node_that_is_not_the_primary_runs_nothing_and_names_the_one_that_is()
     assert_eq!(error.fate(), Fate::NotApplied);
 }
 
-/// A directory that says what it is told.
+/// A locator that returns what the test sets.
 struct Fixed(watch::Sender<PrimaryLocation>);
 
 impl PrimaryLocator for Fixed {
@@ -302,7 +302,7 @@ async fn f11_a_full_queue_refuses_and_work_past_its_deadline_is_not_started() {
         }),
     )
     .await;
-    // Connections of their own: one connection's requests are throttled by tarpc already.
+    // Separate connections: tarpc throttles the requests of one connection already.
     let links = [
         client().connect(&bed.address()).await.unwrap(),
         client().connect(&bed.address()).await.unwrap(),
@@ -319,7 +319,7 @@ async fn f11_a_full_queue_refuses_and_work_past_its_deadline_is_not_started() {
         async move { link.write(request("2"), short).await }
     });
     let error = loop {
-        // The second may not have been queued yet; a third that was queued in its place is
+        // The second may not have been queued yet. A third that was queued in its place is
         // abandoned at once.
         let brief = std::time::Instant::now() + Duration::from_millis(20);
         let error = links[2].write(request("3"), brief).await.unwrap_err();
@@ -332,7 +332,7 @@ async fn f11_a_full_queue_refuses_and_work_past_its_deadline_is_not_started() {
     release.send(()).unwrap();
     running.await.unwrap().unwrap();
     drop(release);
-    // What was abandoned in the queue is skipped, not run, as soon as the writer comes to it.
+    // Requests that were abandoned in the queue are skipped when the writer reaches them.
     loop {
         match links[0].write(request("4"), soon()).await {
             Err(CallError::Refused(ServerError::Overloaded { .. })) => {
@@ -396,7 +396,7 @@ async fn s6_garbage_slow_and_many_peers_leave_the_server_alive() {
         let garbage: Vec<u8> = (0..200_u8).map(|i| i.wrapping_mul(seed)).collect();
         let _ = stream.write_all(&garbage).await;
     }
-    // Silent peers are dropped: reading from them ends.
+    // Silent peers are disconnected: reading from them ends.
     let mut silent = Vec::new();
     for _ in 0..20 {
         silent.push(TcpStream::connect(address).await.unwrap());

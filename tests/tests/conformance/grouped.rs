@@ -1,4 +1,4 @@
-//! The primary of a cluster whose own writes go through the writer (`LocalWrites::Grouped`).
+//! The primary of a cluster whose own writes go through the group writer (`LocalWrites::Grouped`).
 
 use litefs_diesel::{ConnectionManager, LiteFsConnection, LocalWrites};
 use litefs_tests::TestCluster;

@@ -1,12 +1,12 @@
-//! One suite over the public behaviour of Diesel's SQLite backend, run unchanged at four places:
-//! over plain SQLite, where the expected results were observed, over the primary of a cluster, over
-//! a primary whose own writes are grouped, and over a replica. A case that passes at one place and
+//! One suite over the public behaviour of Diesel's SQLite backend, run unchanged at four places: on
+//! plain SQLite, where the expected results were observed, on the primary of a cluster, on a
+//! primary whose own writes are grouped, and on a replica. A case that passes at one place and
 //! fails at another shows a defect of the library, not of the case.
 //!
-//! `cases/mod.rs` lists the cases. Each of the four modules below says where they run, and compiles
-//! all of them.
+//! `cases/mod.rs` lists the cases. Each of the four modules below defines a place and compiles all
+//! cases for it.
 
-// The four modules are the same files on purpose.
+// The four modules include the same files on purpose.
 #![allow(clippy::duplicate_mod)]
 
 mod grouped;
@@ -22,7 +22,7 @@ use diesel::r2d2::{ManageConnection, Pool};
 use diesel::result::{DatabaseErrorKind, Error, QueryResult};
 use diesel::sqlite::Sqlite;
 
-/// Where cases run: a database of their own and a way to it.
+/// The place of a case: a database, and how to connect to it.
 pub trait Fixture {
     type Conn: Connection<Backend = Sqlite>;
     type Manager: ManageConnection<Connection = Self::Conn>;
@@ -35,10 +35,9 @@ pub trait Fixture {
     fn manager(&self) -> Self::Manager;
 }
 
-/// A connection to a database of its own. It is the connection as far as a case is
-/// concerned.
+/// A connection to a database of its own. Cases use it as the connection.
 pub struct Fresh<F: Fixture> {
-    // Dropped before the place that it belongs to.
+    // Declared before the place, so that it is dropped first.
     conn: F::Conn,
     fixture: F,
 }
@@ -75,7 +74,7 @@ impl<F: Fixture> DerefMut for Fresh<F> {
     }
 }
 
-/// Kind and message of a database error, in comparable form.
+/// Kind and message of a database error, as comparable values.
 #[track_caller]
 fn refused<T: std::fmt::Debug>(result: QueryResult<T>) -> (&'static str, String) {
     match result {

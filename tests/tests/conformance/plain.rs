@@ -1,4 +1,4 @@
-//! Plain SQLite on a file of its own: what every other place is measured by.
+//! Plain SQLite on a file: the reference for every other place.
 
 use diesel::connection::{Connection, SimpleConnection};
 use diesel::r2d2::ConnectionManager;
@@ -21,7 +21,7 @@ impl Fixture for PlainSqlite {
 
     fn open() -> Self {
         let fixture = Self(tempfile::tempdir().expect("a directory"));
-        // As LiteFS wants it.
+        // The journal mode that LiteFS needs.
         fixture.conn().batch_execute("PRAGMA journal_mode = WAL").expect("WAL");
         fixture
     }

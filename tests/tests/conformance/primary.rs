@@ -1,4 +1,4 @@
-//! The primary of a cluster: everything is local, and everything is replicated.
+//! The primary of a cluster: statements run locally, and writes are replicated.
 
 use litefs_diesel::{ConnectionManager, LiteFsConnection};
 use litefs_tests::TestCluster;

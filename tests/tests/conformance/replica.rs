@@ -1,4 +1,4 @@
-//! A replica: reads are local, everything else runs on the primary.
+//! A replica: reads run locally, all other statements on the primary.
 
 use litefs_diesel::{ConnectionManager, LiteFsConnection};
 use litefs_tests::TestCluster;

@@ -88,7 +88,7 @@ pub struct Post {
     pub votes: i32,
 }
 
-/// Every column is given: a batch is one statement.
+/// Every column has a value: a batch is one statement.
 #[derive(Debug, Clone, Insertable)]
 #[diesel(table_name = users, treat_none_as_default_value = false)]
 pub struct Named<'a> {
@@ -96,7 +96,7 @@ pub struct Named<'a> {
     pub age: i32,
 }
 
-/// `None` is the column's default: a batch is one statement for each row.
+/// `None` stands for the column's default: a batch is one statement per row.
 #[derive(Debug, Clone, Insertable)]
 #[diesel(table_name = users)]
 pub struct Sparse<'a> {
@@ -113,7 +113,7 @@ pub fn post(id: i32, user_id: i32, title: &str, votes: i32) -> Post {
     Post { id, user_id, title: title.to_owned(), votes }
 }
 
-/// What `FULL_BLOG` has in `users`.
+/// The rows of `users` in `FULL_BLOG`.
 pub fn everybody() -> Vec<User> {
     vec![
         user(1, "Sean", Some("black"), 30),

@@ -1,4 +1,4 @@
-//! Asynchronous applications: `diesel_async`'s wrapper around our connection, and its pools.
+//! Asynchronous applications: `diesel_async`'s wrapper around `LiteFsConnection`, and its pools.
 
 use std::time::{Duration, Instant};
 
@@ -123,7 +123,7 @@ fn deadpool_and_bb8_pools_are_made_from_a_handle() {
             insert(&mut two.get().await.unwrap(), &format!("bb8 {round}")).await.unwrap();
         }
         assert_eq!(handle.round_trips(), trips + 6, "they wrote through the handle");
-        // The pools keep it alive, and the last of them ends it, here on the runtime.
+        // The pools keep the handle alive. The last one ends it, here on the runtime.
         drop(handle);
         assert!(matches!(
             test.builder("b").start(),
@@ -135,7 +135,7 @@ fn deadpool_and_bb8_pools_are_made_from_a_handle() {
     drop(test.builder("b").start().unwrap());
 }
 
-/// What opens a connection and checks it may wait, and then the runtime's thread does not.
+/// Opening and checking a connection may block, but must not block the runtime's thread.
 #[test]
 fn a_pool_of_a_handle_opens_connections_beside_the_runtime() {
     let opened = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -166,7 +166,7 @@ fn a_pool_of_a_handle_replaces_a_connection_that_is_broken() {
         let manager = test.litefs("b").async_connection_manager();
         let pool = deadpool::Pool::builder(manager).max_size(1).build().unwrap();
         let mut conn = pool.get().await.unwrap();
-        // Diesel has not begun it, so diesel_async does not see it; our own check does.
+        // Diesel has not begun it, so diesel_async does not see it; the library's own check does.
         conn.batch_execute("BEGIN").await.unwrap();
         insert(&mut conn, "never").await.unwrap();
         drop(conn);
@@ -197,7 +197,7 @@ fn a_transaction_dropped_in_the_middle_is_rolled_back_and_its_connection_is_not_
     });
 }
 
-/// While one task waits for a primary, the others of the same thread go on.
+/// While one task waits for a primary, other tasks on the same thread run.
 #[test]
 fn nothing_blocks_the_runtime() {
     let test = TestCluster::configured(&["a", "b"], |_, builder| {

@@ -1,4 +1,4 @@
-//! VACUUM INTO on a node that replicates: what the copy has in it.
+//! VACUUM INTO on a node that replicates: the content of the copy.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn write(conn: &mut LiteFsConnection) {
     sql_query("INSERT INTO notes DEFAULT VALUES").execute(conn).unwrap();
 }
 
-/// VACUUM INTO a file in `directory`. The cluster's VFS holds the cluster's files only.
+/// VACUUM INTO a file in `directory`. The cluster's VFS holds only the cluster's files.
 fn copy(conn: &mut LiteFsConnection, directory: &TempDir, name: &str) -> QueryResult<()> {
     conn.batch_execute(&format!(
         "VACUUM INTO 'file:{}?vfs=unix'",
@@ -47,7 +47,7 @@ fn a_copy_has_what_this_process_wrote() {
     copy(&mut conn, &directory, "copy").unwrap();
     assert_eq!(notes_in(&directory, "copy"), 1);
     assert_eq!(test.litefs("b").round_trips(), 1, "the copy was made here");
-    // The replica replicates and writes as before.
+    // The replica still replicates and writes.
     write(&mut conn);
     test.sync();
     let refused = sql_query("INSERT INTO notes DEFAULT VALUES");

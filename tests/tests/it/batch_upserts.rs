@@ -1,4 +1,4 @@
-//! `BatchInsertDsl` for batches with ON CONFLICT, and for batches that do not say what they return.
+//! `BatchInsertDsl` for batches with ON CONFLICT, and for batches without RETURNING.
 
 use diesel::connection::{Connection, SimpleConnection};
 use diesel::prelude::*;
@@ -17,7 +17,7 @@ const SCHEMA: &str = "CREATE TABLE items (id INTEGER PRIMARY KEY, name TEXT NOT 
 
 type Item = (i32, String, Option<i32>);
 
-/// A `None` is the column's default: one statement for each row.
+/// `None` stands for the column's default: one statement per row.
 #[derive(Clone, Insertable)]
 #[diesel(table_name = items)]
 struct Sparse {
@@ -37,8 +37,7 @@ fn all(conn: &mut LiteFsConnection) -> Vec<Item> {
     items::table.order(items::id).load(conn).unwrap()
 }
 
-/// Runs `case` where there is no LiteFS, on a primary, and on a replica, and counts what goes over
-/// the network.
+/// Runs `case` without LiteFS, on a primary, and on a replica, and counts the round trips.
 fn everywhere(round_trips: u64, case: impl Fn(&mut LiteFsConnection)) {
     let mut local = LiteFsConnection::establish(":memory:").unwrap();
     local.batch_execute(SCHEMA).unwrap();

@@ -1,4 +1,4 @@
-//! What else `SqliteConnection` can do, where two machines make a difference.
+//! The remaining features of `SqliteConnection`, where it matters that there are two machines.
 
 use diesel::connection::{CacheSize, SimpleConnection};
 use diesel::prelude::*;
@@ -34,7 +34,7 @@ fn denied<T: std::fmt::Debug>(result: QueryResult<T>) -> String {
     error.to_string()
 }
 
-// The derive wants the connections themselves.
+// The derive requires the connections themselves.
 #[allow(clippy::large_enum_variant)]
 #[derive(diesel::MultiConnection)]
 enum AnyConnection {
@@ -105,7 +105,7 @@ fn m14_custom_aggregates_work_on_both_sides() {
 fn an_attached_database_is_this_connections_own() {
     let test = test_cluster();
     let dir = tempfile::tempdir().unwrap();
-    // The testkit's VFS knows the cluster's files only.
+    // The testkit's VFS holds only the cluster's files.
     let attach =
         format!("ATTACH 'file:{}?vfs=unix' AS other", dir.path().join("other.db").display());
     for node in ["a", "b"] {
@@ -123,16 +123,16 @@ fn an_attached_database_is_this_connections_own() {
     let copy = "INSERT INTO notes (text) SELECT word FROM other.words";
     let error = denied(diesel::sql_query(copy).execute(&mut conn));
     assert!(error.contains("attached"), "{error}");
-    // The other way round both are here.
+    // In the other order both are local.
     let back = "INSERT INTO other.words SELECT text FROM notes";
     assert_eq!(diesel::sql_query(back).execute(&mut conn), Ok(0));
-    // A transaction is in one place: here, as soon as it has written to what is only here.
+    // A transaction has one place: this node, once it has written to a table that exists here only.
     let error = denied(conn.transaction(|conn| {
         diesel::sql_query("DELETE FROM other.words").execute(conn)?;
         diesel::sql_query("INSERT INTO notes (text) VALUES ('x')").execute(conn)
     }));
     assert!(error.contains("transaction"), "{error}");
-    // Nor on the primary behind the connection's back.
+    // ATTACH is refused on the primary too.
     denied(
         conn.on_primary(|conn| conn.batch_execute("DELETE FROM notes; ATTACH 'evil.db' AS evil")),
     );
@@ -170,7 +170,8 @@ fn a_database_is_serialized_with_what_this_process_wrote() {
     diesel::insert_into(notes::table).values(notes::text.eq("mine")).execute(&mut conn).unwrap();
     let bytes = conn.serialize_database_to_buffer();
     let mut bytes = bytes.try_as_slice().unwrap().to_vec();
-    // SQLite reads no WAL database from memory: <https://www.sqlite.org/c3ref/deserialize.html>.
+    // SQLite cannot read a WAL database from memory:
+    // <https://www.sqlite.org/c3ref/deserialize.html>.
     bytes[18..20].fill(1);
     let mut copy = LiteFsConnection::establish(":memory:").unwrap();
     copy.deserialize_readonly_database_from_buffer(&bytes).unwrap();
@@ -213,7 +214,7 @@ fn a_batch_of_any_statements_costs_one_round_trip_and_is_all_or_nothing() {
         let error = conn.execute_batch(&[&star(), &note("three"), &note("two")]).unwrap_err();
         assert!(error.to_string().contains("UNIQUE"), "{error}");
         assert_eq!(texts(&mut conn), [("two".to_owned(), 1)], "{node}");
-        // In a transaction only the batch is undone.
+        // Inside a transaction only the batch is undone.
         conn.transaction(|conn| {
             conn.execute_batch(&[&star(), &note("four")])?;
             conn.execute_batch(&[&star(), &note("four")]).unwrap_err();
@@ -323,7 +324,7 @@ fn a_batch_whose_commit_litefs_drops_is_not_acknowledged() {
         &|conn| conn.transaction(|conn| conn.execute_batch(&[&note("four")]).map(drop)),
     ];
     for batch in batches {
-        // LiteFS does not survive it.
+        // The node's LiteFS ends.
         let test = test_cluster();
         test.cluster.node("a").drop_next_commit().unwrap();
         let error = batch(&mut test.conn("a")).unwrap_err();
@@ -345,7 +346,7 @@ fn a_batch_on_temporary_tables_is_known_to_the_transaction_and_to_later_statemen
     });
     denied(mixed);
     assert_eq!(integer(&mut conn, "count(*) FROM mine"), 0, "rolled back with the rest");
-    // What a process has written is copied.
+    // The copy contains the writes of this process.
     note_into(&mut conn, "y").unwrap();
     let copy = diesel::sql_query("INSERT INTO mine SELECT count(*) FROM notes");
     test.cluster.node("b").set_replication_delay(std::time::Duration::from_millis(50)).unwrap();
@@ -400,7 +401,7 @@ fn or_rollback_in_a_batch() {
         });
         assert!(result.is_err());
         assert_eq!(texts(&mut test.plain("a")).len(), 1, "{node}");
-        // The connection is as good as before.
+        // The connection is still usable.
         conn.transaction(|conn| conn.execute_batch(&[&note("later")])).unwrap();
         diesel::delete(notes::table.filter(notes::text.eq("later"))).execute(&mut conn).unwrap();
     }
@@ -441,7 +442,7 @@ fn m15_the_last_rowid_is_this_connections_in_batches_and_scripts_and_after_them(
             diesel::sql_query(format!("INSERT INTO notes (id, text) VALUES ({id}, 'mine {id}')"))
                 .execute(conn)
                 .unwrap();
-            // Another node's insert on the same connection of the primary.
+            // An insert of another node, on the same connection of the primary.
             diesel::sql_query(format!(
                 "INSERT INTO notes (id, text) VALUES ({}, 'theirs {id}')",
                 id + 1000

@@ -1,4 +1,5 @@
-//! Exactly once, whatever is lost on the way: scenarios F1 to F4 of the acceptance list.
+//! Exactly-once execution when requests or replies are lost: scenarios F1 to F4 of the acceptance
+//! list.
 
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ struct NewNote {
     stars: Option<i32>,
 }
 
-/// Three nodes; the primary is reached through the relay.
+/// Three nodes; the primary is reached through a relay.
 fn test_cluster(timeout: Duration) -> (TestCluster, Relay) {
     test_cluster_with(timeout, 2)
 }
@@ -32,7 +33,7 @@ fn test_cluster_with(timeout: Duration, lanes: usize) -> (TestCluster, Relay) {
         builder.forward_timeout(timeout).lanes(lanes)
     });
     test.schema(SCHEMA);
-    // The connection stands: what is lost below is a statement or its answer, not the handshake.
+    // The connection exists already: the relay loses a statement or its reply, not the handshake.
     test.conn("b").batch_execute("DELETE FROM notes").unwrap();
     (test, relay)
 }
@@ -164,16 +165,16 @@ fn f1_a_transaction_loses_any_one_answer() {
             result.unwrap();
             assert_eq!(texts(&mut conn), ["one", "two"], "{lost}");
         }
-        // The connection is as good as before.
+        // The connection is still usable.
         conn.transaction(|conn| insert(conn, "three")).unwrap();
         assert_eq!(texts(&mut conn).last().map(String::as_str), Some("three"));
     }
 }
 
-/// The write is committed and replicated, its answer is not: the next primary knows it.
+/// The write is committed and replicated, its reply is lost: the next primary has its outcome.
 #[test]
 fn f2_a_write_whose_answer_dies_with_the_primary_is_applied_once() {
-    // Promoted: another node, and the very node that waits.
+    // The promoted node is another node, or the node that waits.
     for next in ["c", "b"] {
         let (test, relay) = test_cluster(LONG);
         let mut conn = test.conn("b");
@@ -214,16 +215,17 @@ fn f3_a_write_that_never_reached_the_old_primary_is_applied_by_the_new_one() {
 
 #[test]
 fn f4_an_outcome_is_settled_and_a_late_arrival_is_refused() {
-    // A lane is closed when its answer does not come; over the link a request may arrive later.
+    // An exclusive connection is closed after a timeout; on a shared one a request may arrive
+    // later.
     let (test, relay) = test_cluster_with(Duration::from_millis(400), 0);
     let mut conn = test.conn("b");
-    // Not applied: it is on its way until after somebody has asked.
+    // Not applied: the request arrives only after its outcome was asked for.
     relay.set_requests(Traffic::Capture);
     let error = insert(&mut conn, "late").unwrap_err();
     assert_eq!(Failure::of(&error), Some(Failure::OutcomeUnknown), "{error}");
     let late = Failure::write_of(&error).unwrap();
     relay.set_requests(Traffic::Pass);
-    // Another process would have a connection of its own; this one's is stuck.
+    // Another process would have its own connection; the one of this process is blocked.
     assert_eq!(test.litefs("c").outcome(late), Ok(Outcome::NotApplied));
     let answered = relay.replies_received();
     relay.release_first().unwrap();
@@ -236,7 +238,7 @@ fn f4_an_outcome_is_settled_and_a_late_arrival_is_refused() {
     );
     relay.cut();
 
-    // Applied: only the answer is missing.
+    // Applied: only the reply is missing.
     test.conn("b").batch_execute("DELETE FROM notes").unwrap();
     relay.set_replies(Traffic::Capture);
     let error = test

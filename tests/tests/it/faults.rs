@@ -1,4 +1,4 @@
-//! Mounts that die, disks that are full, locks that are held: each error says what it was.
+//! Mounts that die, full disks, held locks: each error names its cause.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ extern "SQL" {
 
 const SCHEMA: &str = "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL)";
 
-/// Longer than any of these tests takes where nothing is wrong.
+/// Longer than any of these tests takes if nothing is wrong.
 const SHORT: Duration = Duration::from_millis(600);
 
 fn test_cluster() -> TestCluster {
@@ -40,7 +40,7 @@ fn role(test: &TestCluster, node: &str) -> RoleKind {
     test.litefs(node).role().kind()
 }
 
-/// Runs `work` on a thread while node a, whose mount is gone, finds that out and node b takes over.
+/// Runs `work` on a thread while node a, whose mount is gone, detects that and node b takes over.
 fn while_b_takes_over<T: Send>(test: &TestCluster, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let working = scope.spawn(work);
@@ -52,7 +52,7 @@ fn while_b_takes_over<T: Send>(test: &TestCluster, work: impl FnOnce() -> T + Se
 
 #[test]
 fn f15_a_forwarded_write_outlives_the_primarys_mount() {
-    // With a connection that the primary has open already, and with one that it has yet to open.
+    // Once with a connection that the primary has open already, once with a new one.
     for used in [true, false] {
         let test = test_cluster();
         let mut conn = test.conn("b");

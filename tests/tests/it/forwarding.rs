@@ -166,7 +166,7 @@ fn m4_rows_of_every_sql_type_come_back_exactly_through_every_way_of_loading() {
 
 #[test]
 fn m4_a_negative_zero_keeps_its_sign_on_the_wire() {
-    // In a REAL column SQLite itself stores it as an integer; without a column it stays what it is.
+    // In a REAL column SQLite stores it as an integer; as an expression it is not converted.
     let zero: f64 = test_cluster()
         .conn("b")
         .on_primary(|conn| {
@@ -262,14 +262,14 @@ fn x12_m5_ten_thousand_rows_with_defaults_cost_one_round_trip_through_our_call()
         matches!(error, Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)),
         "{error:?}"
     );
-    // Inside a transaction too, which goes on after a batch that failed.
+    // The same inside a transaction, which stays usable after a batch that failed.
     conn.transaction(|conn| {
         insert(with_defaults("d", 10)).execute_at_once(conn)?;
         insert(with_defaults("d", 1)).execute_at_once(conn).unwrap_err();
         insert(with_defaults("e", 10)).execute_at_once(conn)
     })
     .unwrap();
-    // And on the primary.
+    // The same on the primary.
     assert_eq!(insert(with_defaults("f", 10)).execute_at_once(&mut test.conn("a")), Ok(10));
     let count: i64 = items::table.count().get_result(&mut test.plain("a")).unwrap();
     assert_eq!(count, 20_030);
@@ -317,7 +317,7 @@ fn m6_an_unreachable_primary_is_a_typed_error_within_the_deadline() {
     let mut conn = test.conn("b");
     let mut write =
         || diesel::insert_into(items::table).values(items::name.eq("x")).execute(&mut conn);
-    // The connection may break under the first write, whose outcome is then unknown.
+    // The connection may break during the first write, whose outcome is then unknown.
     write().unwrap_err();
     let started = Instant::now();
     let error = write().unwrap_err();
@@ -369,7 +369,7 @@ fn m6_a_write_waits_for_a_primary_that_appears_in_time() {
     });
 }
 
-/// What a statement fails with, in comparable form.
+/// The error of a statement, as a comparable value.
 fn failure(
     conn: &mut impl Connection<Backend = diesel::sqlite::Sqlite>,
     sql: &str,
@@ -452,7 +452,7 @@ fn m10_a_call_can_override_the_route() {
     assert_eq!(trips(), 2);
 }
 
-/// Reads of one table on the primary.
+/// A router that sends the reads of one table to the primary.
 struct Fresh;
 
 impl Router for Fresh {
@@ -521,7 +521,7 @@ fn m12_temporary_tables_and_session_pragmas_stay_local() {
     assert!(names(&mut test.plain("a")).is_empty(), "nothing of a split script is applied");
 }
 
-/// Uses both a temporary table and the database: in one statement, and in one transaction.
+/// Uses a temporary table and the database together: in one statement, and in one transaction.
 fn mixes(conn: &mut litefs_diesel::LiteFsConnection) -> [QueryResult<usize>; 3] {
     conn.batch_execute("CREATE TEMP TABLE scratch (x INTEGER); INSERT INTO scratch VALUES (1)")
         .unwrap();
@@ -611,7 +611,7 @@ fn m15_last_insert_rowid_and_changes_answer_for_the_forwarded_write() {
     diesel::sql_query("INSERT INTO items (id, name) VALUES (41, 'x'), (42, 'y')")
         .execute(&mut conn)
         .unwrap();
-    // Others write in between: their numbers are not ours.
+    // Other connections write in between: their numbers are not visible here.
     diesel::sql_query("INSERT INTO items (id, name) VALUES (7, 'z')")
         .execute(&mut test.conn("b"))
         .unwrap();
@@ -644,7 +644,7 @@ fn m15_last_insert_rowid_and_changes_answer_for_the_forwarded_write() {
 
 #[test]
 fn m16_a_local_write_that_litefs_rejects_after_a_demotion_is_forwarded() {
-    // Nothing tells node a of its demotion before its own write does.
+    // Node a learns of its demotion from the rejection of its own write.
     let test = TestCluster::configured(&["a", "b"], |_, builder| {
         let deaf = litefs_diesel::core::Detectors {
             primary_file: false,
@@ -728,8 +728,8 @@ fn writes_go_on_through_promotions_back_and_forth() {
         test.sync();
         match written {
             Ok(written) => assert_eq!(written, name),
-            // A commit that meets the change of role is not proven either way: look, then write
-            // what is missing.
+            // A commit during the change of the role is not confirmed: check, then write the
+            // missing row.
             Err(error) if Failure::of(&error) == Some(Failure::OutcomeUnknown) => {
                 if !names(&mut writer).contains(&name) {
                     insert().get_result::<String>(&mut writer).unwrap();

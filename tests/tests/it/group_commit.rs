@@ -1,5 +1,5 @@
-//! Writes that wait together share a commit: of other nodes, and of the primary itself where it is
-//! asked to.
+//! Concurrent writes share a commit: writes of other nodes, and of the primary itself if that is
+//! enabled.
 
 use std::thread;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const SCHEMA: &str = "CREATE TABLE items (id INTEGER PRIMARY KEY, name TEXT NOT 
 const THREADS: usize = 16;
 const WRITES: usize = 10;
 
-/// Commits take long enough for all the others to come and wait.
+/// Commits take long enough for all other writes to queue.
 fn slow(test: &TestCluster) {
     test.schema(SCHEMA);
     test.cluster.node("a").set_commit_delay(Duration::from_millis(5)).unwrap();
@@ -27,8 +27,8 @@ fn insert(conn: &mut LiteFsConnection, name: &str) -> QueryResult<usize> {
     diesel::insert_into(items::table).values(items::name.eq(name)).execute(conn)
 }
 
-/// Every thread writes names of its own, and one that all want: whoever comes late is refused,
-/// alone.
+/// Every thread writes names of its own and one name that all threads write: all but the first get
+/// an error, without an effect on other writes.
 fn write_from(test: &TestCluster, nodes: &[&str]) {
     thread::scope(|scope| {
         for number in 0..THREADS {
@@ -47,7 +47,7 @@ fn write_from(test: &TestCluster, nodes: &[&str]) {
     });
 }
 
-/// How many commits that took.
+/// Returns how many commits that took.
 fn commits_of(test: &TestCluster, write: impl FnOnce()) -> u64 {
     let txid = || test.litefs("a").tracker().read_position().unwrap().txid.get();
     let before = txid();
@@ -113,7 +113,7 @@ fn grouped_writes_and_transactions_of_the_primary_get_along() {
             scope.spawn(move || {
                 for write in 0..50 {
                     insert(&mut conn, &format!("alone {number}/{write}")).unwrap();
-                    // What was written is seen at once, by this connection and by others.
+                    // The writes are visible at once, on this connection and on others.
                     let name = items::name.eq(format!("alone {number}/{write}"));
                     assert_eq!(items::table.filter(name).count().get_result(&mut conn), Ok(1_i64));
                 }

@@ -1,4 +1,4 @@
-//! Starting, stopping and watching: what an operator meets first.
+//! Starting, stopping and monitoring a handle.
 
 use std::sync::{Arc, Mutex};
 
@@ -111,7 +111,7 @@ fn establish_on_a_litefs_mount_without_a_handle_never_falls_back_to_plain_sqlite
     let mut test = TestCluster::start(&["a", "b"]);
     test.schema(SCHEMA);
     test.stop("b");
-    // LiteFS's default HTTP address is nobody's here, so the role is known from `.primary` alone.
+    // Nothing listens at LiteFS's default HTTP address, so the role comes from `.primary` alone.
     let url = test.cluster.node("b").database_url(DATABASE);
     match LiteFsConnection::establish(&url) {
         Ok(mut conn) => {
@@ -119,7 +119,7 @@ fn establish_on_a_litefs_mount_without_a_handle_never_falls_back_to_plain_sqlite
             let count: i64 = notes::table.count().get_result(&mut test.plain("a")).unwrap();
             assert_eq!(count, 1, "it was forwarded");
         }
-        // Another process of this machine may have LiteFS's default port.
+        // Another process of this machine may listen on LiteFS's default port.
         Err(error) => assert!(error.to_string().contains("20203"), "{error}"),
     }
 }
@@ -144,7 +144,7 @@ fn diesels_own_pool_manager_works_and_so_does_ours() {
         .unwrap();
     let count: i64 = notes::table.count().get_result(&mut theirs.get().unwrap()).unwrap();
     assert_eq!(count, 2);
-    // A connection that comes back in the middle of a transaction is not handed out again.
+    // A connection that is returned with an open transaction is not handed out again.
     let mut broken = ours.get().unwrap();
     broken.batch_execute("SELECT 1").unwrap();
     use diesel::connection::TransactionManager;
@@ -199,7 +199,7 @@ fn a_replica_without_the_database_waits_for_it_and_does_not_create_it() {
     let error = handle.establish().unwrap_err();
     assert!(error.to_string().contains("does not exist on this replica"), "{error}");
     assert!(!node.database_path("other.db").exists());
-    // The primary makes it, and the replica has it.
+    // The primary creates it, and the replica receives it.
     let url = test.cluster.node("a").database_url("other.db");
     let mut plain = diesel::SqliteConnection::establish(&url).unwrap();
     std::thread::scope(|scope| {
@@ -241,11 +241,11 @@ fn checkpoints_are_left_to_a_thread_unless_the_application_has_them_otherwise() 
     assert_eq!(pages(&mut test.conn("a")), 77);
 }
 
-/// Says to a test that it runs in a process of its own.
+/// Set in the environment of the child process of a test.
 const CHILD: &str = "TEST_IN_A_PROCESS_OF_ITS_OWN";
 
-/// Runs a test of this program in a process with one more variable, which is not UTF-8. Returns
-/// what it printed.
+/// Runs a test of this program in a child process with one more variable, which is not UTF-8.
+/// Returns its output.
 fn run_with_garbled(test: &str, variable: &str) -> (bool, String) {
     use std::os::unix::ffi::OsStrExt;
     let garbled = std::ffi::OsStr::from_bytes(b"garbled-\xff");

@@ -1,5 +1,5 @@
-//! Giving the primary's place away, replication that gets air, and writes that are acknowledged
-//! when replicas have them.
+//! Handoffs, reads that yield to replication, and writes that are acknowledged once replicas have
+//! them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ fn count(
     notes::table.count().get_result(conn).unwrap()
 }
 
-/// Ends the threads that look at it, also when an assertion fails.
+/// Sets the flag that ends the threads, also when an assertion fails.
 struct StopAtEnd<'a>(&'a AtomicBool);
 
 impl Drop for StopAtEnd<'_> {
@@ -62,7 +62,7 @@ fn f12_a_handoff_under_load_from_all_nodes_loses_nothing_and_fails_nothing() {
                 })
             })
             .collect();
-        // Somebody who knows nothing of us writes on the primary's file, whoever that is.
+        // Writes on the primary's file without the library, whichever node is the primary.
         let strangers = scope.spawn(|| {
             let mut conns = NODES.map(|node| test.plain(node));
             let mut written = 0;
@@ -71,8 +71,8 @@ fn f12_a_handoff_under_load_from_all_nodes_loses_nothing_and_fails_nothing() {
                     let text = notes::text.eq(format!("a stranger's {written}"));
                     match diesel::insert_into(notes::table).values(text).execute(conn) {
                         Ok(_) => written += 1,
-                        // On the other nodes LiteFS says no, and needs a moment without anybody to
-                        // apply.
+                        // LiteFS rejects it on the other nodes, and needs a moment without
+                        // connections to apply.
                         Err(_) => std::thread::park_timeout(Duration::from_millis(1)),
                     }
                 }
@@ -80,7 +80,7 @@ fn f12_a_handoff_under_load_from_all_nodes_loses_nothing_and_fails_nothing() {
             written
         });
         let stop_at_end = StopAtEnd(&stop);
-        // Asked for on the primary, on the successor and on a bystander.
+        // Requested on the primary, on the successor and on the third node.
         for (asked, to) in [("a", "b"), ("c", "c"), ("b", "a"), ("a", "b"), ("c", "a")] {
             let before = count(&mut test.plain(to));
             wait_until("writes", || count(&mut test.plain(to)) > before + 5);
@@ -122,7 +122,7 @@ fn a_handoff_that_cannot_be_leaves_the_primary_where_it_is() {
         error.to_string()
     };
     assert!(refused(Some("nobody")).contains("nobody"));
-    // The successor does not get every commit in time.
+    // The successor does not receive every commit in time.
     test.cluster.node("b").stall_replication().unwrap();
     insert(&mut test.conn("a"), "not shipped").unwrap();
     let error = test.litefs("a").handoff(Some("b")).unwrap_err();
@@ -137,7 +137,7 @@ fn a_handoff_that_cannot_be_leaves_the_primary_where_it_is() {
     assert_eq!(test.litefs("a").handoff(None).as_deref(), Ok("b"));
 }
 
-/// As LiteFS's, the testkit's apply needs a moment without readers.
+/// The testkit needs a moment without readers to apply, as LiteFS does.
 #[test]
 fn tight_readers_of_a_node_that_writes_nothing_do_not_hold_up_replication() {
     let replicated = |pause: Duration, writes: usize| {
@@ -181,7 +181,7 @@ fn tight_readers_of_a_node_that_writes_nothing_do_not_hold_up_replication() {
     };
     let (median, (held, _)) = replicated(Duration::from_millis(20), 60);
     assert!(held > 0, "no read was held back");
-    // Without air the testkit needs half a second and more, as LiteFS does.
+    // Without the pauses the testkit needs half a second and more, as LiteFS does.
     assert!(median < Duration::from_millis(250), "{median:?}");
     let (_, (held, _)) = replicated(Duration::ZERO, 1);
     assert_eq!(held, 0, "it can be switched off");

@@ -1,5 +1,5 @@
-//! Nothing is acknowledged that SQLite or LiteFS has not committed, and no connection goes on in a
-//! transaction that is not what it takes it for.
+//! Nothing is acknowledged that SQLite or LiteFS has not committed, and no connection continues in
+//! a transaction whose state it does not know.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ fn insert(id: i32) -> impl diesel::query_builder::QueryFragment<diesel::sqlite::
     diesel::insert_into(notes::table).values((notes::id.eq(id), notes::text.eq("x")))
 }
 
-/// LiteFS drops the next commit of "a", and nothing tells "a" so.
+/// Makes LiteFS drop the next commit of "a" without a notice to "a".
 fn drop_a_commit_unseen(test: &TestCluster) {
     test.cluster.control("a").unwrap().forget_next_commit().unwrap();
 }
@@ -81,7 +81,8 @@ fn a_transaction_whose_first_read_fails_leaves_nothing_open() {
     assert!(read.is_err(), "{read:?}");
     b.refuse_locks(false).unwrap();
     assert!(conn.ping().is_ok() && !conn.is_broken());
-    // What the connection writes after a promotion is committed, not part of what was left open.
+    // Writes of the connection after a promotion are committed; they are not part of the open
+    // transaction.
     test.cluster.promote("b").unwrap();
     test.wait_for_roles();
     diesel::insert_into(notes::table).values(notes::text.eq("x")).execute(&mut conn).unwrap();
@@ -125,7 +126,7 @@ fn the_error_that_made_sqlite_roll_back_is_the_one_told() {
         let error = result.unwrap_err().to_string();
         assert!(error.contains("UNIQUE"), "on {node}: {error}");
         assert!(!conn.is_broken(), "on {node}");
-        // Who goes on in spite of it writes nothing outside of the transaction.
+        // A caller that continues in spite of it writes nothing outside of the transaction.
         let result = conn.transaction(|conn| {
             diesel::sql_query(taken).execute(conn).unwrap_err();
             diesel::sql_query("INSERT INTO notes VALUES (3, 'z')").execute(conn)
@@ -189,8 +190,8 @@ fn insert_one(conn: &mut LiteFsConnection) -> QueryResult<usize> {
 
 #[test]
 fn a_function_of_the_application_may_write_anywhere() {
-    // A function that writes through a connection of its own is not SQLite's business; one that
-    // fails on a replica may have tried to.
+    // SQLite knows nothing of a function's own connection; a function that fails on a replica may
+    // have tried to write.
     let test = TestCluster::configured(&["a", "b"], |node, builder| {
         let writable = node == "a";
         builder.on_connection(move |conn| {
@@ -219,8 +220,7 @@ extern "SQL" {
     fn stamp(number: diesel::sql_types::Integer) -> diesel::sql_types::Integer;
 }
 
-/// Another connection holds the write lock, so that the next write waits; it commits while that
-/// waits.
+/// Another connection holds the write lock while the next write waits, and commits meanwhile.
 fn beside_a_commit_of_another<T>(bed: &TestCluster, write: impl FnOnce() -> T + Send) -> T
 where
     T: Send,
@@ -239,7 +239,7 @@ where
             write()
         });
         waiting.wait();
-        // Whether its own position is read before or after the other commit: both must be seen.
+        // Whether its own position is read before or after the other commit: both must be detected.
         std::thread::sleep(Duration::from_millis(150));
         a.forget_commit_after(1).unwrap();
         other.batch_execute("COMMIT").unwrap();

@@ -18,7 +18,7 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
 
 diesel::table! { notes { id -> Integer, text -> Text, words -> Integer, } }
 
-/// What the migrations leave behind if each ran once.
+/// The state after each migration ran once.
 const ONCE: [(i32, i32); 2] = [(1, 2), (2, 2)];
 
 fn rows(conn: &mut impl diesel::connection::LoadConnection<Backend = Sqlite>) -> Vec<(i32, i32)> {
@@ -28,11 +28,11 @@ fn rows(conn: &mut impl diesel::connection::LoadConnection<Backend = Sqlite>) ->
 #[test]
 fn x11_migrations_on_a_replica_are_applied_on_the_primary_and_are_here_on_return() {
     let test = TestCluster::start(&["a", "b"]);
-    // Slow enough that a migration which did not wait would be seen to return too early.
+    // Replication is slow enough that a migration which did not wait would return too early.
     test.cluster.node("b").set_replication_delay(Duration::from_millis(100)).unwrap();
     let mut conn = test.conn("b");
     assert_eq!(conn.run_pending_migrations(MIGRATIONS).unwrap().len(), 3);
-    // Another connection, and not even ours: nobody waits for anything any more.
+    // A plain SQLite connection, which does not wait.
     assert_eq!(rows(&mut test.plain("b")), ONCE);
     assert_eq!(rows(&mut test.plain("a")), ONCE);
     assert!(test.conn("b").run_pending_migrations(MIGRATIONS).unwrap().is_empty());
@@ -64,7 +64,7 @@ fn x11_five_replicas_and_the_primary_at_the_same_time_apply_each_migration_once(
             let (test, start) = (&test, &start);
             move || {
                 let mut conn = test.conn(name);
-                // Everybody has the same list of what is pending.
+                // All nodes have the same list of pending migrations.
                 assert_eq!(conn.pending_migrations(MIGRATIONS).unwrap().len(), 3);
                 start.wait();
                 let applied = conn.run_pending_migrations(MIGRATIONS).unwrap().len();
@@ -79,7 +79,7 @@ fn x11_five_replicas_and_the_primary_at_the_same_time_apply_each_migration_once(
     assert_eq!(rows(&mut test.plain("a")), ONCE);
 }
 
-/// The race at its narrowest: this node has its list, another one migrates, then this one goes on.
+/// The tightest race: this node reads its list, another one migrates, then this one continues.
 #[test]
 fn x11_a_migration_that_another_node_has_applied_meanwhile_is_not_applied_again() {
     for node in ["a", "b"] {
@@ -96,7 +96,7 @@ fn x11_a_migration_that_another_node_has_applied_meanwhile_is_not_applied_again(
         assert_eq!(rows(&mut test.plain("a")), ONCE, "{node}");
         let reverted = pool.applied_migrations().unwrap();
         assert_eq!(reverted.len(), 3);
-        // And back: the last one is reverted by both.
+        // The way back: both nodes revert the last migration.
         test.conn("c").revert_last_migration(MIGRATIONS).unwrap();
         let last = MigrationSourceExt::last(&MIGRATIONS);
         pool.revert_migration(&*last).unwrap();
@@ -155,13 +155,13 @@ fn a_failing_migration_leaves_nothing_and_its_error_is_sqlites() {
     let error = conn.run_pending_migrations(MIGRATIONS).unwrap_err();
     assert!(error.to_string().contains("table notes already exists"), "{error}");
     assert!(conn.applied_migrations().unwrap().is_empty());
-    // The connection is as good as before.
+    // The connection is still usable.
     conn.batch_execute("DROP TABLE notes").unwrap();
     conn.run_pending_migrations(MIGRATIONS).unwrap();
     assert_eq!(rows(&mut test.plain("a")), ONCE);
 }
 
-/// A script held back for a migration that is none runs as soon as something else does.
+/// A script that was held back by mistake runs as soon as another statement does.
 #[test]
 fn after_migrations_a_transaction_that_begins_with_a_script_does_what_it_says() {
     for node in ["a", "b"] {
@@ -215,7 +215,7 @@ fn only_diesels_own_statements_are_taken_for_a_migration() {
         let test = TestCluster::start(&["a", "b"]);
         let mut conn = test.conn(node);
         conn.run_pending_migrations(MIGRATIONS).unwrap();
-        // Squashing migrations by hand.
+        // Migrations that are squashed by hand.
         let removed = conn.transaction(|conn| {
             conn.batch_execute("CREATE TABLE squashed (x)")?;
             diesel::sql_query("DELETE FROM __diesel_schema_migrations WHERE version < ?")
@@ -264,7 +264,7 @@ fn migrations_without_a_transaction_are_here_on_return_and_do_not_end_the_protec
     let mut pending = conn.pending_migrations(files()).unwrap();
     conn.run_migration(&*pending.remove(0)).unwrap();
     test.plain("b").batch_execute("SELECT * FROM first").unwrap();
-    // Somebody else does the rest; anything may happen in between.
+    // Another node does the rest, at any time.
     diesel::sql_query("SELECT 1").execute(&mut conn).unwrap();
     let others: Vec<Box<dyn diesel::migration::Migration<Sqlite>>> = files().migrations().unwrap();
     let second =

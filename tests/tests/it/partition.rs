@@ -1,4 +1,4 @@
-//! Nodes that hear nothing of each other, or of their own LiteFS, while the primary changes:
+//! Nodes that are cut off from each other, or from their own LiteFS, while the primary changes:
 //! scenarios F8 and F10 of the acceptance list.
 
 use std::collections::HashMap;
@@ -29,7 +29,7 @@ fn texts(
 
 type Told = Arc<Mutex<HashMap<String, Vec<LostWrites>>>>;
 
-/// Three nodes; "a" is reached through the relay.
+/// Three nodes; "a" is reached through a relay.
 fn test_cluster(relay: &Relay) -> (TestCluster, Told) {
     let told = Told::default();
     let test = TestCluster::behind(&NODES, &[("a", relay)], |name, builder| {
@@ -42,8 +42,8 @@ fn test_cluster(relay: &Relay) -> (TestCluster, Told) {
     (test, told)
 }
 
-/// Nothing passes between "a" and the others, neither LiteFS's traffic nor ours, and nobody is
-/// told.
+/// Cuts "a" off from the other nodes, for LiteFS's traffic and the library's, without a notice to
+/// any node.
 fn part(test: &TestCluster, relay: &Relay) {
     for other in ["b", "c"] {
         test.cluster.cut("a", other).unwrap();
@@ -97,8 +97,8 @@ fn f8_after_a_partition_all_have_what_the_majority_wrote_and_the_other_side_hear
     assert_eq!((report.primary.as_str(), report.writes.len()), ("b", 1), "{report:?}");
 }
 
-/// Seed 104 of the nemesis, at 33.8 s: when the old primary hears again, another one has come
-/// further than it ever was.
+/// Seed 104 of the nemesis, at 33.8 s: when the old primary is reconnected, another node has been
+/// the primary and is at a higher position than it ever was.
 #[test]
 fn f7_what_the_first_of_two_failovers_lost_is_reported_by_who_hears_only_of_the_second() {
     let relay = relay();
@@ -138,7 +138,7 @@ fn f8_a_partition_without_a_failover_costs_time_and_nothing_else() {
         wait_until("the request that does not arrive", || relay.captured() >= 1);
         add(&mut test.conn("a"), "alone").unwrap();
         heal(&test, &relay);
-        // As TCP does after a while: what was on its way is lost with its connection.
+        // As TCP does after a timeout: data under way is lost with its connection.
         relay.cut();
         assert_eq!(across.join().unwrap(), Ok(1));
     });
@@ -149,7 +149,7 @@ fn f8_a_partition_without_a_failover_costs_time_and_nothing_else() {
     assert!(told.lock().unwrap().is_empty());
 }
 
-/// Writes on one node until it is told to stop. Returns what was acknowledged.
+/// Writes on one node until it is told to stop. Returns the acknowledged rows.
 fn write_on(test: &TestCluster, node: &str, stop: &AtomicBool) -> Vec<String> {
     let mut conn = test.conn(node);
     let mut done = Vec::new();

@@ -1,5 +1,4 @@
-//! Random programs of transactions run on plain SQLite and on a replica, with the same results and
-//! the same data.
+//! Random programs of transactions have the same results on plain SQLite and on a replica.
 
 use diesel::connection::{Connection, LoadConnection, SimpleConnection};
 use diesel::prelude::*;
@@ -51,7 +50,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Runs one step and says what came of it.
+/// Runs one step and returns its result.
 fn run<C>(conn: &mut C, step: &Step) -> String
 where
     C: LoadConnection + Connection<Backend = Sqlite>,
@@ -111,14 +110,15 @@ fn x3_random_programs_end_alike_on_plain_sqlite_and_on_a_replica() {
                 let expected = run(&mut *plain, step);
                 prop_assert_eq!(run(&mut replica, step), expected, "{:?}", step);
             }
-            // Whatever is still open ends the same way, and the primary has the same data.
+            // An open transaction ends the same way on both sides, and the primary has the same
+            // data.
             let _ = plain.batch_execute("ROLLBACK");
             drop(replica);
             let data = |conn: &mut SqliteConnection| {
                 rows::table.order(rows::k).load::<(i32, i32)>(conn).unwrap()
             };
             let on_primary = {
-                // The session of the connection that was dropped may still be rolling back.
+                // The session of the dropped connection may still be rolling back.
                 let mut conn = test.plain("a");
                 conn.batch_execute("BEGIN IMMEDIATE; COMMIT").unwrap();
                 data(&mut conn)

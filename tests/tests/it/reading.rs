@@ -1,4 +1,4 @@
-//! Reading what was written: scenarios R1 to R7 of the acceptance list.
+//! Read-your-writes and consistency levels: scenarios R1 to R7 of the acceptance list.
 
 use std::time::{Duration, Instant};
 
@@ -104,8 +104,8 @@ fn r5_at_the_limit_a_read_goes_to_the_primary() {
 fn r5_a_read_that_goes_to_the_primary_waits_for_no_open_transaction() {
     let (test, mut other) = stalled(WhenBehind::ReadPrimary);
     let mut conn = test.conn("b");
-    // The transaction stays open for as long as the read takes: waiting for it would be waiting for
-    // oneself.
+    // The transaction stays open until the read returns, so a read that waited for it would
+    // deadlock.
     conn.immediate_transaction(|conn| {
         write(conn, "y");
         assert_eq!(count(&mut other), 1);
@@ -136,7 +136,7 @@ fn a_node_that_has_caught_up_with_an_idle_primary_reads_at_once() {
     let mut plain = SqliteConnection::establish(&a.database_url(DATABASE)).unwrap();
     plain.batch_execute(SCHEMA).unwrap();
     cluster.wait_for_sync(PATIENCE).unwrap();
-    // The primary's process does not know of the position at which this leaves the replica.
+    // The primary's process does not know the position at which this leaves the replica.
     b.stall_replication().unwrap();
     plain.batch_execute("INSERT INTO notes (text) VALUES ('before')").unwrap();
     let start = |node: &Node| {
@@ -158,8 +158,8 @@ fn a_node_that_has_caught_up_with_an_idle_primary_reads_at_once() {
     on_b.require(on_a.token().unwrap());
     let mut reader = on_b.establish().unwrap();
     reader.set_consistency(Consistency::Eventual);
-    // Reads that are held back show that the primary has told how far it is; the second one, a
-    // second later, that it has told of all that was written.
+    // A read that is held back shows that the primary has reported its position; the second one, a
+    // second later, that it has reported all writes.
     wait_until("the primary's answers", || count(&mut reader) == 0 && on_b.held_reads().0 > 1);
     b.resume_replication().unwrap();
     reader.set_consistency(Consistency::ReadYourWrites);
@@ -189,14 +189,15 @@ fn r7_after_a_failover_that_rewinds_the_txid_no_read_hangs() {
     }
     test.sync();
     let before = test.litefs("b").token().unwrap();
-    // b has acknowledged writes in its watermark that the new history of b does not contain.
+    // The watermark of b contains acknowledged writes that its new history does not.
     test.cluster.promote_losing_tail("b", 2).unwrap();
     test.wait_for_roles();
     let started = Instant::now();
     assert_eq!(count(&mut on_b), 1);
     write(&mut on_b, "new");
     test.sync();
-    // And back: a's file went back too, and a becomes a replica whose watermark is older than both.
+    // Promote a again: its file went back too, and it becomes a replica whose watermark is older
+    // than both.
     assert_eq!(count(&mut on_a), 2);
     write(&mut on_a, "newer");
     assert_eq!(count(&mut on_a), 3);

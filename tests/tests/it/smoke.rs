@@ -1,4 +1,4 @@
-//! The main job in one test.
+//! The main use case in one test.
 
 use diesel::prelude::*;
 use litefs_tests::TestCluster;

@@ -1,4 +1,4 @@
-//! What readers must not notice of a failover, found by the nemesis (`--bin nemesis`).
+//! Failovers that readers must not notice, found by the nemesis (`--bin nemesis`).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -18,14 +18,14 @@ fn add(conn: &mut LiteFsConnection, text: &str) -> QueryResult<usize> {
     diesel::insert_into(notes::table).values(notes::text.eq(text)).execute(conn)
 }
 
-/// Seed 32 of the nemesis, at 37.8 s. The local file is ahead in numbers, but in a history that is
-/// over.
+/// Seed 32 of the nemesis, at 37.8 s. The local file is ahead in numbers, but in a history that has
+/// ended.
 #[test]
 fn r7_a_replica_ahead_of_a_new_primary_does_not_take_its_own_old_history_for_what_was_written() {
     let test = TestCluster::start(&["a", "b", "c"]);
     test.schema(SCHEMA);
     let (b, c) = (test.cluster.node("b"), test.cluster.node("c"));
-    // All know where the server of each is.
+    // All nodes know the address of each server.
     for primary in ["b", "a"] {
         test.cluster.promote(primary).unwrap();
         test.wait_for_roles();
@@ -43,7 +43,7 @@ fn r7_a_replica_ahead_of_a_new_primary_does_not_take_its_own_old_history_for_wha
     .unwrap();
     drop(primary);
     test.cluster.kill("a").unwrap();
-    // What the new primary sends takes its time: node c stays where it was.
+    // Replication from the new primary is slow: node c stays where it was.
     c.stall_replication().unwrap();
     b.become_primary().unwrap();
     c.follow(b).unwrap();
@@ -98,7 +98,7 @@ fn f7_acknowledged_writes_that_a_failover_lost_are_reported_by_name_where_they_h
     assert_eq!(from_a.writes[0].request, None);
 }
 
-/// A node hears its name from LiteFS with its first promotion, perhaps after its first writes.
+/// A node learns its name from LiteFS at its first promotion, perhaps after its first writes.
 #[test]
 fn f7_writes_made_before_the_primary_knew_its_name_are_not_lost() {
     let cluster =

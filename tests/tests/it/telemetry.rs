@@ -1,4 +1,4 @@
-//! What can be watched: scenario M9 of the acceptance list.
+//! Telemetry: scenario M9 of the acceptance list.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 diesel::table! { notes { id -> Integer, text -> Text, } }
 
-/// One span as it was seen: its fields, and whether it has ended.
+/// A recorded span: its fields, and whether it has ended.
 #[derive(Debug, Default, Clone)]
 struct Seen {
     fields: HashMap<String, String>,
@@ -54,7 +54,7 @@ impl<S: tracing::Subscriber> Layer<S> for Watcher {
         let mut spans = self.0.lock().unwrap();
         if let Some(mut seen) = spans.remove(&id.into_u64()) {
             seen.ended = true;
-            // The registry hands ids out again.
+            // The registry reuses ids.
             let key = u64::MAX - spans.len() as u64;
             spans.insert(key, seen);
         }

@@ -1,4 +1,4 @@
-//! The row in which a primary leaves its address: scenarios T1 to T5 of the acceptance list.
+//! The row in which a primary publishes its address: scenarios T1 to T5 of the acceptance list.
 
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
@@ -39,7 +39,7 @@ fn t1_the_first_primary_makes_the_table_and_a_restart_changes_nothing() {
     test.stop("a");
     let again = test.builder("a").listen(same_port).start().unwrap();
     wait_until("the server", || again.rpc_address() == Some(same_port));
-    // Something else is written through the new handle; were the row written again, it would be two
+    // Write something else through the new handle: a second write of the row would make two
     // transactions.
     again.establish().unwrap().batch_execute("CREATE TABLE t (x)").unwrap();
     assert_eq!(test.cluster.node("a").position(DATABASE).txid, position.txid + 1);
@@ -63,7 +63,7 @@ fn t2_a_promotion_writes_the_one_row_once() {
         );
     }
     assert_eq!(test.cluster.node("b").position(DATABASE).txid, before + 1);
-    // Event streams that come back are no promotion.
+    // Reconnected event streams are not a promotion.
     test.cluster.node("b").drop_event_streams().unwrap();
     test.conn("b").batch_execute("CREATE TABLE t (x)").unwrap();
     assert_eq!(test.cluster.node("b").position(DATABASE).txid, before + 2);
@@ -128,7 +128,7 @@ fn t5_a_promotion_replaces_the_address_at_once() {
     let mut conn = test.conn("c");
     for primary in ["b", "a", "b"] {
         test.cluster.promote(primary).unwrap();
-        // No waiting in between: the write itself finds the new primary's address.
+        // Without a wait: the write itself finds the new primary's address.
         let written = diesel::sql_query("INSERT INTO t VALUES (1)").execute(&mut conn);
         assert_eq!(written.map_err(|error| (Failure::of(&error), error.to_string())), Ok(1));
         // The former primary may have named the new one before this node's own LiteFS did.

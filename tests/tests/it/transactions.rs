@@ -1,4 +1,4 @@
-//! Transactions that span nodes: scenarios X1 to X10 of the acceptance list.
+//! Transactions from replicas: scenarios X1 to X10 of the acceptance list.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ fn x1_a_transaction_that_only_reads_stays_on_the_node() {
     let mut conn = test.conn("b");
     conn.transaction(|conn| {
         assert_eq!(all(conn), [(1, 10)]);
-        // One snapshot: what is written meanwhile is not seen before the end.
+        // One snapshot: later writes are not visible until it ends.
         insert(&mut test.conn("a"), 11)?;
         assert_eq!(all(conn), [(1, 10)]);
         QueryResult::Ok(())
@@ -96,7 +96,7 @@ fn x3_nested_transactions_keep_their_meaning_before_and_after_the_move() {
     let mut conn = test.conn("b");
     conn.transaction(|conn| {
         assert!(all(conn).is_empty());
-        // Opened before the move, rolled back after it.
+        // Opened before the move to the primary, rolled back after it.
         let inner = conn.transaction(|conn| {
             insert(conn, 1)?;
             Err::<(), _>(Error::RollbackTransaction)
@@ -181,8 +181,8 @@ fn x5_two_replicas_increment_one_counter_without_losing_one() {
     assert_eq!(all(&mut test.plain("a")), [(1, 2 * EACH)]);
 }
 
-/// On the primary SQLite itself finds that the race is lost, on the replicas the session does; both
-/// retry, and nobody starves.
+/// On the primary SQLite itself detects the conflict, on replicas the session does; both retry, and
+/// every thread makes progress.
 #[test]
 fn x5_sixteen_threads_on_three_nodes_increment_one_counter_without_losing_one() {
     const THREADS: usize = 16;
@@ -259,7 +259,7 @@ fn a_race_that_was_made_good_is_not_a_reason_to_run_a_transaction_again() {
         Err::<(), diesel::result::Error>(Error::RollbackTransaction)
     });
     assert_eq!((result, tries), (Err(Error::RollbackTransaction), 1));
-    // Nor is a commit whose outcome nobody knows.
+    // Nor is a commit whose outcome is unknown.
     let mut tries = 0;
     let error = conn
         .transaction_with_retry(5, |conn| {

@@ -1,4 +1,4 @@
-//! Database URLs: every spelling that Diesel accepts leads to the handle, and no parameter is lost.
+//! Database URLs: every spelling that Diesel accepts finds the handle, and no parameter is lost.
 
 use std::path::Path;
 
@@ -31,7 +31,7 @@ fn count(conn: &mut LiteFsConnection) -> QueryResult<i64> {
     notes::table.count().get_result(conn)
 }
 
-/// The way from the working directory to an absolute path.
+/// The relative path from the working directory to an absolute path.
 fn relative(path: &str) -> String {
     let here = std::env::current_dir().unwrap();
     "../".repeat(here.components().count() - 1) + path.trim_start_matches('/')
@@ -112,7 +112,7 @@ fn a_handle_started_by_any_spelling_is_on_litefs() {
     }
 }
 
-/// What SQLite says of a write over a connection that was opened with `mode=ro`.
+/// The error of a write on a connection that was opened with `mode=ro`.
 fn is_read_only<T>(result: QueryResult<T>) -> bool {
     use DatabaseErrorKind::{ReadOnlyTransaction, Unknown};
     matches!(
@@ -149,14 +149,14 @@ fn a_connection_with_mode_ro_reads_and_never_writes() {
             assert_eq!(count(conn), Ok(1));
             write(conn, "x")
         })));
-        // SQLite makes a transaction that reads of it.
+        // SQLite makes it a read transaction.
         assert_eq!(conn.immediate_transaction(count), Ok(1));
         assert!(is_read_only(conn.immediate_transaction(|conn| write(conn, "x"))), "on {node}");
         conn.batch_execute("CREATE TEMPORARY TABLE mine (x); INSERT INTO mine VALUES (1)").unwrap();
         assert_eq!(test.litefs(node).round_trips(), trips, "nothing was sent");
         assert_eq!(count(&mut conn), Ok(1));
     }
-    // A connection of the same handle that may write does.
+    // A writable connection of the same handle can.
     write(&mut LiteFsConnection::establish(&path(&test, "b")).unwrap(), "two").unwrap();
 }
 
@@ -214,7 +214,7 @@ fn parameters_that_cannot_hold_on_litefs_are_refused() {
         let mut conn = LiteFsConnection::establish(&format!("file:{file}?{fine}")).unwrap();
         write(&mut conn, fine).unwrap();
     }
-    // SQLite refuses it, and so it stays.
+    // SQLite refuses it, and the library does not change that.
     assert!(LiteFsConnection::establish(&format!("file:{file}?mode=readonly")).is_err());
 }
 

@@ -1,7 +1,7 @@
-//! What the tests of client and server share: an executor in SQLite's place and a role guard that
-//! does as it is told.
+//! Helpers that the tests of client and server share: an executor instead of SQLite and a role
+//! guard that the test controls.
 
-// Each test program uses a part of it, and clippy does not know helpers of tests for tests.
+// Each test uses a part of it, and clippy does not treat helpers as tests.
 #![allow(dead_code, clippy::unwrap_used)]
 
 use std::collections::HashMap;
@@ -24,16 +24,16 @@ use tokio::time::Instant;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A node's standing, set by the test.
+/// A node's role, set by the test.
 pub(crate) struct FakeRoleGuard {
     pub role: watch::Sender<RoleState>,
     pub txid: AtomicU64,
     pub hint: Mutex<Option<PrimaryHint>>,
-    /// Nobody knows yet that it is not the primary any more.
+    /// The role has changed without a notice to the server.
     pub demoted_when_asked: AtomicBool,
     /// LiteFS takes no commit.
     pub drops_commits: AtomicBool,
-    /// Terms that the executor was told of.
+    /// The terms that the executor was told of.
     pub terms: AtomicU64,
     pub unconfirmed_commit: UnconfirmedCommit,
 }
@@ -125,7 +125,7 @@ pub(crate) struct FakeExecutor {
     pub open: bool,
     pub rolled_back: mpsc::Sender<()>,
     pub kept: HashMap<RequestId, Result<Done, ServerError>>,
-    /// What was committed together.
+    /// The groups that were committed together.
     pub groups: mpsc::Sender<Vec<String>>,
     pub group: Vec<String>,
 }
@@ -153,7 +153,7 @@ impl Executor for FakeExecutor {
         Ok(true)
     }
 
-    /// "shared, apart" breaks a group up.
+    /// A statement that contains "apart" aborts its group.
     fn join(&mut self, request: &Request) -> Result<Result<Done, ServerError>, GroupAborted> {
         let sql = request.work.texts().next().unwrap_or_default().to_owned();
         self.group.push(sql.clone());

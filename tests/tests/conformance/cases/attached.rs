@@ -11,7 +11,8 @@ use super::{Conn, fresh_with};
 use crate::refused;
 use crate::schema::FULL_BLOG;
 
-/// ATTACH for a file in `directory`. The cluster's VFS holds the cluster's files only.
+/// ATTACH of a file in `directory`, through SQLite's own VFS: the cluster's VFS holds only the
+/// cluster's files.
 fn attach(directory: &TempDir) -> String {
     format!("ATTACH 'file:{}?vfs=unix' AS aux", directory.path().join("aux.db").display())
 }

@@ -1,4 +1,4 @@
-//! VACUUM INTO: a copy of the database in a file of this node.
+//! VACUUM INTO: a copy of the database to a file of this node.
 
 use diesel::connection::SimpleConnection;
 use diesel::dsl::sql;
@@ -12,7 +12,8 @@ use super::{Conn, fresh_with};
 use crate::refused;
 use crate::schema::FULL_BLOG;
 
-/// A file in `directory` as VACUUM INTO takes it. The cluster's VFS holds the cluster's files only.
+/// The target of VACUUM INTO, a file in `directory`, through SQLite's own VFS: the cluster's VFS
+/// holds only the cluster's files.
 fn target(directory: &TempDir, name: &str) -> String {
     format!("file:{}?vfs=unix", directory.path().join(name).display())
 }
@@ -42,7 +43,7 @@ fn are_made_by_vacuum_into() {
     let bound = sql_query("VACUUM INTO ?").bind::<Text, _>(target(&directory, "bound"));
     bound.execute(conn).unwrap();
     assert_eq!(users_in(&directory, "bound"), 6);
-    // The connection writes as before.
+    // The connection can still write.
     add(conn, "d");
     assert_eq!(sql::<BigInt>("SELECT count(*) FROM users").get_result::<i64>(conn), Ok(7));
 }

@@ -1,4 +1,4 @@
-//! Inserts of so many rows that they may travel and run otherwise than they were written.
+//! Inserts with enough rows that the library may send and execute them in another form.
 
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
@@ -29,7 +29,7 @@ type Node = (
     diesel::dsl::Eq<nodes::name, String>,
 );
 
-/// Each below the one behind it, so that only the statement as a whole holds.
+/// Each row refers to the next one, so that only the statement as a whole satisfies the constraint.
 fn rows(count: i32) -> Vec<Node> {
     let row = |id: i32| {
         (nodes::id.eq(id), nodes::up.eq((id + 1).min(count)), nodes::name.eq(format!("node {id}")))

@@ -1,4 +1,4 @@
-//! Several connections, pools, and the connection's own switches.
+//! Several connections, pools, and settings of the connection.
 
 use diesel::connection::{AnsiTransactionManager, CacheSize, SimpleConnection, TransactionManager};
 use diesel::prelude::*;
@@ -63,7 +63,7 @@ fn a_pooled_connection_is_a_connection() {
 #[test]
 fn threads_share_a_pool() {
     let fixture = fresh_with(BLOG);
-    // One writer at a time, and nobody waits for a lock.
+    // One writer at a time: no connection waits for a lock.
     let pool = fixture.pool(1);
     std::thread::scope(|scope| {
         for thread in 0..4 {
@@ -103,12 +103,12 @@ fn ping_and_is_broken() {
     assert!(!conn.is_broken());
     add(conn, "Sean").unwrap_err();
     assert!(!conn.is_broken());
-    // A transaction that was forgotten makes a connection unfit for a pool.
+    // A connection with an open transaction is not returned to a pool.
     AnsiTransactionManager::begin_transaction(conn).unwrap();
     assert!(conn.is_broken());
     AnsiTransactionManager::rollback_transaction(conn).unwrap();
     assert!(!conn.is_broken());
-    // One that a test began is meant to stay.
+    // A test transaction is meant to stay open.
     conn.begin_test_transaction().unwrap();
     assert!(!conn.is_broken());
 }
@@ -137,7 +137,7 @@ fn a_connection_that_is_dropped_in_a_transaction_takes_it_back() {
         add(conn, "New").unwrap();
     }
     let conn = &mut fixture.another();
-    // As on plain SQLite, nothing is locked any more.
+    // As on plain SQLite, no lock is left.
     conn.transaction(|conn| add(conn, "Newer")).unwrap();
     assert_eq!(names(conn), ["Sean", "Tess", "Ada", "Newer"]);
 }

@@ -1,5 +1,5 @@
-//! Errors: the kind and the words are SQLite's, wherever the statement ran, and the connection goes
-//! on.
+//! Errors: kind and message are SQLite's, wherever the statement ran, and the connection stays
+//! usable.
 
 use diesel::connection::SimpleConnection;
 use diesel::dsl::sql;
@@ -12,7 +12,7 @@ use super::{Conn, fresh_with};
 use crate::refused;
 use crate::schema::{FULL_BLOG, User, everybody, posts, users};
 
-/// The statement fails as it should, changes nothing, and the next one works.
+/// The statement fails with this error and changes nothing, and the next statement succeeds.
 #[track_caller]
 fn fails(statement: &str, kind: &str, message: &str) {
     let conn = &mut *fresh_with(FULL_BLOG);
@@ -204,7 +204,7 @@ fn conflict_clauses_decide_what_stays() {
         taken
     );
     assert_eq!(xs(conn), [2]);
-    // FAIL keeps the rows that came before.
+    // FAIL keeps the rows before the conflict.
     assert_eq!(
         refused(sql_query("INSERT OR FAIL INTO t VALUES (1), (2), (3)").execute(conn)),
         taken

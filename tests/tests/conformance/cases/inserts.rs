@@ -1,4 +1,4 @@
-//! Every way to insert.
+//! Inserts of every kind.
 
 use diesel::prelude::*;
 
@@ -185,7 +185,7 @@ fn insert_or_ignore_of_a_batch_with_defaults() {
 #[test]
 fn replace_into_deletes_what_is_in_the_way() {
     let conn = &mut *fresh_with(FULL_BLOG);
-    // `Tess` has id 2 and posts nothing that is left.
+    // `Tess` has id 2, and no row refers to it.
     diesel::delete(posts::table).execute(conn).unwrap();
     let row = (users::id.eq(1), users::name.eq("Tess"), users::age.eq(99));
     assert_eq!(diesel::replace_into(users::table).values(row).execute(conn), Ok(1));

@@ -1,4 +1,4 @@
-//! The user's instrumentation hears each of the user's queries once, and nothing else.
+//! The user's instrumentation receives each of the user's queries once, and no other query.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,8 +10,8 @@ use diesel::sql_query;
 use super::{Conn, fresh_with};
 use crate::schema::{FULL_BLOG, Sparse, User, posts, users};
 
-/// What was heard, one line for each event. Whether SQLite has prepared a statement before is its
-/// own business.
+/// The received events, one line each, without the differences that come from SQLite's cache of
+/// prepared statements.
 #[derive(Clone, Default)]
 struct Heard(Arc<Mutex<Vec<String>>>);
 
@@ -47,7 +47,7 @@ impl Heard {
     }
 }
 
-/// A query that was started and finished.
+/// The events of a query that was started and finished.
 fn once(sql: &str) -> Vec<String> {
     vec![format!("start {sql}"), format!("finish {sql}")]
 }
@@ -246,7 +246,7 @@ fn the_users_instrumentation_can_be_downcast() {
     sql_query("DELETE FROM posts").execute(conn).unwrap();
     let heard = conn.instrumentation().downcast_mut::<Heard>().expect("the type that was set");
     assert_eq!(heard.take(), once("DELETE FROM posts -- binds: []"));
-    // Boxes are unpacked.
+    // A boxed query is reported like the query itself.
     let boxed: Box<dyn Instrumentation> = Box::new(Heard::default());
     conn.set_instrumentation(boxed);
     assert!(conn.instrumentation().is::<Heard>());
@@ -255,7 +255,7 @@ fn the_users_instrumentation_can_be_downcast() {
     assert_eq!(conn.instrumentation().downcast_ref::<Heard>().unwrap().take(), ["begin 1"]);
 }
 
-/// The events of a query, with those of the cache of prepared statements.
+/// The events of a query, including those of the cache of prepared statements.
 #[derive(Clone, Default)]
 struct Cached(Arc<Mutex<Vec<String>>>);
 
@@ -306,7 +306,7 @@ fn a_statement_is_reported_as_cached_once() {
     let lines = events_of(conn, returning);
     assert_eq!(lines[1], "cache INSERT INTO `users` (`age`) VALUES (?) RETURNING `id`");
     assert_eq!(lines[4], "cache INSERT INTO `users` (`name`) VALUES (?) RETURNING `id`");
-    // What Diesel does not keep prepared is not cached.
+    // Queries that Diesel does not keep prepared are not reported as cached.
     let update = |conn: &mut Conn| {
         diesel::update(users::table.find(1)).set(users::age.eq(5)).execute(conn).unwrap();
     };

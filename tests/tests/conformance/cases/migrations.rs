@@ -1,4 +1,4 @@
-//! `diesel_migrations`, with a source made by hand.
+//! `diesel_migrations`, with a migration source in memory.
 
 use std::fmt;
 

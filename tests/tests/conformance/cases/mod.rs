@@ -1,4 +1,4 @@
-//! The cases, listed once. Each place compiles this module with its own `Conn`, `fresh` and
+//! The list of cases. Each place compiles this module with its own `Conn`, `fresh` and
 //! `fresh_with`.
 
 use super::{Conn, fresh, fresh_with};

@@ -1,4 +1,4 @@
-//! The query builder's reads.
+//! Reads through the query builder.
 
 use diesel::connection::{DefaultLoadingMode, SimpleConnection};
 use diesel::dsl::exists;

@@ -120,7 +120,7 @@ fn question_marks_in_strings_and_comments_are_not_parameters() {
     );
 }
 
-/// SQLite takes what is not bound for NULL.
+/// SQLite treats parameters that are not bound as NULL.
 #[test]
 fn a_parameter_without_a_value_is_null() {
     let conn = &mut *fresh_with(FULL_BLOG);

@@ -1,4 +1,4 @@
-//! RETURNING, through every way to load.
+//! RETURNING, through every method that loads rows.
 
 use diesel::connection::DefaultLoadingMode;
 use diesel::prelude::*;

@@ -1,4 +1,4 @@
-//! Tables of every kind, views, triggers, indexes, and what changing the schema does.
+//! Tables of every kind, views, triggers, indexes, and the effects of schema changes.
 
 use diesel::connection::SimpleConnection;
 use diesel::dsl::sql;
@@ -23,7 +23,7 @@ fn a_table_is_there_as_soon_as_it_is_made() {
     assert_eq!(count(conn, "t"), 2);
 }
 
-/// Diesel reports `sqlite3_changes()`, which schema changes leave alone.
+/// Diesel returns `sqlite3_changes()`, which schema changes do not modify.
 #[test]
 fn the_count_of_a_schema_change_is_that_of_the_last_write() {
     let conn = &mut *fresh_with("CREATE TABLE t (x INTEGER)");
@@ -108,7 +108,7 @@ fn a_view_with_an_instead_of_trigger_is_written() {
          VALUES (new.name); END",
     )
     .unwrap();
-    // SQLite does not count what triggers do, and the view itself has no rows.
+    // SQLite does not count the changes of triggers, and the view itself has no rows.
     let inserted = sql_query("INSERT INTO names VALUES ('New')").execute(conn);
     assert_eq!(inserted, Ok(0));
     assert_eq!(count(conn, "users"), 4);

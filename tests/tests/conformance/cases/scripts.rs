@@ -150,7 +150,7 @@ fn read_the_row_they_wrote() {
     assert_eq!(xs(conn), [20, 21]);
 }
 
-/// As `sqlite3_exec` has it: parameters are NULL.
+/// As with `sqlite3_exec`, parameters are NULL.
 #[test]
 fn with_parameters_write_null() {
     let conn = &mut *fresh_with(TABLE);
@@ -161,7 +161,8 @@ fn with_parameters_write_null() {
     );
 }
 
-/// Some editors write it at the beginning of a file; SQLite reads it as white space.
+/// Some editors write a byte order mark at the beginning of a file; SQLite treats it as white
+/// space.
 #[test]
 fn that_begin_with_a_byte_order_mark() {
     let conn = &mut *fresh_with(TABLE);

@@ -1,4 +1,4 @@
-//! What belongs to the connection: the numbers of its last write, and its PRAGMAs.
+//! State of the connection: the numbers of its last write, and its PRAGMAs.
 
 use diesel::connection::SimpleConnection;
 use diesel::dsl::sql;
@@ -39,7 +39,7 @@ fn the_numbers_after_each_kind_of_write() {
     assert_eq!(after("UPDATE users SET age = 1 WHERE id = 99"), (40, 0, 9));
     assert_eq!(after("DELETE FROM posts WHERE id > 1"), (40, 2, 11));
     assert_eq!(after("INSERT OR IGNORE INTO users (name) VALUES ('x')"), (40, 0, 11));
-    // The row that is in the way is deleted, but not counted.
+    // The replaced row is deleted, but not counted.
     assert_eq!(after("REPLACE INTO users (name) VALUES ('x')"), (51, 1, 12));
     assert_eq!(
         after("INSERT INTO posts (user_id, title) SELECT id, name FROM users WHERE 0"),
@@ -94,8 +94,8 @@ fn the_numbers_after_a_script() {
     assert_eq!(numbers(conn), (20, 1, 5));
 }
 
-/// A write that fails counts as one that changed nothing; what is no statement at all does not
-/// count.
+/// A write that fails counts as one that changed nothing; a statement that cannot be prepared does
+/// not count.
 #[test]
 fn the_numbers_after_a_failed_write() {
     let fixture = fresh_with(FULL_BLOG);
@@ -139,7 +139,7 @@ fn the_numbers_inside_and_after_a_transaction() {
     assert_eq!(numbers(conn), (10, 3, 4));
 }
 
-/// SQLite does not take the numbers back.
+/// SQLite does not restore the numbers on a rollback.
 #[test]
 fn the_numbers_after_a_rollback() {
     let fixture = fresh_with(FULL_BLOG);
@@ -256,7 +256,7 @@ fn deferred_foreign_keys_are_checked_at_the_commit() {
     });
     assert_eq!(refused(childless), ("foreign key", "FOREIGN KEY constraint failed".to_owned()));
     assert_eq!(posts::table.count().get_result::<i64>(conn), Ok(4));
-    // The commit has switched it off again.
+    // The commit has reset it.
     assert_eq!(
         refused(sql_query("INSERT INTO posts (user_id, title) VALUES (77, 'x')").execute(conn)).0,
         "foreign key"

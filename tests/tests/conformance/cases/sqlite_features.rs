@@ -1,4 +1,4 @@
-//! SQLite's own extras: full text search, JSON, windows, dates.
+//! Extensions of SQLite: full text search, JSON, window functions, dates.
 
 use diesel::dsl::sql;
 use diesel::prelude::*;
@@ -133,7 +133,7 @@ fn dates_and_times_of_sqlite() {
     );
     let date = sql::<Text>("SELECT date('2024-01-31', '+1 month')").get_result::<String>(conn);
     assert_eq!(date, Ok("2024-03-02".to_owned()));
-    // Both are computed where the row is written: one statement has one time.
+    // Both are evaluated on the node that executes the write: one statement has one time.
     let same = sql::<Integer>("INSERT INTO t DEFAULT VALUES RETURNING at = datetime('now')")
         .get_result::<i32>(conn);
     assert_eq!(same, Ok(1));

@@ -1,4 +1,4 @@
-//! Transactions of one level.
+//! Transactions without nesting.
 
 use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionManager};
 use diesel::dsl::sql;
@@ -202,8 +202,8 @@ fn read_first_and_go_on_after_their_first_write_failed() {
     assert_eq!(names(conn), ["Sean", "Tess", "Ada", "New"]);
 }
 
-/// `INSERT OR ROLLBACK` ends the transaction inside SQLite; Diesel still believes in it and its
-/// COMMIT fails.
+/// `INSERT OR ROLLBACK` ends the transaction inside SQLite. Diesel does not notice, so its COMMIT
+/// fails.
 #[test]
 fn that_sqlite_ended_by_itself_cannot_commit() {
     let conn = &mut *fresh_with(FULL_BLOG);

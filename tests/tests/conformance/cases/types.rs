@@ -1,4 +1,4 @@
-//! Every SQL type goes in, is stored, and comes out exactly, at its edges too.
+//! Every SQL type is written, stored and read back exactly, including its extreme values.
 
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Binary, Bool, Double, Float, Integer, Nullable, SmallInt, Text};
@@ -6,7 +6,7 @@ use diesel::sql_types::{BigInt, Binary, Bool, Double, Float, Integer, Nullable, 
 use super::{Conn, fresh, fresh_with};
 use crate::schema::{VALUES, everything};
 
-/// Writes each value with RETURNING, reads it again, and asks SQLite how it stored it.
+/// Writes each value with RETURNING, reads it back, and checks its storage class.
 macro_rules! round_trip {
     ($conn:expr, $column:ident, $type:ty, [$(($value:expr, $stored:expr)),+ $(,)?]) => {
         $({
@@ -70,7 +70,7 @@ fn big_integers() {
             (-1, "integer"),
             (i64::MIN, "integer"),
             (i64::MAX, "integer"),
-            // Where doubles begin to skip integers.
+            // The first integers that a double cannot represent.
             ((1 << 53) + 1, "integer"),
         ]
     );
@@ -120,8 +120,8 @@ fn doubles() {
     );
 }
 
-/// A column of type REAL keeps whole numbers as integers on disk, which have no negative zero.
-/// Without a column type the bits stay.
+/// A REAL column stores whole numbers as integers, which have no negative zero. A column without a
+/// type keeps the bits.
 #[test]
 fn negative_zero_loses_its_sign_in_a_real_column_and_keeps_it_in_an_untyped_one() {
     let conn = &mut *fresh_with("CREATE TABLE zeros (id INTEGER PRIMARY KEY, typed REAL, untyped)");
@@ -179,7 +179,7 @@ fn texts() {
             ("it's \"quoted\" -- not; a comment /* */".into(), "text"),
             ("🦀 ﷽ e\u{301} \u{10ffff}".into(), "text"),
             ("\u{feff}line\r\nline\ttab".into(), "text"),
-            // Text columns keep digits as text.
+            // Text columns store digits as text.
             ("0042".into(), "text"),
         ]
     );
@@ -277,7 +277,8 @@ fn dates_times_and_timestamps_are_kept_as_text() {
     round_trip!(conn, stamp, String, [("9999-12-31 23:59:59.999999".into(), "text")]);
 }
 
-/// DATE, TIME and TIMESTAMP have SQLite's NUMERIC affinity: text that looks like a number is one.
+/// DATE, TIME and TIMESTAMP have SQLite's NUMERIC affinity: text that looks like a number is
+/// converted to one.
 #[test]
 fn a_date_that_looks_like_a_number_is_stored_as_one() {
     let conn = &mut *fresh_with(VALUES);
@@ -398,7 +399,7 @@ fn values_pass_through_a_select_without_a_table() {
     assert_eq!(row, expected);
 }
 
-/// Diesel asks SQLite for 32 bits and SQLite gives the lower ones.
+/// Diesel reads 32 bits, and SQLite returns the lower ones.
 #[test]
 fn an_integer_that_is_too_large_is_cut_when_it_is_read() {
     let conn = &mut *fresh_with(VALUES);

@@ -35,7 +35,7 @@ fn no_row() {
     assert_eq!(ages(conn), [30, 28, 36]);
 }
 
-/// SQLite counts rows that it visited, changed or not.
+/// SQLite counts the rows that matched, changed or not.
 #[test]
 fn rows_that_stay_the_same_count() {
     let conn = &mut *fresh_with(FULL_BLOG);

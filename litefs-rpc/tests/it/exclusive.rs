@@ -1,4 +1,4 @@
-//! Connections that a caller has to itself.
+//! Exclusive connections.
 
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use litefs_rpc::wire::{Output, ServerError};
 
 use crate::support::{Bed, PATIENCE, begin, counting, request, soon, statement};
 
-/// A client with one lane beside its link.
+/// A client with one exclusive connection beside the shared one.
 async fn with_a_lane(bed: &Bed) -> (Client, Arc<Connection>) {
     let mut config = ClientConfig::new("app.db");
     config.lanes = 1;
@@ -29,7 +29,7 @@ fn write(
         .map(|reply| reply.answer)
 }
 
-/// Lanes block: they are used on threads for that.
+/// Exclusive connections block, so they are used on separate threads.
 async fn blocking<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(run).await.unwrap()
 }
