@@ -12,11 +12,11 @@ use crate::scenario::Scenario;
 #[derive(Debug, Clone, Parser)]
 #[command(name = "litefs-e2e")]
 pub struct Arguments {
-    /// A node: NAME=APPLICATION_URL,LITEFS_URL. Twice.
+    /// A node: NAME=APPLICATION_URL,LITEFS_URL. Given twice.
     #[arg(long = "node", required = true)]
     nodes: Vec<NodeAt>,
-    /// The command that stops, starts, kills and promotes nodes: called with a verb and a node's
-    /// name.
+    /// The command that stops, starts, kills and promotes nodes; its arguments are a verb and a
+    /// node's name.
     #[arg(long)]
     pub(crate) control: PathBuf,
     /// Run these scenarios only, such as E1,E3.
@@ -25,7 +25,7 @@ pub struct Arguments {
     /// Skip the scenarios that need a failover, and report this reason.
     #[arg(long)]
     pub(crate) no_failover: Option<String>,
-    /// Writers per node where there is load.
+    /// The number of writers per node in scenarios with load.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) writers: u16,
 }
@@ -34,13 +34,13 @@ impl Arguments {
     pub(crate) fn nodes(&self) -> Result<[NodeAt; 2], Problem> {
         let nodes: [NodeAt; 2] = self.nodes.clone().try_into().map_err(|_| "give --node twice")?;
         if nodes[0].name == nodes[1].name {
-            return Err("the two nodes have one name".into());
+            return Err("the two nodes have the same name".into());
         }
         Ok(nodes)
     }
 }
 
-/// Where a node is.
+/// The addresses of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NodeAt {
     /// Its name in LiteFS.

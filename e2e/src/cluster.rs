@@ -1,4 +1,4 @@
-//! Both nodes, and waiting for a condition on them.
+//! Both nodes, and waits for conditions on them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,15 +8,15 @@ use crate::node::Node;
 use crate::problem::Problem;
 use crate::wire::{Row, Status};
 
-/// Between two checks of a condition.
+/// The interval of polling a condition.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long two running nodes may take to agree on the primary. A lease may have to expire first:
-/// with Consul that takes twice its TTL of 10 s, and the lock delay.
+/// with Consul that takes twice its TTL of 10 s, plus the lock delay.
 pub(crate) const SETTLE: Duration = Duration::from_secs(60);
 /// How long a replica may take to catch up after the last write.
 pub(crate) const CATCH_UP: Duration = Duration::from_secs(20);
 
-/// The two nodes by their roles at one moment.
+/// The roles of the two nodes at one moment.
 #[derive(Debug, Clone)]
 pub(crate) struct Roles {
     pub(crate) primary: Node,
@@ -44,7 +44,7 @@ impl Cluster {
         tokio::task::spawn_blocking(move || control.run(verb, &name)).await?
     }
 
-    /// Starts nodes that do not run, and waits until one is the primary and the other its replica.
+    /// Starts nodes that are down, and waits until one is the primary and the other its replica.
     pub(crate) async fn wait_for_roles(&self) -> Result<Roles, Problem> {
         for node in &self.nodes {
             self.run(Verb::Start, node).await?;
@@ -69,11 +69,11 @@ impl Cluster {
         Ok(litefs_agrees.then(|| Roles { primary: primary.clone(), replica: replica.clone() }))
     }
 
-    /// Waits until both nodes' files are at one position, and returns the rows, which must be the
-    /// same.
+    /// Waits until both nodes' files are at the same position, and returns the rows, which must be
+    /// equal.
     pub(crate) async fn same_rows(&self) -> Result<Vec<Row>, Problem> {
         let [a, b] = &self.nodes;
-        wait(CATCH_UP, "both nodes to have the same", async || {
+        wait(CATCH_UP, "both nodes to have the same position", async || {
             let (of_a, of_b) = (a.status().await?, b.status().await?);
             Ok((of_a.tracker.position.is_some() && of_a.tracker.position == of_b.tracker.position)
                 .then_some(()))
@@ -81,9 +81,12 @@ impl Cluster {
         .await?;
         let (of_a, of_b) = (a.rows().await?, b.rows().await?);
         if of_a != of_b {
-            return Err(
-                format!("one position, but {} rows and {} rows", of_a.len(), of_b.len()).into()
-            );
+            return Err(format!(
+                "the same position, but {} rows and {} rows",
+                of_a.len(),
+                of_b.len()
+            )
+            .into());
         }
         Ok(of_a)
     }
@@ -93,8 +96,8 @@ fn follows(status: &Status, other: &Node) -> bool {
     status.tracker.role == "replica" && status.tracker.primary.as_deref() == Some(other.name())
 }
 
-/// Waits until `check` returns a value. An error, as from a node that is not up yet, does not end
-/// the wait.
+/// Waits until `check` returns a value. An error, as from a node that is starting, does not end the
+/// wait.
 ///
 /// # Errors
 /// If `limit` passes first; the message contains the last error of `check`.

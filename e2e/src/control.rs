@@ -9,16 +9,15 @@ use crate::problem::Problem;
 /// An action on a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
-    /// Start the node, unless it runs.
+    /// Start the node, unless it is running.
     Start,
     /// Stop it gracefully, and wait until it has ended.
     Stop,
     /// Kill LiteFS and the application with SIGKILL.
     Kill,
-    /// Ask LiteFS to make it the primary. Does not wait until it is.
+    /// Ask LiteFS to make it the primary, without waiting for the change.
     Promote,
-    /// Run the application's migrations on it, in a process of their own. Prints the versions as
-    /// JSON.
+    /// Run the application's migrations on it, in a separate process. Prints the versions as JSON.
     Migrate,
 }
 
@@ -38,7 +37,6 @@ impl fmt::Display for Verb {
 pub trait Control: Send + Sync + 'static {
     /// Runs the action and returns what it printed. Blocks until it has ended.
     ///
-    /// # Errors
     /// If it cannot be run or fails.
     fn run(&self, verb: Verb, node: &str) -> Result<String, Problem>;
 }
@@ -84,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_names_what_was_asked() {
+    fn a_failure_names_the_action() {
         let error =
             Script::new("/bin/false".into()).run(Verb::Kill, "node-b").unwrap_err().to_string();
         assert!(error.contains("kill node-b") && error.contains('1'), "{error}");

@@ -1,4 +1,4 @@
-//! The verdict on a load: compares the replies that writers got with the rows at the end.
+//! The verdict on a load: compares the responses to the writers with the rows at the end.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::node::Outcome;
 use crate::wire::Row;
 
-/// Details beyond this many are only counted.
+/// The number of violations that are described; all are counted.
 const MAX_DETAILS: usize = 8;
 
 /// One attempt to write.
@@ -18,8 +18,8 @@ pub(crate) struct Attempt {
     pub(crate) write: Write,
 }
 
-/// What was to be written. Each attempt has a key or a number of its own, so that refused ones can
-/// be searched for.
+/// The write. Each attempt has a key or a number of its own, so that refused ones can be searched
+/// for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Write {
     /// A new row with this key.
@@ -36,7 +36,7 @@ pub(crate) struct Death {
     pub(crate) dead_at: Instant,
     /// When the other node had become the primary.
     pub(crate) succeeded_at: Instant,
-    /// The last transaction that the other node got from it.
+    /// The last transaction that the other node received from it.
     pub(crate) shipped: u64,
 }
 
@@ -48,7 +48,7 @@ impl Death {
     }
 }
 
-/// What must be true of a write at the end.
+/// The required state of a write at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expected {
     There,
@@ -61,28 +61,28 @@ enum Expected {
 /// The counts.
 #[derive(Debug, Default)]
 pub(crate) struct Judgement {
-    /// Acknowledged, and therefore expected.
+    /// Acknowledged, and therefore expected to be stored.
     pub(crate) acknowledged: u64,
     /// Acknowledged by the dead primary, but not shipped.
     pub(crate) unshipped: u64,
-    /// Of those: gone.
+    /// Of those: lost.
     pub(crate) lost_by_litefs: u64,
     pub(crate) refused: u64,
     pub(crate) unknown: u64,
-    /// Of those: there.
+    /// Of those: stored.
     pub(crate) unknown_applied: u64,
-    /// Acknowledged and shipped, but not there. Must be 0.
+    /// Acknowledged and shipped, but missing. Must be 0.
     pub(crate) lost: u64,
-    /// There more than once. Must be 0.
+    /// Stored more than once. Must be 0.
     pub(crate) duplicated: u64,
-    /// Refused, but there. Must be 0.
+    /// Refused, but stored. Must be 0.
     pub(crate) refused_but_there: u64,
     /// Descriptions of the first few violations.
     pub(crate) details: Vec<String>,
 }
 
 impl Judgement {
-    /// Compares `attempts` with the `rows` that both nodes have.
+    /// Compares `attempts` with the `rows` of both nodes.
     pub(crate) fn of(attempts: &[Attempt], rows: &[Row], death: Option<&Death>) -> Self {
         let mut judgement = Self::default();
         let mut by_key: HashMap<&str, Vec<&Row>> = HashMap::new();
@@ -131,17 +131,17 @@ impl Judgement {
     fn post(&mut self, key: &str, expected: Expected, times: usize) {
         if times > 1 {
             self.duplicated += 1;
-            self.note(format!("{key} is there {times} times"));
+            self.note(format!("{key} is stored {times} times"));
         }
         match (expected, times) {
             (Expected::There, 0) => {
                 self.lost += 1;
-                self.note(format!("{key} was acknowledged and is not there"));
+                self.note(format!("{key} was acknowledged and is missing"));
             }
             (Expected::AtRisk, 0) => self.lost_by_litefs += 1,
             (Expected::NotThere, 1..) => {
                 self.refused_but_there += 1;
-                self.note(format!("{key} was refused and is there"));
+                self.note(format!("{key} was refused and is stored"));
             }
             (Expected::Open, 1..) => self.unknown_applied += 1,
             _ => {}
@@ -179,7 +179,7 @@ impl fmt::Display for Judgement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} acknowledged: {} lost, {} duplicated; {} refused: {} there; {} unknown: {} there; \
+            "{} acknowledged: {} lost, {} duplicated; {} refused: {} stored; {} unknown: {} stored; \
              {} acknowledged but not shipped by a primary that died: {} lost by LiteFS",
             self.acknowledged,
             self.lost,

@@ -1,8 +1,8 @@
 //! The end-to-end scenarios E1 to E8 of the acceptance list, on real LiteFS.
 //!
-//! Two nodes run LiteFS and the application `resources` of the examples. This program reaches them
-//! by HTTP only. It stops, starts, kills and promotes them through a command ([`Control`]), so that
-//! the same scenarios run on Docker Compose (`run_tests.sh`) and on a machine with FUSE
+//! Two nodes run LiteFS and the application `resources` of the examples. This program talks to them
+//! over HTTP only. It stops, starts, kills and promotes them through a command ([`Control`]), so
+//! that the same scenarios run on Docker Compose (`run_tests.sh`) and on a machine with FUSE
 //! (`run_local.sh`).
 //!
 //! The unit tests cover the parts that judge a run; they need no LiteFS.
@@ -30,8 +30,8 @@ use node::Node;
 
 /// Runs the scenarios that the arguments name, and prints the result of each and the counts.
 ///
-/// # Errors
-/// If the arguments are not valid or the HTTP clients cannot be made. What goes wrong in a scenario
+/// If the arguments are not valid or the HTTP clients cannot be created. Errors of a scenario are
+/// part of the report.
 /// is in the report.
 pub fn run(arguments: Arguments) -> Result<Report, Problem> {
     let [a, b] = arguments.nodes()?;

@@ -1,4 +1,4 @@
-//! Writers and readers on both nodes, and the replies that they got.
+//! Writers and readers on both nodes, and the responses to them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,24 +12,24 @@ use crate::node::{Node, Outcome};
 use crate::problem::Problem;
 use crate::wire::{New, Row};
 
-/// Pause after a failure. The writer then tries another write, not the same again.
+/// The pause after a failure. The writer then tries another write.
 const AFTER_FAILURE: Duration = Duration::from_millis(50);
-/// Between two reads of a reader: readers without a pause would block replication.
+/// The pause between two reads: readers without a pause would block replication.
 const BETWEEN_READS: Duration = Duration::from_millis(10);
-/// Of this many writes one sets the number in the writer's row, the others add rows.
+/// One of this many writes sets the number in the writer's row, the others add rows.
 const SET_EVERY: u32 = 4;
-/// Failures of each kind that are printed.
+/// The number of failures of each kind that are printed.
 const EXAMPLES: usize = 3;
-/// Writers stop after this time, whatever happens to the scenario.
+/// Writers stop after this time, whatever the scenario does.
 const END: Duration = Duration::from_secs(180);
 
-/// The replies that the writers and readers of a load got.
+/// The responses to the writers and readers of a load.
 #[derive(Debug, Default)]
 pub(crate) struct LoadReport {
     pub(crate) attempts: Vec<Attempt>,
-    /// Reads that failed: on which node, and why.
+    /// Reads that failed: the node and the error.
     pub(crate) failed_reads: Vec<(String, String)>,
-    /// Reads that did not show what the same node had just acknowledged.
+    /// Reads that did not show a write that the same node had just acknowledged.
     pub(crate) unseen: Vec<String>,
     pub(crate) reads: u64,
 }
@@ -38,7 +38,7 @@ impl LoadReport {
     pub(crate) fn reads_summary(&self) -> String {
         let (failed, unseen) = (self.failed_reads.len(), self.unseen.len());
         format!(
-            "{} reads: {failed} failed, {unseen} without what was acknowledged there",
+            "{} reads: {failed} failed, {unseen} missed an acknowledged write of the node",
             self.reads
         )
     }
@@ -67,7 +67,7 @@ pub(crate) struct Load {
 struct LoadState {
     stop: AtomicBool,
     until: Instant,
-    /// Acknowledged writes, by node.
+    /// The number of acknowledged writes, by node.
     acknowledged: [AtomicU64; 2],
 }
 
@@ -104,7 +104,7 @@ impl Load {
         Self { shared, tasks }
     }
 
-    /// Waits until a node has acknowledged `more` writes from now on.
+    /// Waits until a node has acknowledged `more` further writes.
     pub(crate) async fn wait_for(
         &self,
         node: usize,
@@ -167,7 +167,7 @@ impl Writer {
         let started = Instant::now();
         if let Some((key, id)) = self.own.clone().filter(|_| self.done.is_multiple_of(SET_EVERY)) {
             let outcome = self.node.set(&id, self.done).await;
-            // A row that went with a dead primary cannot be set again.
+            // A row that was lost with a dead primary cannot be set again.
             if matches!(&outcome, Outcome::Refused(why) if why.starts_with("404")) {
                 self.own = None;
             }
@@ -181,7 +181,7 @@ impl Writer {
         Attempt { started, outcome, write: Write::Post { key } }
     }
 
-    /// Checks that a node returns the row that it has acknowledged.
+    /// Checks that a node returns a row that it has acknowledged.
     async fn check_visible(&self, row: Option<Row>, seen: &mut LoadReport) {
         let name = self.node.name();
         let Some(row) = row else {
@@ -190,9 +190,10 @@ impl Writer {
         seen.reads += 1;
         match self.node.find(&row.id).await {
             Ok(Some(_)) => {}
-            Ok(None) => seen
-                .unseen
-                .push(format!("{name} acknowledged {:?} and does not show it", row.new.client_key)),
+            Ok(None) => seen.unseen.push(format!(
+                "{name} acknowledged {:?} and does not return it",
+                row.new.client_key
+            )),
             Err(error) => seen.failed_reads.push((name.to_owned(), error.to_string())),
         }
     }

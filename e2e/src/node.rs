@@ -1,4 +1,4 @@
-//! One node, reached by HTTP.
+//! A node, accessed over HTTP.
 
 use std::time::{Duration, Instant};
 
@@ -9,15 +9,15 @@ use crate::arguments::NodeAt;
 use crate::problem::Problem;
 use crate::wire::{Info, New, Row, Status, txid_of};
 
-/// Longer than any timeout of the library, so that the library's own timeouts apply.
+/// Longer than any timeout of the library, so that the library's own timeouts take effect.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
-/// Rows per page when everything is read; the most that the application gives.
+/// Rows per page when all rows are read; the most that the application returns.
 const PAGE: usize = 1_000;
 
 /// The outcome of a write.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Outcome {
-    /// Applied. With the transaction that has it, or a later one.
+    /// Applied. The position is that of the write or a later one.
     Acknowledged { row: Option<Row>, txid: Option<u64>, answered: Instant },
     /// Certainly not applied.
     Refused(String),
@@ -81,7 +81,7 @@ impl Node {
         Ok(Some((response.json().await?, stored)))
     }
 
-    /// Every row, in the order of their ids.
+    /// Every row, ordered by id.
     pub(crate) async fn rows(&self) -> Result<Vec<Row>, Problem> {
         let mut rows: Vec<Row> = Vec::new();
         loop {
@@ -116,7 +116,7 @@ impl Node {
         self.write(self.request(Method::DELETE, &format!("/resources/{id}"))).await
     }
 
-    /// All rows in one transaction, or none.
+    /// Inserts all rows in one transaction, or none.
     pub(crate) async fn import(&self, rows: &[Row]) -> Outcome {
         self.write(self.request(Method::POST, "/import").json(rows)).await
     }
@@ -145,7 +145,7 @@ impl Node {
 
     async fn write(&self, request: RequestBuilder) -> Outcome {
         match request.send().await {
-            // Without a connection nothing was sent.
+            // Without a connection no request was sent.
             Err(error) if error.is_connect() => Outcome::Refused(error.to_string()),
             Err(error) => Outcome::Unknown(error.to_string()),
             Ok(response) => {
@@ -165,7 +165,7 @@ impl Node {
     }
 }
 
-/// 503 promises that nothing was applied; any other 5xx leaves it open.
+/// 503 promises that nothing was applied; after any other 5xx the outcome is unknown.
 fn judge(status: StatusCode, txid: Option<u64>, body: &[u8]) -> Outcome {
     let words = || format!("{status}: {}", String::from_utf8_lossy(body).trim_end());
     if status.is_success() {
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_promises_that_nothing_was_applied_is_a_refusal() {
+    fn only_a_status_that_promises_no_effect_is_a_refusal() {
         let refused = |code| {
             let status = StatusCode::from_u16(code).unwrap();
             matches!(judge(status, None, b"no"), Outcome::Refused(_))

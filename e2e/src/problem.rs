@@ -1,4 +1,4 @@
-//! The error of everything here.
+//! The error type of this crate.
 
-/// What ends a scenario, or the program, to be printed.
+/// An error that ends a scenario, or the program, to be printed.
 pub type Problem = Box<dyn std::error::Error + Send + Sync>;

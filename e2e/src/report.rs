@@ -8,15 +8,15 @@ use crate::scenario::Scenario;
 /// The result of a scenario.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// With a summary.
+    /// Passed, with a summary.
     Passed(String),
-    /// With the error.
+    /// Failed, with the error.
     Failed(String),
-    /// With the reason.
+    /// Skipped, with the reason.
     Skipped(String),
 }
 
-/// The results of all scenarios. Displayed as the counts that the program prints at the end.
+/// The results of all scenarios. Displayed as the counts at the end.
 #[derive(Debug, Default)]
 pub struct Report {
     verdicts: Vec<Verdict>,
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_without_a_scenario_that_ran_is_not_good() {
+    fn a_run_without_any_scenario_is_not_good() {
         let mut report = Report::default();
         assert!(!report.is_good());
         report.add(Scenario::E4, Duration::ZERO, Verdict::Skipped("why".into()));

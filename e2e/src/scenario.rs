@@ -1,4 +1,4 @@
-//! The scenarios' names: their numbers in the acceptance list, and what each is about.
+//! The scenarios: their numbers in the acceptance list, and their subjects.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,15 +17,16 @@ pub(crate) enum Scenario {
 }
 
 impl Scenario {
-    /// In the order in which they run: those that need quiet nodes before those that kill them.
+    /// In the order in which they run: scenarios that need running nodes come before those that
+    /// kill them.
     pub(crate) const ALL: [Self; 8] =
         [Self::E1, Self::E2, Self::E3, Self::E6, Self::E4, Self::E5, Self::E8, Self::E7];
 
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::E1 => "status of both nodes",
-            Self::E2 => "a write on the primary is seen on the replica",
-            Self::E3 => "a write on the replica is seen on both, and there at once",
+            Self::E2 => "a write on the primary is visible on the replica",
+            Self::E3 => "a write on the replica is visible on both, and on the replica at once",
             Self::E4 => "the primary stops: the replica takes over",
             Self::E5 => "the old primary returns as a replica and forwards",
             Self::E6 => "transactions and migrations from the replica",

@@ -15,7 +15,7 @@ pub(crate) struct New {
 }
 
 impl New {
-    /// A row that is known by `key`, with a number in it.
+    /// A row with this key and a number.
     pub(crate) fn row(key: &str, number: u32) -> Self {
         Self {
             name: format!("Airfield of {key}"),
@@ -41,7 +41,7 @@ pub(crate) struct Row {
     pub(crate) new: New,
 }
 
-/// `GET /status` of the application, the fields that the scenarios use.
+/// `GET /status` of the application: the fields that the scenarios use.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Status {
     pub(crate) counters: Counters,

@@ -1,8 +1,8 @@
 //! An asynchronous application on a replica: `diesel_async` with a deadpool pool, and one of bb8.
 //!
-//! `SyncConnectionWrapper` runs our connection on tokio's threads for blocking work, so a task that
-//! waits for the primary holds up no other. The pools are made from the handle (litefs-diesel's
-//! feature `async`). What `diesel_async` has no call for is reached with `spawn_blocking`.
+//! `SyncConnectionWrapper` runs the connection on tokio's blocking threads, so a task that waits
+//! for the primary does not block others. The pools are made from the handle (litefs-diesel's
+//! feature `async`). Calls that `diesel_async` does not have go through `spawn_blocking`.
 //!
 //! `cargo run -p litefs-examples --example async_pool`
 
@@ -19,13 +19,13 @@ diesel::table! {
     accounts (id) {
         /// Number.
         id -> Integer,
-        /// What is in it.
+        /// The balance.
         balance -> Integer,
     }
 }
 
 type Problem = Box<dyn std::error::Error + Send + Sync>;
-// This was `SyncConnectionWrapper<SqliteConnection>`.
+// Was `SyncConnectionWrapper<SqliteConnection>`.
 type Conn = AsyncLiteFsConnection;
 
 const DATABASE: &str = "app.db";
@@ -69,7 +69,7 @@ async fn application(litefs: &LiteFs) -> Result<Vec<i32>, Problem> {
     for transfer in transfers {
         transfer.await??;
     }
-    // The other pool is made the same way.
+    // A pool of bb8 is made the same way.
     let pool =
         bb8::Pool::<Conn>::builder().max_size(4).build(litefs.async_connection_manager()).await?;
     let mut conn = pool.get().await?;

@@ -1,5 +1,4 @@
-//! The same program where there is no LiteFS: everything is local, and there is no condition for
-//! it.
+//! The same program without LiteFS: everything is local, with no conditional code.
 //!
 //! `cargo run -p litefs-examples --example laptop`
 
@@ -12,14 +11,14 @@ diesel::table! {
     notes (id) {
         /// Number.
         id -> Integer,
-        /// What it says.
+        /// The text.
         text -> Text,
     }
 }
 
 type Problem = Box<dyn std::error::Error>;
 
-/// What an application does at start-up, on a laptop and in production alike.
+/// The start-up of an application, on a laptop and in production alike.
 fn start(database: &str) -> Result<(LiteFs, LiteFsConnection), Problem> {
     let litefs = LiteFs::start(database)?;
     let mut conn = litefs.establish()?;

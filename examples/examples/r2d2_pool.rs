@@ -1,7 +1,7 @@
 //! A connection pool on a replica, and writes through it.
 //!
-//! The cluster is played by `litefs-testkit`, both nodes in this process. In production one
-//! `LiteFs` runs per node, and `LiteFs::start("/litefs/app.db")` is all there is to it.
+//! `litefs-testkit` stands in for LiteFS, with both nodes in this process. In production one
+//! `LiteFs` runs per node, and `LiteFs::start("/litefs/app.db")` is all that it needs.
 //!
 //! `cargo run -p litefs-examples --example r2d2_pool`
 
@@ -40,8 +40,7 @@ fn main() -> Result<(), Problem> {
     let _primary = start(cluster.node("primary"))?;
     let replica = start(cluster.node("replica"))?;
 
-    // This line was
-    // `r2d2::Pool::builder().build(ConnectionManager::<SqliteConnection>::new(path))`.
+    // Was `r2d2::Pool::builder().build(ConnectionManager::<SqliteConnection>::new(path))`.
     let pool =
         r2d2::Pool::builder().max_size(THREADS as u32).build(replica.connection_manager())?;
     diesel::sql_query("CREATE TABLE visits (id INTEGER PRIMARY KEY, page TEXT NOT NULL)")
@@ -67,7 +66,7 @@ fn main() -> Result<(), Problem> {
     Ok(())
 }
 
-/// Writes, and reads what was written, on connections of the pool.
+/// Writes, then reads the write back, on connections of the pool.
 fn visit(pool: &r2d2::Pool<litefs_diesel::ConnectionManager>, page: &str) -> Result<(), Problem> {
     for number in 1..=VISITS {
         diesel::insert_into(visits::table)

@@ -1,5 +1,5 @@
-//! What you wrote on one node, you read on another: a token goes with the request, in a cookie or a
-//! header.
+//! Reading on one node what was written on another: a token is sent with the request, in a cookie
+//! or a header.
 //!
 //! `cargo run -p litefs-examples --example tokens`
 
@@ -12,11 +12,11 @@ use litefs_diesel::core::Position;
 use litefs_testkit::{Cluster, Node};
 
 diesel::table! {
-    /// What is in carts.
+    /// The items of carts.
     carts (id) {
         /// Number.
         id -> Integer,
-        /// Which article.
+        /// The article.
         article -> Text,
     }
 }
@@ -42,26 +42,26 @@ fn main() -> Result<(), Problem> {
         .execute(&mut in_paris)?;
     cluster.wait_for_sync(Duration::from_secs(5))?;
 
-    // Tokyo falls behind.
+    // Replication to Tokyo is delayed.
     cluster.node("tokyo").stall_replication()?;
 
-    // A request to Paris writes. Its answer carries the token.
+    // A request to Paris writes. Its response carries the token.
     diesel::insert_into(carts::table).values(carts::article.eq("a hat")).execute(&mut in_paris)?;
     let cookie: String = paris.token().ok_or("a token after a write")?.to_string();
 
-    // Without the token Tokyo knows nothing of it.
+    // Without the token, reads in Tokyo do not wait for the write.
     let before: Vec<String> = carts::table.select(carts::article).load(&mut in_tokyo)?;
 
     cluster.node("tokyo").set_replication_delay(Duration::from_millis(50))?;
     cluster.node("tokyo").resume_replication()?;
 
-    // The next request of the same user reaches Tokyo and brings the token: its reads wait.
+    // The next request of the same user reaches Tokyo with the token: its reads wait.
     let token: Position = cookie.parse()?;
     tokyo.require(token);
     let after: Vec<String> = carts::table.select(carts::article).load(&mut in_tokyo)?;
 
     assert!(before.is_empty());
     assert_eq!(after, ["a hat"]);
-    println!("in Tokyo, without the token {before:?}, with {cookie} {after:?}");
+    println!("in Tokyo, without the token: {before:?}, with {cookie}: {after:?}");
     Ok(())
 }

@@ -1,11 +1,11 @@
-//! The data set that the repository carries; `data/README.md` says where it comes from.
+//! The data set in this repository; `data/README.md` describes its source.
 
 use serde::Deserialize;
 
 use crate::Problem;
 use crate::app::Resource;
 
-/// Inside the program, so that it runs from any directory.
+/// Embedded in the program, so that it runs from any directory.
 const CSV: &str = include_str!("../data/airports.csv");
 
 /// One line of the file. Its header names the fields.
@@ -38,7 +38,7 @@ impl From<Line> for Resource {
 /// All airports, in the order of the file.
 ///
 /// # Errors
-/// If the file is not what it should be.
+/// If the file is malformed.
 pub(crate) fn all() -> Result<Vec<Resource>, Problem> {
     let mut lines = csv::Reader::from_reader(CSV.as_bytes());
     let lines = lines.deserialize::<Line>();

@@ -1,4 +1,4 @@
-//! The programs to run first.
+//! Example programs.
 //!
 //! * `cargo run --release --bin two_nodes`: a small web application on two nodes that both write
 //!   ([`two_nodes`]).
@@ -6,11 +6,11 @@
 //! * `examples/`: small programs to copy from, each run by `cargo run -p litefs-examples --example
 //!   <name>`.
 //!
-//! But for `resources` nothing has to be installed: LiteFS is played by `litefs-testkit`, SQLite
-//! comes with the build. The bench and the nemesis are in `tools`; they share [`process`] and
-//! [`stats`].
+//! Except for `resources` nothing has to be installed: `litefs-testkit` stands in for LiteFS, and
+//! SQLite is built in. The bench and the nemesis are in `tools`; they use [`process`] and [`stats`]
+//! too.
 
-// Diesel's derives and `table!` name paths that this lint dislikes.
+// The paths that Diesel's derives and `table!` generate violate this lint.
 #![allow(unreachable_pub)]
 
 pub mod process;
@@ -23,8 +23,8 @@ mod app;
 mod telemetry;
 mod upstream;
 
-// Links the SQLite that comes with the build.
+// Links the SQLite that is built in.
 use libsqlite3_sys as _;
 
-/// What ends a program early, to be printed.
+/// An error that ends a program, to be printed.
 pub type Problem = Box<dyn std::error::Error + Send + Sync>;

@@ -1,8 +1,7 @@
-//! Processes that this program starts from its own binary, and what parent and child say to each
-//! other.
+//! Child processes that run this program's own binary, and the messages between parent and child.
 //!
-//! A child says where it listens in lines of JSON on its standard output. Its standard input stays
-//! open and empty; when that ends, so has the parent, and the child follows.
+//! A child prints its messages as lines of JSON on its standard output. Its standard input stays
+//! open and empty; it ends when the parent ends, and then the child ends too.
 
 use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::SocketAddr;
@@ -22,7 +21,7 @@ use crate::Problem;
 
 /// How long a child may take to end by itself before it is killed.
 const EXIT_LIMIT: Duration = Duration::from_secs(2);
-/// How long requests may go on when the process is asked to end.
+/// How long requests may continue after the process was asked to end.
 const LAST_REQUESTS: Duration = Duration::from_secs(5);
 
 /// The message of a child once it serves HTTP.
@@ -37,12 +36,12 @@ pub struct Listening {
 pub struct Child {
     name: String,
     process: std::process::Child,
-    /// Lines not read yet; `None` once [`Child::receive_all`] reads them.
+    /// Lines that have not been read yet; `None` once [`Child::receive_all`] reads them.
     lines: Option<Lines<BufReader<ChildStdout>>>,
 }
 
 impl Child {
-    /// Starts this program again with other arguments, and with `environment` added.
+    /// Starts this program again with other arguments and additional environment variables.
     pub fn start(name: &str, args: &[&str], environment: &[(&str, &str)]) -> Result<Self, Problem> {
         let mut process = Command::new(std::env::current_exe()?)
             .args(args)
@@ -59,18 +58,20 @@ impl Child {
     pub fn receive<T: DeserializeOwned>(&mut self) -> Result<T, Problem> {
         match self.lines.as_mut().and_then(Iterator::next) {
             Some(line) => Ok(serde_json::from_str(&line?)?),
-            None => Err(format!("the {} process ended early; it said why above", self.name).into()),
+            None => {
+                Err(format!("the {} process ended early; its error is above", self.name).into())
+            }
         }
     }
 
-    /// The id that the system knows it by.
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// Hands everything that the child says from now on to `listener`, on a thread, until the child
-    /// has ended; what it said before it was killed is heard, too. A line that is no `T` ends that
-    /// as well.
+    /// Passes every further message of the child to `listener`, on a thread, until the child has
+    /// ended, including messages that it sent before it was killed. Also stops at a line that is
+    /// not a `T`.
     pub fn receive_all<T: DeserializeOwned>(
         &mut self,
         mut listener: impl FnMut(T) + Send + 'static,
@@ -83,19 +84,19 @@ impl Child {
         });
     }
 
-    /// Ends the child as `kill -9` does: it gets no chance to put anything in order.
+    /// Kills the child as `kill -9` does, without a chance to clean up.
     pub fn kill(mut self) -> Result<(), Problem> {
         self.process.kill()?;
         self.process.wait()?;
         Ok(())
     }
 
-    /// How the child has ended, if it has.
+    /// The child's exit status, if it has ended.
     pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
         self.process.try_wait().ok().flatten()
     }
 
-    /// Sends a signal, such as those that stop a process and let it go on.
+    /// Sends a signal, such as SIGSTOP and SIGCONT.
     pub fn signal(&self, signal: Signal) -> Result<(), Problem> {
         let id = Pid::from_child(&self.process);
         Ok(kill_process(id, signal)?)
@@ -106,7 +107,7 @@ impl Drop for Child {
     fn drop(&mut self) {
         drop(self.process.stdin.take());
         let deadline = Instant::now() + EXIT_LIMIT;
-        // The standard library cannot wait with a limit.
+        // The standard library cannot wait with a timeout.
         while matches!(self.process.try_wait(), Ok(None)) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -122,11 +123,11 @@ pub fn send(something: &impl Serialize) -> Result<(), Problem> {
     Ok(out.flush()?)
 }
 
-/// Resolves when the parent has ended, or wants this process to.
+/// Resolves when the parent has ended, or wants this process to end.
 pub fn parent_ended() -> oneshot::Receiver<()> {
     let (ended, when_ended) = oneshot::channel();
-    // Ctrl-C reaches every process of the terminal. A child leaves the decision to its parent, so
-    // that it ends in good order and its directory is removed.
+    // Ctrl-C reaches every process of the terminal. A child ignores it and lets its parent decide,
+    // so that it ends in an orderly way and its directory is removed.
     tokio::spawn(async { while tokio::signal::ctrl_c().await.is_ok() {} });
     std::thread::spawn(move || {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
@@ -155,8 +156,8 @@ pub async fn serve(listener: TcpListener, router: Router) -> Result<(), Problem>
     }
 }
 
-/// Serves `router` until this process is asked to end (SIGTERM, SIGINT), and then for as long as
-/// requests that have begun need, at most 5 s.
+/// Serves `router` until this process is asked to end (SIGTERM, SIGINT), then lets requests under
+/// way finish for at most 5 s.
 pub async fn serve_until_asked_to_end(
     listener: TcpListener,
     router: Router,
@@ -172,15 +173,15 @@ pub async fn serve_until_asked_to_end(
         _ = tokio::signal::ctrl_c() => {}
     }
     let _ = stop.send(());
-    // Connections that are kept open without a request end with the process.
+    // Idle connections end with the process.
     let _ = tokio::time::timeout(LAST_REQUESTS, serving).await;
     Ok(())
 }
 
-/// Answers are small and awaited: they are sent at once.
+/// Responses are small and awaited: they are sent at once.
 fn prompt(listener: TcpListener) -> impl Listener<Io = TcpStream, Addr = SocketAddr> {
     listener.tap_io(|stream| {
-        // Without this they are only slower, so a failure is no reason to stop.
+        // A failure to set the option only makes responses slower.
         let _ = stream.set_nodelay(true);
     })
 }

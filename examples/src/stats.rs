@@ -1,13 +1,12 @@
-//! Medians and percentiles, for figures that the machine's other work disturbs.
+//! Medians and percentiles, for measurements with disturbances.
 
-/// The value in the middle; zero of nothing.
+/// The median; zero if there are no values.
 pub fn median(values: &mut [f64]) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
-/// The value that `part` of all values do not exceed, by the nearest rank; zero of nothing. Sorts
-/// them.
+/// The percentile `part`, by the nearest rank; zero if there are no values. Sorts the values.
 pub fn percentile(values: &mut [f64], part: f64) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     let rank = (part * values.len() as f64).ceil() as usize;
@@ -19,7 +18,7 @@ mod tests {
     use super::{median, percentile};
 
     #[test]
-    fn the_median_is_the_value_in_the_middle_whatever_the_order() {
+    fn the_median_does_not_depend_on_the_order() {
         assert_eq!(median(&mut [9.0, 1.0, 5.0]), 5.0);
         assert_eq!(median(&mut []), 0.0);
     }

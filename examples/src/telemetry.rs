@@ -1,4 +1,4 @@
-//! What a node's process does with the library's spans and logs.
+//! The subscriber of a node's process for the library's spans and logs.
 
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -6,7 +6,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::app::CountTrips;
 
-/// Counts what leaves the node; prints errors, or what `RUST_LOG` asks for.
+/// Counts forwarded calls; prints errors, or the events that `RUST_LOG` selects.
 pub(crate) fn watch() {
     let wanted = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
     let printed = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(wanted);

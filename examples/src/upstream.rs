@@ -1,4 +1,5 @@
-//! The service that the application downloads from: the data set behind `GET /resources/{id}`.
+//! The service that the application downloads from: it serves the data set at `GET
+//! /resources/{id}`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ type ById = Arc<HashMap<String, Resource>>;
 /// Serves until the parent process ends.
 ///
 /// # Errors
-/// If no port can be had.
+/// If no port is available.
 pub(crate) fn run() -> Result<(), Problem> {
     let router = router()?;
     tokio::runtime::Runtime::new()?.block_on(async {
@@ -28,10 +29,10 @@ pub(crate) fn run() -> Result<(), Problem> {
     })
 }
 
-/// The one route.
+/// The only route.
 ///
 /// # Errors
-/// If the data set is not what it should be.
+/// If the data set is malformed.
 pub(crate) fn router() -> Result<Router, Problem> {
     let by_id: ById = Arc::new(
         airports::all()?.into_iter().map(|airport| (airport.id.clone(), airport)).collect(),

@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_checksum_is_crc64_iso_of_number_and_data_with_the_flag() {
+    fn a_page_checksum_is_crc64_iso_with_the_flag() {
         // Go: crc64.Checksum([]byte{0,0,0,1,'a'}, crc64.MakeTable(crc64.ISO)) | 1<<63, checked bit
         // by bit here.
         let mut crc = u64::MAX;
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_running_checksum_is_that_of_a_fresh_image() {
+    fn the_running_checksum_equals_that_of_a_new_image() {
         let mut image = Image::default();
         image.apply(512, &pages(&[(1, 1), (2, 2), (3, 3)]), 3);
         image.apply(512, &pages(&[(2, 9)]), 2);

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn records_up_to_the_end_are_played_and_unsound_ones_are_not() {
+    fn only_valid_records_up_to_the_end_are_replayed() {
         let file = database();
         let mut bytes = journal(TO_THE_END, &[(1, 4), (2, 5)]);
         *bytes.last_mut().expect("bytes") ^= 1;

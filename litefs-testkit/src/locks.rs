@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_keeps_its_place_when_it_steps_down_to_reading() {
+    fn a_writer_keeps_its_read_lock_when_it_downgrades() {
         let mut locks = Locks::default();
         locks.raise(1, Shared);
         locks.raise(1, Exclusive);
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_node_gets_all_locks_only_once_no_reader_is_left() {
+    fn the_node_gets_all_locks_only_without_readers() {
         let mut locks = Locks::default();
         locks.shm(1, 3, 1, ShmLockMode::LockShared);
         assert!(!locks.take_all_wal());

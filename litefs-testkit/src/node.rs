@@ -204,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_database_url_escapes_what_a_uri_cannot_hold() {
+    fn a_database_url_escapes_reserved_characters() {
         assert_eq!(
             database_url(Path::new("/tmp/a b/127.0.0.1:4001/x?#%.db")),
             "file:/tmp/a%20b/127.0.0.1:4001/x%3F%23%25.db?vfs=litefs-testkit"

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn lag_shrinks_from_never_to_a_number() {
+    fn lag_changes_from_never_to_a_number() {
         let dirs = (tempfile::tempdir().expect("mount"), tempfile::tempdir().expect("scratch"));
         let files = SpecialFiles::new(dirs.0.path(), dirs.1.path());
         files.set_lag(None).expect("never");

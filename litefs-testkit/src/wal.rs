@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wal_begun_anew_is_read_from_its_start() {
+    fn a_restarted_wal_is_read_from_its_start() {
         let mut old = Writer::new(7);
         old.frame(1, 1, 1);
         let cursor = committed(&old.file, Cursor::default()).expect("read").expect("commit").cursor;

@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_region_comes_back_zeroed_after_the_last_connection_let_go() {
+    fn a_region_is_zeroed_after_the_last_connection_unmaps() {
         let mut index = WalIndex::default();
         index.attach();
         assert!(index.region(0, false).is_none());
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn each_reset_writes_two_equal_headers_with_another_change_counter() {
+    fn each_reset_writes_two_equal_headers_with_a_new_counter() {
         let mut index = WalIndex::default();
         index.attach();
         index.region(0, true);

@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_transaction_arrives_as_it_was_sent() {
+    fn a_transaction_is_received_as_sent() {
         let sent = Transaction {
             database: "app.db".into(),
             before: Some(Position { txid: 1, checksum: u64::MAX }),

@@ -29,7 +29,7 @@ fn told(output: &Output) -> String {
 }
 
 #[test]
-fn f9_what_was_acknowledged_under_attack_is_there_once_and_what_was_refused_is_not() {
+fn f9_writes_under_attack_are_applied_once_or_refused() {
     let (output, figures) = attack(&["--seconds", "6"]);
     assert!(output.status.success(), "{}", told(&output));
     assert!(figures["acked"] > 100 && figures["failovers"] > 0, "{figures:?}");
@@ -47,19 +47,19 @@ fn f9_what_was_acknowledged_under_attack_is_there_once_and_what_was_refused_is_n
 }
 
 #[test]
-fn writes_repeated_after_an_unknown_outcome_are_found_out() {
+fn repeated_writes_of_unknown_outcome_are_detected() {
     let (output, figures) = attack(&["--seconds", "4", "--weaken", "retry-unknown"]);
     assert!(!output.status.success() && figures["duplicated"] > 0, "{}", told(&output));
 }
 
 #[test]
-fn commits_that_nobody_proves_are_found_out() {
+fn unconfirmed_commits_are_detected() {
     let (output, figures) = attack(&["--seconds", "6", "--weaken", "proof"]);
     assert!(!output.status.success() && figures["lost_unreported"] > 0, "{}", told(&output));
 }
 
 #[test]
-fn reads_that_wait_for_nothing_are_found_out() {
+fn reads_without_a_wait_are_detected() {
     let (output, figures) = attack(&["--seconds", "6", "--weaken", "eventual"]);
     assert!(!output.status.success() && figures["stale_reads"] > 0, "{}", told(&output));
 }

@@ -1,4 +1,4 @@
-//! Tables of what each kind of attempt must have come to.
+//! The expected verdict for each kind of attempt.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ fn bad(attempts: &[Attempt], rows: &[Row]) -> (u64, u64, u64) {
 }
 
 #[test]
-fn a_post_is_there_once_if_acknowledged_and_never_if_refused() {
+fn a_post_is_stored_once_if_acknowledged_else_never() {
     let now = Instant::now();
     let table = [
         (acknowledged(1, now), [(1, 0, 0), (0, 0, 0), (0, 1, 0)]),
@@ -54,7 +54,7 @@ fn a_post_is_there_once_if_acknowledged_and_never_if_refused() {
 }
 
 #[test]
-fn a_number_never_goes_back_behind_an_acknowledged_one() {
+fn a_number_is_never_older_than_an_acknowledged_one() {
     let now = Instant::now();
     let attempts = [
         set(1, acknowledged(1, now)),
@@ -68,7 +68,7 @@ fn a_number_never_goes_back_behind_an_acknowledged_one() {
 }
 
 #[test]
-fn only_what_the_dead_primary_took_with_it_may_be_missing() {
+fn only_unshipped_writes_of_the_dead_primary_may_be_missing() {
     let second = Duration::from_secs(1);
     let started = Instant::now();
     let death =
@@ -84,7 +84,7 @@ fn only_what_the_dead_primary_took_with_it_may_be_missing() {
     assert_eq!(
         judged(started + 2 * second, started + 3 * second, 8),
         (1, 0),
-        "begun when it was dead"
+        "begun after its death"
     );
 }
 
@@ -92,7 +92,7 @@ fn only_what_the_dead_primary_took_with_it_may_be_missing() {
 fn the_text_has_every_figure_and_the_details() {
     let text = Judgement::of(&[post(Instant::now(), refused())], &rows(1, 0), None).to_string();
     assert!(
-        text.contains("1 refused: 1 there") && text.contains("k was refused and is there"),
+        text.contains("1 refused: 1 stored") && text.contains("k was refused and is stored"),
         "{text}"
     );
 }

@@ -5,19 +5,19 @@ use crate::cluster::{CATCH_UP, Cluster, wait};
 use crate::problem::Problem;
 use crate::wire::New;
 
-/// An airport of the data set that the application downloads from.
+/// An airport of the data set that the application downloads.
 const AIRPORT: &str = "ITO";
 
-/// E1: both applications know their own role and the primary, as LiteFS does, and every detector
+/// E1: both applications report their own role and the primary as LiteFS does, and every detector
 /// works.
 pub(super) async fn status(cluster: &Cluster) -> Result<String, Problem> {
     let roles = cluster.wait_for_roles().await?;
     cluster.same_rows().await?;
     for node in cluster.nodes() {
         let tracker = node.status().await?.tracker;
-        // LiteFS does not tell a replica its own name until it has been the primary.
+        // A replica learns its own name from LiteFS only after it has been the primary.
         let named = tracker.node.is_none_or(|named| named == node.name());
-        ensure(named, format!("{} takes itself for another node", node.name()))?;
+        ensure(named, format!("{} reports the name of another node", node.name()))?;
         for detector in tracker.detectors {
             let works = matches!(detector.state.as_str(), "working" | "off");
             ensure(
@@ -35,16 +35,19 @@ pub(super) async fn write_on_the_primary(cluster: &Cluster) -> Result<String, Pr
     let before = roles.primary.status().await?.counters;
     let row = roles.primary.post(&New::row(&key("e2", 0), 1)).await.row()?;
     let after = roles.primary.status().await?.counters;
-    ensure(after.local_writes == before.local_writes + 1, "the primary did not write here")?;
+    ensure(
+        after.local_writes == before.local_writes + 1,
+        "the primary did not write to its own file",
+    )?;
     ensure(after.forwarded == before.forwarded, "the primary forwarded")?;
     wait(CATCH_UP, "the replica to show the row", async || {
         Ok(roles.replica.find(&row.id).await?.filter(|(found, _)| *found == row))
     })
     .await?;
-    Ok("written here, seen there".into())
+    Ok("written on the primary, visible on the replica".into())
 }
 
-/// E3: every kind of statement, among them the INSERT in a GET.
+/// E3: every kind of statement, including the INSERT in a GET.
 pub(super) async fn write_on_the_replica(cluster: &Cluster) -> Result<String, Problem> {
     let roles = cluster.wait_for_roles().await?;
     let (primary, replica) = (&roles.primary, &roles.replica);
@@ -54,23 +57,23 @@ pub(super) async fn write_on_the_replica(cluster: &Cluster) -> Result<String, Pr
         let found = node.find(&row.id).await?.map(|(row, _)| row);
         ensure(
             found.as_ref() == Some(&row),
-            format!("{} shows {found:?} instead of {row:?}", node.name()),
+            format!("{} returned {found:?} instead of {row:?}", node.name()),
         )?;
     }
     let changed = replica.set(&row.id, 2).await.row()?;
-    ensure(changed.new.latitude == 2.0, "the changed row did not come back")?;
+    ensure(changed.new.latitude == 2.0, "the response did not contain the changed row")?;
     for node in [replica, primary] {
         let found = node.find(&row.id).await?.map(|(row, _)| row);
         ensure(
             found.as_ref() == Some(&changed),
-            format!("{} does not show the change", node.name()),
+            format!("{} does not return the change", node.name()),
         )?;
     }
     replica.delete(&row.id).await.acknowledged()?;
     for node in [replica, primary] {
         ensure(
             node.find(&row.id).await?.is_none(),
-            format!("{} still shows the deleted row", node.name()),
+            format!("{} still returns the deleted row", node.name()),
         )?;
     }
     let first = replica.find(AIRPORT).await?;
@@ -79,7 +82,7 @@ pub(super) async fn write_on_the_replica(cluster: &Cluster) -> Result<String, Pr
         let stored = matches!(node.find(AIRPORT).await?, Some((_, true)));
         ensure(
             stored,
-            format!("{} has not stored what a GET on the replica downloaded", node.name()),
+            format!("{} has not stored the row that a GET on the replica downloaded", node.name()),
         )?;
     }
     let after = replica.status().await?.counters;

@@ -9,10 +9,10 @@ use crate::node::Node;
 use crate::problem::Problem;
 use crate::wire::New;
 
-/// Rows that are written at each step.
+/// The number of rows that each step writes.
 const ROWS: usize = 50;
 
-/// E4. Leaves the old primary stopped.
+/// E4. The old primary stays stopped.
 pub(super) async fn the_primary_stops(cluster: &Cluster) -> Result<String, Problem> {
     let roles = cluster.wait_for_roles().await?;
     write(&[&roles.primary, &roles.replica], "e4-before").await?;
@@ -38,7 +38,7 @@ pub(super) async fn the_primary_stops(cluster: &Cluster) -> Result<String, Probl
     ))
 }
 
-/// E5. Starts from the state that E4 leaves; if E4 did not run, it stops the primary first.
+/// E5. Starts from the state that E4 leaves; if E4 did not run, stops the primary first.
 pub(super) async fn the_old_primary_returns(cluster: &Cluster) -> Result<String, Problem> {
     let (old, new) = one_stopped(cluster).await?;
     write(&[&new], "e5-alone").await?;
@@ -52,7 +52,7 @@ pub(super) async fn the_old_primary_returns(cluster: &Cluster) -> Result<String,
         let found = old.find(&row.id).await?.map(|(row, _)| row);
         ensure(
             found.as_ref() == Some(&row),
-            format!("{} does not show what it forwarded", old.name()),
+            format!("{} does not return the rows that it forwarded", old.name()),
         )?;
     }
     let forwarded = old.status().await?.counters.forwarded - forwarded;
@@ -65,7 +65,7 @@ pub(super) async fn the_old_primary_returns(cluster: &Cluster) -> Result<String,
     Ok(format!("{} is back and forwarded {forwarded}; {rows} rows on both", old.name()))
 }
 
-/// The stopped node and the one that is the primary.
+/// The stopped node and the primary.
 async fn one_stopped(cluster: &Cluster) -> Result<(Node, Node), Problem> {
     let [a, b] = cluster.nodes();
     let (old, new) = match (a.status().await.is_ok(), b.status().await.is_ok()) {
@@ -81,7 +81,7 @@ async fn one_stopped(cluster: &Cluster) -> Result<(Node, Node), Problem> {
     Ok((old, new))
 }
 
-/// Writes rows, in turn on each of the nodes.
+/// Writes rows, alternating between the nodes.
 async fn write(nodes: &[&Node], name: &str) -> Result<(), Problem> {
     for (number, node) in (0..ROWS).zip(nodes.iter().cycle()) {
         node.post(&New::row(&key(name, number), 1)).await.row()?;

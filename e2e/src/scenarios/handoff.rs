@@ -8,14 +8,14 @@ use crate::judge::Judgement;
 use crate::load::Load;
 use crate::problem::Problem;
 
-/// Acknowledged writes per node before, between and after the handoffs.
+/// The number of acknowledged writes per node before, between and after the handoffs.
 const WRITES: u64 = 100;
 /// How long these may take.
 const LIMIT: Duration = Duration::from_secs(30);
 /// To the other node, back, and again.
 const HANDOFFS: usize = 3;
 
-/// E8: no request fails, no outcome is unknown, and every row is there once.
+/// E8: no request fails, no outcome is unknown, and every row is stored once.
 pub(super) async fn under_load(cluster: &Cluster, writers: u16) -> Result<String, Problem> {
     let mut roles = cluster.wait_for_roles().await?;
     let load = Load::start(cluster.nodes(), &key("e8", 0), writers);
@@ -51,7 +51,7 @@ async fn repeat_handoffs(
     Ok(longest)
 }
 
-/// Makes the replica the primary while clients go on. Returns the roles afterwards.
+/// Makes the replica the primary while clients are running. Returns the roles afterwards.
 async fn handoff(cluster: &Cluster, roles: &Roles) -> Result<Roles, Problem> {
     let to = &roles.replica;
     roles.primary.handoff().await?;

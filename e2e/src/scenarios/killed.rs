@@ -1,4 +1,4 @@
-//! E7: the primary dies under load.
+//! E7: the primary is killed under load.
 
 use std::time::{Duration, Instant};
 
@@ -9,12 +9,12 @@ use crate::judge::{Death, Judgement};
 use crate::load::Load;
 use crate::problem::Problem;
 
-/// Acknowledged writes per node before and after.
+/// The number of acknowledged writes per node before and after.
 const WRITES: u64 = 150;
 /// How long these may take.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// E7: writes that were acknowledged and shipped are there once, on both nodes, refused ones are
+/// E7: writes that were acknowledged and shipped are stored once on both nodes, refused ones are
 /// not, and numbers do not go back. Writes that the dead primary acknowledged and did not ship are
 /// counted separately: LiteFS may lose them.
 pub(super) async fn under_load(cluster: &Cluster, writers: u16) -> Result<String, Problem> {
@@ -29,9 +29,9 @@ pub(super) async fn under_load(cluster: &Cluster, writers: u16) -> Result<String
     let failover = death.succeeded_at - death.dead_at;
     let reads = seen.reads_summary();
     let text = format!("new primary after {:.1} s; {reads}; {judgement}", failover.as_secs_f64());
-    // The survivor lacks what was lost with the dead primary.
+    // The survivor lacks the writes that were lost with the dead primary.
     let seen_what_was_acknowledged = seen.unseen.len() as u64 <= judgement.lost_by_litefs;
-    // Its own reads are local: they go on without a primary.
+    // The survivor's own reads are local: they work without a primary.
     let failed_there =
         seen.failed_reads.iter().filter(|(node, _)| node == roles.replica.name()).count();
     let text = format!("{text}; {failed_there} reads failed on the survivor");
@@ -71,11 +71,11 @@ async fn both_acknowledge(load: &Load) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The last transaction that the survivor got: its position once it no longer moves, while the
-/// survivor is not the primary yet.
+/// The last transaction that the survivor received: its position once it no longer changes, while
+/// the survivor is not the primary yet.
 async fn shipped_to(roles: &Roles) -> Result<u64, Problem> {
     let mut last = None;
-    wait(LIMIT, "the survivor's position to stand still", async || {
+    wait(LIMIT, "the survivor's position to stop changing", async || {
         let tracker = roles.replica.status().await?.tracker;
         ensure(
             tracker.role != "primary",

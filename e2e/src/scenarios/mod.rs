@@ -15,7 +15,7 @@ use crate::problem::Problem;
 use crate::report::{Report, Verdict};
 use crate::scenario::Scenario;
 
-/// Runs the scenarios that were asked for. A failed one does not keep the others from running.
+/// Runs the requested scenarios. A failed one does not stop the others.
 pub(crate) async fn run_all(cluster: &Cluster, arguments: &Arguments) -> Report {
     let mut report = Report::default();
     let wanted =

@@ -1,4 +1,4 @@
-//! What the scenarios share: a check with its message, keys of rows, waiting for a role.
+//! Helpers that the scenarios share: a check with a message, keys of rows, waiting for a role.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ pub(super) fn ensure(condition: bool, otherwise: impl fmt::Display) -> Result<()
     if condition { Ok(()) } else { Err(otherwise.to_string().into()) }
 }
 
-/// Keys of a scenario's rows, each used once in a run.
+/// Keys for a scenario's rows, each used once per run.
 pub(super) fn key(scenario: &str, number: usize) -> String {
     format!("{scenario}-{}-{number}", std::process::id())
 }

@@ -7,16 +7,16 @@ use crate::node::{Node, Outcome};
 use crate::problem::Problem;
 use crate::wire::{New, Row};
 
-/// Rows of one transaction.
+/// The number of rows in one transaction.
 const ROWS: usize = 20;
-/// Transactions that both nodes try at the same time.
+/// The number of transactions that both nodes try at the same time.
 const RACES: usize = 20;
-/// What the application's migration leaves behind, each time it is applied.
+/// The row that the application's migration inserts each time it is applied.
 const MIGRATED: &str = "migration-1";
 
-/// E6: a transaction that reads and then writes is applied as a whole or not at all; of two that
-/// want the same rows one wins; a migration that both nodes run at the same time, each in a process
-/// of its own, is applied once.
+/// E6: a transaction that reads and then writes is applied as a whole or not at all; of two with
+/// the same rows one wins; a migration that both nodes run at the same time, each in a separate
+/// process, is applied once.
 pub(super) async fn from_the_replica(cluster: &Cluster) -> Result<String, Problem> {
     let roles = cluster.wait_for_roles().await?;
     let before = cluster.same_rows().await?.len();
@@ -24,15 +24,15 @@ pub(super) async fn from_the_replica(cluster: &Cluster) -> Result<String, Proble
     roles.replica.import(&good).await.acknowledged()?;
     ensure(
         has(&roles.replica, &good).await?,
-        "the replica does not show the transaction that it acknowledged",
+        "the replica does not return the transaction that it acknowledged",
     )?;
-    // One row of this one is there already; it comes last.
+    // One of these rows exists already; it comes last.
     let mut mixed = batch("e6-mixed");
     mixed.extend(good.first().cloned());
     let refused = roles.replica.import(&mixed).await;
     ensure(
         matches!(refused, Outcome::Refused(_)),
-        format!("{refused:?} for a row that is there already"),
+        format!("{refused:?} for a row that exists already"),
     )?;
     let races = race(&roles.primary, &roles.replica).await?;
     let migrated = migrate(cluster).await?;
@@ -46,7 +46,7 @@ pub(super) async fn from_the_replica(cluster: &Cluster) -> Result<String, Proble
     ))
 }
 
-/// Both nodes import the same rows at the same time, again and again. How often the replica won.
+/// Both nodes import the same rows at the same time, repeatedly. Returns how often the replica won.
 async fn race(primary: &Node, replica: &Node) -> Result<usize, Problem> {
     let mut won = 0;
     for number in 0..RACES {
@@ -66,8 +66,8 @@ async fn race(primary: &Node, replica: &Node) -> Result<usize, Problem> {
     Ok(won)
 }
 
-/// Runs the migrations on both nodes at the same time, then once more: nothing may be left to do.
-/// Returns how many rows that makes.
+/// Runs the migrations on both nodes at the same time, then once more, when none may be pending.
+/// Returns the number of rows that the migration has inserted.
 async fn migrate(cluster: &Cluster) -> Result<usize, Problem> {
     let [a, b] = cluster.nodes();
     let (of_a, of_b) = tokio::join!(cluster.run(Verb::Migrate, a), cluster.run(Verb::Migrate, b));

@@ -1,16 +1,16 @@
-//! What a handler's failure is in HTTP.
+//! The HTTP responses for a handler's failures.
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use litefs_diesel::Failure;
 
-/// Why a request got no answer.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failed {
     #[error("there is no such resource")]
     NotFound,
-    #[error("{0} of these resources are here already")]
+    #[error("{0} of these resources exist already")]
     Exists(usize),
     #[error("{0}")]
     Database(#[from] DieselError),
@@ -23,7 +23,7 @@ pub(super) enum Failed {
 }
 
 impl Failed {
-    /// 503 and 502 promise that nothing was applied; any other 5xx leaves it open.
+    /// 503 and 502 promise that nothing was applied; after any other 5xx the outcome is unknown.
     fn status(&self) -> StatusCode {
         match self {
             Self::NotFound => StatusCode::NOT_FOUND,

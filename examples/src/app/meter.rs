@@ -1,4 +1,4 @@
-//! What the application's calls did: the figures of `GET /status`. Looks on, decides nothing.
+//! Counters of the application's calls: the figures of `GET /status`.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::trips;
 
-/// So many durations are kept; what comes later is only counted.
+/// The number of durations that are stored; later ones are only counted.
 const MAX_SAMPLES: usize = 100_000;
 
 /// One call under way.
@@ -52,11 +52,11 @@ pub(crate) struct Counters {
     pub(crate) forwarded: u64,
     /// Writes that ran on this node's file.
     pub(crate) local_writes: u64,
-    /// Reads that this node answered from its own file while it was a replica.
+    /// Reads that this node answered from its own file as a replica.
     pub(crate) local_reads: u64,
-    /// Reads that this node answered from its own file while it was the primary.
+    /// Reads that this node answered from its own file as the primary.
     pub(crate) primary_reads: u64,
-    /// Reads that were sent to another node, because this one had not caught up in time.
+    /// Reads that ran on another node, because this node had not caught up in time.
     pub(crate) remote_reads: u64,
 }
 
@@ -97,7 +97,7 @@ impl Meter {
         }
     }
 
-    /// How long each forwarded write took the caller of Diesel, in microseconds.
+    /// How long each forwarded write took from Diesel's point of view, in microseconds.
     pub(super) fn forwards(&self) -> Vec<u32> {
         self.forwards.lock().expect("no code panics while it holds the samples").clone()
     }

@@ -1,8 +1,8 @@
 //! The application: a few routes over one table.
 //!
-//! It knows nothing of primaries and replicas. It takes connections from a pool and writes on them,
-//! in a GET too, on whichever node a request reaches. `mod.rs` is where LiteFS comes in; the rest
-//! would read the same over plain SQLite.
+//! It does not know about primaries and replicas. It takes connections from a pool and writes on
+//! them, in a GET too, on whichever node receives the request. Only this file uses LiteFS; the
+//! other files would be the same over plain SQLite.
 
 mod failure;
 mod meter;
@@ -29,10 +29,10 @@ pub(crate) use self::trips::CountTrips;
 
 /// Connections per node.
 const POOL_SIZE: u32 = 8;
-/// How long a statement waits for the lock that another connection of this node holds.
+/// The busy timeout: how long a statement waits for another connection of this node.
 const BUSY_TIMEOUT: &str = "PRAGMA busy_timeout = 5000";
 
-/// What the handlers share.
+/// State that the handlers share.
 pub(crate) struct App {
     litefs: LiteFs,
     pool: r2d2::Pool<ConnectionManager>,
@@ -42,7 +42,8 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// Starts on the database of `litefs` and makes its schema, on whichever node this is. Blocks.
+    /// Starts on the database of `litefs` and creates its schema, on the primary or on a replica.
+    /// Blocks.
     pub(crate) fn start(
         litefs: LiteFsBuilder,
         upstream: String,
@@ -58,7 +59,7 @@ impl App {
         &self.litefs
     }
 
-    /// Runs a read on a connection of the pool, on a thread that may block.
+    /// Runs a read on a connection of the pool, on a blocking thread.
     async fn read<T: Send + 'static>(
         self: &Arc<Self>,
         read: impl FnOnce(&mut LiteFsConnection) -> QueryResult<T> + Send + 'static,
@@ -66,8 +67,8 @@ impl App {
         self.run(Meter::read, read).await
     }
 
-    /// Runs a write on a connection of the pool, on a thread that may block. Tells where the write
-    /// is to be found, too.
+    /// Runs a write on a connection of the pool, on a blocking thread. Also returns the position of
+    /// the write.
     async fn write<T: Send + 'static, E: Into<Failed> + Send + 'static>(
         self: &Arc<Self>,
         write: impl FnOnce(&mut LiteFsConnection) -> Result<T, E> + Send + 'static,
@@ -95,7 +96,7 @@ impl App {
         done.await?
     }
 
-    /// Fetches what this application does not have yet.
+    /// Downloads resources that are not stored yet.
     async fn download(&self, id: &str) -> Result<Resource, Failed> {
         let mut url = reqwest::Url::parse(&self.upstream).map_err(|_| Failed::NotFound)?;
         url.path_segments_mut().map_err(|()| Failed::NotFound)?.extend(["resources", id]);

@@ -1,4 +1,4 @@
-//! The rows and what clients send.
+//! The rows, and the bodies of requests.
 
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ pub(crate) struct Resource {
     pub(crate) country: String,
     pub(crate) latitude: f64,
     pub(crate) longitude: f64,
-    /// What the client that posted the row calls it.
+    /// The client's own name for a row that it posted.
     pub(crate) client_key: Option<String>,
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct NewResource {
 }
 
 impl NewResource {
-    /// The row that this becomes.
+    /// The row with these values.
     pub(crate) fn with_id(self, id: String) -> Resource {
         let Self { name, city, state, country, latitude, longitude, client_key } = self;
         Resource { id, name, city, state, country, latitude, longitude, client_key }
@@ -48,7 +48,7 @@ impl From<Resource> for NewResource {
     }
 }
 
-/// The body of PATCH: what is left out stays as it is.
+/// The body of PATCH: absent fields are not changed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, AsChangeset)]
 #[diesel(table_name = resources)]
 #[serde(default)]
@@ -62,7 +62,7 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    /// Nothing to change: Diesel refuses an UPDATE that sets nothing.
+    /// Nothing to change: Diesel refuses an UPDATE without assignments.
     pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }

@@ -15,11 +15,11 @@ use super::meter::Counters;
 use super::resource::{Changes, NewResource, Resource};
 use super::{App, store};
 
-/// The header that says whether the row was here (`yes`) or was downloaded and inserted for this
+/// The header that says whether the row was stored (`yes`) or was downloaded and inserted for this
 /// request (`no`).
 pub(crate) const STORED: HeaderName = HeaderName::from_static("x-stored");
 
-/// The header that says which position of the database has what a request wrote.
+/// The header with the position of the database that contains the request's write.
 const POSITION: HeaderName = HeaderName::from_static("x-position");
 
 const DEFAULT_LIMIT: i64 = 20;
@@ -55,7 +55,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// A GET that writes: what is not here yet is downloaded and kept, on whichever node this is.
+/// A GET that writes: a missing row is downloaded and stored, on any node.
 async fn show(
     State(app): Shared,
     Path(id): Path<String>,
@@ -76,10 +76,10 @@ pub(crate) struct Page {
     /// Part of the name or the city.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) search: Option<String>,
-    /// The last id of the page before.
+    /// The last id of the previous page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) after: Option<String>,
-    /// How many rows at most: 20 unless said, never more than 1,000.
+    /// The number of rows: 20 by default, at most 1,000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) limit: Option<i64>,
 }
@@ -142,12 +142,11 @@ pub(crate) struct Status {
 /// The query of `POST /handoff`.
 #[derive(Debug, Default, Deserialize)]
 struct Handoff {
-    /// The node that is to be the primary; else the replica that has come furthest.
+    /// The node to promote; by default the most advanced replica.
     to: Option<String>,
 }
 
-/// Gives the primary's place away, from whatever node this is. Answers with the name of the new
-/// primary.
+/// Starts a handoff from any node. Returns the name of the new primary.
 async fn handoff(State(app): Shared, Query(handoff): Query<Handoff>) -> Answer<String> {
     let litefs = app.litefs.clone();
     let handed =

@@ -1,4 +1,4 @@
-//! The table as Diesel and as SQLite see it.
+//! The table, for Diesel and for SQLite.
 
 diesel::table! {
     resources (id) {
@@ -13,9 +13,9 @@ diesel::table! {
     }
 }
 
-/// The database makes the ids of rows that come without one, so a statement that ran twice would
-/// leave two rows. For the same reason `client_key`, which clients choose, is not unique: a second
-/// application shows instead of failing.
+/// The database assigns the id of a row without one, so a statement that ran twice would leave two
+/// rows. For the same reason `client_key`, which clients choose, is not unique: a second
+/// application is visible instead of failing.
 pub(super) const DDL: &str = "
     CREATE TABLE IF NOT EXISTS resources (
         id TEXT NOT NULL PRIMARY KEY DEFAULT (lower(hex(randomblob(8)))),

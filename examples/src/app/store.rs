@@ -1,4 +1,4 @@
-//! Every query of the application: Diesel as one writes it over plain SQLite.
+//! Every query of the application, as one would write it with Diesel over plain SQLite.
 
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
@@ -9,7 +9,7 @@ use super::failure::Failed;
 use super::resource::{Changes, NewResource, Resource};
 use super::schema::{self, resources};
 
-/// How often a transaction is run while others write what it has read.
+/// How often a transaction is retried when other writers change the rows that it has read.
 const TRIES: usize = 10;
 
 pub(super) fn create_schema(conn: &mut LiteFsConnection) -> QueryResult<()> {
@@ -20,7 +20,7 @@ pub(super) fn find(conn: &mut LiteFsConnection, id: &str) -> QueryResult<Option<
     resources::table.find(id).select(Resource::as_select()).get_result(conn).optional()
 }
 
-/// Rows in the order of their ids, from behind `after`, whose name or city contains `search`.
+/// Rows with ids above `after`, ordered by id, whose name or city contains `search`.
 pub(super) fn list(
     conn: &mut LiteFsConnection,
     search: Option<&str>,
@@ -39,8 +39,8 @@ pub(super) fn list(
     query.order(resources::id).limit(limit).load(conn)
 }
 
-/// Keeps what was downloaded. Two nodes may download the same at the same time: the first one
-/// stays.
+/// Stores a downloaded row. Two nodes may download the same row at the same time: the first one is
+/// kept.
 pub(super) fn keep(conn: &mut LiteFsConnection, resource: &Resource) -> QueryResult<usize> {
     diesel::insert_into(resources::table).values(resource).on_conflict_do_nothing().execute(conn)
 }
@@ -52,7 +52,7 @@ pub(super) fn create(conn: &mut LiteFsConnection, new: &NewResource) -> QueryRes
         .get_result(conn)
 }
 
-/// Stores all `rows` in one transaction, or none if one of them is here already.
+/// Stores all `rows` in one transaction, or none if one of them exists already.
 pub(super) fn import(conn: &mut LiteFsConnection, rows: &[Resource]) -> Result<usize, Failed> {
     conn.transaction_with_retry(TRIES, |conn| {
         let ids = rows.iter().map(|row| &row.id);
@@ -88,12 +88,12 @@ pub(super) fn change(
     row.returning(Resource::as_returning()).get_result(conn).optional()
 }
 
-/// Whether there was anything to delete.
+/// Returns whether a row was deleted.
 pub(super) fn delete(conn: &mut LiteFsConnection, id: &str) -> QueryResult<bool> {
     diesel::delete(resources::table.find(id)).execute(conn).map(|count| count > 0)
 }
 
-/// A LIKE pattern in which the user's own wildcards mean themselves.
+/// A LIKE pattern in which the user's wildcards are escaped.
 fn containing(text: &str) -> String {
     let escaped: String = text
         .chars()
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_search_takes_the_users_wildcards_as_they_are() {
+    fn a_search_escapes_the_users_wildcards() {
         let mut conn = opened();
         for name in ["100% sure", "100 sure", "a_b", "a\\b"] {
             create(&mut conn, &new(name)).unwrap();

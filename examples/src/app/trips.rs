@@ -1,4 +1,4 @@
-//! Which calls left this node, told from the library's own telemetry.
+//! Which calls were forwarded, from the library's own telemetry.
 
 use std::cell::Cell;
 
@@ -11,7 +11,7 @@ thread_local! {
 }
 
 /// A `tracing` layer that counts the library's `litefs.forward` spans per thread. Diesel's calls
-/// are synchronous, so what a thread counts between two looks belongs to the call in between.
+/// are synchronous, so the difference of two counts on a thread belongs to the call between them.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct CountTrips;
 
@@ -23,7 +23,7 @@ impl<S: tracing::Subscriber> Layer<S> for CountTrips {
     }
 }
 
-/// The trips to a primary that this thread has made so far.
+/// The number of requests that this thread has sent to a primary so far.
 pub(super) fn of_this_thread() -> u64 {
     TRIPS.get()
 }

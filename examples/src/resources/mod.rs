@@ -1,12 +1,12 @@
 //! The application of [`two_nodes`](crate::two_nodes) by itself, on a real LiteFS mount.
 //!
-//! `resources` is what LiteFS's `exec` starts on each node, or what runs beside `litefs mount`.
-//! Where its database and its port are comes from arguments or the environment (`RESOURCES_*`);
-//! everything about LiteFS comes from the library's own variables (`LITEFS_*`). Without LiteFS it
-//! is an application on one SQLite file.
+//! `resources` is started by LiteFS's `exec` on each node, or runs beside `litefs mount`. Its
+//! database and its port come from arguments or the environment (`RESOURCES_*`); everything about
+//! LiteFS comes from the library's own variables (`LITEFS_*`). Without LiteFS it is an application
+//! on one SQLite file.
 //!
-//! `resources migrate` applies the migrations from any node, beside the running application or
-//! without it; `resources upstream` is the service that the application downloads from.
+//! `resources migrate` applies the migrations from any node, whether or not the application runs;
+//! `resources upstream` is the service that the application downloads from.
 
 use std::net::SocketAddr;
 
@@ -35,19 +35,19 @@ struct Options {
     /// The database: a path on LiteFS's mount, or anywhere else for plain SQLite.
     #[arg(long, env = "RESOURCES_DATABASE", default_value = "/litefs/app.db", global = true)]
     database: String,
-    /// Where to serve HTTP.
+    /// The address for HTTP.
     #[arg(long, env = "RESOURCES_LISTEN", default_value = "127.0.0.1:8080", global = true)]
     listen: SocketAddr,
-    /// Where to download from what is not stored yet. Without it only what is stored is found.
+    /// The service to download missing rows from. Without it only stored rows are found.
     #[arg(long, env = "RESOURCES_UPSTREAM", default_value = "")]
     upstream: String,
 }
 
-/// What else the program does.
+/// The other functions of the program.
 #[derive(Debug, Subcommand)]
 enum Part {
-    /// Applies the migrations, each once however many nodes do so at the same time, and prints
-    /// which ones as JSON.
+    /// Applies the migrations, each once even if several nodes do so at the same time, and prints
+    /// the applied ones as JSON.
     Migrate,
     /// Serves the data set that the application downloads from.
     Upstream,
@@ -57,8 +57,8 @@ enum Part {
 /// asked to end.
 ///
 /// # Errors
-/// Whatever keeps it from starting: no LiteFS where one is required, no database yet, a port that
-/// is taken.
+/// Any error that prevents the start: no LiteFS where one is required, no database yet, a port in
+/// use.
 pub fn run(arguments: Arguments) -> Result<(), Problem> {
     telemetry::watch();
     let options = arguments.options;
@@ -70,21 +70,21 @@ pub fn run(arguments: Arguments) -> Result<(), Problem> {
 }
 
 fn serve(options: Options) -> Result<(), Problem> {
-    // The same as `LiteFs::start`, which has no room for the application's connection hook.
+    // The same as `LiteFs::start`, which has no parameter for the application's connection hook.
     let app = App::start(LiteFs::builder(&options.database).from_env(), options.upstream)?;
     let litefs = app.litefs().clone();
     let served = runtime()?.block_on(listen(options.listen, app::router(app)));
-    // LiteFS itself would hand over in the middle of writes, or not at all.
+    // LiteFS itself would hand off in the middle of writes, or not at all.
     match litefs.step_down() {
         Ok(Some(next)) => tracing::info!(next, "another node is the primary now"),
         Ok(None) => {}
-        Err(error) => tracing::warn!(%error, "nobody takes the primary's place"),
+        Err(error) => tracing::warn!(%error, "no other node became the primary"),
     }
     served
 }
 
-/// A second process on a node: it writes through the primary like everybody and takes no writes of
-/// others. Tells which versions it saw through.
+/// A second process on a node: it writes through the primary and does not serve other nodes.
+/// Returns the versions that it applied.
 fn migrate(database: &str) -> Result<Vec<String>, Problem> {
     let litefs = LiteFs::builder(database).from_env().serve(false).start()?;
     let mut conn = litefs.establish()?;
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_migration_runs_after_the_schema_was_made() {
+    fn the_migration_runs_after_the_schema_was_created() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("app.db").to_str().unwrap().to_owned();
         drop(App::start(LiteFs::builder(&path), String::new()).unwrap());

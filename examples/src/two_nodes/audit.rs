@@ -1,26 +1,26 @@
-//! The verdict: what was acknowledged, held against what a node has.
+//! The verdict: compares the acknowledged writes with the rows of a node.
 
 use std::collections::HashMap;
 
 use super::ack_log::{AckLog, Known};
 use crate::app::Resource;
 
-/// Details beyond this many are only counted.
+/// The number of violations that are described; all are counted.
 const MAX_DETAILS: usize = 10;
 
-/// What is wrong with the nodes.
+/// The violations on the nodes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Audit {
-    /// Acknowledged writes that are not there: rows, changes, deletions.
+    /// Acknowledged writes that are missing: rows, changes, deletions.
     pub(super) lost: u64,
-    /// Rows that are there once too often.
+    /// Rows that exist more than once.
     pub(super) duplicated: u64,
-    /// In words, the first few.
+    /// Descriptions of the first few violations.
     pub(super) details: Vec<String>,
 }
 
 impl Audit {
-    /// Holds `ack_log` against all `rows` of the node called `node`.
+    /// Compares `ack_log` with all `rows` of the node called `node`.
     pub(super) fn check(
         &mut self,
         node: &str,
@@ -51,7 +51,7 @@ impl Audit {
             (Known::Present(expected), Some(actual)) if expected != *actual => {
                 "lacks the last change of"
             }
-            (Known::Deleted, Some(_)) => "still has, though deleted,",
+            (Known::Deleted, Some(_)) => "still has the deleted row",
             _ => return,
         };
         self.lost += 1;
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_acknowledged_must_be_there_once_and_unchanged() {
+    fn acknowledged_rows_must_be_stored_once_and_unchanged() {
         let one = row("1", Some("k"), "Hilo");
         let again = row("2", Some("k"), "Hilo");
         let old = row("1", Some("k"), "Kona");
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_downloaded_row_must_be_there_as_it_was_downloaded() {
+    fn a_downloaded_row_must_be_stored_unchanged() {
         let hilo = row("ITO", None, "Hilo");
         let airports = HashMap::from([("ITO".to_owned(), hilo.clone())]);
         let ack_log = AckLog { kept: ["ITO".to_owned()].into(), ..AckLog::default() };

@@ -1,4 +1,4 @@
-//! A client: it does what users do, on either node, and checks that what it was told is so.
+//! A client: it sends the requests of a user, to either node, and checks the responses.
 
 use std::sync::Arc;
 
@@ -14,13 +14,13 @@ use crate::app::{Changes, NewResource, Page, Resource};
 
 const CITIES: [&str; 6] = ["Hilo", "Nome", "Bangor", "Ely", "Marfa", "Key West"];
 
-/// What one client has seen.
+/// The results of one client.
 #[derive(Debug, Default)]
 pub(super) struct Experience {
     pub(super) ack_log: AckLog,
-    /// Reads that did not show what the same node had acknowledged.
+    /// Reads that did not show a write that the same node had acknowledged.
     pub(super) violations: Vec<String>,
-    /// Answers that leave the outcome open.
+    /// Responses after which the outcome is unknown.
     pub(super) unknown: Vec<String>,
 }
 
@@ -31,7 +31,7 @@ pub(super) struct Client {
     airports: Arc<[Resource]>,
     rng: StdRng,
     posted: u32,
-    /// Keys of rows that are there for all this client knows.
+    /// Keys of rows that exist as far as this client knows.
     live: Vec<String>,
     /// The row that this client posted last, by node.
     last_posted: [Option<Resource>; 2],
@@ -57,7 +57,7 @@ impl Client {
         }
     }
 
-    /// Goes on until all requests are sent.
+    /// Runs until all requests are sent.
     pub(super) async fn run(mut self) -> Experience {
         while self.target.goes_on() {
             let node = self.rng.random_range(0..NAMES.len());
@@ -87,12 +87,12 @@ impl Client {
                     self.must(
                         found,
                         node,
-                        &format!("downloaded {} but does not have it", airport.id),
+                        &format!("downloaded {} but did not store it", airport.id),
                         &again,
                     );
                 }
             }
-            _ => self.must(false, node, &format!("was asked for {}", airport.id), &answer),
+            _ => self.must(false, node, &format!("was sent a GET for {}", airport.id), &answer),
         }
     }
 
@@ -103,17 +103,17 @@ impl Client {
         let answer = self.target.send(request).await;
         let Some(row) = answer.row(StatusCode::CREATED) else {
             self.seen.ack_log.rows.insert(key, Known::Unknown);
-            return self.must(false, node, "was posted a row", &answer);
+            return self.must(false, node, "was sent a POST", &answer);
         };
         let expected = new.with_id(row.id.clone());
-        self.must(row == expected, node, "answered another row than was posted", &answer);
+        self.must(row == expected, node, "returned another row than was posted", &answer);
         self.must_show(node, &expected).await;
         self.live.push(key.clone());
         self.last_posted[node] = Some(expected.clone());
         self.seen.ack_log.rows.insert(key, Known::Present(expected));
     }
 
-    /// A search must find what was posted to the same node.
+    /// A search must find the row that was posted to the same node.
     async fn search(&mut self, node: usize) {
         let posted = self.last_posted[node].clone().filter(|row| self.is_live(row));
         let search = posted.as_ref().map_or("International", |row| &row.name).to_owned();
@@ -124,11 +124,11 @@ impl Client {
             Answer::Given { status: StatusCode::OK, body, .. } => {
                 serde_json::from_slice(body).unwrap_or_default()
             }
-            _ => return self.must(false, node, "was asked to search", &answer),
+            _ => return self.must(false, node, "was sent a search", &answer),
         };
         if let Some(row) = posted {
             let shown = found.iter().any(|found| found.id == row.id);
-            self.must(shown, node, &format!("does not find {}", row.name), &answer);
+            self.must(shown, node, &format!("did not find {}", row.name), &answer);
         }
     }
 
@@ -148,7 +148,7 @@ impl Client {
         };
         let answer = self.target.send(request).await;
         if answer.row(StatusCode::OK).as_ref() != Some(&expected) {
-            return self.doubt(node, &key, "was asked for a change", &answer);
+            return self.doubt(node, &key, "was sent a change", &answer);
         }
         self.must_show(node, &expected).await;
         self.seen.ack_log.rows.insert(key, Known::Present(expected));
@@ -159,22 +159,23 @@ impl Client {
         let request = self.target.request(node, Method::DELETE, &format!("/resources/{}", row.id));
         let answer = self.target.send(request).await;
         if !answer.is(StatusCode::NO_CONTENT) {
-            return self.doubt(node, &key, "was asked to delete", &answer);
+            return self.doubt(node, &key, "was sent a DELETE", &answer);
         }
         let again = self.get(node, &row.id).await;
         self.must(
             again.is(StatusCode::NOT_FOUND),
             node,
-            &format!("still shows {key}, deleted"),
+            &format!("still returned {key} after its deletion"),
             &again,
         );
         self.live.retain(|live| *live != key);
         self.seen.ack_log.rows.insert(key, Known::Deleted);
     }
 
-    /// An own row was not written as it should have been. It is left alone from here on.
+    /// The response to a write of an own row was not the expected one. The row is not used any
+    /// more.
     fn doubt(&mut self, node: usize, key: &str, what: &str, answer: &Answer) {
-        // Without an answer the row may be old or new. With a wrong one the acknowledged row still
+        // Without a response the row may be old or new. With a wrong one the acknowledged row still
         // counts.
         if answer.is_unknown() {
             self.seen.ack_log.rows.insert(key.to_owned(), Known::Unknown);
@@ -193,12 +194,12 @@ impl Client {
         self.must(
             shown,
             node,
-            &format!("does not show {:?} as acknowledged", expected.client_key),
+            &format!("did not return {:?} as acknowledged", expected.client_key),
             &answer,
         );
     }
 
-    /// What must be so; an answer that leaves everything open is no violation.
+    /// A required property; a response with an unknown outcome does not violate it.
     fn must(&mut self, so: bool, node: usize, otherwise: &str, answer: &Answer) {
         let node = NAMES[node];
         match answer {

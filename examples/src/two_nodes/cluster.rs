@@ -1,4 +1,4 @@
-//! The three processes as the driver sees them.
+//! The three processes, as the driver uses them.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use super::node::Mounted;
 use crate::Problem;
 use crate::process::{Child, Listening};
 
-/// The nodes' names; the first one begins as the primary.
+/// The nodes' names; the first one is the primary at the start.
 pub(super) const NAMES: [&str; 2] = ["node-a", "node-b"];
-/// How long a replica may take to have everything, once nobody writes.
+/// How long a replica may take to catch up after the last write.
 const SYNC_LIMIT: Duration = Duration::from_secs(20);
 
-/// Upstream and nodes, running. Dropping it ends them.
+/// The running upstream and nodes. Dropping it ends them.
 pub(super) struct Processes {
     litefs: Cluster,
     urls: [String; 2],
-    // The applications before what they download from.
+    // Declared before the upstream that they download from, so that they end first.
     _nodes: [Child; 2],
     _upstream: Child,
 }
@@ -28,7 +28,7 @@ impl Processes {
     pub(super) fn start() -> Result<Self, Problem> {
         let mut upstream = Child::start("upstream", &["upstream"], &[])?;
         let from = upstream.receive::<Listening>()?.http;
-        // The secret never appears on a command line, which every user of the machine can read.
+        // The secret is not passed on the command line, which every user of the machine can read.
         let secret = format!("{:032x}", rand::rng().random::<u128>());
         let start = |name| {
             let arguments = ["node", "--name", name, "--upstream", &from];
@@ -48,7 +48,7 @@ impl Processes {
         &self.urls
     }
 
-    /// Makes the replica the primary, in good order. Blocks until the old one follows.
+    /// Makes the replica the primary by a handoff. Blocks until the old one follows.
     pub(super) fn promote_replica(&self) -> Result<&'static str, Problem> {
         self.litefs.promote(NAMES[1])?;
         let promoted = self.litefs.control(NAMES[1])?.is_primary();
@@ -57,7 +57,7 @@ impl Processes {
             .ok_or_else(|| format!("{} did not become the primary", NAMES[1]).into())
     }
 
-    /// Blocks until both nodes have the same.
+    /// Blocks until both nodes have the same data.
     pub(super) fn wait_for_sync(&self) -> Result<(), Problem> {
         Ok(self.litefs.wait_for_sync(SYNC_LIMIT)?)
     }

@@ -1,4 +1,4 @@
-//! The run from the first process to the verdict.
+//! The run from the start of the processes to the verdict.
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -18,10 +18,10 @@ use super::target::Target;
 use crate::app::Resource;
 use crate::{Problem, airports};
 
-/// Clients at a time.
+/// The number of concurrent clients.
 const CLIENTS: u64 = 16;
 
-/// Starts everything, drives it, judges it.
+/// Starts the cluster, sends the requests, and checks the result.
 pub(super) fn run(options: Options) -> Result<ExitCode, Problem> {
     let progress = progress_bar(options.requests);
     progress.set_message("starting upstream and two nodes");
@@ -72,7 +72,7 @@ async fn drive(
     judge(processes, &target, &airports, seen, took, promotion).await
 }
 
-/// Promotes the replica while the clients go on. Returns how long that took.
+/// Promotes the replica while the clients are running. Returns how long that took.
 async fn promote(processes: &Arc<Processes>, progress: &ProgressBar) -> Result<Duration, Problem> {
     let started = Instant::now();
     let cluster = Arc::clone(processes);

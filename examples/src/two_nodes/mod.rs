@@ -1,13 +1,13 @@
 //! An application on two nodes that both write.
 //!
 //! The program starts three processes from its own binary: an *upstream* that serves a data set,
-//! and two *nodes*. Each node hosts a LiteFS (played by `litefs-testkit`) and a small web
-//! application over Diesel. Then sixteen clients send a few thousand requests to both, reads and
-//! writes alike, and remember what they were told. In the middle the replica is promoted. In the
-//! end the clients' memories are compared with what is stored on both nodes.
+//! and two *nodes*. Each node hosts a LiteFS (`litefs-testkit`) and a small web application over
+//! Diesel. Then sixteen clients send a few thousand requests to both nodes, reads and writes alike,
+//! and record the responses. Halfway the replica is promoted. At the end the records of the clients
+//! are compared with the rows of both nodes.
 //!
-//! The exit status is 0 only if everything that was acknowledged is there, once, and was visible to
-//! who wrote it.
+//! The exit status is 0 only if every acknowledged write is stored, once, and was visible to its
+//! writer.
 
 mod ack_log;
 mod audit;
@@ -26,8 +26,8 @@ use clap::{Parser, Subcommand};
 use self::options::Options;
 use crate::{Problem, upstream};
 
-/// Starts two nodes, sends requests to both, promotes the replica in the middle, and tells what
-/// became of every write.
+/// Starts two nodes, sends requests to both, promotes the replica halfway, and checks the outcome
+/// of every write.
 #[derive(Debug, Parser)]
 #[command(name = "two_nodes", args_conflicts_with_subcommands = true)]
 pub struct Arguments {
@@ -49,8 +49,8 @@ enum Part {
 /// Runs the program, or the part of it that the arguments name.
 ///
 /// # Errors
-/// Whatever kept it from coming to a verdict: no free port, a process that did not start, a node
-/// that did not answer.
+/// Any error that prevents a verdict: no free port, a process that did not start, a node that did
+/// not answer.
 pub fn run(arguments: Arguments) -> Result<ExitCode, Problem> {
     match arguments.part {
         None => drive::run(arguments.options),

@@ -16,25 +16,25 @@ const DATABASE: &str = "app.db";
 /// How long a node may wait for a primary and a copy of the database.
 const START_LIMIT: Duration = Duration::from_secs(20);
 
-/// What a node is told.
+/// The arguments of a node.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Its name.
+    /// The node's name.
     #[arg(long)]
     name: String,
-    /// Where the application downloads from.
+    /// The service that the application downloads from.
     #[arg(long)]
     upstream: String,
 }
 
-/// What a node says first: its LiteFS runs, and the cluster can be formed.
+/// The first message of a node: its LiteFS runs, and the cluster can be formed.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Mounted {
     /// Base URL of LiteFS's HTTP server.
     pub(super) litefs: String,
 }
 
-/// Serves until the parent process ends. The shared secret of the cluster comes in the environment.
+/// Serves until the parent process ends. The shared secret of the cluster is in the environment.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Problem> {
     telemetry::watch();
     let root = tempfile::Builder::new().prefix("two-nodes-").tempdir()?;
@@ -43,7 +43,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Problem> {
         .database(DATABASE)
         .start()?;
     process::send(&Mounted { litefs: node.http_url() })?;
-    // `litefs mount` too starts the application only when the node is ready.
+    // `litefs mount` also starts the application only when the node is ready.
     node.wait_until(START_LIMIT, |now| {
         (now.is_primary || now.connected) && now.positions.contains_key(DATABASE)
     })?;

@@ -1,4 +1,4 @@
-//! What the program has to say in the end.
+//! The summary that the program prints at the end.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use super::cluster::NAMES;
 use crate::app::Counters;
 use crate::stats::median;
 
-/// Examples of what went wrong that are printed.
+/// The number of printed examples of each kind of violation.
 const EXAMPLES: usize = 5;
 
-/// What `GET /status` says of a node, as far as it is of interest here.
+/// The fields of `GET /status` that the summary needs.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct NodeFigures {
     counters: Counters,
@@ -63,7 +63,7 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    /// Whether every promise was kept, and put to the test.
+    /// Whether no violation was found and every check was exercised.
     pub(super) fn is_good(&self) -> bool {
         let kept = self.violations.is_empty()
             && self.audit.lost == 0
@@ -104,10 +104,10 @@ impl Summary {
             )?;
         }
         let same = if self.same { "the same on both nodes" } else { "NOT THE SAME on both nodes" };
-        writeln!(f, "{} rows in the end, {same}; {} acknowledged", self.rows, self.acknowledged)?;
+        writeln!(f, "{} rows at the end, {same}; {} acknowledged", self.rows, self.acknowledged)?;
         writeln!(
             f,
-            "{} answers \"not now\", asked again; {} outcomes unknown",
+            "{} responses \"not now\", retried; {} outcomes unknown",
             self.refused,
             self.unknown.len()
         )
@@ -119,7 +119,7 @@ impl fmt::Display for Summary {
         self.story(f)?;
         Self::examples(f, "Reads that did not show an acknowledged write", &self.violations)?;
         Self::examples(f, "Unknown outcomes", &self.unknown)?;
-        Self::examples(f, "Found in the end", &self.audit.details)?;
+        Self::examples(f, "Found at the end", &self.audit.details)?;
         writeln!(f)?;
         writeln!(f, "forwarded {}", self.figures.sum(|node| node.forwarded))?;
         writeln!(f, "local_reads {}", self.figures.sum(|node| node.local_reads))?;
@@ -131,7 +131,7 @@ impl fmt::Display for Summary {
     }
 }
 
-/// What to try while the nodes are left running.
+/// Commands to try while the nodes are left running.
 pub(super) fn print_invitation([a, b]: &[String; 2]) {
     println!("\nBoth nodes are running, until Ctrl-C. {} is the primary.", NAMES[1]);
     println!("  {}: {a}\n  {}: {b}\n", NAMES[0], NAMES[1]);

@@ -1,4 +1,4 @@
-//! Sending requests to the two applications, and what an answer means.
+//! Sending requests to the two applications, and the meaning of a response.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,17 +12,17 @@ use tokio::sync::Notify;
 use crate::Problem;
 use crate::app::{Page, Resource, STORED};
 
-/// How long a client goes on asking while it is told that nothing was applied.
+/// How long a client retries while the response says that nothing was applied.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Between two tries.
+/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Rows per page when everything is read.
+/// Rows per page when all rows are read.
 const PAGE: usize = 1_000;
 
-/// What a request came to.
+/// The result of a request.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// The application decided; whatever the status says is done.
+    /// The application decided; the status is final.
     Given { status: StatusCode, stored: bool, body: Vec<u8> },
     /// It may or may not have been applied.
     Unknown(String),
@@ -82,7 +82,7 @@ impl Target {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// How many times an application said that it could not right now.
+    /// How many responses said that nothing was applied yet.
     pub(super) fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
@@ -96,8 +96,8 @@ impl Target {
         self.http.request(method, format!("{}{path}", self.urls[node]))
     }
 
-    /// Sends, again for as long as the application promises that nothing was applied. Never again
-    /// after any other failure: the client cannot know what it did.
+    /// Sends a request, and retries it while the application promises that nothing was applied.
+    /// Never retries after any other failure: the outcome is unknown.
     pub(super) async fn send(&self, request: RequestBuilder) -> Answer {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -148,7 +148,7 @@ impl Target {
         }
     }
 
-    /// Every row of a node, in the order of their ids.
+    /// Every row of a node, ordered by id.
     pub(super) async fn all_rows(&self, node: usize) -> Result<Vec<Resource>, Problem> {
         let mut rows: Vec<Resource> = Vec::new();
         loop {

@@ -9,7 +9,7 @@ use crate::fake::{FakeLiteFs, Reply, becomes, replica};
 const FILE_ONLY: Detectors = Detectors { primary_file: true, ..Detectors::NONE };
 
 #[tokio::test]
-async fn d1_a_primary_file_makes_this_node_a_replica_of_the_node_it_names() {
+async fn d1_a_primary_file_makes_the_node_a_replica_of_its_name() {
     let litefs = FakeLiteFs::start().await;
     litefs.write(".primary", "node-a\n");
     let tracker = litefs.track(litefs.config()).await;
@@ -17,7 +17,7 @@ async fn d1_a_primary_file_makes_this_node_a_replica_of_the_node_it_names() {
 }
 
 #[tokio::test]
-async fn d2_no_primary_file_and_info_saying_primary_make_this_node_the_primary() {
+async fn d2_without_a_primary_file_info_makes_the_node_primary() {
     let litefs = FakeLiteFs::start().await;
     litefs.info_says(true, "node-a");
     let tracker = litefs.track(litefs.config()).await;
@@ -26,7 +26,7 @@ async fn d2_no_primary_file_and_info_saying_primary_make_this_node_the_primary()
 }
 
 #[tokio::test]
-async fn d3_absent_primary_file_and_nothing_else_known_is_unknown() {
+async fn d3_without_any_source_the_role_is_unknown() {
     let litefs = FakeLiteFs::start().await;
     let tracker = litefs.track(litefs.config()).await;
     assert_eq!(tracker.role(), Role::Unknown);
@@ -49,7 +49,7 @@ async fn d4_the_role_follows_the_primary_file_as_it_comes_and_goes() {
 }
 
 #[tokio::test]
-async fn d4_where_the_file_system_tells_of_changes_nobody_waits_for_the_poll() {
+async fn d4_file_system_notifications_come_before_the_poll() {
     let litefs = FakeLiteFs::start().await;
     // Long intervals, the debounce included: it decides how soon a change is checked again.
     let long = Duration::from_secs(600);
@@ -63,7 +63,7 @@ async fn d4_where_the_file_system_tells_of_changes_nobody_waits_for_the_poll() {
 }
 
 #[tokio::test]
-async fn d7_the_event_stream_alone_makes_every_role() {
+async fn d7_the_event_stream_alone_determines_every_role() {
     let litefs = FakeLiteFs::start().await;
     let events_only = Detectors { events: true, ..Detectors::NONE };
     litefs.events_begin(r#"{"isPrimary":true}"#);
@@ -97,7 +97,7 @@ async fn d14_a_primary_may_have_a_port_or_no_name() {
 }
 
 #[tokio::test]
-async fn d15_a_node_that_announces_itself_as_its_own_primary_has_none() {
+async fn d15_a_node_that_names_itself_as_primary_has_no_primary() {
     let litefs = FakeLiteFs::start().await;
     litefs.events_begin(r#"{"isPrimary":false,"hostname":"me"}"#);
     litefs.info_says(false, "me");
@@ -153,7 +153,7 @@ async fn d16_two_databases_are_tracked_independently() {
 }
 
 #[tokio::test]
-async fn d18_a_detector_that_is_off_is_neither_asked_nor_believed() {
+async fn d18_a_disabled_detector_is_not_used() {
     let litefs = FakeLiteFs::start().await;
     litefs.events_begin(r#"{"isPrimary":true}"#);
     litefs.info_says(false, "node-i");
@@ -179,7 +179,7 @@ async fn d18_a_detector_that_is_off_is_neither_asked_nor_believed() {
 }
 
 #[tokio::test]
-async fn a_primary_file_that_vanishes_makes_the_tracker_ask() {
+async fn a_removed_primary_file_triggers_an_info_request() {
     let litefs = FakeLiteFs::start().await;
     litefs.events_begin(r#"{"isPrimary":false,"hostname":"node-a"}"#);
     litefs.info(Reply::Silence);
@@ -195,7 +195,7 @@ async fn a_primary_file_that_vanishes_makes_the_tracker_ask() {
 }
 
 #[tokio::test]
-async fn a_rejected_write_and_a_peers_report_make_the_tracker_ask() {
+async fn rejected_writes_and_peer_reports_trigger_info_requests() {
     let litefs = FakeLiteFs::start().await;
     litefs.events_begin(r#"{"isPrimary":true}"#);
     litefs.info_says(true, "node-a");
@@ -214,6 +214,6 @@ async fn a_rejected_write_and_a_peers_report_make_the_tracker_ask() {
     }
     litefs.info_says(false, "node-b");
     tracker.observe(Observation::RowWriteRejected);
-    assert_ne!(tracker.role(), Role::Primary, "a rejected write refutes it at once");
+    assert_ne!(tracker.role(), Role::Primary, "a rejected write disproves it at once");
     becomes(&tracker, replica("node-b")).await;
 }

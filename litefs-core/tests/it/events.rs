@@ -40,7 +40,7 @@ async fn d10_malformed_json_is_skipped_and_the_stream_goes_on() {
 }
 
 #[tokio::test]
-async fn many_malformed_events_are_one_warning() {
+async fn many_malformed_events_log_one_warning() {
     let (warnings, _guard) = crate::warnings::count();
     let (litefs, tracker) = primary().await;
     let before = warnings.so_far();
@@ -51,7 +51,7 @@ async fn many_malformed_events_are_one_warning() {
 }
 
 #[tokio::test]
-async fn d11_chunks_may_end_anywhere() {
+async fn d11_chunks_may_end_at_any_byte() {
     let (litefs, tracker) = primary().await;
     let event =
         "{\"type\":\"primaryChange\",\"data\":{\"isPrimary\":false,\"hostname\":\"nœud-é\"}}\n";
@@ -89,7 +89,7 @@ async fn d12_server_sent_events_work_as_well() {
 }
 
 #[tokio::test]
-async fn a_dead_primary_that_is_named_for_a_moment_is_not_published() {
+async fn a_brief_return_to_a_dead_primary_is_not_published() {
     let (litefs, tracker) = primary().await;
     litefs.primary_change(r#"{"isPrimary":false,"hostname":"dead"}"#);
     becomes(&tracker, replica("dead")).await;

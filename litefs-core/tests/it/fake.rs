@@ -187,7 +187,7 @@ impl FakeLiteFs {
     pub(crate) async fn wait_counts(&self, wanted: impl FnMut(&Counts) -> bool) -> Counts {
         let mut counts = self.server.counts.subscribe();
         let found = tokio::time::timeout_at(soon(), counts.wait_for(wanted)).await;
-        *found.expect("the requests did not come").unwrap()
+        *found.expect("the requests did not arrive").unwrap()
     }
 
     /// Refuses new connections and cuts the open ones.

@@ -9,7 +9,7 @@ use litefs_core::{Detectors, Presence, Role, StartError, Tracker};
 use crate::fake::{FakeLiteFs, becomes, replica, soon};
 
 #[tokio::test]
-async fn d5_a_mount_that_never_was_litefs_stands_alone() {
+async fn d5_a_plain_directory_is_standalone() {
     let litefs = FakeLiteFs::without_mount().await;
     let tracker = litefs.track(litefs.config_for("missing/app.db")).await;
     assert_eq!(tracker.role(), Role::Standalone);
@@ -20,7 +20,7 @@ async fn d5_a_mount_that_never_was_litefs_stands_alone() {
 }
 
 #[tokio::test]
-async fn d5_a_mount_that_was_litefs_and_is_gone_is_unknown_and_comes_back() {
+async fn d5_a_lost_mount_is_unknown_until_it_returns() {
     let litefs = FakeLiteFs::without_mount().await;
     let mount = litefs.path().join("mount");
     let put = |primary: &str| {
@@ -49,19 +49,19 @@ async fn d5_a_mount_that_was_litefs_and_is_gone_is_unknown_and_comes_back() {
 }
 
 #[tokio::test]
-async fn litefs_that_appears_after_the_start_is_noticed_whichever_detectors_are_on() {
+async fn any_detector_notices_litefs_that_appears_later() {
     let litefs = FakeLiteFs::without_mount().await;
     litefs.events_begin(r#"{"isPrimary":true}"#);
     let events_only = litefs.config().detectors(Detectors { events: true, ..Detectors::NONE });
     let tracker = litefs.track(events_only).await;
     assert_eq!(tracker.role(), Role::Standalone);
-    assert_eq!(litefs.counts().events, 0, "there was nobody to ask");
+    assert_eq!(litefs.counts().events, 0, "no server was there");
     litefs.write(".lag", "+000000000\n");
     becomes(&tracker, Role::Primary).await;
 }
 
 #[tokio::test]
-async fn d6_required_litefs_that_is_missing_fails_the_start_and_says_what_to_do() {
+async fn d6_missing_required_litefs_fails_the_start_with_advice() {
     let mut litefs = FakeLiteFs::without_mount().await;
     litefs.info_says(true, "node-a");
     let start =
@@ -85,7 +85,7 @@ async fn d6_required_litefs_that_is_missing_fails_the_start_and_says_what_to_do(
 }
 
 #[tokio::test]
-async fn an_info_of_another_mount_does_not_make_a_plain_directory_litefs() {
+async fn info_of_another_mount_is_ignored() {
     let litefs = FakeLiteFs::without_mount().await;
     litefs.info_says(true, "node-a");
     litefs.events_begin(r#"{"isPrimary":true}"#);
@@ -97,7 +97,7 @@ async fn an_info_of_another_mount_does_not_make_a_plain_directory_litefs() {
 }
 
 #[tokio::test]
-async fn an_info_whose_data_directory_lacks_our_database_has_no_say_and_neither_have_its_events() {
+async fn info_and_events_of_another_data_directory_are_ignored() {
     let litefs = FakeLiteFs::start().await;
     let data = tempfile::tempdir().unwrap();
     std::fs::create_dir(data.path().join("dbs")).unwrap();
@@ -117,7 +117,7 @@ async fn an_info_whose_data_directory_lacks_our_database_has_no_say_and_neither_
 }
 
 #[tokio::test]
-async fn an_info_that_names_the_mount_itself_shows_that_litefs_is_here() {
+async fn info_that_names_the_mount_shows_litefs() {
     let litefs = FakeLiteFs::without_mount().await;
     litefs.info_from(litefs.path().to_str().unwrap(), true, "node-a");
     let tracker = litefs.track(litefs.config()).await;
@@ -126,7 +126,7 @@ async fn an_info_that_names_the_mount_itself_shows_that_litefs_is_here() {
 }
 
 #[tokio::test]
-async fn the_status_tells_everything_and_serialises() {
+async fn the_status_is_complete_and_serialises() {
     let litefs = FakeLiteFs::start().await;
     litefs.write(".lag", "+000001500\n");
     litefs.write(".primary", "node-a\n");
@@ -155,7 +155,7 @@ async fn the_status_tells_everything_and_serialises() {
 }
 
 #[tokio::test]
-async fn a_tracker_outside_a_runtime_or_stopped_says_so() {
+async fn a_tracker_that_is_stopped_or_has_no_runtime_fails() {
     let litefs = FakeLiteFs::start().await;
     litefs.events_begin(r#"{"isPrimary":true}"#);
     let config = litefs.config().build().unwrap();
@@ -171,13 +171,13 @@ async fn a_tracker_outside_a_runtime_or_stopped_says_so() {
     tokio::task::yield_now().await;
     tracker.shutdown();
     assert_eq!(waiting.await.unwrap(), Err(litefs_core::WaitError::Stopped));
-    assert_eq!(tracker.role(), Role::Unknown, "nobody watches any more");
+    assert_eq!(tracker.role(), Role::Unknown, "the detectors have stopped");
     tracker.confirm().await;
     litefs.wait_counts(|counts| counts.open == 0).await;
 }
 
 #[tokio::test]
-async fn the_last_handle_takes_the_tasks_with_it() {
+async fn dropping_the_last_handle_ends_the_tasks() {
     let litefs = FakeLiteFs::start().await;
     litefs.events_begin(r#"{"isPrimary":true}"#);
     let tracker = litefs.track(litefs.config()).await;

@@ -1,6 +1,6 @@
 //! Tests of the tracker against a fake LiteFS: a directory and a small HTTP server.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod detection;
 mod events;

@@ -39,7 +39,7 @@ async fn follower() -> (FakeLiteFs, Tracker) {
 }
 
 #[tokio::test]
-async fn d8_a_transaction_moves_the_position_to_what_the_file_says() {
+async fn d8_an_event_makes_the_tracker_read_the_position_file() {
     let (litefs, tracker) = follower().await;
     write_position(&litefs, TWO);
     litefs.tx("app.db", ONE);
@@ -47,7 +47,7 @@ async fn d8_a_transaction_moves_the_position_to_what_the_file_says() {
 }
 
 #[tokio::test]
-async fn d8_where_the_file_cannot_be_read_the_event_counts() {
+async fn d8_without_a_readable_file_the_event_is_the_position() {
     let (litefs, tracker) = follower().await;
     litefs.tx("app.db", ONE);
     known(&tracker, ONE).await;
@@ -73,7 +73,7 @@ async fn d8_transactions_of_other_databases_are_ignored() {
 }
 
 #[tokio::test]
-async fn d8_a_new_connection_begins_with_reading_the_file() {
+async fn d8_a_new_stream_begins_with_reading_the_file() {
     let (litefs, tracker) = follower().await;
     write_position(&litefs, ONE);
     litefs.tx("app.db", ONE);
@@ -85,7 +85,7 @@ async fn d8_a_new_connection_begins_with_reading_the_file() {
 }
 
 #[tokio::test]
-async fn a_database_that_does_not_exist_yet_has_no_position_and_that_is_fine() {
+async fn a_database_that_does_not_exist_has_no_position() {
     let litefs = FakeLiteFs::start().await;
     let tracker = litefs.track(litefs.config()).await;
     assert_eq!((tracker.last_position(), tracker.last_txid()), (None, Txid::new(0)));
@@ -98,7 +98,7 @@ async fn a_database_that_does_not_exist_yet_has_no_position_and_that_is_fine() {
 }
 
 #[tokio::test]
-async fn a_primary_knows_where_its_reign_began_whatever_was_written_since() {
+async fn a_primary_knows_the_start_of_its_term_after_writes() {
     let litefs = FakeLiteFs::start().await;
     litefs.events_begin(r#"{"isPrimary":false,"hostname":"node-a"}"#);
     write_position(&litefs, ONE);
@@ -161,7 +161,7 @@ async fn waiting_ends_at_the_deadline_and_with_the_tracker() {
 }
 
 #[tokio::test]
-async fn a_mount_that_is_gone_has_no_position_even_if_the_file_is_still_open() {
+async fn a_lost_mount_has_no_position_despite_an_open_file() {
     let litefs = FakeLiteFs::start().await;
     write_position(&litefs, ONE);
     let tracker = litefs.track(litefs.config()).await;
@@ -174,7 +174,7 @@ async fn a_mount_that_is_gone_has_no_position_even_if_the_file_is_still_open() {
     // Faster than the descriptor expires: it is closed because the mount is gone.
     let begin = Instant::now();
     while tracker.read_position().is_ok() {
-        assert!(begin.elapsed() < Duration::from_millis(900), "the old file is still read");
+        assert!(begin.elapsed() < Duration::from_millis(900), "the old file was still read");
         tokio::task::yield_now().await;
     }
 }

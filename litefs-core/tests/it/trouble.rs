@@ -31,7 +31,7 @@ async fn no_busy_loop(litefs: &FakeLiteFs) {
 }
 
 #[tokio::test]
-async fn d13_an_event_stream_that_fails_is_tried_again_with_pauses() {
+async fn d13_a_failing_event_stream_is_retried_with_pauses() {
     for failure in [Reply::Status(404), Reply::CloseAtOnce, Reply::Status(500)] {
         let litefs = FakeLiteFs::start().await;
         litefs.events(failure.clone());
@@ -42,7 +42,7 @@ async fn d13_an_event_stream_that_fails_is_tried_again_with_pauses() {
 }
 
 #[tokio::test]
-async fn d13_a_stream_that_ends_after_its_first_event_is_no_success() {
+async fn d13_a_stream_with_one_event_does_not_reset_the_backoff() {
     let litefs = FakeLiteFs::start().await;
     litefs.events_begin(r#"{"isPrimary":true}"#);
     let tracker = litefs.track(litefs.config()).await;
@@ -57,7 +57,7 @@ async fn d13_a_stream_that_ends_after_its_first_event_is_no_success() {
 }
 
 #[tokio::test]
-async fn d13_a_refused_connection_is_tried_again() {
+async fn d13_a_refused_connection_is_retried() {
     let mut litefs = FakeLiteFs::start().await;
     litefs.refuse().await;
     let tracker = litefs.track(litefs.config()).await;
@@ -72,7 +72,7 @@ async fn d13_a_refused_connection_is_tried_again() {
 }
 
 #[tokio::test]
-async fn d13_a_half_open_stream_is_given_up() {
+async fn d13_a_half_open_stream_is_closed() {
     for half_open in [Reply::Silence, Reply::Body(String::new())] {
         let litefs = FakeLiteFs::start().await;
         litefs.events(half_open);
@@ -83,7 +83,7 @@ async fn d13_a_half_open_stream_is_given_up() {
 }
 
 #[tokio::test]
-async fn d13_an_endless_line_is_given_up() {
+async fn d13_an_endless_line_closes_the_stream() {
     let litefs = FakeLiteFs::start().await;
     litefs.events_begin(r#"{"isPrimary":true}"#);
     let tracker = litefs.track(litefs.config()).await;
@@ -96,7 +96,7 @@ async fn d13_an_endless_line_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_stream_that_has_gone_quiet_is_confirmed_by_info() {
+async fn a_quiet_stream_is_confirmed_by_info() {
     let litefs = FakeLiteFs::start().await;
     litefs.events_begin(r#"{"isPrimary":true}"#);
     litefs.info_says(true, "node-a");
@@ -113,7 +113,7 @@ async fn a_stream_that_has_gone_quiet_is_confirmed_by_info() {
 }
 
 #[tokio::test]
-async fn a_quiet_stream_that_info_cannot_confirm_is_connected_anew_without_losing_the_role() {
+async fn an_unconfirmed_quiet_stream_reconnects_with_its_role() {
     let mut litefs = FakeLiteFs::start().await;
     litefs.events_begin(r#"{"isPrimary":true}"#);
     let events_only = Detectors { events: true, ..Detectors::NONE };
@@ -128,7 +128,7 @@ async fn a_quiet_stream_that_info_cannot_confirm_is_connected_anew_without_losin
 }
 
 #[tokio::test]
-async fn while_the_stream_is_down_info_is_asked_from_time_to_time() {
+async fn info_is_polled_while_the_stream_is_down() {
     let litefs = FakeLiteFs::start().await;
     litefs.info_says(false, "node-a");
     let tracker = litefs.track(litefs.config()).await;

@@ -35,7 +35,7 @@ async fn blocking<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -
 }
 
 #[tokio::test]
-async fn a_lane_answers_as_the_link_does_and_is_used_again() {
+async fn an_exclusive_connection_is_reused() {
     let bed = Bed::start(
         |_| {},
         Box::new(|sql| match sql {
@@ -47,7 +47,7 @@ async fn a_lane_answers_as_the_link_does_and_is_used_again() {
     let (client, link) = with_a_lane(&bed).await;
     assert!(!client.wants_lane(&link), "there are as many as may be");
     let mut lane = link.lane().unwrap();
-    assert!(link.lane().is_none(), "it is in use");
+    assert!(link.lane().is_none(), "the connection is in use");
     let lane = blocking(move || {
         for _ in 0..3 {
             assert_eq!(write(&mut lane, "good", soon()), Ok(Output::Count(1)));
@@ -62,7 +62,7 @@ async fn a_lane_answers_as_the_link_does_and_is_used_again() {
 }
 
 #[tokio::test]
-async fn a_lane_whose_answer_does_not_come_in_time_is_closed() {
+async fn an_exclusive_connection_is_closed_after_a_timeout() {
     let (release, gate) = mpsc::channel::<()>();
     let bed = Bed::start(
         |_| {},
@@ -85,13 +85,13 @@ async fn a_lane_whose_answer_does_not_come_in_time_is_closed() {
         "{error:?}"
     );
     lane.release();
-    assert!(link.lane().is_none(), "its answer may still come");
+    assert!(link.lane().is_none(), "its reply may still arrive");
     assert!(client.wants_lane(&link), "another may take its place");
     drop(release);
 }
 
 #[tokio::test]
-async fn a_lane_ends_with_its_link_even_while_somebody_waits_at_it() {
+async fn an_exclusive_connection_ends_with_the_shared_one() {
     let (started, mut has_started) = tokio::sync::mpsc::unbounded_channel();
     let (release, gate) = mpsc::channel::<()>();
     let bed = Bed::start(
@@ -122,7 +122,7 @@ async fn a_lane_ends_with_its_link_even_while_somebody_waits_at_it() {
 }
 
 #[tokio::test]
-async fn x7_a_lane_that_is_dropped_rolls_its_transaction_back_at_once() {
+async fn x7_dropping_an_exclusive_connection_rolls_back_at_once() {
     let bed = Bed::start(|_| {}, counting()).await;
     let (_client, link) = with_a_lane(&bed).await;
     let mut lane = link.lane().unwrap();
@@ -140,7 +140,7 @@ async fn x7_a_lane_that_is_dropped_rolls_its_transaction_back_at_once() {
 }
 
 #[tokio::test]
-async fn a_server_that_takes_no_more_connections_is_not_asked_for_lanes_again() {
+async fn a_full_server_gets_no_more_exclusive_connections() {
     let bed = Bed::start(|config| config.limits.connections = 1, counting()).await;
     let (client, link) = with_a_lane(&bed).await;
     assert!(link.lane().is_none() && !client.wants_lane(&link));

@@ -13,7 +13,7 @@ fn failing(message: &'static str) -> Run {
 }
 
 #[tokio::test]
-async fn f15_a_write_on_a_mount_that_is_gone_goes_elsewhere() {
+async fn f15_a_write_on_a_lost_mount_is_redirected() {
     for message in ["unable to open database file", "locking protocol", "file is not a database"] {
         let bed = Bed::start(|_| {}, failing(message)).await;
         bed.role_guard.demoted_when_asked.store(true, Ordering::SeqCst);
@@ -27,7 +27,7 @@ async fn f15_a_write_on_a_mount_that_is_gone_goes_elsewhere() {
 }
 
 #[tokio::test]
-async fn f15_a_step_on_a_mount_that_is_gone_loses_the_session() {
+async fn f15_a_statement_on_a_lost_mount_loses_the_session() {
     let bed = Bed::start(|_| {}, failing("unable to open database file")).await;
     let link = client().connect(&bed.address()).await.unwrap();
     let (id, _) = link.begin(begin(), soon()).await.unwrap();
@@ -40,7 +40,7 @@ async fn f15_a_step_on_a_mount_that_is_gone_loses_the_session() {
 }
 
 #[tokio::test]
-async fn a_disk_that_fails_on_a_primary_is_told_as_that() {
+async fn a_failing_disk_of_the_primary_is_reported() {
     let bed = Bed::start(|_| {}, failing("disk I/O error")).await;
     let link = client().connect(&bed.address()).await.unwrap();
     let answer = link.write(request("INSERT"), soon()).await;

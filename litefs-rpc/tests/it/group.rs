@@ -255,7 +255,7 @@ proptest! {
     })]
 
     #[test]
-    fn each_request_of_a_group_has_the_result_it_would_have_alone(
+    fn grouped_requests_have_the_results_they_would_have_alone(
         steps in prop::collection::vec(any_step(), 2..24),
         deferred in prop::bool::weighted(0.15),
     ) {
@@ -269,7 +269,7 @@ proptest! {
 }
 
 #[test]
-fn what_can_share_a_transaction_does() {
+fn compatible_requests_share_a_transaction() {
     let mut side = Side::new(false);
     let insert = |id| {
         request(
@@ -287,7 +287,7 @@ fn what_can_share_a_transaction_does() {
 }
 
 #[test]
-fn what_one_leaves_missing_another_does_not_bring_where_keys_are_deferred() {
+fn deferred_keys_are_checked_for_each_request_alone() {
     let late = statement("INSERT INTO late VALUES (1, 7)".into(), vec![]);
     let brought = statement("INSERT INTO t VALUES (7, 7, 31)".into(), vec![]);
     let requests =

@@ -50,7 +50,7 @@ impl Held {
         let go = async {
             let deadline = soon();
             while bed.server.waiting() < sqls.len() {
-                assert!(std::time::Instant::now() < deadline, "they do not wait");
+                assert!(std::time::Instant::now() < deadline, "the writes are not queued");
                 tokio::task::yield_now().await;
             }
             release.send(()).unwrap();
@@ -67,7 +67,7 @@ fn good(answers: &[Result<Output, CallError>]) -> Vec<bool> {
 }
 
 #[tokio::test]
-async fn what_waits_together_is_committed_together_in_order_and_each_has_its_own_result() {
+async fn waiting_writes_commit_together_with_their_own_results() {
     let held = Held::start(128).await;
     let (answers, groups) =
         held.queue(&["shared 1", "shared 2", "shared, wrong", "shared 3", "shared 4"]).await;
@@ -76,7 +76,7 @@ async fn what_waits_together_is_committed_together_in_order_and_each_has_its_own
 }
 
 #[tokio::test]
-async fn what_may_not_share_ends_a_group_and_runs_in_its_turn() {
+async fn an_incompatible_request_ends_the_group_and_runs_next() {
     let held = Held::start(128).await;
     let (answers, groups) =
         held.queue(&["shared 1", "shared 2", "alone", "shared 3", "shared 4"]).await;
@@ -85,7 +85,7 @@ async fn what_may_not_share_ends_a_group_and_runs_in_its_turn() {
 }
 
 #[tokio::test]
-async fn a_group_has_no_more_members_than_it_may() {
+async fn a_group_has_at_most_the_configured_size() {
     let held = Held::start(2).await;
     let (answers, groups) =
         held.queue(&["shared 1", "shared 2", "shared 3", "shared 4", "shared 5", "shared 6"]).await;
@@ -94,7 +94,7 @@ async fn a_group_has_no_more_members_than_it_may() {
 }
 
 #[tokio::test]
-async fn a_group_that_breaks_up_is_rolled_back_and_its_writes_run_one_by_one() {
+async fn an_aborted_group_is_rolled_back_and_run_one_by_one() {
     let held = Held::start(128).await;
     let (answers, groups) =
         held.queue(&["shared 1", "shared, apart", "shared 2", "shared 3"]).await;
@@ -103,7 +103,7 @@ async fn a_group_that_breaks_up_is_rolled_back_and_its_writes_run_one_by_one() {
 }
 
 #[tokio::test]
-async fn f6_a_group_that_meets_a_demotion_is_refused_whole() {
+async fn f6_a_demotion_refuses_the_whole_group() {
     let held = Held::start(128).await;
     let (answers, groups) = held.queue(&["shared 1", "shared demotion", "shared 3"]).await;
     for answer in &answers {

@@ -243,7 +243,7 @@ proptest! {
     })]
 
     #[test]
-    fn nobody_can_tell_that_rows_were_inserted_together(
+    fn merged_inserts_have_the_results_of_single_ones(
         schema in any_schema(),
         all in prop::collection::vec(any_rows(), 1..4),
         transaction in any::<bool>(),
@@ -260,7 +260,7 @@ proptest! {
 }
 
 #[test]
-fn a_row_that_replaces_what_another_table_refers_to_is_not_saved_by_a_later_one() {
+fn a_replaced_parent_row_fails_despite_a_later_insert() {
     let schema = Schema { on_conflict: "", references: "REFERENCES parent (id)", trigger: "" };
     // The third replaces the row 400 and its id, the fifth inserts the row again.
     let mut rows: Vec<_> = (0..300).map(|n| [n, n, 1, 1]).collect();
@@ -280,7 +280,7 @@ fn a_row_that_replaces_what_another_table_refers_to_is_not_saved_by_a_later_one(
 }
 
 #[test]
-fn a_default_that_asks_for_the_statement_before_hears_of_each_row() {
+fn a_default_with_changes_sees_each_row() {
     let schema = Schema { on_conflict: "", references: "DEFAULT (total_changes())", trigger: "" };
     let rows = (0..400).map(|n| [n, n, 1, 1]).collect();
     let rows = Rows {
@@ -309,7 +309,7 @@ fn a_default_that_asks_for_the_statement_before_hears_of_each_row() {
 }
 
 #[test]
-fn parameters_that_do_not_divide_by_the_runs_are_refused() {
+fn uneven_parameters_of_a_repeated_statement_are_refused() {
     let schema = Schema { on_conflict: "", references: "", trigger: "" };
     let rows = Rows {
         verb: "INSERT INTO",

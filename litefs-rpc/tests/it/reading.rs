@@ -98,7 +98,7 @@ fn integer(reply: Reply) -> i64 {
 }
 
 #[tokio::test]
-async fn a_read_does_not_wait_for_a_transaction_and_sees_nothing_of_it() {
+async fn a_read_runs_beside_an_open_transaction() {
     let bed = Bed::plain().await;
     let (owner, other) = (client(), client());
     let link = owner.connect(&bed.server.address().to_string()).await.unwrap();
@@ -106,13 +106,17 @@ async fn a_read_does_not_wait_for_a_transaction_and_sees_nothing_of_it() {
     link.step(session, statement("INSERT INTO t VALUES (?)"), soon()).await.unwrap();
     let count = "SELECT count(*) FROM t";
     assert_eq!(integer(bed.ask(&other, count, soon()).await.unwrap()), 1);
-    assert_eq!(integer(bed.ask(&owner, count, soon()).await.unwrap()), 1, "over the same link");
+    assert_eq!(
+        integer(bed.ask(&owner, count, soon()).await.unwrap()),
+        1,
+        "over the same connection"
+    );
     link.finish(session, true, soon()).await.unwrap();
     assert_eq!(integer(bed.ask(&other, count, soon()).await.unwrap()), 2);
 }
 
 #[tokio::test]
-async fn without_readers_reads_take_their_turn_among_the_writes() {
+async fn without_readers_reads_queue_with_the_writes() {
     let bed = Bed::start(|limits| limits.readers = 0, || Ok(())).await;
     let client = client();
     let link = client.connect(&bed.server.address().to_string()).await.unwrap();
@@ -126,14 +130,14 @@ async fn without_readers_reads_take_their_turn_among_the_writes() {
 }
 
 #[tokio::test]
-async fn what_is_not_a_read_runs_on_the_writer_or_not_at_all() {
+async fn other_commands_run_on_the_writer_or_fail() {
     let bed = Bed::plain().await;
     let client = client();
     let returning = bed.ask(&client, "INSERT INTO t VALUES (2) RETURNING x", soon()).await.unwrap();
     assert_eq!(integer(returning), 2);
     let behind_with = "WITH c AS (SELECT 3 AS x) INSERT INTO t SELECT x FROM c RETURNING x";
     assert_eq!(integer(bed.ask(&client, behind_with, soon()).await.unwrap()), 3);
-    assert_eq!(bed.opened.load(Ordering::SeqCst), 0, "none was a read");
+    assert_eq!(bed.opened.load(Ordering::SeqCst), 0, "no command was a read");
     for sql in [
         "PRAGMA user_version",
         "SELECT count(*) FROM pragma_foreign_keys",
@@ -142,7 +146,7 @@ async fn what_is_not_a_read_runs_on_the_writer_or_not_at_all() {
         // The last is refused. The writer must decide about each.
         let _ = bed.ask(&client, sql, soon()).await;
     }
-    assert_eq!(bed.opened.load(Ordering::SeqCst), 0, "what PRAGMAs say is the writer's");
+    assert_eq!(bed.opened.load(Ordering::SeqCst), 0, "PRAGMAs are read on the writer's connection");
     for (sql, word) in [
         ("SELECT load_extension('x')", "load_extension"),
         ("SELECT 1; DELETE FROM t", "several statements"),
@@ -160,7 +164,7 @@ async fn what_is_not_a_read_runs_on_the_writer_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn reads_are_answered_in_the_form_in_which_they_were_asked() {
+async fn reads_are_answered_in_the_requested_form() {
     let bed = Bed::plain().await;
     let client = client();
     let link = client.connect(&bed.server.address().to_string()).await.unwrap();
@@ -200,7 +204,7 @@ async fn errors_and_limits_are_those_of_the_writer() {
 }
 
 #[tokio::test]
-async fn connections_are_used_again_and_only_under_the_role_they_were_opened_in() {
+async fn connections_are_reused_within_one_role_only() {
     let bed = Bed::plain().await;
     let client = client();
     for _ in 0..5 {
@@ -219,8 +223,7 @@ async fn connections_are_used_again_and_only_under_the_role_they_were_opened_in(
 }
 
 #[tokio::test]
-async fn as_many_as_allowed_read_at_once_and_as_many_as_allowed_wait_until_their_deadline_at_most()
-{
+async fn concurrent_and_waiting_reads_are_limited() {
     let meeting = Arc::new(Barrier::new(3));
     let (met, holding) = (Arc::clone(&meeting), Arc::new(AtomicBool::new(true)));
     let held = Arc::clone(&holding);
@@ -255,11 +258,11 @@ async fn as_many_as_allowed_read_at_once_and_as_many_as_allowed_wait_until_their
         assert_eq!(integer(read.await.unwrap().unwrap()), 1);
     }
     assert_eq!(integer(bed.ask(&client(), "SELECT x FROM t", soon()).await.unwrap()), 1);
-    assert_eq!(bed.opened.load(Ordering::SeqCst), 2, "the third has one of theirs");
+    assert_eq!(bed.opened.load(Ordering::SeqCst), 2, "the third reuses a connection");
 }
 
 #[tokio::test]
-async fn more_than_may_wait_are_turned_away() {
+async fn reads_beyond_the_waiting_limit_are_refused() {
     let meeting = Arc::new(Barrier::new(2));
     let met = Arc::clone(&meeting);
     let few = |limits: &mut Limits| (limits.readers, limits.queue) = (1, 1);
@@ -291,7 +294,7 @@ async fn more_than_may_wait_are_turned_away() {
 }
 
 #[tokio::test]
-async fn a_read_that_a_demotion_overtakes_is_sent_on_instead_of_answered() {
+async fn a_read_during_a_demotion_is_redirected() {
     let role_guard = Arc::new(OnceLock::<Arc<FakeRoleGuard>>::new());
     let overtaken = Arc::clone(&role_guard);
     let bed = Bed::start(
@@ -311,7 +314,7 @@ async fn a_read_that_a_demotion_overtakes_is_sent_on_instead_of_answered() {
 }
 
 #[tokio::test]
-async fn where_a_read_fails_the_role_is_asked_for_before_that_is_the_answer() {
+async fn a_failed_read_checks_the_role_before_its_reply() {
     let bed = Bed::start(
         |_| {},
         || Err(ConnectionError::BadConnection("unable to open database file".into())),
@@ -329,7 +332,7 @@ async fn where_a_read_fails_the_role_is_asked_for_before_that_is_the_answer() {
 }
 
 #[tokio::test]
-async fn while_the_node_hands_over_reads_wait_for_what_becomes_of_it() {
+async fn reads_wait_for_the_result_of_a_handoff() {
     let bed = Arc::new(Bed::plain().await);
     // A successor that accepts the connection and does not answer.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -352,7 +355,7 @@ async fn while_the_node_hands_over_reads_wait_for_what_becomes_of_it() {
     assert_eq!(integer(bed.ask(&client, "SELECT x FROM t", soon()).await.unwrap()), 1);
     assert!(!bed.server.is_handing_over());
     assert!(handoff.await.unwrap().is_err());
-    assert_eq!(bed.opened.load(Ordering::SeqCst), 0, "it took its turn behind the handoff");
+    assert_eq!(bed.opened.load(Ordering::SeqCst), 0, "it was queued behind the handoff");
 }
 
 /// Blocks between SQLite's commit and LiteFS's.
@@ -404,7 +407,7 @@ impl Executor for Halting {
 }
 
 #[tokio::test]
-async fn a_read_is_never_beyond_the_position_it_comes_with() {
+async fn a_read_is_never_ahead_of_its_position() {
     let halt = Arc::new(Barrier::new(2));
     let halting = Arc::clone(&halt);
     let wrap = |executor, role_guard: &Arc<FakeRoleGuard>| Halting {
@@ -438,7 +441,7 @@ async fn a_read_is_never_beyond_the_position_it_comes_with() {
 }
 
 #[test]
-fn an_executor_has_readers_only_where_it_is_told_how_to_open_them() {
+fn an_executor_without_a_reader_factory_has_no_readers() {
     let executor = SqliteExecutor::new(Box::new(|| Opened::establish(":memory:")), 1_000);
     assert!(executor.readers().is_none());
 }

@@ -89,19 +89,19 @@ async fn m6_retries_back_off_and_never_pass_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn m6_without_a_primary_the_wait_is_the_primary_timeout_or_what_is_left_of_the_deadline() {
+async fn m6_without_a_primary_the_shorter_timeout_applies() {
     for (within, waited) in [(5_000 * MS, PRIMARY_TIMEOUT), (300 * MS, 300 * MS)] {
         let (forwarder, doubted) = forwarder(PrimaryLocation::Nowhere);
         let start = Instant::now();
         let error = forward(&forwarder, within).await.unwrap_err();
         assert_eq!(error, ForwardError::NoPrimary { waited });
         assert_eq!(start.elapsed(), waited);
-        assert!(doubted.lock().unwrap().is_empty(), "there was nobody to doubt");
+        assert!(doubted.lock().unwrap().is_empty(), "there was no address to doubt");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pause_ends_with_the_news_that_it_waits_for() {
+async fn a_new_primary_ends_the_pause() {
     for before in [PrimaryLocation::Nowhere, nowhere("a")] {
         let (forwarder, _) = forwarder(before.clone());
         let start = Instant::now();
@@ -118,7 +118,7 @@ async fn a_pause_ends_with_the_news_that_it_waits_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_primary_is_tried_at_once_however_long_the_pause_for_the_old_one_is() {
+async fn a_new_primary_is_tried_without_the_old_pause() {
     let (forwarder, doubted) = forwarder(nowhere("a"));
     let waiting = {
         let forwarder = Arc::clone(&forwarder);
@@ -134,7 +134,7 @@ async fn a_new_primary_is_tried_at_once_however_long_the_pause_for_the_old_one_i
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_says_how_long_was_waited_in_all() {
+async fn an_error_contains_the_total_time_waited() {
     let (forwarder, _) = forwarder(nowhere("a"));
     let waiting = {
         let forwarder = Arc::clone(&forwarder);

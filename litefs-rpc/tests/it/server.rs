@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use crate::support::*;
 
 #[tokio::test]
-async fn a_write_is_answered_with_its_result_and_the_position_after_it() {
+async fn a_write_returns_its_result_and_position() {
     let bed = Bed::start(|_| {}, counting()).await;
     let client = client();
     let link = client.connect(&bed.address()).await.unwrap();
@@ -50,7 +50,7 @@ async fn waiting_for_a_connection_ends_when_one_is_opened() {
 }
 
 #[tokio::test]
-async fn quick_writes_one_after_the_other_are_all_answered() {
+async fn consecutive_fast_writes_are_all_answered() {
     let bed = Bed::start(|_| {}, counting()).await;
     let link = client().connect(&bed.address()).await.unwrap();
     for _ in 0..1_000 {
@@ -62,7 +62,7 @@ async fn quick_writes_one_after_the_other_are_all_answered() {
 }
 
 #[tokio::test]
-async fn f6_a_commit_during_which_the_role_changed_is_not_acknowledged() {
+async fn f6_a_commit_during_a_role_change_is_not_acknowledged() {
     let role_guard = FakeRoleGuard::primary();
     let inner = Arc::clone(&role_guard);
     let run: Run = Box::new(move |_| {
@@ -116,7 +116,7 @@ async fn a_commit_dropped_by_a_demotion_stays_unknown_in_the_next_term() {
 }
 
 #[tokio::test]
-async fn the_executor_hears_of_each_term_before_its_first_work() {
+async fn the_executor_learns_of_each_term_before_its_first_work() {
     let bed = Bed::start(|_| {}, counting()).await;
     let link = client().connect(&bed.address()).await.unwrap();
     for term in 1..4 {
@@ -130,7 +130,7 @@ async fn the_executor_hears_of_each_term_before_its_first_work() {
 }
 
 #[tokio::test]
-async fn replicas_hear_where_the_reign_began_however_quick_somebody_was_to_write() {
+async fn replicas_learn_the_start_of_the_term_before_writes() {
     let role_guard = FakeRoleGuard::primary();
     let term_start = Position { txid: Txid::new(1), checksum: Checksum::new(7) };
     role_guard.role.send_modify(|state| state.term_start = Some(term_start));
@@ -143,7 +143,7 @@ async fn replicas_hear_where_the_reign_began_however_quick_somebody_was_to_write
 }
 
 #[tokio::test]
-async fn a_node_that_is_not_the_primary_runs_nothing_and_names_the_one_that_is() {
+async fn a_replica_refuses_writes_and_names_the_primary() {
     let bed = Bed::start(|_| {}, Box::new(|_| panic!("nothing must run"))).await;
     bed.role_guard.demote();
     let hint = PrimaryHint { node: "b".into(), address: "b:1".into() };
@@ -183,7 +183,7 @@ fn forwarder(location: PrimaryLocation, primary_timeout: Duration) -> Forwarder<
 }
 
 #[tokio::test]
-async fn f5_a_stale_client_follows_the_hint_and_the_write_is_applied_once() {
+async fn f5_a_stale_client_follows_the_hint_and_writes_once() {
     let ran = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&ran);
     let new = Bed::start(
@@ -205,7 +205,7 @@ async fn f5_a_stale_client_follows_the_hint_and_the_write_is_applied_once() {
 }
 
 #[tokio::test]
-async fn two_nodes_that_name_each_other_do_not_keep_a_client_for_ever() {
+async fn nodes_that_name_each_other_do_not_loop_a_client() {
     let (one, two) = (Bed::start(|_| {}, counting()).await, Bed::start(|_| {}, counting()).await);
     for (node, other) in [(&one, &two), (&two, &one)] {
         node.role_guard.demote();
@@ -224,7 +224,7 @@ async fn two_nodes_that_name_each_other_do_not_keep_a_client_for_ever() {
 }
 
 #[tokio::test]
-async fn m6_a_write_waits_for_a_primary_no_longer_than_it_may() {
+async fn m6_a_write_waits_for_a_primary_up_to_the_limit() {
     let waiting = forwarder(PrimaryLocation::Nowhere, Duration::from_millis(100));
     let error =
         waiting.write(request("INSERT"), None, Instant::now() + PATIENCE).await.unwrap_err();
@@ -248,7 +248,7 @@ async fn m6_a_write_waits_for_a_primary_no_longer_than_it_may() {
 }
 
 #[tokio::test]
-async fn an_unreachable_server_is_tried_again_until_the_deadline_and_nothing_was_sent() {
+async fn an_unreachable_server_is_retried_until_the_deadline() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let forwarder = forwarder(elsewhere(nobody.to_string()), PATIENCE);
     let error = forwarder
@@ -261,7 +261,7 @@ async fn an_unreachable_server_is_tried_again_until_the_deadline_and_nothing_was
 }
 
 #[tokio::test]
-async fn a_lost_answer_is_unknown_and_not_sent_again() {
+async fn a_request_with_a_lost_reply_is_not_resent() {
     let (started, has_started) = mpsc::channel();
     let bed = Bed::start(
         |_| {},
@@ -287,7 +287,7 @@ async fn a_lost_answer_is_unknown_and_not_sent_again() {
 }
 
 #[tokio::test]
-async fn f11_a_full_queue_refuses_and_work_past_its_deadline_is_not_started() {
+async fn f11_a_full_queue_refuses_and_late_work_is_not_started() {
     let (release, gate) = mpsc::channel::<()>();
     let ran = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&ran);
@@ -345,7 +345,7 @@ async fn f11_a_full_queue_refuses_and_work_past_its_deadline_is_not_started() {
 }
 
 #[tokio::test]
-async fn s5_an_oversize_answer_does_not_cost_the_connection() {
+async fn s5_an_oversize_reply_keeps_the_connection_open() {
     let bed = Bed::start(
         |_| {},
         Box::new(|sql| match sql {
@@ -363,7 +363,7 @@ async fn s5_an_oversize_answer_does_not_cost_the_connection() {
 }
 
 #[tokio::test]
-async fn s5_a_frame_beyond_the_servers_limit_ends_that_connection_and_no_other() {
+async fn s5_an_oversize_frame_ends_only_its_own_connection() {
     let bed = Bed::start(|config| config.limits.frame = 10_000, counting()).await;
     let other = client().connect(&bed.address()).await.unwrap();
     let link = client().connect(&bed.address()).await.unwrap();
@@ -373,7 +373,7 @@ async fn s5_a_frame_beyond_the_servers_limit_ends_that_connection_and_no_other()
 }
 
 #[tokio::test]
-async fn s5_malformed_rows_are_an_error_not_a_panic() {
+async fn s5_malformed_rows_are_an_error() {
     let rows = RowSet { columns: vec!["a".into(), "b".into()], values: vec![Value::Null] };
     let bed = Bed::start(|_| {}, Box::new(move |_| Ok(Output::Rows(rows.clone())))).await;
     let link = client().connect(&bed.address()).await.unwrap();
@@ -410,7 +410,7 @@ async fn s6_garbage_slow_and_many_peers_leave_the_server_alive() {
 }
 
 #[tokio::test]
-async fn the_connection_beyond_the_limit_is_told_so() {
+async fn a_connection_beyond_the_limit_is_refused_with_a_reason() {
     let bed = Bed::start(|config| config.limits.connections = 1, counting()).await;
     let _first = client().connect(&bed.address()).await.unwrap();
     let error = client().connect(&bed.address()).await.unwrap_err();
@@ -419,7 +419,7 @@ async fn the_connection_beyond_the_limit_is_told_so() {
 }
 
 #[tokio::test]
-async fn s1_without_the_secret_nothing_runs() {
+async fn s1_without_the_secret_no_request_runs() {
     let secret = Secret::new("0123456789abcdef").unwrap();
     let bed =
         Bed::start(|config| config.secret = Some(secret), Box::new(|_| panic!("nothing must run")))
@@ -432,7 +432,7 @@ async fn s1_without_the_secret_nothing_runs() {
 }
 
 #[tokio::test]
-async fn x6_idle_and_total_limits_roll_a_session_back_and_say_which() {
+async fn x6_idle_and_total_limits_roll_a_session_back() {
     for (idle, total, word) in [(50, 5_000, "idle"), (5_000, 50, "open")] {
         let bed = Bed::start(
             |config| {
@@ -496,7 +496,7 @@ async fn a_session_belongs_to_the_connection_that_opened_it() {
 }
 
 #[tokio::test]
-async fn a_transaction_whose_snapshot_is_old_is_refused_with_the_lock_released() {
+async fn a_stale_snapshot_is_refused_and_its_lock_released() {
     let bed = Bed::start(|_| {}, counting()).await;
     let link = client().connect(&bed.address()).await.unwrap();
     let old = Position { txid: Txid::new(99), checksum: Checksum::new(9) };
@@ -517,8 +517,7 @@ async fn f12_a_shutdown_closes_connections_and_frees_the_port() {
 }
 
 #[tokio::test]
-async fn a_write_that_litefs_rejects_on_a_node_that_is_demoted_meanwhile_is_to_be_taken_elsewhere()
-{
+async fn a_write_rejected_during_a_demotion_is_redirected() {
     for (work, fate) in
         [(statement("INSERT"), Fate::NotApplied), (Command::Script("INSERT".into()), Fate::Unknown)]
     {

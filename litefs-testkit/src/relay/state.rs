@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_kind_of_traffic_has_its_verdict() {
+    fn each_kind_of_traffic_has_its_decision() {
         for (traffic, on_request, on_reply) in [
             (Traffic::Pass, Verdict::Deliver, Verdict::Deliver),
             (Traffic::Hold, Verdict::Wait, Verdict::Wait),

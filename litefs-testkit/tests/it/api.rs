@@ -23,7 +23,7 @@ fn special_files_are_those_of_litefs_byte_for_byte() {
 }
 
 #[test]
-fn a_node_that_never_had_a_primary_says_so_in_its_lag() {
+fn the_lag_of_a_node_without_a_primary_is_never() {
     let dir = tempfile::tempdir().expect("directory");
     let node = Node::builder("a").dir(dir.path().join("mount")).start().expect("node");
     assert_eq!(special(&node, ".lag").as_deref(), Some("+2147483647\n"));
@@ -31,7 +31,7 @@ fn a_node_that_never_had_a_primary_says_so_in_its_lag() {
 }
 
 #[test]
-fn the_event_stream_has_go_s_headers_and_litefs_s_lines() {
+fn the_event_stream_has_the_headers_and_lines_of_litefs() {
     let cluster = cluster(&["node-a", "node-b"]);
     let (primary, replica) = (cluster.node("node-a"), cluster.node("node-b"));
     let mut on_primary = Http::request(&primary.http_url(), "GET", "/events");
@@ -96,7 +96,7 @@ fn info_is_indented_json_in_plain_text() {
 }
 
 #[test]
-fn wrong_methods_and_unknown_paths_are_refused_as_by_litefs() {
+fn wrong_methods_and_paths_are_refused_as_by_litefs() {
     let cluster = cluster(&["a", "b"]);
     let (primary, replica) = (cluster.node("a").http_url(), cluster.node("b").http_url());
     let table = [
@@ -136,7 +136,7 @@ fn wrong_methods_and_unknown_paths_are_refused_as_by_litefs() {
 }
 
 #[test]
-fn a_node_that_is_no_candidate_cannot_be_promoted() {
+fn a_node_that_is_not_a_candidate_cannot_be_promoted() {
     let dir = tempfile::tempdir().expect("directory");
     let node =
         Node::builder("a").dir(dir.path().join("mount")).candidate(false).start().expect("node");
@@ -146,7 +146,7 @@ fn a_node_that_is_no_candidate_cannot_be_promoted() {
 }
 
 #[test]
-fn event_streams_can_break_fall_silent_refuse_and_change_their_format() {
+fn event_streams_can_fail_and_change_their_format() {
     let cluster = cluster(&["a"]);
     let node = cluster.node("a");
     let url = node.http_url();

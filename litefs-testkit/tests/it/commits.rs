@@ -34,7 +34,7 @@ fn every_committed_transaction_is_one_step_of_the_txid() {
 }
 
 #[test]
-fn what_changes_nothing_is_no_transaction() {
+fn a_commit_without_changes_is_not_a_transaction() {
     let cluster = cluster(&["a"]);
     let node = cluster.node("a");
     let mut conn = connect(node);
@@ -92,7 +92,7 @@ fn wal_restarts_and_checkpoints_lose_nothing() {
 }
 
 #[test]
-fn the_files_of_primary_and_replica_are_equal_after_a_checkpoint() {
+fn the_database_files_are_equal_after_a_checkpoint() {
     let cluster = cluster(&["a", "b"]);
     let mut conn = connect(cluster.node("a"));
     conn.batch_execute(&spill("item (name)")).expect("many pages");
@@ -104,7 +104,7 @@ fn the_files_of_primary_and_replica_are_equal_after_a_checkpoint() {
 }
 
 #[test]
-fn a_new_database_begins_in_delete_mode_and_its_switch_to_wal_is_one_transaction() {
+fn a_new_databases_switch_to_wal_is_one_transaction() {
     let cluster = cluster(&["a", "b"]);
     let (primary, replica) = (cluster.node("a"), cluster.node("b"));
     let mut conn = connect_to(primary, "other.db");
@@ -191,7 +191,7 @@ fn a_commit_delay_slows_the_commit_and_not_the_readers() {
 }
 
 #[test]
-fn a_sqlite_that_bypasses_the_vfs_finds_the_database_locked() {
+fn a_sqlite_without_the_vfs_finds_the_database_locked() {
     if !cfg!(target_os = "linux") {
         return;
     }

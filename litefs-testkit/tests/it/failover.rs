@@ -13,7 +13,7 @@ use crate::support::{
 const WHILE: Duration = Duration::from_millis(150);
 
 #[test]
-fn a_promotion_loses_nothing_and_held_connections_change_sides() {
+fn a_promotion_loses_nothing_and_connections_stay_usable() {
     let cluster = cluster(&["a", "b", "c"]);
     let (mut on_a, mut on_b) = (connect(cluster.node("a")), connect(cluster.node("b")));
     insert_rows(&mut on_a, 3);
@@ -79,7 +79,7 @@ fn promotions_under_write_load_lose_no_acknowledged_row() {
 }
 
 #[test]
-fn a_lost_tail_takes_the_numbering_back_and_reuses_it_with_another_checksum() {
+fn a_lost_tail_reuses_numbers_with_another_checksum() {
     let cluster = cluster(&["a", "b", "c"]);
     let mut on_a = connect(cluster.node("a"));
     insert_rows(&mut on_a, 5);
@@ -112,7 +112,7 @@ fn a_stalled_replica_gets_all_but_the_lost_tail() {
 }
 
 #[test]
-fn what_a_dead_primary_had_not_shipped_is_gone_when_it_returns() {
+fn unshipped_commits_of_a_dead_primary_are_lost() {
     let cluster = cluster(&["a", "b"]);
     let mut on_a = connect(cluster.node("a"));
     insert_rows(&mut on_a, 3);
@@ -133,7 +133,7 @@ fn what_a_dead_primary_had_not_shipped_is_gone_when_it_returns() {
 }
 
 #[test]
-fn a_killed_node_has_no_special_files_and_answers_nobody() {
+fn a_killed_node_has_no_special_files_and_no_server() {
     let cluster = cluster(&["a", "b"]);
     let (replica, url) = (cluster.node("b"), cluster.node("b").http_url());
     let mut conn = connect(replica);
@@ -174,7 +174,7 @@ fn an_open_transaction_keeps_a_demoted_node_in_limbo() {
 }
 
 #[test]
-fn a_rollback_journal_transaction_cut_by_a_demotion_leaves_no_trace() {
+fn a_demotion_undoes_an_open_rollback_journal() {
     let cluster = cluster(&["a", "b"]);
     let mut conn = support::connect_to(cluster.node("a"), "other.db");
     conn.batch_execute("CREATE TABLE t (x); INSERT INTO t VALUES (1)").expect("table");
@@ -201,7 +201,7 @@ fn a_rollback_journal_transaction_cut_by_a_demotion_leaves_no_trace() {
 }
 
 #[test]
-fn a_rollback_journal_transaction_cut_by_a_kill_is_undone_at_the_restart() {
+fn a_restart_undoes_the_journal_of_a_killed_node() {
     let cluster = cluster(&["a"]);
     let node = cluster.node("a");
     let mut conn = support::connect_to(node, "other.db");
@@ -226,7 +226,7 @@ fn a_rollback_journal_transaction_cut_by_a_kill_is_undone_at_the_restart() {
 }
 
 #[test]
-fn litefs_promote_hands_the_lease_to_the_replica_that_asks() {
+fn litefs_promote_hands_the_lease_to_its_caller() {
     let cluster = cluster(&["a", "b", "c"]);
     assert!(
         Http::request(&cluster.node("b").http_url(), "POST", "/promote")
@@ -283,7 +283,7 @@ fn a_node_can_announce_itself() {
 }
 
 #[test]
-fn without_a_primary_nobody_writes_and_nobody_is_named() {
+fn without_a_primary_no_node_writes_or_names_one() {
     let cluster = cluster(&["a", "b"]);
     cluster.lose_primary().expect("fault");
     assert!(cluster.primary().is_none());

@@ -65,7 +65,7 @@ fn returning_gives_a_phantom_id_inside_a_transaction() {
 }
 
 #[test]
-fn what_writes_elsewhere_works_on_a_replica() {
+fn writes_to_other_databases_work_on_a_replica() {
     let cluster = cluster(&["a", "b"]);
     let node = cluster.node("b");
     let mut conn = connect(node);

@@ -10,7 +10,7 @@ const WRITERS: usize = 8;
 const ROUNDS: usize = 60;
 
 #[test]
-fn eight_threads_write_and_read_and_the_replica_ends_up_identical() {
+fn the_replica_is_identical_after_concurrent_load() {
     let cluster = cluster(&["a", "b"]);
     let (primary, replica) = (cluster.node("a"), cluster.node("b"));
     let before = primary.position(DB).txid;

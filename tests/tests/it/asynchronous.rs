@@ -137,7 +137,7 @@ fn deadpool_and_bb8_pools_are_made_from_a_handle() {
 
 /// Opening and checking a connection may block, but must not block the runtime's thread.
 #[test]
-fn a_pool_of_a_handle_opens_connections_beside_the_runtime() {
+fn a_pool_of_a_handle_opens_connections_off_the_runtime() {
     let opened = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let hook = std::sync::Arc::clone(&opened);
     let test = TestCluster::configured(&["a"], move |_, builder| {
@@ -177,7 +177,7 @@ fn a_pool_of_a_handle_replaces_a_connection_that_is_broken() {
 }
 
 #[test]
-fn a_transaction_dropped_in_the_middle_is_rolled_back_and_its_connection_is_not_used_again() {
+fn a_dropped_transaction_is_rolled_back() {
     let test = test_cluster();
     run(async {
         let pool = deadpool::Pool::builder(manager(&test, "b")).max_size(1).build().unwrap();
@@ -192,7 +192,7 @@ fn a_transaction_dropped_in_the_middle_is_rolled_back_and_its_connection_is_not_
         let mut conn = pool.get().await.unwrap();
         let started = Instant::now();
         insert(&mut conn, "one").await.unwrap();
-        assert!(started.elapsed() < Duration::from_secs(3), "the lock was free at once");
+        assert!(started.elapsed() < Duration::from_secs(3), "the lock was not released at once");
         assert_eq!(texts(&mut conn).await.unwrap(), ["one"]);
     });
 }

@@ -39,14 +39,14 @@ fn notes_in(directory: &TempDir, name: &str) -> i64 {
 }
 
 #[test]
-fn a_copy_has_what_this_process_wrote() {
+fn a_copy_has_the_writes_of_this_process() {
     let (test, directory) = (test_cluster(), tempfile::tempdir().unwrap());
     let mut conn = test.conn("b");
     test.cluster.node("b").set_replication_delay(Duration::from_millis(50)).unwrap();
     write(&mut conn);
     copy(&mut conn, &directory, "copy").unwrap();
     assert_eq!(notes_in(&directory, "copy"), 1);
-    assert_eq!(test.litefs("b").round_trips(), 1, "the copy was made here");
+    assert_eq!(test.litefs("b").round_trips(), 1, "the copy was made on the replica");
     // The replica still replicates and writes.
     write(&mut conn);
     test.sync();
@@ -55,7 +55,7 @@ fn a_copy_has_what_this_process_wrote() {
 }
 
 #[test]
-fn on_primary_a_copy_has_what_all_nodes_wrote() {
+fn on_primary_a_copy_has_the_writes_of_all_nodes() {
     let (test, directory) = (test_cluster(), tempfile::tempdir().unwrap());
     let mut conn = test.conn("b");
     for (round, name) in ["one", "two", "three"].into_iter().enumerate() {

@@ -140,7 +140,7 @@ fn do_nothing_returns_the_rows_that_are_new() {
 }
 
 #[test]
-fn rows_with_defaults_take_the_clause_one_by_one() {
+fn rows_with_defaults_are_upserted_one_by_one() {
     everywhere(2, |conn| {
         let rows = vec![sparse("one", None), sparse("new", None), sparse("two", Some(21))];
         let upsert = || {

@@ -43,7 +43,7 @@ enum AnyConnection {
 }
 
 #[test]
-fn one_of_a_multi_connection_may_be_ours() {
+fn a_multi_connection_may_contain_ours() {
     let test = test_cluster();
     for mut conn in [AnyConnection::LiteFs(test.conn("b")), AnyConnection::Plain(test.plain("a"))] {
         conn.transaction(|conn| {
@@ -139,11 +139,11 @@ fn an_attached_database_is_this_connections_own() {
     let words: i64 = diesel::dsl::sql::<BigInt>("SELECT count(*) FROM other.words")
         .get_result(&mut conn)
         .unwrap();
-    assert_eq!(words, 2, "the transaction was rolled back whole");
+    assert_eq!(words, 2, "the whole transaction was rolled back");
     let copied = diesel::sql_query(copy);
     let mut primary = test.conn("a");
     primary.batch_execute(&attach).unwrap();
-    assert_eq!(copied.execute(&mut primary), Ok(2), "on the primary both are in one place");
+    assert_eq!(copied.execute(&mut primary), Ok(2), "on the primary both are local");
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn the_statement_cache_can_be_switched_off_and_on() {
 }
 
 #[test]
-fn a_batch_of_any_statements_costs_one_round_trip_and_is_all_or_nothing() {
+fn a_batch_is_atomic_and_takes_one_round_trip() {
     let test = test_cluster();
     let star = || diesel::update(notes::table).set(notes::stars.eq(notes::stars + 1));
     let first = || diesel::delete(notes::table.filter(notes::text.eq("one")));
@@ -236,7 +236,7 @@ fn a_batch_of_any_statements_costs_one_round_trip_and_is_all_or_nothing() {
 }
 
 #[test]
-fn a_batch_belongs_to_one_place() {
+fn a_batch_writes_to_one_place_only() {
     let test = test_cluster();
     let mut conn = test.conn("b");
     conn.batch_execute("CREATE TEMP TABLE mine (x)").unwrap();
@@ -285,7 +285,7 @@ fn pragmas_of_one_nodes_transaction_do_not_reach_another_node() {
 }
 
 #[test]
-fn foreign_keys_switched_in_a_script_within_a_transaction_stay_as_they_are() {
+fn foreign_keys_cannot_change_within_a_transaction() {
     let test = test_cluster();
     for node in ["a", "b"] {
         for (before, script) in [
@@ -336,7 +336,7 @@ fn a_batch_whose_commit_litefs_drops_is_not_acknowledged() {
 }
 
 #[test]
-fn a_batch_on_temporary_tables_is_known_to_the_transaction_and_to_later_statements() {
+fn a_batch_on_temporary_tables_is_tracked() {
     let test = test_cluster();
     let mut conn = test.conn("b");
     conn.batch_execute("CREATE TEMP TABLE mine (x)").unwrap();
@@ -426,7 +426,7 @@ fn session_functions_in_statements_that_return_rows() {
 }
 
 #[test]
-fn m15_the_last_rowid_is_this_connections_in_batches_and_scripts_and_after_them() {
+fn m15_batches_and_scripts_keep_the_connections_last_rowid() {
     let test = TestCluster::start(&["a", "b", "c"]);
     test.schema(SCHEMA);
     test.schema("CREATE TABLE child (parent INTEGER)");

@@ -54,7 +54,7 @@ fn insert(conn: &mut LiteFsConnection, text: &str) -> QueryResult<i32> {
 }
 
 #[test]
-fn f1_a_write_whose_answer_is_lost_is_applied_once_and_answered_all_the_same() {
+fn f1_a_write_with_a_lost_reply_is_applied_and_answered_once() {
     let (test, relay) = test_cluster(LONG);
     let mut conn = test.conn("b");
     let batch = || vec![NewNote { text: "d", stars: None }, NewNote { text: "d", stars: Some(1) }];
@@ -95,7 +95,7 @@ fn f1_a_write_whose_answer_is_lost_is_applied_once_and_answered_all_the_same() {
 }
 
 #[test]
-fn f1_a_write_that_loses_one_answer_after_another_is_applied_once() {
+fn f1_a_write_that_loses_several_replies_is_applied_once() {
     let (test, relay) = test_cluster(LONG);
     let mut conn = test.conn("b");
     let before = test.litefs("b").round_trips();
@@ -106,7 +106,7 @@ fn f1_a_write_that_loses_one_answer_after_another_is_applied_once() {
 }
 
 #[test]
-fn f1_a_failure_whose_answer_is_lost_is_told_all_the_same() {
+fn f1_a_failure_with_a_lost_reply_is_returned() {
     let (test, relay) = test_cluster(LONG);
     let mut conn = test.conn("b");
     let script = "INSERT INTO notes (text) VALUES ('kept'); INSERT INTO notes (id, text) \
@@ -122,7 +122,7 @@ fn f1_a_failure_whose_answer_is_lost_is_told_all_the_same() {
 }
 
 #[test]
-fn f1_at_most_once_says_that_it_does_not_know() {
+fn f1_at_most_once_returns_an_unknown_outcome() {
     let (test, relay) = test_cluster(LONG);
     let mut conn = test.conn("b");
     relay.set_replies(Traffic::Lose(1));
@@ -134,12 +134,16 @@ fn f1_at_most_once_says_that_it_does_not_know() {
     conn.batch_execute("DELETE FROM notes WHERE id = 77").unwrap();
     relay.set_requests(Traffic::Lose(1));
     let error = conn.with_delivery(Delivery::AtMostOnce, |conn| insert(conn, "y")).unwrap_err();
-    assert_eq!(Failure::of(&error), Some(Failure::OutcomeUnknown), "it may have arrived: {error}");
+    assert_eq!(
+        Failure::of(&error),
+        Some(Failure::OutcomeUnknown),
+        "the request may have arrived: {error}"
+    );
     assert_eq!(texts(&mut test.plain("a")), ["x"]);
 }
 
 #[test]
-fn f1_a_transaction_loses_any_one_answer() {
+fn f1_a_transaction_survives_the_loss_of_any_reply() {
     // BEGIN with the first statement, the second statement, COMMIT.
     for (lost, fails) in [(0, false), (1, true), (2, false)] {
         let (test, relay) = test_cluster(LONG);
@@ -173,7 +177,7 @@ fn f1_a_transaction_loses_any_one_answer() {
 
 /// The write is committed and replicated, its reply is lost: the next primary has its outcome.
 #[test]
-fn f2_a_write_whose_answer_dies_with_the_primary_is_applied_once() {
+fn f2_a_write_whose_primary_dies_is_applied_once() {
     // The promoted node is another node, or the node that waits.
     for next in ["c", "b"] {
         let (test, relay) = test_cluster(LONG);
@@ -196,7 +200,7 @@ fn f2_a_write_whose_answer_dies_with_the_primary_is_applied_once() {
 }
 
 #[test]
-fn f3_a_write_that_never_reached_the_old_primary_is_applied_by_the_new_one() {
+fn f3_an_undelivered_write_is_applied_by_the_new_primary() {
     for next in ["c", "b"] {
         let (test, relay) = test_cluster(LONG);
         let mut conn = test.conn("b");
@@ -214,7 +218,7 @@ fn f3_a_write_that_never_reached_the_old_primary_is_applied_by_the_new_one() {
 }
 
 #[test]
-fn f4_an_outcome_is_settled_and_a_late_arrival_is_refused() {
+fn f4_a_resolved_outcome_refuses_a_late_request() {
     // An exclusive connection is closed after a timeout; on a shared one a request may arrive
     // later.
     let (test, relay) = test_cluster_with(Duration::from_millis(400), 0);
@@ -234,7 +238,7 @@ fn f4_an_outcome_is_settled_and_a_late_arrival_is_refused() {
     assert_eq!(
         test.litefs("a").outcome(late),
         Ok(Outcome::NotApplied),
-        "the primary itself says so too"
+        "the primary returns the same outcome"
     );
     relay.cut();
 
@@ -270,7 +274,7 @@ fn waited(message: &str) -> f64 {
 }
 
 #[test]
-fn a_timeout_says_how_long_was_waited_in_all() {
+fn a_timeout_contains_the_total_time_waited() {
     let (test, _relay) = test_cluster(Duration::from_millis(400));
     let mut lock = test.plain("a");
     lock.batch_execute("BEGIN IMMEDIATE").unwrap();

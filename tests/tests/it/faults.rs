@@ -51,7 +51,7 @@ fn while_b_takes_over<T: Send>(test: &TestCluster, work: impl FnOnce() -> T + Se
 }
 
 #[test]
-fn f15_a_forwarded_write_outlives_the_primarys_mount() {
+fn f15_a_forwarded_write_survives_the_primarys_mount() {
     // Once with a connection that the primary has open already, once with a new one.
     for used in [true, false] {
         let test = test_cluster();
@@ -68,7 +68,7 @@ fn f15_a_forwarded_write_outlives_the_primarys_mount() {
 }
 
 #[test]
-fn f15_a_group_outlives_the_primarys_mount() {
+fn f15_a_group_survives_the_primarys_mount() {
     let test = test_cluster();
     test.cluster.node("a").lose_mount().unwrap();
     let conns: Vec<_> = (0..8).map(|_| test.conn("b")).collect();
@@ -83,7 +83,7 @@ fn f15_a_group_outlives_the_primarys_mount() {
 }
 
 #[test]
-fn f15_a_transaction_opens_where_the_next_primary_is() {
+fn f15_a_transaction_opens_on_the_next_primary() {
     let test = test_cluster();
     let mut conn = test.conn("b");
     test.cluster.node("a").lose_mount().unwrap();
@@ -108,7 +108,7 @@ fn f15_an_open_transaction_is_lost_with_the_primarys_mount() {
 }
 
 #[test]
-fn f15_a_read_on_the_primary_outlives_its_mount() {
+fn f15_a_read_on_the_primary_survives_its_mount() {
     let test = test_cluster();
     let mut conn = test.conn("b");
     test.cluster.node("a").lose_mount().unwrap();
@@ -117,7 +117,7 @@ fn f15_a_read_on_the_primary_outlives_its_mount() {
 }
 
 #[test]
-fn a_read_of_a_mount_that_is_gone_is_not_served_from_caches() {
+fn a_read_of_a_lost_mount_is_not_served_from_caches() {
     let test = test_cluster();
     let node = test.cluster.node("b");
     node.set_cached_reads(true).unwrap();
@@ -139,7 +139,7 @@ fn a_read_of_a_mount_that_is_gone_is_not_served_from_caches() {
 }
 
 #[test]
-fn a_mount_that_goes_while_no_primary_is_known_is_noticed() {
+fn a_mount_lost_without_a_known_primary_is_detected() {
     let test = test_cluster();
     let node = test.cluster.node("b");
     node.set_cached_reads(true).unwrap();
@@ -147,7 +147,7 @@ fn a_mount_that_goes_while_no_primary_is_known_is_noticed() {
     wait_until("no primary", || role(&test, "b") == RoleKind::Unknown);
     let mut conn = test.conn("b");
     for _ in 0..3 {
-        assert_eq!(texts(&mut conn), Ok(vec![]), "without a primary reads go on");
+        assert_eq!(texts(&mut conn), Ok(vec![]), "without a primary reads work");
     }
     node.lose_mount().unwrap();
     let litefs = test.litefs("b");
@@ -157,7 +157,7 @@ fn a_mount_that_goes_while_no_primary_is_known_is_noticed() {
 }
 
 #[test]
-fn a_read_that_meets_the_end_of_the_mount_says_so() {
+fn a_read_during_the_loss_of_the_mount_is_typed() {
     let test = test_cluster();
     let mut conn = test.conn("b");
     assert_eq!(texts(&mut conn), Ok(vec![]));
@@ -173,7 +173,7 @@ fn a_read_that_meets_the_end_of_the_mount_says_so() {
 }
 
 #[test]
-fn a_write_of_the_primary_itself_that_loses_its_mount_is_typed() {
+fn a_local_write_that_loses_its_mount_is_typed() {
     let test = TestCluster::configured(&["a", "b"], |_, builder| builder.primary_timeout(SHORT));
     test.schema(SCHEMA);
     let (mut conn, mut other) = (test.conn("a"), test.conn("a"));
@@ -206,7 +206,7 @@ fn check_full(fault: DiskFault, failure: Failure, writes: LocalWrites) {
             assert_eq!(Failure::of(&error), Some(failure), "{fault:?} from {name}: {error}");
             assert!(error.to_string().contains("node a"), "{error}");
         }
-        assert_eq!(runs, 1, "{fault:?} from {name}: to run it again does not help");
+        assert_eq!(runs, 1, "{fault:?} from {name}: a retry does not help");
     }
     assert_eq!(role(&test, "a"), RoleKind::Primary);
     node.set_disk_fault(DiskFault::None).unwrap();
@@ -230,14 +230,14 @@ fn a_failing_disk_is_not_a_demotion() {
 }
 
 #[test]
-fn what_writes_nothing_waits_for_no_replica() {
+fn statements_without_writes_wait_for_no_replica() {
     let test = TestCluster::configured(&["a", "b"], |_, builder| {
         builder.durability(Durability::Replicas(1)).forward_timeout(SHORT)
     });
     test.schema(SCHEMA);
     test.cluster.node("b").stall_replication().unwrap();
     let error = add(&mut test.conn("a"), "x").unwrap_err();
-    assert_eq!(Failure::of(&error), Some(Failure::NotReplicated), "what writes does: {error}");
+    assert_eq!(Failure::of(&error), Some(Failure::NotReplicated), "a write waits: {error}");
     let mut conn = test.conn("b");
     assert_eq!(conn.on_primary(texts), Ok(vec!["x".to_owned()]));
     assert_eq!(conn.immediate_transaction(texts), Ok(vec!["x".to_owned()]));
@@ -259,7 +259,7 @@ fn what_writes_nothing_waits_for_no_replica() {
 }
 
 #[test]
-fn a_lock_held_by_somebody_else_is_busy() {
+fn a_lock_held_by_another_connection_is_busy() {
     let test = TestCluster::configured(&["a", "b"], |_, builder| {
         builder.on_connection(|conn| conn.batch_execute("PRAGMA busy_timeout = 0"))
     });
@@ -284,7 +284,7 @@ fn a_lock_held_by_somebody_else_is_busy() {
 }
 
 #[test]
-fn a_function_that_only_the_replica_has_is_missed_by_name() {
+fn a_function_missing_on_the_primary_is_named() {
     let test = TestCluster::configured(&["a", "b"], |name, builder| match name {
         "b" => builder
             .on_connection(|conn| shout_utils::register_impl(conn, |text: String| text + "!")),

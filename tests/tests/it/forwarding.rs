@@ -71,7 +71,7 @@ fn m2_writes_on_the_primary_run_locally() {
 }
 
 #[test]
-fn m3_every_kind_of_write_on_a_replica_arrives_on_the_primary_with_its_count() {
+fn m3_every_kind_of_write_is_forwarded_with_its_count() {
     let test = test_cluster();
     let mut conn = test.conn("b");
     let mut count = |sql: &str| diesel::sql_query(sql).execute(&mut conn).unwrap();
@@ -127,7 +127,7 @@ fn edge_rows() -> Vec<Row> {
 }
 
 #[test]
-fn m4_rows_of_every_sql_type_come_back_exactly_through_every_way_of_loading() {
+fn m4_every_sql_type_is_returned_by_every_load_method() {
     let test = test_cluster();
     let mut conn = test.conn("b");
     for row in edge_rows() {
@@ -195,7 +195,7 @@ struct NewItem {
 }
 
 #[test]
-fn m5_ten_thousand_rows_without_defaults_arrive_in_one_insert_and_come_back() {
+fn m5_ten_thousand_rows_without_defaults_are_one_insert() {
     let test = test_cluster();
     let mut conn = test.conn("b");
     let rows = |prefix: &str| -> Vec<_> {
@@ -225,7 +225,7 @@ fn with_defaults(prefix: &str, count: i32) -> Vec<NewItem> {
 }
 
 #[test]
-fn m5_rows_with_defaults_arrive_all_or_none_through_diesels_own_call() {
+fn m5_rows_with_defaults_are_atomic_through_diesels_call() {
     let test = test_cluster();
     let mut conn = test.conn("b");
     assert_eq!(
@@ -244,7 +244,7 @@ fn m5_rows_with_defaults_arrive_all_or_none_through_diesels_own_call() {
 }
 
 #[test]
-fn x12_m5_ten_thousand_rows_with_defaults_cost_one_round_trip_through_our_call() {
+fn x12_m5_rows_with_defaults_take_one_trip_through_our_call() {
     let test = test_cluster();
     let mut conn = test.conn("b");
     let insert = |rows| diesel::insert_into(items::table).values(rows);
@@ -276,7 +276,7 @@ fn x12_m5_ten_thousand_rows_with_defaults_cost_one_round_trip_through_our_call()
 }
 
 #[test]
-fn m5_a_thousand_rows_with_the_same_columns_are_all_or_none_wherever_one_fails() {
+fn m5_a_thousand_equal_rows_are_atomic() {
     let test = test_cluster();
     let mut conn = test.conn("b");
     let rows = |prefix: &str, taken: Option<usize>| -> Vec<_> {
@@ -308,7 +308,7 @@ fn m5_a_thousand_rows_with_the_same_columns_are_all_or_none_wherever_one_fails()
 }
 
 #[test]
-fn m6_an_unreachable_primary_is_a_typed_error_within_the_deadline() {
+fn m6_an_unreachable_primary_is_typed_within_the_deadline() {
     let mut test = TestCluster::configured(&["a", "b"], |_, builder| {
         builder.forward_timeout(Duration::from_millis(400))
     });
@@ -327,7 +327,7 @@ fn m6_an_unreachable_primary_is_a_typed_error_within_the_deadline() {
 }
 
 #[test]
-fn m6_no_known_primary_is_a_typed_error_within_the_primary_timeout() {
+fn m6_no_known_primary_is_typed_within_the_primary_timeout() {
     let test = TestCluster::configured(&["a", "b"], |_, builder| {
         builder.primary_timeout(Duration::from_millis(300))
     });
@@ -383,7 +383,7 @@ fn failure(
 }
 
 #[test]
-fn m7_errors_arrive_as_plain_sqlite_gives_them() {
+fn m7_errors_equal_those_of_plain_sqlite() {
     let test = test_cluster();
     let mut plain = SqliteConnection::establish(":memory:").unwrap();
     plain.batch_execute(SCHEMA).unwrap();
@@ -462,7 +462,7 @@ impl Router for Fresh {
 }
 
 #[test]
-fn m11_routers_built_in_and_a_users_own() {
+fn m11_built_in_and_custom_routers() {
     let with = |router: fn(litefs_diesel::LiteFsBuilder) -> litefs_diesel::LiteFsBuilder| {
         let test = TestCluster::configured(&["a", "b"], |_, builder| router(builder));
         test.schema(SCHEMA);
@@ -518,7 +518,7 @@ fn m12_temporary_tables_and_session_pragmas_stay_local() {
         .batch_execute("INSERT INTO scratch VALUES (1); INSERT INTO items (name) VALUES ('x')")
         .unwrap_err();
     assert_eq!(Failure::of(&error), Some(Failure::Denied), "{error}");
-    assert!(names(&mut test.plain("a")).is_empty(), "nothing of a split script is applied");
+    assert!(names(&mut test.plain("a")).is_empty(), "no part of a split script is applied");
 }
 
 /// Uses a temporary table and the database together: in one statement, and in one transaction.
@@ -548,13 +548,13 @@ fn m12_mixing_temporary_and_main_tables_fails_on_a_replica() {
         let error = refused.unwrap_err();
         assert_eq!(Failure::of(&error), Some(Failure::Denied), "{error}");
     }
-    assert!(names(&mut test.plain("a")).is_empty(), "nothing of it is applied");
+    assert!(names(&mut test.plain("a")).is_empty(), "no part of it is applied");
     assert_eq!(mixes(&mut test.conn("a")), [Ok(1), Ok(1), Ok(1)]);
     assert_eq!(names(&mut test.plain("a")), ["copied 1", "second", "first"]);
 }
 
 #[test]
-fn m13_foreign_keys_set_on_the_replica_govern_the_forwarded_write() {
+fn m13_the_replicas_foreign_keys_apply_to_forwarded_writes() {
     let test = test_cluster();
     let mut conn = test.conn("b");
     let orphan = "INSERT INTO parts (item) VALUES (99)";
@@ -575,7 +575,7 @@ extern "SQL" {
 }
 
 #[test]
-fn m14_custom_functions_and_collations_work_inside_forwarded_writes() {
+fn m14_custom_functions_and_collations_are_forwarded() {
     let test = TestCluster::configured(&["a", "b"], |_, builder| {
         builder.on_connection(|conn| {
             shout_utils::register_impl(conn, |text: String| text.to_uppercase())?;
@@ -605,7 +605,7 @@ diesel::define_sql_function! { fn last_insert_rowid() -> BigInt; }
 diesel::define_sql_function! { fn changes() -> BigInt; }
 
 #[test]
-fn m15_last_insert_rowid_and_changes_answer_for_the_forwarded_write() {
+fn m15_rowid_and_changes_are_those_of_the_forwarded_write() {
     let test = test_cluster();
     let mut conn = test.conn("b");
     diesel::sql_query("INSERT INTO items (id, name) VALUES (41, 'x'), (42, 'y')")
@@ -643,7 +643,7 @@ fn m15_last_insert_rowid_and_changes_answer_for_the_forwarded_write() {
 }
 
 #[test]
-fn m16_a_local_write_that_litefs_rejects_after_a_demotion_is_forwarded() {
+fn m16_a_write_rejected_after_a_demotion_is_forwarded() {
     // Node a learns of its demotion from the rejection of its own write.
     let test = TestCluster::configured(&["a", "b"], |_, builder| {
         let deaf = litefs_diesel::core::Detectors {
@@ -665,7 +665,7 @@ fn m16_a_local_write_that_litefs_rejects_after_a_demotion_is_forwarded() {
     assert_eq!(
         test.litefs("a").role(),
         litefs_diesel::core::Role::Primary,
-        "it has not heard of it"
+        "it has not learned of its demotion"
     );
     let written: String =
         item("returned").returning(items::name).get_result(&mut returned).unwrap();
@@ -678,7 +678,7 @@ fn m16_a_local_write_that_litefs_rejects_after_a_demotion_is_forwarded() {
 }
 
 #[test]
-fn a_local_commit_that_litefs_drops_is_not_taken_for_done() {
+fn a_local_commit_that_litefs_drops_is_not_acknowledged() {
     type Write = fn(&mut litefs_diesel::LiteFsConnection) -> QueryResult<()>;
     let item = || diesel::insert_into(items::table).values(items::name.eq("lost"));
     let writes: [Write; 4] = [
@@ -705,14 +705,14 @@ fn a_local_commit_that_litefs_drops_is_not_taken_for_done() {
         diesel::delete(items::table).execute(&mut conn).unwrap();
         test.sync();
         test.cluster.node("a").drop_next_commit().unwrap();
-        let Err(error) = write(&mut conn) else { panic!("way {way} was taken for done") };
+        let Err(error) = write(&mut conn) else { panic!("way {way} was acknowledged") };
         assert_eq!(Failure::of(&error), Some(Failure::OutcomeUnknown), "{error}");
         assert!(names(&mut test.plain("b")).is_empty());
     }
 }
 
 #[test]
-fn writes_go_on_through_promotions_back_and_forth() {
+fn writes_continue_through_promotions_back_and_forth() {
     let test = test_cluster();
     let mut conn = test.conn("a");
     for round in 0..4 {
@@ -743,7 +743,7 @@ fn writes_go_on_through_promotions_back_and_forth() {
 }
 
 #[test]
-fn pragmas_that_would_destroy_the_replicas_are_refused_everywhere() {
+fn pragmas_that_would_break_the_replicas_are_refused() {
     let test = test_cluster();
     for node in ["a", "b"] {
         let error = test.conn(node).batch_execute("PRAGMA journal_mode = DELETE").unwrap_err();
@@ -776,7 +776,7 @@ fn what_cannot_run_on_the_primary_is_refused_with_a_reason() {
 }
 
 #[test]
-fn a_connection_is_found_by_path_and_a_second_handle_is_an_error() {
+fn a_path_finds_its_handle_and_a_second_handle_fails() {
     let test = test_cluster();
     let url = test.cluster.node("b").database_url(DATABASE);
     let mut conn = litefs_diesel::LiteFsConnection::establish(&url).unwrap();

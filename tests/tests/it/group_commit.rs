@@ -56,13 +56,13 @@ fn commits_of(test: &TestCluster, write: impl FnOnce()) -> u64 {
     for node in ["a", "b"] {
         let names: Vec<String> =
             items::table.select(items::name).load(&mut test.plain(node)).unwrap();
-        assert_eq!(names.len(), THREADS * WRITES + WRITES, "each is there once");
+        assert_eq!(names.len(), THREADS * WRITES + WRITES, "each is stored once");
     }
     txid() - before
 }
 
 #[test]
-fn writes_of_a_replica_share_commits_and_each_has_its_own_result() {
+fn writes_of_a_replica_share_commits() {
     let test = TestCluster::start(&["a", "b"]);
     slow(&test);
     let commits = commits_of(&test, || write_from(&test, &["b"]));
@@ -70,7 +70,7 @@ fn writes_of_a_replica_share_commits_and_each_has_its_own_result() {
 }
 
 #[test]
-fn each_write_has_a_commit_of_its_own_if_a_group_is_one() {
+fn a_group_size_of_one_gives_each_write_its_commit() {
     let test = TestCluster::configured(&["a", "b"], |_, builder| {
         let mut limits = Limits::default();
         limits.group = 1;
@@ -86,7 +86,7 @@ fn grouped() -> TestCluster {
 }
 
 #[test]
-fn writes_of_the_primary_itself_share_commits_with_those_of_replicas_where_it_is_asked_to() {
+fn grouped_local_writes_share_commits_with_replicas() {
     let test = grouped();
     slow(&test);
     let commits = commits_of(&test, || write_from(&test, &["a", "b"]));
@@ -94,7 +94,7 @@ fn writes_of_the_primary_itself_share_commits_with_those_of_replicas_where_it_is
 }
 
 #[test]
-fn grouped_writes_and_transactions_of_the_primary_get_along() {
+fn grouped_writes_and_local_transactions_both_succeed() {
     let test = grouped();
     test.schema(SCHEMA);
     thread::scope(|scope| {
@@ -124,7 +124,7 @@ fn grouped_writes_and_transactions_of_the_primary_get_along() {
 }
 
 #[test]
-fn a_grouped_write_goes_on_to_the_next_primary() {
+fn a_grouped_write_is_forwarded_to_the_next_primary() {
     let test = grouped();
     test.schema(SCHEMA);
     let mut conn = test.conn("a");

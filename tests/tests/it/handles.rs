@@ -31,7 +31,7 @@ fn d6_without_litefs_a_handle_that_requires_it_does_not_start() {
 }
 
 #[test]
-fn d16_two_databases_of_one_process_are_tracked_on_their_own() {
+fn d16_two_databases_of_a_process_are_independent() {
     let (one, two) = (TestCluster::start(&["a", "b"]), TestCluster::start(&["a", "b"]));
     one.schema(SCHEMA);
     two.schema(SCHEMA);
@@ -54,7 +54,7 @@ fn d17_a_second_handle_is_an_error_until_the_first_is_gone() {
 }
 
 #[test]
-fn s1_a_replica_with_another_secret_is_told_so_and_nothing_is_applied() {
+fn s1_a_replica_with_another_secret_is_refused() {
     let test = TestCluster::configured(&["a", "b"], |name, builder| {
         builder
             .secret(if name == "a" { "the secret of node a" } else { "the secret of node b" })
@@ -64,7 +64,7 @@ fn s1_a_replica_with_another_secret_is_told_so_and_nothing_is_applied() {
     let started = std::time::Instant::now();
     let error = write(&mut test.conn("b"), "x").unwrap_err();
     assert_eq!(Failure::of(&error), Some(Failure::Incompatible), "{error}");
-    assert!(started.elapsed() < std::time::Duration::from_secs(3), "there is nothing to wait for");
+    assert!(started.elapsed() < std::time::Duration::from_secs(3), "the error must not wait");
     assert!(!error.to_string().contains("the secret of"), "{error}");
     let count: i64 = notes::table.count().get_result(&mut test.plain("a")).unwrap();
     assert_eq!(count, 0);
@@ -80,7 +80,7 @@ fn s1_nodes_with_the_same_secret_work_together() {
 }
 
 #[test]
-fn s2_listening_to_the_world_without_authentication_is_refused() {
+fn s2_a_public_address_needs_authentication() {
     let mut test = TestCluster::start(&["a", "b"]);
     test.stop("b");
     let error = test.builder("b").listen("0.0.0.0:0".parse().unwrap()).start().unwrap_err();
@@ -90,7 +90,7 @@ fn s2_listening_to_the_world_without_authentication_is_refused() {
 }
 
 #[test]
-fn a_taken_port_says_what_to_do_and_a_second_process_does_not_serve() {
+fn a_port_in_use_is_an_error_with_advice() {
     let mut test = TestCluster::start(&["a", "b"]);
     test.schema(SCHEMA);
     let taken = test.litefs("a").rpc_address().unwrap();
@@ -107,7 +107,7 @@ fn a_taken_port_says_what_to_do_and_a_second_process_does_not_serve() {
 }
 
 #[test]
-fn establish_on_a_litefs_mount_without_a_handle_never_falls_back_to_plain_sqlite() {
+fn establish_on_litefs_without_a_handle_fails() {
     let mut test = TestCluster::start(&["a", "b"]);
     test.schema(SCHEMA);
     test.stop("b");
@@ -125,7 +125,7 @@ fn establish_on_a_litefs_mount_without_a_handle_never_falls_back_to_plain_sqlite
 }
 
 #[test]
-fn diesels_own_pool_manager_works_and_so_does_ours() {
+fn diesels_and_our_pool_managers_work() {
     let test = TestCluster::start(&["a", "b"]);
     test.schema(SCHEMA);
     let url = test.cluster.node("b").database_url(DATABASE);
@@ -157,7 +157,7 @@ fn diesels_own_pool_manager_works_and_so_does_ours() {
 }
 
 #[test]
-fn instrumentation_hears_the_users_queries_once_and_none_of_ours() {
+fn instrumentation_receives_only_the_users_queries() {
     let test = TestCluster::start(&["a", "b"]);
     test.schema(SCHEMA);
     for node in ["a", "b"] {
@@ -184,7 +184,7 @@ fn instrumentation_hears_the_users_queries_once_and_none_of_ours() {
 }
 
 #[test]
-fn a_replica_without_the_database_waits_for_it_and_does_not_create_it() {
+fn a_replica_waits_for_the_database_to_be_replicated() {
     let mut test = TestCluster::start(&["a", "b"]);
     test.stop("b");
     let node = test.cluster.node("b");
@@ -214,7 +214,7 @@ fn a_replica_without_the_database_waits_for_it_and_does_not_create_it() {
 }
 
 #[test]
-fn a_transaction_statement_given_as_a_query_is_one() {
+fn a_transaction_statement_as_a_query_works() {
     let test = TestCluster::start(&["a", "b"]);
     test.schema(SCHEMA);
     let mut conn = test.conn("b");
@@ -228,7 +228,7 @@ fn a_transaction_statement_given_as_a_query_is_one() {
 }
 
 #[test]
-fn checkpoints_are_left_to_a_thread_unless_the_application_has_them_otherwise() {
+fn checkpoints_run_on_a_thread_by_default() {
     let pages = |conn: &mut LiteFsConnection| {
         let pages = diesel::dsl::sql::<diesel::sql_types::BigInt>("PRAGMA wal_autocheckpoint");
         pages.get_result::<i64>(conn).unwrap()

@@ -34,7 +34,7 @@ impl Drop for StopAtEnd<'_> {
 }
 
 #[test]
-fn f12_a_handoff_under_load_from_all_nodes_loses_nothing_and_fails_nothing() {
+fn f12_a_handoff_under_load_loses_and_fails_nothing() {
     const NODES: [&str; 3] = ["a", "b", "c"];
     let test = TestCluster::start(&NODES);
     test.schema(SCHEMA);
@@ -86,7 +86,12 @@ fn f12_a_handoff_under_load_from_all_nodes_loses_nothing_and_fails_nothing() {
             wait_until("writes", || count(&mut test.plain(to)) > before + 5);
             let started = Instant::now();
             let handed = test.litefs(asked).handoff(Some(to));
-            assert_eq!(handed.as_deref(), Ok(to), "asked on {asked} after {:?}", started.elapsed());
+            assert_eq!(
+                handed.as_deref(),
+                Ok(to),
+                "requested on {asked} after {:?}",
+                started.elapsed()
+            );
             wait_until("the role", || test.litefs(to).role() == Role::Primary);
         }
         drop(stop_at_end);
@@ -108,7 +113,7 @@ fn f12_a_handoff_under_load_from_all_nodes_loses_nothing_and_fails_nothing() {
 }
 
 #[test]
-fn a_handoff_that_cannot_be_leaves_the_primary_where_it_is() {
+fn an_impossible_handoff_leaves_the_primary_in_place() {
     let test = TestCluster::configured(&["a", "b"], |_, builder| {
         builder.forward_timeout(Duration::from_millis(500))
     });
@@ -139,7 +144,7 @@ fn a_handoff_that_cannot_be_leaves_the_primary_where_it_is() {
 
 /// The testkit needs a moment without readers to apply, as LiteFS does.
 #[test]
-fn tight_readers_of_a_node_that_writes_nothing_do_not_hold_up_replication() {
+fn frequent_readers_do_not_starve_replication() {
     let replicated = |pause: Duration, writes: usize| {
         let test = TestCluster::configured(&["a", "b"], |_, builder| builder.read_pause(pause));
         test.schema(SCHEMA);
@@ -184,11 +189,11 @@ fn tight_readers_of_a_node_that_writes_nothing_do_not_hold_up_replication() {
     // Without the pauses the testkit needs half a second and more, as LiteFS does.
     assert!(median < Duration::from_millis(250), "{median:?}");
     let (_, (held, _)) = replicated(Duration::ZERO, 1);
-    assert_eq!(held, 0, "it can be switched off");
+    assert_eq!(held, 0, "the pauses can be disabled");
 }
 
 #[test]
-fn a_write_is_acknowledged_when_those_have_it_that_must() {
+fn a_write_is_acknowledged_once_replicas_have_it() {
     let durable = |durability| {
         let test = TestCluster::configured(&["a", "b", "c"], |_, builder| {
             builder.durability(durability).forward_timeout(Duration::from_millis(600))
@@ -199,7 +204,7 @@ fn a_write_is_acknowledged_when_those_have_it_that_must() {
     };
     let test = durable(Durability::Here);
     insert(&mut test.conn("b"), "x").unwrap();
-    assert_eq!(count(&mut test.plain("b")), 1, "no wait is left for the reader");
+    assert_eq!(count(&mut test.plain("b")), 1, "the reader does not wait");
     test.conn("b").transaction(|conn| insert(conn, "y")).unwrap();
     assert_eq!(count(&mut test.plain("b")), 2);
 
@@ -214,15 +219,15 @@ fn a_write_is_acknowledged_when_those_have_it_that_must() {
         let error = insert(&mut test.conn(node), "too few").unwrap_err();
         assert_eq!(Failure::of(&error), Some(Failure::NotReplicated), "{node}: {error}");
     }
-    assert_eq!(count(&mut test.plain("a")), 5, "they are applied all the same");
+    assert_eq!(count(&mut test.plain("a")), 5, "they are applied nevertheless");
 }
 
 #[test]
-fn f12_a_primary_that_steps_down_before_it_stops_leaves_a_primary_behind() {
+fn f12_a_primary_that_steps_down_leaves_a_successor() {
     let mut test = TestCluster::start(&["a", "b"]);
     test.schema(SCHEMA);
     insert(&mut test.conn("a"), "before").unwrap();
-    assert_eq!(test.litefs("b").step_down(), Ok(None), "it has nothing to give away");
+    assert_eq!(test.litefs("b").step_down(), Ok(None), "it is not the primary");
     assert_eq!(test.litefs("a").step_down(), Ok(Some("b".to_owned())));
     test.stop("a");
     wait_until("b to be the primary", || test.litefs("b").role() == Role::Primary);

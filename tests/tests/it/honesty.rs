@@ -38,7 +38,7 @@ fn assert_unknown<T: std::fmt::Debug>(result: QueryResult<T>) {
 }
 
 #[test]
-fn f19_a_batch_on_the_primarys_own_file_is_proven() {
+fn f19_a_batch_on_the_primarys_own_file_is_confirmed() {
     let test = test_cluster(&["a", "b"]);
     let mut conn = test.conn("a");
     drop_a_commit_unseen(&test);
@@ -46,7 +46,7 @@ fn f19_a_batch_on_the_primarys_own_file_is_proven() {
 }
 
 #[test]
-fn f19_rows_inserted_at_once_on_the_primary_are_proven() {
+fn f19_rows_inserted_at_once_on_the_primary_are_confirmed() {
     let test = test_cluster(&["a", "b"]);
     let mut conn = test.conn("a");
     drop_a_commit_unseen(&test);
@@ -55,7 +55,7 @@ fn f19_rows_inserted_at_once_on_the_primary_are_proven() {
 }
 
 #[test]
-fn rows_set_to_what_they_were_need_no_commit() {
+fn rows_set_to_their_old_values_need_no_commit() {
     let test = test_cluster(&["a", "b"]);
     test.conn("a").execute_batch(&[&insert(1)]).unwrap();
     let a = test.cluster.control("a").unwrap();
@@ -112,7 +112,7 @@ fn a_connection_with_an_open_transaction_is_not_pooled() {
 }
 
 #[test]
-fn the_error_that_made_sqlite_roll_back_is_the_one_told() {
+fn the_error_that_made_sqlite_roll_back_is_returned() {
     let test = test_cluster(&["a", "b"]);
     test.conn("a").execute_batch(&[&insert(1)]).unwrap();
     for node in ["a", "b"] {
@@ -145,7 +145,7 @@ fn triggers(test: &TestCluster) -> i64 {
 }
 
 #[test]
-fn a_function_that_writes_inside_a_select_writes() {
+fn a_select_with_a_writing_function_is_a_write() {
     type Run = fn(&mut LiteFsConnection) -> QueryResult<()>;
     let ways: [Run; 4] = [
         |conn| diesel::sql_query(TRIGGER).execute(conn).map(drop),
@@ -164,7 +164,7 @@ fn a_function_that_writes_inside_a_select_writes() {
 }
 
 #[test]
-fn a_write_inside_a_select_on_the_primary_is_proven() {
+fn a_write_inside_a_select_on_the_primary_is_confirmed() {
     let test = test_cluster(&["a", "b"]);
     test.schema("CREATE TABLE stamped (id INTEGER PRIMARY KEY, updated_at TIMESTAMP)");
     let mut conn = test.conn("a");
@@ -173,7 +173,7 @@ fn a_write_inside_a_select_on_the_primary_is_proven() {
 }
 
 #[test]
-fn a_forwarded_commit_that_litefs_forgets_is_unknown() {
+fn a_forwarded_commit_that_litefs_drops_is_unknown() {
     let test = test_cluster(&["a", "b"]);
     let mut conn = test.conn("b");
     drop_a_commit_unseen(&test);
@@ -189,7 +189,7 @@ fn insert_one(conn: &mut LiteFsConnection) -> QueryResult<usize> {
 }
 
 #[test]
-fn a_function_of_the_application_may_write_anywhere() {
+fn a_custom_function_may_write_on_any_node() {
     // SQLite knows nothing of a function's own connection; a function that fails on a replica may
     // have tried to write.
     let test = TestCluster::configured(&["a", "b"], |node, builder| {
@@ -248,14 +248,14 @@ where
 }
 
 #[test]
-fn the_commit_of_another_connection_proves_nothing() {
+fn the_commit_of_another_connection_confirms_nothing() {
     let bed = test_cluster(&["a", "b"]);
     let mut conn = bed.conn("a");
     assert_unknown(beside_a_commit_of_another(&bed, || insert_one(&mut conn)));
 }
 
 #[test]
-fn each_commit_of_a_script_is_proven() {
+fn each_commit_of_a_script_is_confirmed() {
     let bed = test_cluster(&["a", "b"]);
     let mut conn = bed.conn("a");
     drop_a_commit_unseen(&bed);
@@ -265,7 +265,7 @@ fn each_commit_of_a_script_is_proven() {
 }
 
 #[test]
-fn an_outcome_that_litefs_has_not_taken_is_no_answer() {
+fn an_outcome_that_litefs_dropped_is_not_returned() {
     let bed = TestCluster::configured(&["a", "b"], |_, builder| {
         builder.forward_timeout(Duration::from_millis(500))
     });
@@ -276,7 +276,7 @@ fn an_outcome_that_litefs_has_not_taken_is_no_answer() {
 }
 
 #[test]
-fn a_transaction_with_a_temporary_table_is_proven() {
+fn a_transaction_with_a_temporary_table_is_confirmed() {
     let bed = test_cluster(&["a", "b"]);
     let mut conn = bed.conn("a");
     let result = conn.transaction(|conn| {
@@ -300,20 +300,20 @@ fn a_script_that_rolls_back_what_it_wrote_has_committed_nothing() {
 }
 
 #[test]
-fn a_transaction_that_a_failed_script_leaves_open_is_the_connections() {
+fn a_failed_script_leaves_its_transaction_open() {
     let bed = test_cluster(&["a", "b"]);
     bed.conn("a").execute_batch(&[&insert(1)]).unwrap();
     let script =
         "BEGIN; INSERT INTO notes VALUES (2, 'x'); INSERT INTO notes VALUES (1, 'x'); COMMIT";
     let mut conn = bed.conn("a");
     assert!(conn.batch_execute(script).is_err());
-    assert!(conn.is_broken(), "Diesel knows nothing of it");
+    assert!(conn.is_broken(), "Diesel does not know the transaction");
     drop_a_commit_unseen(&bed);
     assert_unknown(conn.batch_execute("COMMIT"));
 }
 
 #[test]
-fn a_script_that_fails_while_it_reads_holds_no_replication_up() {
+fn a_script_that_fails_in_a_read_releases_its_locks() {
     let bed = test_cluster(&["a", "b"]);
     let mut conn = bed.conn("b");
     let script = "BEGIN; SELECT * FROM notes; SELECT * FROM nowhere; COMMIT";

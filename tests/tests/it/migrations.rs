@@ -26,7 +26,7 @@ fn rows(conn: &mut impl diesel::connection::LoadConnection<Backend = Sqlite>) ->
 }
 
 #[test]
-fn x11_migrations_on_a_replica_are_applied_on_the_primary_and_are_here_on_return() {
+fn x11_migrations_on_a_replica_are_visible_on_return() {
     let test = TestCluster::start(&["a", "b"]);
     // Replication is slow enough that a migration which did not wait would return too early.
     test.cluster.node("b").set_replication_delay(Duration::from_millis(100)).unwrap();
@@ -53,7 +53,7 @@ fn x11_migrations_from_files() {
 }
 
 #[test]
-fn x11_five_replicas_and_the_primary_at_the_same_time_apply_each_migration_once() {
+fn x11_six_nodes_apply_each_migration_once() {
     const NODES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
     let test = TestCluster::start(&NODES);
     test.conn("a").setup().unwrap();
@@ -81,7 +81,7 @@ fn x11_five_replicas_and_the_primary_at_the_same_time_apply_each_migration_once(
 
 /// The tightest race: this node reads its list, another one migrates, then this one continues.
 #[test]
-fn x11_a_migration_that_another_node_has_applied_meanwhile_is_not_applied_again() {
+fn x11_a_migration_of_another_node_is_not_repeated() {
     for node in ["a", "b"] {
         let test = TestCluster::start(&["a", "b", "c"]);
         let mut pool = Pool::builder()
@@ -122,7 +122,7 @@ impl MigrationSourceExt for EmbeddedMigrations {
 }
 
 #[test]
-fn x11_a_migration_that_does_not_arrive_in_time_says_so_and_waits_when_run_again() {
+fn x11_a_migration_that_is_late_times_out_and_can_be_rerun() {
     let test = TestCluster::configured(&["a", "b"], |_, builder| {
         builder.forward_timeout(Duration::from_millis(500))
     });
@@ -148,7 +148,7 @@ fn a_node_with_nothing_to_migrate_needs_no_primary() {
 }
 
 #[test]
-fn a_failing_migration_leaves_nothing_and_its_error_is_sqlites() {
+fn a_failing_migration_is_rolled_back_with_sqlites_error() {
     let test = TestCluster::start(&["a", "b"]);
     let mut conn = test.conn("b");
     test.schema("CREATE TABLE notes (id INTEGER PRIMARY KEY)");
@@ -163,7 +163,7 @@ fn a_failing_migration_leaves_nothing_and_its_error_is_sqlites() {
 
 /// A script that was held back by mistake runs as soon as another statement does.
 #[test]
-fn after_migrations_a_transaction_that_begins_with_a_script_does_what_it_says() {
+fn a_script_transaction_after_migrations_runs_normally() {
     for node in ["a", "b"] {
         let test = TestCluster::start(&["a", "b"]);
         let mut conn = test.conn(node);
@@ -188,7 +188,7 @@ fn after_migrations_a_transaction_that_begins_with_a_script_does_what_it_says() 
 }
 
 #[test]
-fn what_a_replica_does_not_have_yet_is_schema_skew_and_what_nobody_has_is_no_such_table() {
+fn a_table_not_replicated_yet_is_schema_skew() {
     let test = TestCluster::start(&["a", "b"]);
     test.schema("CREATE TABLE other (id INTEGER PRIMARY KEY)");
     test.cluster.node("b").stall_replication().unwrap();
@@ -210,7 +210,7 @@ fn what_a_replica_does_not_have_yet_is_schema_skew_and_what_nobody_has_is_no_suc
 }
 
 #[test]
-fn only_diesels_own_statements_are_taken_for_a_migration() {
+fn only_diesels_own_statements_count_as_a_migration() {
     for node in ["a", "b"] {
         let test = TestCluster::start(&["a", "b"]);
         let mut conn = test.conn(node);
@@ -228,7 +228,7 @@ fn only_diesels_own_statements_are_taken_for_a_migration() {
 }
 
 #[test]
-fn after_migrations_an_error_belongs_to_the_statement_that_made_it() {
+fn after_migrations_errors_come_from_their_own_statement() {
     for node in ["a", "b"] {
         let test = TestCluster::start(&["a", "b"]);
         let mut conn = test.conn(node);
@@ -243,7 +243,7 @@ fn after_migrations_an_error_belongs_to_the_statement_that_made_it() {
 }
 
 #[test]
-fn migrations_without_a_transaction_are_here_on_return_and_do_not_end_the_protection() {
+fn migrations_without_a_transaction_are_visible_on_return() {
     use diesel::migration::MigrationSource;
     let dir = tempfile::tempdir().unwrap();
     for (name, up, transaction) in [
@@ -288,7 +288,7 @@ fn the_first_migrations_of_a_node_that_never_waits() {
 }
 
 #[test]
-fn a_missing_function_is_no_schema_skew() {
+fn a_missing_function_is_not_schema_skew() {
     let test = TestCluster::start(&["a", "b"]);
     test.schema("CREATE TABLE other (id INTEGER PRIMARY KEY)");
     test.cluster.node("b").stall_replication().unwrap();

@@ -90,7 +90,7 @@ fn said<T: std::fmt::Debug>(result: QueryResult<T>) -> String {
 }
 
 #[test]
-fn x3_random_programs_end_alike_on_plain_sqlite_and_on_a_replica() {
+fn x3_random_programs_have_the_results_of_plain_sqlite() {
     let test = TestCluster::start(&["a", "b"]);
     test.schema(SCHEMA);
     let dir = tempfile::tempdir().unwrap();

@@ -32,7 +32,7 @@ fn count(conn: &mut LiteFsConnection) -> i64 {
 }
 
 #[test]
-fn r1_a_write_is_seen_by_the_same_and_by_another_connection_however_slow_replication_is() {
+fn r1_a_write_is_visible_despite_slow_replication() {
     let test = test_cluster(|builder| builder);
     let (mut one, mut other) = (test.conn("b"), test.conn("b"));
     test.cluster.node("b").set_replication_delay(DELAY).unwrap();
@@ -66,7 +66,7 @@ fn r3_eventual_reads_never_wait() {
 }
 
 #[test]
-fn r4_a_strong_read_sees_what_another_node_was_told_is_done() {
+fn r4_a_strong_read_sees_the_writes_of_other_nodes() {
     let test = test_cluster(|builder| builder);
     let mut reader = test.conn("b");
     for round in 1..=20 {
@@ -78,7 +78,7 @@ fn r4_a_strong_read_sees_what_another_node_was_told_is_done() {
     reader.set_consistency(Consistency::ReadYourWrites);
     test.cluster.node("b").stall_replication().unwrap();
     write(&mut test.conn("a"), "x");
-    assert_eq!(count(&mut reader), 20, "another node's write is nothing to wait for");
+    assert_eq!(count(&mut reader), 20, "a read does not wait for another node's write");
 }
 
 fn stalled(policy: WhenBehind) -> (TestCluster, LiteFsConnection) {
@@ -101,7 +101,7 @@ fn r5_at_the_limit_a_read_goes_to_the_primary() {
 }
 
 #[test]
-fn r5_a_read_that_goes_to_the_primary_waits_for_no_open_transaction() {
+fn r5_a_read_on_the_primary_ignores_open_transactions() {
     let (test, mut other) = stalled(WhenBehind::ReadPrimary);
     let mut conn = test.conn("b");
     // The transaction stays open until the read returns, so a read that waited for it would
@@ -116,7 +116,7 @@ fn r5_a_read_that_goes_to_the_primary_waits_for_no_open_transaction() {
 }
 
 #[test]
-fn r5_at_the_limit_a_read_takes_what_is_there() {
+fn r5_at_the_limit_a_read_uses_the_local_data() {
     let (test, mut conn) = stalled(WhenBehind::ReadStale);
     assert_eq!(count(&mut conn), 0);
     assert_eq!(test.litefs("b").round_trips(), 1);
@@ -175,7 +175,7 @@ fn r6_a_token_from_one_process_is_honoured_in_another() {
     write(&mut writer, "x");
     let token = test.litefs("b").token().unwrap().to_string();
     let mut reader = test.conn("c");
-    assert_eq!(count(&mut reader), 0, "without the token nothing is waited for");
+    assert_eq!(count(&mut reader), 0, "without the token a read does not wait");
     test.litefs("c").require(token.parse::<Position>().unwrap());
     assert_eq!(count(&mut reader), 1);
 }
@@ -211,7 +211,7 @@ fn r7_after_a_failover_that_rewinds_the_txid_no_read_hangs() {
 }
 
 #[test]
-fn r7_a_replica_that_waits_for_a_lost_write_is_released_when_the_new_primary_is_known() {
+fn r7_a_wait_for_a_lost_write_ends_with_a_new_primary() {
     let test = TestCluster::configured(&["a", "b", "c"], |_, builder| {
         builder.read_timeout(Duration::from_secs(8))
     });
@@ -226,13 +226,13 @@ fn r7_a_replica_that_waits_for_a_lost_write_is_released_when_the_new_primary_is_
         let read = scope.spawn(|| count(&mut conn));
         test.cluster.promote_losing_tail("b", 3).unwrap();
         test.cluster.node("c").resume_replication().unwrap();
-        assert_eq!(read.join().unwrap(), 0, "the writes are in no living history");
+        assert_eq!(read.join().unwrap(), 0, "the writes are lost in every history");
         assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
     });
 }
 
 #[test]
-fn reads_go_on_while_no_primary_is_known() {
+fn reads_work_while_no_primary_is_known() {
     let test = test_cluster(|builder| builder);
     write(&mut test.conn("a"), "x");
     test.sync();

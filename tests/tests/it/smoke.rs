@@ -6,7 +6,7 @@ use litefs_tests::TestCluster;
 diesel::table! { notes { id -> Integer, text -> Text, } }
 
 #[test]
-fn a_replica_writes_through_its_normal_connection_and_reads_back_what_it_wrote() {
+fn a_replica_writes_and_reads_its_own_writes() {
     let test = TestCluster::start(&["a", "b"]);
     test.schema("CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL)");
     let mut conn = test.conn("b");

@@ -21,7 +21,7 @@ fn add(conn: &mut LiteFsConnection, text: &str) -> QueryResult<usize> {
 /// Seed 32 of the nemesis, at 37.8 s. The local file is ahead in numbers, but in a history that has
 /// ended.
 #[test]
-fn r7_a_replica_ahead_of_a_new_primary_does_not_take_its_own_old_history_for_what_was_written() {
+fn r7_a_replica_ahead_of_a_new_primary_reads_new_history() {
     let test = TestCluster::start(&["a", "b", "c"]);
     test.schema(SCHEMA);
     let (b, c) = (test.cluster.node("b"), test.cluster.node("c"));
@@ -51,11 +51,11 @@ fn r7_a_replica_ahead_of_a_new_primary_does_not_take_its_own_old_history_for_wha
     let mut conn = test.conn("c");
     wait_until("a write through the new primary", || add(&mut conn, "mine").is_ok());
     let texts: Vec<String> = notes::table.select(notes::text).load(&mut conn).unwrap();
-    assert_eq!(texts, ["mine"], "what this process wrote, in the history that lives");
+    assert_eq!(texts, ["mine"], "the write of this process in the current history");
 }
 
 #[test]
-fn f7_acknowledged_writes_that_a_failover_lost_are_reported_by_name_where_they_have_one() {
+fn f7_lost_acknowledged_writes_are_reported() {
     let told: Mutex<HashMap<String, Vec<LostWrites>>> = Mutex::default();
     let told = Arc::new(told);
     let hears = Arc::clone(&told);

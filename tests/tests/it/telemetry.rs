@@ -62,7 +62,7 @@ impl<S: tracing::Subscriber> Layer<S> for Watcher {
 }
 
 #[test]
-fn m9_every_forward_is_one_span_that_ends_and_local_statements_are_none() {
+fn m9_every_forward_is_one_span_and_ends() {
     let test = TestCluster::start(&["a", "b"]);
     test.schema("CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE)");
     let watcher = Watcher::default();

@@ -28,7 +28,7 @@ fn address(test: &TestCluster, node: &str) -> String {
 }
 
 #[test]
-fn t1_the_first_primary_makes_the_table_and_a_restart_changes_nothing() {
+fn t1_the_first_primary_creates_the_table_once() {
     let mut test = TestCluster::start(&["a", "b"]);
     test.sync();
     let before = rows(&test, "a");
@@ -70,7 +70,7 @@ fn t2_a_promotion_writes_the_one_row_once() {
 }
 
 #[test]
-fn t3_a_replicas_attempt_to_write_the_row_is_rejected_and_changes_nothing() {
+fn t3_a_replica_cannot_write_the_row() {
     let test = TestCluster::start(&["a", "b"]);
     test.sync();
     let before = rows(&test, "b");
@@ -81,7 +81,7 @@ fn t3_a_replicas_attempt_to_write_the_row_is_rejected_and_changes_nothing() {
 }
 
 #[test]
-fn t4_replicas_take_the_address_from_the_row_and_without_one_from_the_name() {
+fn t4_replicas_use_the_row_or_else_the_host_name() {
     let test = TestCluster::start(&["a", "b"]);
     let Role::Replica { primary } = test.litefs("b").role() else { panic!("b is a replica") };
     assert_eq!(test.litefs("b").tracker().rpc_address(&primary), address(&test, "a"));
@@ -92,7 +92,7 @@ fn t4_replicas_take_the_address_from_the_row_and_without_one_from_the_name() {
 }
 
 #[test]
-fn t4_the_table_has_the_name_it_is_given_and_can_be_switched_off() {
+fn t4_the_table_can_be_renamed_and_disabled() {
     let named = TestCluster::configured(&["a", "b"], |_, builder| {
         builder.tracker(|t| t.tracking_table("where_to"))
     });

@@ -51,7 +51,7 @@ fn x1_a_transaction_that_only_reads_stays_on_the_node() {
 }
 
 #[test]
-fn x2_a_writing_transaction_is_all_or_nothing_and_sees_its_own_writes() {
+fn x2_a_writing_transaction_is_atomic() {
     let test = test_cluster();
     let mut conn = test.conn("b");
     let ids = conn
@@ -91,7 +91,7 @@ fn x2_a_failed_statement_leaves_the_transaction_open() {
 }
 
 #[test]
-fn x3_nested_transactions_keep_their_meaning_before_and_after_the_move() {
+fn x3_nested_transactions_work_before_and_after_the_move() {
     let test = test_cluster();
     let mut conn = test.conn("b");
     conn.transaction(|conn| {
@@ -118,7 +118,7 @@ fn x3_nested_transactions_keep_their_meaning_before_and_after_the_move() {
 }
 
 #[test]
-fn x4_a_transaction_whose_reads_still_hold_commits() {
+fn x4_a_transaction_with_current_reads_commits() {
     let test = test_cluster();
     test.schema("INSERT INTO counters VALUES (1, 10)");
     let mut conn = test.conn("b");
@@ -131,7 +131,7 @@ fn x4_a_transaction_whose_reads_still_hold_commits() {
 }
 
 #[test]
-fn x4_a_transaction_whose_reads_are_old_fails_with_nothing_applied_and_a_retry_succeeds() {
+fn x4_a_transaction_with_stale_reads_fails_and_retries() {
     let test = test_cluster();
     test.schema("INSERT INTO counters VALUES (1, 10)");
     let mut conn = test.conn("b");
@@ -156,7 +156,7 @@ fn x4_a_transaction_whose_reads_are_old_fails_with_nothing_applied_and_a_retry_s
 }
 
 #[test]
-fn x5_two_replicas_increment_one_counter_without_losing_one() {
+fn x5_two_replicas_lose_no_increment_of_a_counter() {
     const EACH: i32 = 1_000;
     let test = TestCluster::start(&["a", "b", "c"]);
     test.schema(SCHEMA);
@@ -184,7 +184,7 @@ fn x5_two_replicas_increment_one_counter_without_losing_one() {
 /// On the primary SQLite itself detects the conflict, on replicas the session does; both retry, and
 /// every thread makes progress.
 #[test]
-fn x5_sixteen_threads_on_three_nodes_increment_one_counter_without_losing_one() {
+fn x5_sixteen_threads_on_three_nodes_lose_no_increment() {
     const THREADS: usize = 16;
     const EACH: i32 = 60;
     let test = TestCluster::start(&["a", "b", "c"]);
@@ -212,7 +212,7 @@ fn x5_sixteen_threads_on_three_nodes_increment_one_counter_without_losing_one() 
 }
 
 #[test]
-fn x4_on_the_primary_and_without_litefs_a_lost_race_is_told_and_retried() {
+fn x4_a_local_conflict_is_returned_and_retried() {
     let test = test_cluster();
     test.schema("INSERT INTO counters VALUES (1, 0)");
     let dir = tempfile::tempdir().unwrap();
@@ -244,7 +244,7 @@ fn x4_on_the_primary_and_without_litefs_a_lost_race_is_told_and_retried() {
 }
 
 #[test]
-fn a_race_that_was_made_good_is_not_a_reason_to_run_a_transaction_again() {
+fn a_resolved_conflict_does_not_retry_the_transaction() {
     let test = test_cluster();
     let mut conn = test.conn("a");
     conn.batch_execute("PRAGMA busy_timeout = 0").unwrap();
@@ -276,7 +276,7 @@ fn a_race_that_was_made_good_is_not_a_reason_to_run_a_transaction_again() {
 }
 
 #[test]
-fn a_transaction_that_finds_the_primary_locked_is_tried_again() {
+fn a_transaction_that_finds_the_primary_locked_is_retried() {
     let test = test_cluster();
     let mut conn = test.conn("b");
     let mut holder = test.plain("a");
@@ -294,7 +294,7 @@ fn a_transaction_that_finds_the_primary_locked_is_tried_again() {
 }
 
 #[test]
-fn x6_a_transaction_past_its_idle_limit_is_rolled_back_and_says_so() {
+fn x6_a_transaction_past_its_idle_limit_is_rolled_back() {
     let test = TestCluster::configured(&["a", "b"], |_, builder| {
         let mut limits = litefs_rpc::Limits::default();
         limits.session_idle = Duration::from_millis(100);
@@ -357,7 +357,7 @@ fn x8_a_demotion_in_the_middle_rolls_the_transaction_back() {
 }
 
 #[test]
-fn x9_an_immediate_transaction_holds_the_lock_on_the_primary_from_the_start() {
+fn x9_an_immediate_transaction_locks_the_primary_at_begin() {
     let test = test_cluster();
     let locked = || {
         let busy =
@@ -405,7 +405,7 @@ fn x10_test_transactions_leave_nothing_behind() {
 }
 
 #[test]
-fn a_transaction_of_one_read_and_two_writes_costs_at_most_four_round_trips() {
+fn a_small_transaction_takes_at_most_four_round_trips() {
     let test = test_cluster();
     let mut conn = test.conn("b");
     conn.transaction(|conn| {

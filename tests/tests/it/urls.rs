@@ -161,7 +161,7 @@ fn a_connection_with_mode_ro_reads_and_never_writes() {
 }
 
 #[test]
-fn a_read_only_connection_does_not_write_through_the_group_writer() {
+fn a_read_only_connection_cannot_use_the_group_writer() {
     let test = TestCluster::configured(&["a"], |_, builder| {
         builder.local_writes(litefs_diesel::LocalWrites::Grouped)
     });
@@ -192,7 +192,7 @@ fn a_handle_with_mode_ro_serves_and_its_connections_only_read() {
 }
 
 #[test]
-fn parameters_that_cannot_hold_on_litefs_are_refused() {
+fn parameters_that_litefs_cannot_support_are_refused() {
     let test = test_cluster();
     let file = path(&test, "b");
     for (parameter, value) in [
@@ -219,7 +219,7 @@ fn parameters_that_cannot_hold_on_litefs_are_refused() {
 }
 
 #[test]
-fn a_handle_refuses_parameters_that_cannot_hold_on_litefs() {
+fn a_handle_refuses_parameters_that_litefs_cannot_support() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join(DATABASE);
     for parameter in ["immutable=1", "nolock=1", "cache=shared", "vfs=unix-none"] {

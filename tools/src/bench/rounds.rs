@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everybody_comes_first_equally_often_and_the_warm_up_does_not_count() {
+    fn each_contender_is_first_equally_often() {
         let (order, number) = (std::cell::RefCell::new(Vec::new()), std::cell::Cell::new(0));
         let turn = |who: char| -> Turn<'_, usize> {
             let (order, number) = (&order, &number);

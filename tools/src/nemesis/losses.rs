@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_killed_process_is_excused_for_the_tail_of_a_failover_and_nothing_before_or_after_it() {
+    fn a_killed_process_is_excused_for_a_failovers_tail_only() {
         let losses = killed_at(70, LOSS);
         assert!(losses.excuse(&append(10, 20, 101)));
         assert!(losses.excuse(&append(45, 55, 90)));
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_lives_or_lived_long_enough_is_not_excused() {
+    fn a_process_that_lived_long_enough_is_not_excused() {
         let lives = Losses { inflicted: vec![LOSS], ..Losses::default() };
         assert!(!lives.excuse(&append(10, 20, 101)));
         assert!(killed_at(5_000_060, LOSS).excuse(&append(10, 20, 101)));

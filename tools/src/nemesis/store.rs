@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_operation_does_what_its_name_says() {
+    fn each_operation_does_what_it_should() {
         let mut conn = LiteFsConnection::establish(":memory:").unwrap();
         create_schema(&mut conn).unwrap();
         let mut run = |op| run(&mut conn, &op);

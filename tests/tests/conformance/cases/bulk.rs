@@ -117,7 +117,7 @@ fn triggers_see_each_row() {
 }
 
 #[test]
-fn a_row_without_room_takes_the_others_with_it() {
+fn a_row_that_conflicts_fails_the_whole_statement() {
     let conn = &mut *fresh_with(NODES);
     conn.batch_execute("INSERT INTO nodes (id, name) VALUES (7000, 'node 700')").unwrap();
     let before = said(conn);
@@ -131,7 +131,7 @@ fn a_row_without_room_takes_the_others_with_it() {
 }
 
 #[test]
-fn rows_in_the_place_of_others() {
+fn rows_that_replace_others() {
     let conn = &mut *fresh_with(NODES);
     assert_eq!(diesel::insert_into(nodes::table).values(rows(500)).execute(conn), Ok(500));
     assert_eq!(diesel::replace_into(nodes::table).values(rows(ROWS)).execute(conn), Ok(1_000));

@@ -129,7 +129,7 @@ fn queries_work_without_a_cache_of_prepared_statements() {
 }
 
 #[test]
-fn a_connection_that_is_dropped_in_a_transaction_takes_it_back() {
+fn dropping_a_connection_rolls_its_transaction_back() {
     let fixture = fresh_with(FULL_BLOG);
     {
         let conn = &mut fixture.another();

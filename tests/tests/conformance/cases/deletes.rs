@@ -72,7 +72,7 @@ fn a_boxed_delete() {
 }
 
 #[test]
-fn a_row_that_others_refer_to_stays() {
+fn a_row_with_references_cannot_be_deleted() {
     let conn = &mut *fresh_with(FULL_BLOG);
     let result = diesel::delete(users::table.find(1)).execute(conn);
     assert_eq!(refused(result), ("foreign key", "FOREIGN KEY constraint failed".to_owned()));

@@ -183,7 +183,7 @@ fn insert_or_ignore_of_a_batch_with_defaults() {
 }
 
 #[test]
-fn replace_into_deletes_what_is_in_the_way() {
+fn replace_into_deletes_conflicting_rows() {
     let conn = &mut *fresh_with(FULL_BLOG);
     // `Tess` has id 2, and no row refers to it.
     diesel::delete(posts::table).execute(conn).unwrap();

@@ -229,7 +229,7 @@ fn the_numbers_of_the_last_write() {
 }
 
 #[test]
-fn a_new_connection_hears_nothing_by_itself() {
+fn a_new_connection_reports_no_events() {
     let fixture = fresh_with(FULL_BLOG);
     let mut conn = fixture.another();
     let heard = Heard::on(&mut conn);

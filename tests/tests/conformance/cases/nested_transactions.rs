@@ -56,7 +56,7 @@ fn the_inner_rolls_back_and_the_outer_commits() {
 }
 
 #[test]
-fn the_outer_takes_the_inner_back() {
+fn the_outer_rolls_the_inner_back() {
     let conn = &mut *fresh_with(TABLE);
     let result = conn.transaction(|conn| {
         conn.transaction(|conn| add(conn, 1))?;

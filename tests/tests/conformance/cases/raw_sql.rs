@@ -84,7 +84,7 @@ fn numbered_parameters_in_any_order() {
 }
 
 #[test]
-fn named_parameters_are_bound_in_the_order_of_their_first_appearance() {
+fn named_parameters_are_bound_in_order_of_appearance() {
     let conn = &mut *fresh_with(FULL_BLOG);
     let inserted = sql_query("INSERT INTO users (id, name, age) VALUES (:id, @name, $age)")
         .bind::<Integer, _>(9)
@@ -280,7 +280,7 @@ fn rows_of_values_explain_and_pragma_are_read() {
 }
 
 #[test]
-fn execute_of_a_query_that_only_reads_counts_what_sqlite_counted_last() {
+fn execute_of_a_read_returns_the_last_count_of_sqlite() {
     let conn = &mut *fresh_with(FULL_BLOG);
     assert_eq!(sql_query("UPDATE users SET age = 1 WHERE id < 3").execute(conn), Ok(2));
     assert_eq!(sql_query("SELECT * FROM users").execute(conn), Ok(2));

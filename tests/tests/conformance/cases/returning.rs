@@ -111,7 +111,7 @@ fn get_result_of_a_write_to_no_row_is_not_found() {
 }
 
 #[test]
-fn get_result_of_a_write_to_many_rows_gives_the_first_and_writes_all() {
+fn get_result_of_a_write_to_many_rows_gives_the_first() {
     let conn = &mut *fresh_with(FULL_BLOG);
     let first: String = diesel::update(users::table)
         .set(users::hair.eq(Some("red")))

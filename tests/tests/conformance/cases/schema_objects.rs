@@ -75,7 +75,7 @@ fn alter_table() {
 }
 
 #[test]
-fn a_table_that_another_connection_changed_is_read_in_its_new_shape() {
+fn a_table_altered_by_another_connection_is_read() {
     let fixture = &mut fresh_with("CREATE TABLE t (x INTEGER); INSERT INTO t VALUES (1)");
     let other = &mut fixture.another();
     assert_eq!(sql::<Integer>("SELECT * FROM t").get_result::<i32>(&mut **fixture), Ok(1));

@@ -75,7 +75,7 @@ fn may_hold_a_whole_transaction() {
 
 /// The transaction stays open, as `sqlite3_exec` leaves it, and a ROLLBACK ends it.
 #[test]
-fn that_fail_inside_their_transaction_leave_it_to_be_rolled_back() {
+fn that_fail_in_their_transaction_leave_it_open() {
     let conn = &mut *fresh_with(TABLE);
     let result =
         conn.batch_execute("BEGIN; INSERT INTO t VALUES (1); INSERT INTO t VALUES (1); COMMIT");

@@ -33,7 +33,7 @@ fn are_written_and_read() {
 }
 
 #[test]
-fn are_seen_by_nobody_else() {
+fn are_not_visible_to_other_connections() {
     let fixture = &mut fresh_with(FULL_BLOG);
     fixture
         .batch_execute("CREATE TEMP TABLE scratch (x INTEGER); INSERT INTO scratch VALUES (1)")

@@ -123,7 +123,7 @@ fn doubles() {
 /// A REAL column stores whole numbers as integers, which have no negative zero. A column without a
 /// type keeps the bits.
 #[test]
-fn negative_zero_loses_its_sign_in_a_real_column_and_keeps_it_in_an_untyped_one() {
+fn negative_zero_keeps_its_sign_in_untyped_columns_only() {
     let conn = &mut *fresh_with("CREATE TABLE zeros (id INTEGER PRIMARY KEY, typed REAL, untyped)");
     diesel::sql_query("INSERT INTO zeros (typed, untyped) VALUES (?, ?)")
         .bind::<Double, _>(-0.0)
@@ -535,7 +535,7 @@ fn a_type_of_the_users_own() {
 }
 
 #[test]
-fn a_value_that_cannot_be_serialized_is_an_error_and_nothing_is_written() {
+fn a_value_that_cannot_be_serialized_is_not_written() {
     use diesel::expression::AsExpression;
     use diesel::serialize::{self, Output, ToSql};
     use diesel::sqlite::Sqlite;
@@ -546,7 +546,7 @@ fn a_value_that_cannot_be_serialized_is_an_error_and_nothing_is_written() {
 
     impl ToSql<Text, Sqlite> for Unspeakable {
         fn to_sql<'b>(&'b self, _: &mut Output<'b, '_, Sqlite>) -> serialize::Result {
-            Err("it cannot be said".into())
+            Err("it cannot be serialized".into())
         }
     }
 
@@ -556,6 +556,6 @@ fn a_value_that_cannot_be_serialized_is_an_error_and_nothing_is_written() {
         .execute(conn)
         .unwrap_err();
     assert!(matches!(error, diesel::result::Error::SerializationError(_)), "{error:?}");
-    assert_eq!(error.to_string(), "it cannot be said");
+    assert_eq!(error.to_string(), "it cannot be serialized");
     assert_eq!(everything::table.count().get_result::<i64>(conn), Ok(1));
 }

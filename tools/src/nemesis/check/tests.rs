@@ -61,7 +61,7 @@ fn found_with(history: &History, losses: &Losses) -> Vec<(Wrong, u64)> {
 }
 
 #[test]
-fn a_history_as_it_should_be_is_not_faulted() {
+fn a_correct_history_has_no_findings() {
     let ops = vec![
         (append(1), done(&[])),
         (append(2), refused()),
@@ -81,7 +81,7 @@ fn an_acknowledged_append_that_is_gone_is_lost() {
 }
 
 #[test]
-fn a_reported_loss_is_no_fault_and_is_counted() {
+fn a_reported_loss_is_counted_and_not_a_finding() {
     let history = history(vec![(append(1), done(&[])), (append(2), done(&[]))], &[1]);
     let losses = Losses::default();
     losses.reports.add((0, 1), [receipt(1)]);
@@ -90,7 +90,7 @@ fn a_reported_loss_is_no_fault_and_is_counted() {
 }
 
 #[test]
-fn a_loss_that_nobody_could_report_any_more_is_no_fault_and_is_counted_by_itself() {
+fn an_excused_loss_is_counted_separately() {
     let history = history(vec![(append(1), done(&[])), (append(2), done(&[]))], &[1]);
     let inflicted = vec![Inflicted { began: 20, until: 30, kept: 0, node: None }];
     let killed = Losses { inflicted, ends: HashMap::from([((0, 1), 31)]), ..Losses::default() };
@@ -104,7 +104,7 @@ fn a_loss_that_nobody_could_report_any_more_is_no_fault_and_is_counted_by_itself
 }
 
 #[test]
-fn an_append_that_is_there_although_it_was_reported_as_lost_is_a_false_report() {
+fn a_present_append_reported_as_lost_is_a_false_report() {
     let mut history = history(vec![(append(1), done(&[]))], &[1]);
     let losses = Losses::default();
     losses.reports.add((0, 1), [receipt(0)]);
@@ -116,14 +116,14 @@ fn an_append_that_is_there_although_it_was_reported_as_lost_is_a_false_report() 
 }
 
 #[test]
-fn an_append_that_is_there_twice_is_duplicated_whatever_its_client_was_told() {
+fn an_append_that_is_stored_twice_is_duplicated() {
     for outcome in [done(&[]), unknown()] {
         assert_eq!(found(&history(vec![(append(1), outcome)], &[1, 1])), [(Wrong::Duplicated, 1)]);
     }
 }
 
 #[test]
-fn a_duplicate_that_only_a_read_has_seen_is_one_too() {
+fn a_duplicate_seen_by_a_read_only_is_found() {
     let ops = vec![(append(1), unknown()), (Op::Read { key: KEY }, done(&[1, 1]))];
     assert_eq!(found(&history(ops, &[])), [(Wrong::Duplicated, 1)]);
 }
@@ -141,33 +141,33 @@ fn a_duplicate_is_counted_once_however_many_reads_see_it() {
 }
 
 #[test]
-fn a_refused_append_must_not_be_there_or_be_seen() {
+fn a_refused_append_must_not_be_stored_or_seen() {
     assert_eq!(found(&history(vec![(append(1), refused())], &[1])), [(Wrong::RefusedApplied, 1)]);
     let ops = vec![(append(1), refused()), (Op::Read { key: KEY }, done(&[1]))];
     assert_eq!(found(&history(ops, &[])), [(Wrong::RefusedApplied, 1)]);
 }
 
 #[test]
-fn what_nobody_appended_is_invented() {
+fn an_element_without_an_append_is_invented() {
     assert_eq!(found(&history(Vec::new(), &[7])), [(Wrong::Invented, 1)]);
     let ops = vec![(Op::Read { key: KEY }, done(&[7]))];
     assert_eq!(found(&history(ops, &[])), [(Wrong::Invented, 1)]);
 }
 
 #[test]
-fn a_batch_of_which_a_part_is_there_is_torn() {
+fn a_partly_stored_batch_is_torn() {
     let batch = Op::Batch { items: vec![(KEY, 1), (KEY, 2)] };
     assert_eq!(found(&history(vec![(batch, unknown())], &[1])), [(Wrong::Torn, 1)]);
 }
 
 #[test]
-fn a_read_that_misses_what_its_client_wrote_is_stale() {
+fn a_read_that_misses_its_clients_write_is_stale() {
     let ops = vec![(append(1), done(&[])), (Op::Read { key: KEY }, done(&[]))];
     assert_eq!(found(&history(ops, &[1])), [(Wrong::StaleRead, 1)]);
 }
 
 #[test]
-fn a_read_that_misses_what_another_client_of_the_process_wrote_is_stale() {
+fn a_read_that_misses_its_processs_write_is_stale() {
     let mut history =
         history(vec![(append(1), done(&[])), (Op::Read { key: KEY }, done(&[]))], &[1]);
     history.records[1].client = 1;
@@ -191,7 +191,7 @@ fn a_read_that_goes_back_behind_an_earlier_one_is_stale() {
 }
 
 #[test]
-fn what_a_failover_took_away_need_not_be_seen_again() {
+fn writes_lost_in_a_failover_need_not_be_seen_again() {
     let ops = vec![
         (append(1), unknown()),
         (Op::Read { key: KEY }, done(&[1])),
@@ -202,7 +202,7 @@ fn what_a_failover_took_away_need_not_be_seen_again() {
 }
 
 #[test]
-fn what_was_under_way_in_a_failover_may_be_seen_lost_and_applied_behind_others() {
+fn appends_under_way_in_a_failover_may_be_reordered() {
     let ops = vec![
         (append(1), done(&[])),
         (append(2), done(&[])),
@@ -235,7 +235,7 @@ fn acknowledged_appends_of_one_client_stay_in_order() {
 }
 
 #[test]
-fn a_transaction_appends_to_what_it_has_read() {
+fn a_transaction_appends_to_the_list_it_has_read() {
     let op = Op::ReadThenAppend { key: KEY, value: 2, patient: false };
     let mut history = history(vec![(append(1), unknown()), (op, done(&[]))], &[1, 2]);
     for (_, rows) in &mut history.finals {

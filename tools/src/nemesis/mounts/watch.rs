@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_takeover_lasts_from_the_last_look_at_the_old_primary_to_the_first_at_the_new_one() {
+    fn a_takeover_lasts_between_the_polls_of_both_primaries() {
         let mut seen = Seen::default();
         seen.take_in(look(10, [5, 4], Some(0)), 11);
         seen.take_in(look(20, [7, 6], Some(0)), 21);
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_litefs_that_died_is_told_once_when_it_is_back() {
+    async fn a_restarted_litefs_is_returned_once() {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let watch = Watch { seen: Arc::clone(&seen), task: tokio::spawn(async {}) };
         for (at, silent) in [(10, vec![]), (20, vec![1]), (30, vec![1])] {

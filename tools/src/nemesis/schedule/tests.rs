@@ -5,13 +5,13 @@ use super::*;
 const LENGTH: Duration = Duration::from_secs(600);
 
 #[test]
-fn a_seed_always_gives_the_same_schedule_and_another_seed_another() {
+fn a_seed_determines_the_schedule() {
     assert_eq!(schedule(7, LENGTH, Menu::Everything), schedule(7, LENGTH, Menu::Everything));
     assert_ne!(schedule(7, LENGTH, Menu::Everything), schedule(8, LENGTH, Menu::Everything));
 }
 
 #[test]
-fn a_long_run_meets_every_kind_of_fault() {
+fn a_long_run_has_every_kind_of_fault() {
     let mut kinds: Vec<_> = schedule(1, LENGTH, Menu::Everything)
         .iter()
         .map(|step| std::mem::discriminant(&step.fault))
@@ -33,7 +33,7 @@ fn faults_of_roles_and_processes_do_not_overlap() {
 }
 
 #[test]
-fn beside_a_real_litefs_only_what_is_ours_goes_wrong() {
+fn beside_a_real_litefs_only_our_processes_have_faults() {
     use Fault::{BreakLink, CutReplies, CutRequests, HandOff, Kill, Pause, Promote, SlowLink};
     let steps = schedule(1, LENGTH, Menu::Beside);
     let ours = |step: &&Step| {
