@@ -3,6 +3,7 @@
 use std::fmt;
 
 use diesel::result::{DatabaseErrorInformation, DatabaseErrorKind, Error as DieselError};
+use litefs_core::Position;
 use litefs_rpc::client::{CallError, Fate, ForwardError};
 use litefs_rpc::diagnosis::Symptom;
 use litefs_rpc::wire::{DatabaseError, RequestId, ServerError};
@@ -296,6 +297,26 @@ pub(crate) fn missing_on_primary(function: &str, primary: &str) -> DieselError {
     )
 }
 
+/// What stands in the hint of a conflict, before the index of the step and the primary's position.
+const CONFLICT: &str = "conflict at step ";
+
+/// The step that has another result on the primary, and the primary's position.
+pub(crate) fn conflict_of_call(error: &CallError) -> Option<(usize, Option<Position>)> {
+    match error {
+        CallError::Refused(ServerError::Conflict { step, position, .. }) => {
+            Some((*step, *position))
+        }
+        _ => None,
+    }
+}
+
+/// The same of the error as the caller of Diesel sees it.
+pub(crate) fn conflict_of(error: &DieselError) -> Option<(usize, Option<Position>)> {
+    let DieselError::DatabaseError(_, information) = error else { return None };
+    let (step, position) = information.hint()?.strip_prefix(CONFLICT)?.split_once(' ')?;
+    Some((step.parse().ok()?, position.parse().ok()))
+}
+
 /// A failed call as the caller of Diesel sees it.
 pub(crate) fn called(error: CallError, id: Option<RequestId>) -> DieselError {
     let failure = match &error {
@@ -323,6 +344,10 @@ pub(crate) fn called(error: CallError, id: Option<RequestId>) -> DieselError {
         },
         _ => Failure::OutcomeUnknown,
     };
+    if let Some((step, position)) = conflict_of_call(&error) {
+        let position = position.map_or_else(String::new, |position| position.to_string());
+        return failure.with_hint(error.to_string(), Some(format!("{CONFLICT}{step} {position}")));
+    }
     match (error.fate(), id) {
         (Fate::Unknown, Some(id)) => {
             failure.of_write(id, format!("{error}; it may or may not be applied"))

@@ -75,7 +75,7 @@ pub use litefs_rpc::client::Fate;
 pub use litefs_rpc::wire::{Delivery, Outcome, RequestId};
 pub use loss::{Acknowledgement, LostWrite, LostWrites};
 pub use manager::ConnectionManager;
-pub use options::{Durability, LiteFsBuilder, LocalWrites, StartError};
+pub use options::{Durability, LiteFsBuilder, LocalWrites, StartError, TransactionMode};
 pub use router::{
     EverythingOnPrimary, ForwardWrites, LocalOnly, RejectWrites, Route, Router, Situation,
 };

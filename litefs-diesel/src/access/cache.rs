@@ -3,8 +3,10 @@
 use std::any::TypeId;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
 
 use super::class::Class;
+use super::footprint::Footprint;
 
 /// How many texts are kept. Queries built at run time could fill any cache; when it is full it
 /// starts anew.
@@ -16,6 +18,7 @@ const MAX_TEXTS: usize = 1_024;
 pub(crate) struct ClassCache {
     by_id: HashMap<TypeId, Class, BuildHasherDefault<TypeIdHasher>>,
     by_text: HashMap<String, Class>,
+    footprints: HashMap<String, Arc<Footprint>>,
 }
 
 impl ClassCache {
@@ -49,9 +52,21 @@ impl ClassCache {
         self.by_text.insert(sql, class);
     }
 
+    pub(crate) fn footprint(&self, sql: &str) -> Option<Arc<Footprint>> {
+        self.footprints.get(sql).cloned()
+    }
+
+    pub(crate) fn put_footprint(&mut self, sql: String, footprint: Arc<Footprint>) {
+        if self.footprints.len() >= MAX_TEXTS {
+            self.footprints.clear();
+        }
+        self.footprints.insert(sql, footprint);
+    }
+
     /// A temporary table may now stand where a real one did, or the other way round.
     pub(crate) fn clear(&mut self) {
         self.by_id.clear();
+        self.footprints.clear();
         self.by_text.clear();
     }
 }

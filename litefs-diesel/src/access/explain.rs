@@ -8,6 +8,8 @@ use diesel::sqlite::SqliteConnection;
 use litefs_rpc::sqlite::{BoundQuery, WRITING_FUNCTIONS, value};
 use litefs_rpc::wire::Value;
 
+use super::footprint::CALLS;
+
 /// Which databases a program touches, read from its `Transaction` opcodes
 /// (<https://www.sqlite.org/opcode.html#Transaction>): P1 is the database (0 main, 1 temp, then
 /// attached), P2 is not zero for a write.
@@ -21,12 +23,6 @@ pub(super) struct Program {
     pub(super) calls_application: bool,
 }
 
-/// The opcodes that call a function, with its name in P4: `name(arguments)`.
-const CALLS: [&str; 7] =
-    ["Function", "PureFunc", "AggStep", "AggStep1", "AggInverse", "AggValue", "AggFinal"];
-
-/// Reads the program. `functions`: those of the application that may write, in lower case; `None`
-/// if they are not known, and then any may.
 pub(super) fn explain(
     connection: &mut SqliteConnection,
     functions: Option<&HashSet<String>>,

@@ -9,6 +9,7 @@ mod class;
 mod classify;
 mod control;
 mod explain;
+mod footprint;
 mod pragma;
 mod script;
 
@@ -17,4 +18,5 @@ pub use class::Access;
 pub(crate) use class::Class;
 pub(crate) use classify::classify_with;
 pub(crate) use control::Control;
+pub(crate) use footprint::Footprint;
 pub(crate) use script::{ScriptPlan, plan_script};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use diesel::result::{Error, QueryResult};
 use litefs_rpc::sqlite::sql::statements;
+use litefs_rpc::wire::Command;
 
 use super::LiteFsConnection;
 use super::decide::destination::Destination;
@@ -29,6 +30,9 @@ pub(super) trait Job {
 
     /// The SQL text, for routers and errors.
     fn sql(&self) -> QueryResult<String>;
+
+    /// What the primary would have to run in its place. `None`: it has no meaning there.
+    fn command(&self, conn: &mut LiteFsConnection, class: Class) -> QueryResult<Option<Command>>;
 
     /// Runs it on this node's file.
     fn run_here(&mut self, conn: &mut LiteFsConnection, class: Class) -> QueryResult<Self::Done>;
@@ -57,6 +61,9 @@ impl LiteFsConnection {
         mut class: Class,
         job: &mut J,
     ) -> QueryResult<J::Done> {
+        if class.asks_session || class.sets_session {
+            self.leave_snapshot(node)?;
+        }
         for _ in 0..MAX_ROLE_CHANGES {
             self.follow_role(node)?;
             let done = match self.plan(node, class, job)? {
@@ -82,6 +89,10 @@ impl LiteFsConnection {
         class: &mut Class,
         job: &mut J,
     ) -> QueryResult<Option<J::Done>> {
+        if self.phase() == Phase::LocalReads && class.access == Access::Read {
+            let work = job.command(self, *class)?;
+            self.note_read(work);
+        }
         let guard = self.autocommit_guard(*class);
         let result = if class.writes_locally {
             self.lifting_query_only(|conn| job.run_here(conn, *class))

@@ -269,6 +269,7 @@ impl LiteFsConnection {
 
 impl Drop for LiteFsConnection {
     fn drop(&mut self) {
+        self.take_back();
         self.abandon_session();
     }
 }

@@ -130,7 +130,7 @@ impl LiteFsConnection {
         let writes = Writes::of(class, single);
         let result = match destination {
             Destination::Session => self.in_session(node, work).map(Some),
-            Destination::Move => self.move_to_primary(node, work),
+            Destination::Move => self.advance(node, class, work),
             _ => self.forward(node, writes, work),
         };
         if let Ok(Some(reply)) = &result {

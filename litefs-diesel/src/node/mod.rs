@@ -8,6 +8,7 @@ pub(crate) mod own_name;
 pub(crate) mod read_throttle;
 pub(crate) mod registry;
 mod serve;
+pub(crate) mod speculation;
 mod start;
 
 use std::collections::HashSet;
@@ -35,6 +36,7 @@ use crate::node::io_thread::IoThread;
 use crate::node::locator::AddressLocator;
 use crate::node::own_name::name_or_host;
 use crate::node::read_throttle::{ReadThrottle, follow};
+use crate::node::speculation::Turns;
 use crate::options::Options;
 
 /// The way to the primary.
@@ -49,6 +51,7 @@ pub(crate) struct Node {
     pub(crate) read_throttle: Arc<ReadThrottle>,
     pub(crate) ack_log: Arc<AckLog>,
     pub(crate) started: Instant,
+    pub(crate) turns: Turns,
     server: Arc<Mutex<Option<Arc<Server>>>>,
     checkpointer: Arc<OnceLock<Arc<Checkpointer>>>,
     functions: OnceLock<HashSet<String>>,
@@ -75,6 +78,7 @@ impl Node {
             watermark: Watermark::default(),
             read_throttle: Arc::default(),
             started: Instant::now(),
+            turns: Turns::default(),
             server: Arc::default(),
             checkpointer: Arc::default(),
             functions: OnceLock::new(),

@@ -18,6 +18,7 @@ use super::durability::Durability;
 use super::given::{Given, Vars};
 use super::local_writes::LocalWrites;
 use super::start_error::StartError;
+use super::transactions::TransactionMode;
 use crate::consistency::{Consistency, WhenBehind};
 use crate::loss::{LostWrites, OnLostWrites};
 use crate::router::{ForwardWrites, Router};
@@ -130,6 +131,22 @@ options! {
         local_writes(LocalWrites): LocalWrites => LocalWrites,
         "LITEFS_LOCAL_WRITES": "direct or grouped",
         |given| given.parse().map(Option::unwrap_or_default);
+
+        /// How a plain transaction begins.
+        ///
+        /// Default [`TransactionMode::Optimistic`].
+        transactions(TransactionMode): TransactionMode => TransactionMode,
+        "LITEFS_TRANSACTIONS": "optimistic or immediate",
+        |given| given.parse().map(Option::unwrap_or_default);
+
+        /// How long a transaction of a replica may keep its writes open on this node's file, which
+        /// holds up replication on the node. A transaction that takes longer goes on on the
+        /// primary.
+        ///
+        /// Default 500 ms.
+        speculation_limit(Duration): Duration => Duration,
+        "LITEFS_SPECULATION_LIMIT_MS": "a whole number of milliseconds, at least 1",
+        |given| given.timeout(Duration::from_millis(500));
 
         /// The most connections to the primary that a single caller uses at a time, one for as long
         /// as its statement or transaction takes, beside the one that all callers share. They are

@@ -21,7 +21,7 @@ pub use error::{from_diesel, is_misshapen, to_diesel};
 pub use executor::{Positions, SqliteExecutor};
 pub use functions::{MAKES_A_TRIGGER, WRITING_FUNCTIONS, application_functions, has_function};
 pub use guard::refused_under_litefs;
-pub use native::{Native, Open, Opened, ReadPosition};
+pub use native::{Native, Open, Opened, ReadPosition, TransactionEnder};
 pub use outcomes::{DEFAULT_RETENTION, OUTCOMES_TABLE, is_applied, settle};
 pub use query::{BoundQuery, SqlType};
 pub use readers::OpenReader;

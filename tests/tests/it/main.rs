@@ -16,6 +16,7 @@ mod partition;
 mod programs;
 mod reading;
 mod smoke;
+mod speculation;
 mod takeover;
 mod telemetry;
 mod tracking_table;

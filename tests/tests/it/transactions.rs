@@ -357,7 +357,7 @@ fn x8_a_demotion_in_the_middle_rolls_the_transaction_back() {
 }
 
 #[test]
-fn x9_an_immediate_transaction_locks_the_primary_at_begin() {
+fn x9_an_immediate_transaction_locks_the_primary_at_its_first_statement() {
     let test = test_cluster();
     let locked = || {
         let busy =
@@ -367,6 +367,7 @@ fn x9_an_immediate_transaction_locks_the_primary_at_begin() {
     for node in ["a", "b"] {
         let mut conn = test.conn(node);
         let write = |conn: &mut LiteFsConnection| {
+            all(conn);
             locked();
             assert_eq!(
                 conn.immediate_transaction(|_| QueryResult::Ok(())),

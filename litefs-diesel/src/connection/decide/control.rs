@@ -29,6 +29,12 @@ pub(in crate::connection) enum ControlAction {
         /// With COMMIT, or else with ROLLBACK.
         commit: bool,
     },
+    /// The recorded transaction is taken back here and sent to the primary, which commits it.
+    Submit,
+    /// The recorded transaction is taken back here, and that is all.
+    Discard,
+    /// It runs on this replica's snapshot and is recorded.
+    RunRecorded,
     /// The transaction is lost: COMMIT reports that and ends it.
     CommitLost,
     /// The transaction is lost: the statement fails.
@@ -55,7 +61,13 @@ pub(in crate::connection) fn control_action(
         (Phase::Lost, Begin(_) | Savepoint(_) | Release(_)) => ControlAction::Lost,
         // Under `query_only` SQLite would first complain about the lock.
         (_, Begin(_)) => ControlAction::Nested,
-        (Phase::Pending, _) => ControlAction::Record,
+        (Phase::Pending | Phase::PendingRemote, _) => ControlAction::Record,
+        (Phase::Speculating, Commit) => ControlAction::Submit,
+        (Phase::Speculating, Release(_)) if ends => ControlAction::Submit,
+        (Phase::Speculating, Rollback) => ControlAction::Discard,
+        (Phase::Speculating, Savepoint(_) | Release(_) | RollbackTo(_)) => {
+            ControlAction::RunRecorded
+        }
         (Phase::LocalReads | Phase::LocalWrites, _) => ControlAction::RunLocal,
         (Phase::Remote, Commit) => ControlAction::Finish { commit: true },
         (Phase::Remote, Release(_)) if ends => ControlAction::Finish { commit: true },

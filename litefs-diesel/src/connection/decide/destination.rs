@@ -11,7 +11,8 @@ pub(in crate::connection) enum Destination {
     Local,
     /// On the primary, on its own.
     Primary,
-    /// In a transaction on the primary that has to be opened first.
+    /// On this replica's snapshot if its result there can be the primary's, else in a transaction
+    /// on the primary that has to be opened first.
     Move,
     /// In the transaction that is open on the primary.
     Session,
@@ -36,10 +37,19 @@ pub(in crate::connection) fn destination(
     match (phase, class.access) {
         (Phase::Lost, _) => return Destination::Lost,
         // What happens here is not rolled back with what happens there.
-        (Phase::Remote, Access::Local) if class.writes_locally => return Destination::Split,
+        (Phase::Remote | Phase::Speculating, Access::Local) if class.writes_locally => {
+            return Destination::Split;
+        }
         (_, Access::Local) => return Destination::Local,
-        (Phase::Remote, _) if class.split => return Destination::Split,
+        (Phase::Remote | Phase::Speculating, _) if class.split => return Destination::Split,
         (Phase::Remote, _) => return Destination::Session,
+        (Phase::PendingRemote, _) => return Destination::Move,
+        (Phase::Speculating, _) => {
+            return match route() {
+                Route::Reject(reason) => Destination::Reject(reason),
+                _ => Destination::Move,
+            };
+        }
         (Phase::LocalWrites, Access::Write) if !writable => return Destination::Demoted,
         // Its reads belong to the snapshot that is open, wherever a router would send them.
         (Phase::LocalWrites, _) => return Destination::Local,

@@ -7,8 +7,12 @@ pub(in crate::connection) enum Phase {
     Autocommit,
     /// BEGIN has been accepted, and no statement has run.
     Pending,
+    /// The same for a BEGIN that takes the lock: the first statement takes it along to the primary.
+    PendingRemote,
     /// Open on the local file of a replica, which can only read.
     LocalReads,
+    /// It has run on a replica's snapshot, writes too, and is recorded.
+    Speculating,
     /// Open on the local file of a node that could write when the transaction began.
     LocalWrites,
     /// Open on the primary.

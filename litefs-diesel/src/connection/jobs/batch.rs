@@ -57,6 +57,11 @@ impl Job for BatchJob {
         Ok(texts.join(";"))
     }
 
+    fn command(&self, _: &mut LiteFsConnection, _: Class) -> QueryResult<Option<Command>> {
+        let statements = Arc::clone(&self.statements);
+        Ok(Some(Command::Batch { statements, rows: self.rows }))
+    }
+
     fn run_here(&mut self, conn: &mut LiteFsConnection, _: Class) -> QueryResult<Output> {
         conn.batch_here(&self.statements, self.rows)
     }

@@ -41,6 +41,10 @@ where
         sql_of(self.query)
     }
 
+    fn command(&self, conn: &mut LiteFsConnection, class: Class) -> QueryResult<Option<Command>> {
+        conn.capture(class, self.query).map(command).map(Some)
+    }
+
     fn run_here(&mut self, conn: &mut LiteFsConnection, class: Class) -> QueryResult<Changed> {
         if !conn.answers_differ(class) {
             return conn.local.sqlite().execute_returning_count(self.query).map(Changed::Here);
@@ -90,7 +94,7 @@ impl LiteFsConnection {
         // does.
         if class.control
             || class.query_only
-            || (class.sets_session && self.phase() == Phase::Remote)
+            || (class.sets_session && matches!(self.phase(), Phase::Remote | Phase::Speculating))
         {
             return self.run_script(&node, &sql_of(query)?).map(|()| 0);
         }

@@ -44,6 +44,10 @@ where
         sql_of(self.query)
     }
 
+    fn command(&self, conn: &mut LiteFsConnection, class: Class) -> QueryResult<Option<Command>> {
+        conn.capture(class, self.query).map(Command::Query).map(Some)
+    }
+
     /// What writes is collected before the first row is handed out: LiteFS may reject the commit
     /// after SQLite has returned rows, and `query_only` is lifted no longer than that.
     fn run_here(&mut self, conn: &mut LiteFsConnection, class: Class) -> QueryResult<Loaded> {

@@ -30,6 +30,11 @@ impl Job for ScriptJob<'_> {
         Ok(self.sql.to_owned())
     }
 
+    /// Of several statements the results are not seen one by one.
+    fn command(&self, _: &mut LiteFsConnection, _: Class) -> QueryResult<Option<Command>> {
+        Ok(None)
+    }
+
     fn run_here(&mut self, conn: &mut LiteFsConnection, class: Class) -> QueryResult<()> {
         let remote = conn.phase() == Phase::Remote;
         if remote && sets_foreign_keys(self.sql) {

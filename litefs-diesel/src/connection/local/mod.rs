@@ -95,6 +95,15 @@ impl Local {
             .map_or(true, |mut rows| rows.next().is_some())
     }
 
+    /// Whether the schema has foreign keys that SQLite checks at COMMIT.
+    pub(super) fn has_deferred_keys(&mut self) -> QueryResult<bool> {
+        const DEFERRED: &str =
+            "SELECT 1 FROM sqlite_schema WHERE sql LIKE '%INITIALLY%DEFERRED%' LIMIT 1";
+        let _muted = self.mute();
+        let mut rows = self.connection.load(BoundQuery::new(DEFERRED, &[], true))?;
+        rows.next().transpose().map(|row| row.is_some())
+    }
+
     /// The role that the connection was last prepared for. `None`: nothing was prepared, or LiteFS
     /// did not serve the mount.
     #[inline]
@@ -171,6 +180,39 @@ impl Local {
         self.set_query_only(before)
     }
 
+    /// Permits writes to a replica's snapshot, which are to be taken back. No page of them reaches
+    /// the file: a statement that needs more than this many pages of memory fails, and SQLite rolls
+    /// back (<https://www.sqlite.org/pragma.html#pragma_cache_spill>).
+    pub(super) fn begin_speculation(&mut self, max_pages: u32) -> QueryResult<Speculation> {
+        let _muted = self.mute();
+        let busy_timeout = busy_timeout(&mut self.connection)?;
+        // Another process of this node may be writing to its own snapshot.
+        self.connection.batch_execute(&format!(
+            "PRAGMA query_only = OFF; PRAGMA cache_spill = {max_pages}; \
+             PRAGMA busy_timeout = {SPECULATION_BUSY_TIMEOUT}"
+        ))?;
+        self.query_only = false;
+        Ok(Speculation { busy_timeout })
+    }
+
+    /// Takes back what was written.
+    pub(super) fn end_speculation(&mut self, speculation: Speculation) {
+        self.roll_back();
+        let Speculation { busy_timeout } = speculation;
+        let writable = self
+            .prepared_for
+            .is_some_and(|stamp| matches!(stamp.kind(), RoleKind::Primary | RoleKind::Standalone));
+        let restored = self
+            .batch_execute_muted(&format!(
+                "PRAGMA cache_spill = 1; PRAGMA busy_timeout = {busy_timeout}"
+            ))
+            .and_then(|()| self.set_query_only(!writable));
+        if restored.is_err() {
+            // The next statement prepares the connection again, and reports the error.
+            self.prepared_for = None;
+        }
+    }
+
     /// The user sets or reads their `PRAGMA query_only`.
     pub(super) fn query_only_pragma(&mut self, sql: &str) -> QueryResult<RowSet> {
         let all = statements(sql);
@@ -197,6 +239,25 @@ impl Local {
     pub(super) fn mute(&self) -> Muted {
         self.gate.mute()
     }
+}
+
+/// How long a write to a replica's snapshot waits for another process, in milliseconds.
+const SPECULATION_BUSY_TIMEOUT: u32 = 20;
+
+/// What a connection was before it wrote to a replica's snapshot.
+#[derive(Debug)]
+pub(super) struct Speculation {
+    busy_timeout: i64,
+}
+
+fn busy_timeout(connection: &mut SqliteConnection) -> QueryResult<i64> {
+    let rows = connection.load(BoundQuery::new("PRAGMA busy_timeout", &[], true))?;
+    let rows = litefs_rpc::sqlite::collect(rows, usize::MAX);
+    let rows = rows.map_err(|refusal| crate::error::called(refusal.into(), None))?;
+    Ok(match rows.values.as_slice() {
+        [Value::Integer(milliseconds)] => *milliseconds,
+        _ => 0,
+    })
 }
 
 /// Whether this node's own file takes writes.

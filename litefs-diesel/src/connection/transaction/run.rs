@@ -17,6 +17,7 @@ use super::super::run::split;
 use super::state::{is_locked, sqlite_error};
 use crate::Failure;
 use crate::access::Control;
+use crate::error::conflict_of_call;
 use crate::node::Node;
 use crate::node::diagnosis::explained;
 
@@ -42,6 +43,11 @@ impl LiteFsConnection {
             Control::Begin(Some(_)) if self.local.is_read_only() => {
                 (&Control::Begin(None), "BEGIN")
             }
+            Control::Begin(None)
+                if !node.options.transactions.is_optimistic() && !self.local.is_read_only() =>
+            {
+                (&Control::Begin(Some(BeginMode::Immediate)), "BEGIN IMMEDIATE")
+            }
             control => (control, sql),
         };
         let ends = self.transaction.ends_by(control);
@@ -62,20 +68,26 @@ impl LiteFsConnection {
                 Ok(())
             }
             ControlAction::BeginRemote(mode) => {
-                self.begin_remote(node, mode, sql)?;
-                self.transaction.begun_by(control);
+                self.transaction.set_pending_remote(mode);
                 Ok(())
             }
             ControlAction::Nested => {
                 Err(sqlite_error("cannot start a transaction within a transaction"))
             }
-            ControlAction::Record => self.transaction.record(control),
+            ControlAction::Record => self.transaction.note_control(control),
             ControlAction::RunLocal => self.control_local(node, control, sql),
             ControlAction::RunRemote => {
                 self.in_session(node, Command::Script(sql.to_owned()))?;
-                self.transaction.record(control)
+                self.transaction.note_control(control)
             }
             ControlAction::Finish { commit } => self.finish_remote(node, commit),
+            ControlAction::Submit => self.submit(node),
+            ControlAction::Discard => {
+                self.take_back();
+                self.transaction.end();
+                Ok(())
+            }
+            ControlAction::RunRecorded => self.control_recorded(control, sql),
             ControlAction::CommitLost => {
                 let error = self.transaction.lost_error();
                 self.transaction.end_failed_commit();
@@ -90,21 +102,6 @@ impl LiteFsConnection {
         self.local.batch_execute(sql).map_err(|error| explained(node, error))?;
         self.transaction.set_local(None, self.local.prepared_for());
         Ok(())
-    }
-
-    /// BEGIN IMMEDIATE: the lock is the primary's, so it is taken there at once.
-    fn begin_remote(&mut self, node: &Arc<Node>, mode: BeginMode, sql: &str) -> QueryResult<()> {
-        let opening = Opening { mode, expected: None, savepoints: Vec::new(), first: None };
-        match self.open_session(node, opening)? {
-            Some((session, _)) => {
-                self.transaction.set_session(session);
-                Ok(())
-            }
-            None => {
-                self.follow_role(node)?;
-                self.begin_at_once(node, sql)
-            }
-        }
     }
 
     /// A script that begins a transaction and fails leaves it open. On a node that can write it
@@ -122,7 +119,12 @@ impl LiteFsConnection {
         self.transaction.lose("the script that opened it failed");
     }
 
-    fn control_local(&mut self, node: &Node, control: &Control, sql: &str) -> QueryResult<()> {
+    pub(super) fn control_local(
+        &mut self,
+        node: &Node,
+        control: &Control,
+        sql: &str,
+    ) -> QueryResult<()> {
         let commits = *control == Control::Commit || self.transaction.ends_by(control);
         self.committing_from = None;
         let guard = if commits && self.local.is_writing() {
@@ -133,7 +135,7 @@ impl LiteFsConnection {
         };
         let result = self.local.batch_execute(sql);
         result.map_err(|error| self.control_failed(node, error))?;
-        self.transaction.record(control)?;
+        self.transaction.note_control(control)?;
         // The transaction is over, whether its commit is confirmed or not.
         self.confirm(guard).inspect_err(|_| self.transaction.reset_manager())
     }
@@ -197,47 +199,94 @@ impl LiteFsConnection {
         })
     }
 
-    /// Moves the transaction to the primary, with `first` as its first statement there. `None`:
-    /// this node is the primary now, and the transaction is open on its file.
-    pub(in crate::connection) fn move_to_primary(
+    /// Moves the transaction to the primary, with `first` as its first statement there. What it has
+    /// done so far goes along and is compared. `None`: this node is the primary now, and the
+    /// transaction is open on its file.
+    pub(super) fn move_to_primary(
         &mut self,
         node: &Arc<Node>,
-        first: Command,
+        first: Option<Command>,
     ) -> QueryResult<Option<Reply>> {
         if self.transaction.wrote_locally() {
             return Err(split());
         }
-        let expected = self.transaction.snapshot();
-        let savepoints = self.transaction.savepoints().to_vec();
-        let opening =
-            Opening { mode: BeginMode::Immediate, expected, savepoints, first: Some(first) };
-        // Before anything else: an open local read transaction holds up replication on the whole
-        // node. Settings are read while `defer_foreign_keys` still stands.
+        // Before anything else: an open local transaction holds up replication on the whole node.
+        // Settings are read while `defer_foreign_keys` still stands.
         self.settings()?;
-        self.end_local_reads()?;
+        let mode = self.transaction.begin_mode();
+        let snapshot = self.transaction.snapshot();
+        self.digest_reads(node)?;
+        self.end_local_part()?;
+        let replays = self.transaction.record().is_complete()
+            && !self.transaction.record().is_empty()
+            && self.speaks_of_records(node);
+        let opening = if replays {
+            let savepoints = self.savepoints_before_record();
+            let record = Arc::new(self.transaction.record().to_wire(first));
+            Opening { mode, expected: None, savepoints, first: Some(Command::Transaction(record)) }
+        } else {
+            let savepoints = self.transaction.savepoints().to_vec();
+            Opening { mode, expected: snapshot, savepoints, first }
+        };
         match self.open_session(node, opening) {
+            Ok(Some((session, Some(Err(error))))) if conflict_of_call(&error).is_some() => {
+                session.path.release();
+                let error = self.conflict(node, crate::error::called(error, None));
+                Err(self.move_failed(error))
+            }
             Ok(Some((session, first))) => {
                 self.transaction.set_session(session);
                 first.transpose().map_err(|error| crate::error::called(error, None))
             }
-            Ok(None) => self.reopen_local(node, expected).map(|()| None),
+            Ok(None) => self.reopen_local(node, mode, snapshot, replays).map(|()| None),
             Err(error) => Err(self.move_failed(error)),
         }
     }
 
-    /// The local part of the transaction has only read.
-    fn end_local_reads(&mut self) -> QueryResult<()> {
+    /// The savepoints that are not in the record.
+    fn savepoints_before_record(&mut self) -> Vec<String> {
+        if self.transaction.record().wrote() {
+            return Vec::new();
+        }
+        self.transaction.savepoints().to_vec()
+    }
+
+    /// Ends what is open on this replica's file. Nothing of it stays.
+    fn end_local_part(&mut self) -> QueryResult<()> {
+        self.take_back();
         if self.phase().is_local() {
             self.local.batch_execute_muted("COMMIT")?;
-            self.transaction.set_pending();
+            self.transaction.keep_record_pending();
         }
         Ok(())
     }
 
     /// This node was promoted during the move: the transaction continues on its file, if the
-    /// database is still as the transaction has read it.
-    fn reopen_local(&mut self, node: &Arc<Node>, expected: Option<Position>) -> QueryResult<()> {
+    /// database is still as the transaction has seen it.
+    fn reopen_local(
+        &mut self,
+        node: &Arc<Node>,
+        mode: BeginMode,
+        expected: Option<Position>,
+        replays: bool,
+    ) -> QueryResult<()> {
         self.follow_role(node)?;
+        if self.phase() == Phase::PendingRemote {
+            let begin = match mode {
+                BeginMode::Immediate => "BEGIN IMMEDIATE",
+                BeginMode::Exclusive => "BEGIN EXCLUSIVE",
+            };
+            let _muted = self.local.mute();
+            let savepoints = self.transaction.opening_sql();
+            let savepoints = savepoints.strip_prefix("BEGIN;").unwrap_or_default();
+            self.local.batch_execute(begin).map_err(|error| explained(node, error))?;
+            self.local.batch_execute(savepoints).map_err(|error| explained(node, error))?;
+            self.transaction.set_local(None, self.local.prepared_for());
+            return Ok(());
+        }
+        if replays {
+            return self.replay_here(node);
+        }
         self.begin_local(node)?;
         if expected.is_some() {
             // The snapshot is taken before its position is read: SQLite detects a write that comes
@@ -257,7 +306,7 @@ impl LiteFsConnection {
 
     /// The first write failed. Without earlier reads nothing is lost but the statement; with them
     /// the snapshot is gone, and so is the transaction.
-    fn move_failed(&mut self, error: Error) -> Error {
+    pub(super) fn move_failed(&mut self, error: Error) -> Error {
         let moved = Failure::of(&error) == Some(Failure::SnapshotMoved);
         self.transaction.set_retryable_conflict(moved || is_locked(&error));
         self.transaction.lose(format!("its first write failed: {error}"));

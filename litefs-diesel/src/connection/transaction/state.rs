@@ -4,11 +4,15 @@ use diesel::connection::AnsiTransactionManager;
 use diesel::result::{DatabaseErrorKind, Error, QueryResult};
 use litefs_core::{Position, RoleStamp};
 use litefs_rpc::diagnosis::Symptom;
+use litefs_rpc::wire::BeginMode;
 
 use super::super::decide::phase::Phase;
+use super::super::local::Speculation;
 use super::super::remote::session::Session;
+use super::record::Record;
 use crate::Failure;
 use crate::access::Control;
+use crate::node::speculation::Turn;
 
 /// The connection's transaction.
 #[derive(Debug, Default)]
@@ -37,6 +41,8 @@ struct Current {
     wrote_remotely: bool,
     /// The same, or something that `total_changes()` does not count.
     may_have_written: bool,
+    /// What it has done on a replica.
+    record: Record,
 }
 
 /// Where the transaction is open.
@@ -45,13 +51,24 @@ enum Stage {
     #[default]
     None,
     Pending,
+    /// The same for a BEGIN that takes the lock.
+    PendingRemote(BeginMode),
     /// `snapshot`: the position of the replica's snapshot; `None` on a node that could write when
     /// the transaction began.
     Local {
         snapshot: Option<Position>,
     },
+    /// `None`: the local part is taken back, and only the record is left.
+    Speculating(Option<LocalPart>),
     Remote(Session),
     Lost(String),
+}
+
+/// The part of a transaction that is open on a replica's snapshot, with writes.
+#[derive(Debug)]
+pub(super) struct LocalPart {
+    pub(super) turn: Turn,
+    pub(super) settings: Speculation,
 }
 
 impl Transaction {
@@ -60,6 +77,8 @@ impl Transaction {
         match &self.current.stage {
             Stage::None => Phase::Autocommit,
             Stage::Pending => Phase::Pending,
+            Stage::PendingRemote(_) => Phase::PendingRemote,
+            Stage::Speculating(_) => Phase::Speculating,
             Stage::Local { snapshot: Some(_) } => Phase::LocalReads,
             Stage::Local { snapshot: None } => Phase::LocalWrites,
             Stage::Remote(_) => Phase::Remote,
@@ -95,8 +114,52 @@ impl Transaction {
             .fold(begin.to_owned(), |sql, savepoint| sql + &savepoint)
     }
 
+    /// What it has done on a replica.
+    pub(super) fn record(&mut self) -> &mut Record {
+        &mut self.current.record
+    }
+
+    /// The part that is open on a replica's snapshot, with writes.
+    pub(super) fn local_part(&self) -> Option<&LocalPart> {
+        match &self.current.stage {
+            Stage::Speculating(part) => part.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The same, which the caller ends.
+    pub(super) fn take_local_part(&mut self) -> Option<LocalPart> {
+        match &mut self.current.stage {
+            Stage::Speculating(part) => part.take(),
+            _ => None,
+        }
+    }
+
+    /// The transaction writes to a replica's snapshot from now on.
+    pub(super) fn set_speculating(&mut self, part: LocalPart) {
+        self.current.stage = Stage::Speculating(Some(part));
+    }
+
+    /// How the first statement has to open the transaction on the primary.
+    pub(super) fn begin_mode(&self) -> BeginMode {
+        match self.current.stage {
+            Stage::PendingRemote(mode) => mode,
+            _ => BeginMode::Immediate,
+        }
+    }
+
+    /// BEGIN IMMEDIATE or EXCLUSIVE has been accepted; the first statement takes it along.
+    pub(super) fn set_pending_remote(&mut self, mode: BeginMode) {
+        self.current.stage = Stage::PendingRemote(mode);
+    }
+
     /// BEGIN has been accepted; the transaction is to be opened by its first statement.
     pub(super) fn set_pending(&mut self) {
+        self.current.stage = Stage::Pending;
+    }
+
+    /// The local part is over; what it was is kept.
+    pub(super) fn keep_record_pending(&mut self) {
         self.current.stage = Stage::Pending;
     }
 
@@ -104,6 +167,7 @@ impl Transaction {
     pub(super) fn set_local(&mut self, snapshot: Option<Position>, role: Option<RoleStamp>) {
         self.current.stage = Stage::Local { snapshot };
         self.current.role = role;
+        self.current.record = Record::of_snapshot(snapshot);
     }
 
     /// The transaction is open on the primary.
@@ -168,7 +232,7 @@ impl Transaction {
     }
 
     /// Updates the list of savepoints as SQLite does.
-    pub(super) fn record(&mut self, control: &Control) -> QueryResult<()> {
+    pub(super) fn note_control(&mut self, control: &Control) -> QueryResult<()> {
         match control {
             Control::Begin(_) => {}
             Control::Commit | Control::Rollback => self.end(),

@@ -79,6 +79,18 @@ impl Handle {
         self.ask(0, |db| unsafe { pages_written(db) })
     }
 
+    /// Rolls back the open transaction, if there is one.
+    pub(super) fn roll_back(&self) {
+        // SAFETY: `ask` passes a connection that is open and that no other thread uses; the text is
+        // a C string, and there are no callback and no message.
+        self.ask((), |db| unsafe {
+            if ffi::sqlite3_get_autocommit(db) == 0 {
+                let (no_data, no_message) = (std::ptr::null_mut(), std::ptr::null_mut());
+                ffi::sqlite3_exec(db, c"ROLLBACK".as_ptr(), None, no_data, no_message);
+            }
+        });
+    }
+
     /// Whether the connection is closed, or was not opened.
     pub(super) fn is_closed(&self) -> bool {
         self.db().is_none()

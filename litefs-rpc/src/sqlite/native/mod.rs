@@ -102,6 +102,12 @@ impl Native {
         self.handle.is_writing()
     }
 
+    /// What can end the connection's transaction from another thread.
+    #[must_use]
+    pub fn ender(&self) -> TransactionEnder {
+        TransactionEnder { handle: Arc::clone(&self.handle) }
+    }
+
     /// A counter that grows with each page that this connection writes to a file: in WAL mode with
     /// each frame, those of COMMIT and those that a transaction writes earlier because the cache is
     /// full. Temporary and attached databases count too. The counter wraps, so compare for equality
@@ -127,6 +133,20 @@ impl Native {
     #[must_use]
     pub fn committed(&self) -> CommitExpectation {
         self.handle.commits.expectation(self.pages_written())
+    }
+}
+
+/// Ends the transaction of a connection that another thread has.
+#[derive(Debug)]
+pub struct TransactionEnder {
+    handle: Arc<Handle>,
+}
+
+impl TransactionEnder {
+    /// Rolls back the open transaction, if there is one. Blocks while a statement of the connection
+    /// runs.
+    pub fn roll_back(&self) {
+        self.handle.roll_back();
     }
 }
 
