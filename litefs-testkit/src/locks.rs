@@ -120,9 +120,8 @@ impl Locks {
     }
 
     /// Takes further locks for the node, towards all locks of a database in WAL mode, in LiteFS's
-    /// order (`db.go`, `AcquireWriteLock`): writer, checkpointer and recovery first, then the
-    /// readers one by one. Locks that it has are kept, so that writers are excluded while it waits
-    /// for readers.
+    /// order (`db.go`, `TryAcquireWriteLock`): writer, checkpointer and recovery first, then the
+    /// readers one by one. Locks that it has are kept.
     pub(crate) fn take_all_wal(&mut self) -> bool {
         (0..SLOTS).all(|slot| self.shm(NODE, slot, 1, ShmLockMode::LockExclusive))
     }

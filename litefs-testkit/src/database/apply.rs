@@ -48,7 +48,10 @@ impl Drop for AllLocks<'_> {
 impl Database {
     /// Waits until no reader and no writer holds a lock. Retries after about i milliseconds the
     /// i-th time, as LiteFS does; frequent readers can starve it.
-    fn lock_all(&self, cancelled: impl Fn() -> bool) -> Option<AllLocks<'_>> {
+    ///
+    /// Between two attempts LiteFS holds no lock. `keep` holds those that an attempt has got: a
+    /// recovery beside tight writers then ends in bounded time.
+    fn lock_all(&self, keep: bool, cancelled: impl Fn() -> bool) -> Option<AllLocks<'_>> {
         // Created first, so that a cancelled attempt releases the locks that it holds.
         let all = AllLocks(self);
         for tries in 0u64.. {
@@ -57,6 +60,10 @@ impl Database {
             }
             if self.take_all() {
                 return Some(all);
+            }
+            if !keep {
+                locked(&self.locks).release(NODE);
+                self.context.signal.bump();
             }
             // LiteFS writes `2 ^ i`, which in Go is exclusive or.
             let pause = Duration::from_millis((2 ^ tries).min(MAX_PAUSE_MS));
@@ -80,7 +87,7 @@ impl Database {
         transaction: &Arc<Transaction>,
         cancelled: impl Fn() -> bool,
     ) -> Result<(), ApplyError> {
-        let _all = self.lock_all(cancelled).ok_or(ApplyError::Cancelled)?;
+        let _all = self.lock_all(false, cancelled).ok_or(ApplyError::Cancelled)?;
         let mut state = locked(&self.state);
         if transaction.before.is_some_and(|before| before != state.position) {
             return Err(ApplyError::Mismatch(state.position));
@@ -106,7 +113,7 @@ impl Database {
     /// committed is moved from the WAL into the database file (`db.go`, `Recover`). Blocks while
     /// any transaction is open.
     pub(crate) fn recover(&self, cancelled: impl Fn() -> bool) -> Result<(), ApplyError> {
-        let _all = self.lock_all(cancelled).ok_or(ApplyError::Cancelled)?;
+        let _all = self.lock_all(true, cancelled).ok_or(ApplyError::Cancelled)?;
         let mut state = locked(&self.state);
         let touched: Vec<u32> = state.wal_pages.iter().chain(&state.dirty).copied().collect();
         let pages = touched
@@ -127,7 +134,7 @@ impl Database {
         let too_short = || Error::HistoryTooShort { database: self.name.clone(), txid };
         let stuck =
             |error: ApplyError| Error::Invalid(format!("cannot rewind {:?}: {error}", self.name));
-        let _all = self.lock_all(cancelled).ok_or_else(|| stuck(ApplyError::Cancelled))?;
+        let _all = self.lock_all(true, cancelled).ok_or_else(|| stuck(ApplyError::Cancelled))?;
         let mut state = locked(&self.state);
         let (position, page_size, undo) = state.history.rewind(txid).ok_or_else(too_short)?;
         state.image.apply(page_size, &undo.pages, undo.commit);

@@ -233,7 +233,6 @@ fn x18_triggers_defaults_and_upserts_are_as_on_plain_sqlite() {
          CREATE VIRTUAL TABLE words USING fts5(word);",
     );
     let mut conn = test.conn("b");
-    conn.batch_execute("PRAGMA foreign_keys = ON").unwrap();
     conn.transaction(|conn| {
         assert_eq!(balance(conn, 1)?, 100);
         add(conn, 1, -30)?;
@@ -244,7 +243,12 @@ fn x18_triggers_defaults_and_upserts_are_as_on_plain_sqlite() {
             "INSERT INTO accounts VALUES (1, 5) ON CONFLICT (id) DO UPDATE SET balance = 5",
         )
         .execute(conn)?;
-        diesel::sql_query("INSERT INTO words VALUES ('hello')").execute(conn)?;
+        diesel::sql_query("INSERT INTO words VALUES ('hello')").execute(conn).map(drop)
+    })
+    .unwrap();
+    conn.batch_execute("PRAGMA foreign_keys = ON").unwrap();
+    conn.transaction(|conn| {
+        assert_eq!(balance(conn, 1)?, 5);
         diesel::sql_query("INSERT INTO children VALUES (1, 9)").execute(conn)?;
         diesel::sql_query("INSERT INTO parents VALUES (9)").execute(conn).map(drop)
     })
