@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use litefs_rpc::client::{CallError, Client, ClientConfig, Connection, ExclusiveConnection, Fate};
 use litefs_rpc::wire::{Output, ServerError};
 
-use crate::support::{Bed, PATIENCE, begin, counting, request, soon, statement};
+use crate::support::{PATIENCE, TestServer, begin, counting, request, soon, statement};
 
 /// A client with one exclusive connection beside the shared one.
-async fn with_a_lane(bed: &Bed) -> (Client, Arc<Connection>) {
+async fn with_a_lane(test: &TestServer) -> (Client, Arc<Connection>) {
     let mut config = ClientConfig::new("app.db");
     config.lanes = 1;
     let client = Client::new(config);
-    let link = client.connect(&bed.address()).await.unwrap();
+    let link = client.connect(&test.address()).await.unwrap();
     assert!(client.wants_lane(&link) && !client.wants_lane(&link), "one is opened at a time");
     client.open_lane(Arc::clone(&link)).await;
     (client, link)
@@ -36,7 +36,7 @@ async fn blocking<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -
 
 #[tokio::test]
 async fn an_exclusive_connection_is_reused() {
-    let bed = Bed::start(
+    let test = TestServer::start(
         |_| {},
         Box::new(|sql| match sql {
             "bad" => Err(ServerError::TooLarge { what: "it".into(), actual: 2, limit: 1 }),
@@ -44,7 +44,7 @@ async fn an_exclusive_connection_is_reused() {
         }),
     )
     .await;
-    let (client, link) = with_a_lane(&bed).await;
+    let (client, link) = with_a_lane(&test).await;
     assert!(!client.wants_lane(&link), "there are as many as may be");
     let mut lane = link.lane().unwrap();
     assert!(link.lane().is_none(), "the connection is in use");
@@ -64,7 +64,7 @@ async fn an_exclusive_connection_is_reused() {
 #[tokio::test]
 async fn an_exclusive_connection_is_closed_after_a_timeout() {
     let (release, gate) = mpsc::channel::<()>();
-    let bed = Bed::start(
+    let test = TestServer::start(
         |_| {},
         Box::new(move |_| {
             let _ = gate.recv_timeout(PATIENCE);
@@ -72,7 +72,7 @@ async fn an_exclusive_connection_is_closed_after_a_timeout() {
         }),
     )
     .await;
-    let (client, link) = with_a_lane(&bed).await;
+    let (client, link) = with_a_lane(&test).await;
     let mut lane = link.lane().unwrap();
     let (lane, error) = blocking(move || {
         let error =
@@ -94,7 +94,7 @@ async fn an_exclusive_connection_is_closed_after_a_timeout() {
 async fn an_exclusive_connection_ends_with_the_shared_one() {
     let (started, mut has_started) = tokio::sync::mpsc::unbounded_channel();
     let (release, gate) = mpsc::channel::<()>();
-    let bed = Bed::start(
+    let test = TestServer::start(
         |_| {},
         Box::new(move |_| {
             let _ = started.send(());
@@ -103,7 +103,7 @@ async fn an_exclusive_connection_ends_with_the_shared_one() {
         }),
     )
     .await;
-    let (client, link) = with_a_lane(&bed).await;
+    let (client, link) = with_a_lane(&test).await;
     let mut lane = link.lane().unwrap();
     let waiting = tokio::task::spawn_blocking(move || {
         let error = write(&mut lane, "for ever", soon()).unwrap_err();
@@ -123,8 +123,8 @@ async fn an_exclusive_connection_ends_with_the_shared_one() {
 
 #[tokio::test]
 async fn x7_dropping_an_exclusive_connection_rolls_back_at_once() {
-    let bed = Bed::start(|_| {}, counting()).await;
-    let (_client, link) = with_a_lane(&bed).await;
+    let test = TestServer::start(|_| {}, counting()).await;
+    let (_client, link) = with_a_lane(&test).await;
     let mut lane = link.lane().unwrap();
     blocking(move || {
         let deadline = soon();
@@ -136,13 +136,13 @@ async fn x7_dropping_an_exclusive_connection_rolls_back_at_once() {
         assert_eq!(lane.wait(deadline, step).unwrap().answer, Output::Count(1));
     })
     .await;
-    bed.wait_for_rollback().await;
+    test.wait_for_rollback().await;
 }
 
 #[tokio::test]
 async fn a_full_server_gets_no_more_exclusive_connections() {
-    let bed = Bed::start(|config| config.limits.connections = 1, counting()).await;
-    let (client, link) = with_a_lane(&bed).await;
+    let test = TestServer::start(|config| config.limits.connections = 1, counting()).await;
+    let (client, link) = with_a_lane(&test).await;
     assert!(link.lane().is_none() && !client.wants_lane(&link));
     assert!(link.write(request("over the link"), soon()).await.is_ok());
 }

@@ -15,9 +15,9 @@ fn failing(message: &'static str) -> Run {
 #[tokio::test]
 async fn f15_a_write_on_a_lost_mount_is_redirected() {
     for message in ["unable to open database file", "locking protocol", "file is not a database"] {
-        let bed = Bed::start(|_| {}, failing(message)).await;
-        bed.role_guard.demoted_when_asked.store(true, Ordering::SeqCst);
-        let link = client().connect(&bed.address()).await.unwrap();
+        let test = TestServer::start(|_| {}, failing(message)).await;
+        test.role_guard.demoted_when_asked.store(true, Ordering::SeqCst);
+        let link = client().connect(&test.address()).await.unwrap();
         let answer = link.write(request("INSERT"), soon()).await;
         assert!(
             matches!(answer, Err(CallError::Refused(ServerError::NotPrimary { .. }))),
@@ -28,10 +28,10 @@ async fn f15_a_write_on_a_lost_mount_is_redirected() {
 
 #[tokio::test]
 async fn f15_a_statement_on_a_lost_mount_loses_the_session() {
-    let bed = Bed::start(|_| {}, failing("unable to open database file")).await;
-    let link = client().connect(&bed.address()).await.unwrap();
+    let test = TestServer::start(|_| {}, failing("unable to open database file")).await;
+    let link = client().connect(&test.address()).await.unwrap();
     let (id, _) = link.begin(begin(), soon()).await.unwrap();
-    bed.role_guard.demoted_when_asked.store(true, Ordering::SeqCst);
+    test.role_guard.demoted_when_asked.store(true, Ordering::SeqCst);
     let answer = link.step(id, statement("INSERT"), soon()).await;
     assert!(
         matches!(answer, Err(CallError::Refused(ServerError::SessionLost { .. }))),
@@ -41,8 +41,8 @@ async fn f15_a_statement_on_a_lost_mount_loses_the_session() {
 
 #[tokio::test]
 async fn a_failing_disk_of_the_primary_is_reported() {
-    let bed = Bed::start(|_| {}, failing("disk I/O error")).await;
-    let link = client().connect(&bed.address()).await.unwrap();
+    let test = TestServer::start(|_| {}, failing("disk I/O error")).await;
+    let link = client().connect(&test.address()).await.unwrap();
     let answer = link.write(request("INSERT"), soon()).await;
     assert!(matches!(answer, Err(CallError::Refused(ServerError::Io { .. }))), "{answer:?}");
 }

@@ -233,18 +233,18 @@ fn requests(steps: Vec<Step>) -> Vec<Request> {
     all
 }
 
-type Heard = Result<(Output, bool, i64, i64, i64), ServerError>;
+type Reply = Result<(Output, bool, i64, i64, i64), ServerError>;
 
 /// The reply to the caller. The rowid is meaningful after an insert only.
-fn heard(requests: &[Request], results: Vec<Result<Done, ServerError>>) -> Vec<Heard> {
-    let heard = |(request, result): (&Request, Result<Done, ServerError>)| {
+fn reply(requests: &[Request], results: Vec<Result<Done, ServerError>>) -> Vec<Reply> {
+    let reply = |(request, result): (&Request, Result<Done, ServerError>)| {
         let inserts = request.work.texts().any(|sql| sql.contains("INSERT"));
         result.map(|Done { answer, effects, .. }| {
             let rowid = if inserts && effects.inserted { effects.last_insert_rowid } else { 0 };
             (answer, effects.inserted, rowid, effects.changes, effects.total_changes)
         })
     };
-    requests.iter().zip(results).map(heard).collect()
+    requests.iter().zip(results).map(reply).collect()
 }
 
 proptest! {
@@ -263,7 +263,7 @@ proptest! {
         let (mut one, mut other) = (Side::new(deferred), Side::new(deferred));
         let alone = one.alone(&requests);
         let (grouped, _) = other.grouped(&requests);
-        prop_assert_eq!(heard(&requests, alone), heard(&requests, grouped));
+        prop_assert_eq!(reply(&requests, alone), reply(&requests, grouped));
         prop_assert_eq!(one.contents(), other.contents());
     }
 }

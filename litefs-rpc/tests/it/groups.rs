@@ -6,11 +6,11 @@ use futures::future::join_all;
 use litefs_rpc::client::{CallError, Connection};
 use litefs_rpc::wire::{Output, Reply, ServerError};
 
-use crate::support::{Bed, FakeRoleGuard, PATIENCE, Run, client, request, soon};
+use crate::support::{FakeRoleGuard, PATIENCE, Run, TestServer, client, request, soon};
 
 /// A server whose writer is blocked by a first write until the test releases it.
 struct Held {
-    bed: Bed,
+    test: TestServer,
     release: mpsc::Sender<()>,
     first: tokio::task::JoinHandle<Result<Reply, CallError>>,
     link: Arc<Connection>,
@@ -35,21 +35,21 @@ impl Held {
                 false => Ok(Output::Count(1)),
             }
         });
-        let bed = Bed::fenced(role_guard, |config| config.limits.group = group, run).await;
-        let connect = async || client().connect(&bed.address()).await.unwrap();
+        let test = TestServer::fenced(role_guard, |config| config.limits.group = group, run).await;
+        let connect = async || client().connect(&test.address()).await.unwrap();
         let (own, link) = (connect().await, connect().await);
         let first = tokio::spawn(async move { own.write(request("first"), soon()).await });
         has_started.recv().await.unwrap();
-        Self { bed, release, first, link }
+        Self { test, release, first, link }
     }
 
     /// Queues writes, releases the writer once all of them wait, and returns their results.
     async fn queue(self, sqls: &[&str]) -> (Vec<Result<Output, CallError>>, Vec<Vec<String>>) {
-        let Self { bed, release, first, link } = self;
+        let Self { test, release, first, link } = self;
         let writes = sqls.iter().map(|sql| link.write(request(sql), soon()));
         let go = async {
             let deadline = soon();
-            while bed.server.waiting() < sqls.len() {
+            while test.server.waiting() < sqls.len() {
                 assert!(std::time::Instant::now() < deadline, "the writes are not queued");
                 tokio::task::yield_now().await;
             }
@@ -58,7 +58,7 @@ impl Held {
         let (answers, ()) = tokio::join!(join_all(writes), go);
         first.await.unwrap().unwrap();
         let answers = answers.into_iter().map(|answer| answer.map(|reply| reply.answer)).collect();
-        (answers, bed.groups.try_iter().collect())
+        (answers, test.groups.try_iter().collect())
     }
 }
 

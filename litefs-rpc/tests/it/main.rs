@@ -5,11 +5,14 @@
 
 mod exclusive;
 mod faults;
+mod forwarder;
 mod group;
 mod groups;
+mod limits;
 mod merge;
 mod reading;
 mod replay;
 mod retry;
 mod server;
+mod sessions;
 mod support;

@@ -169,21 +169,21 @@ impl Side {
         Self { _dir: dir, executor: SqliteExecutor::new(open(&path), 1 << 20), path }
     }
 
-    fn write(&mut self, requests: &[Request]) -> Vec<Heard> {
-        requests.iter().map(|request| heard(self.executor.write(request))).collect()
+    fn write(&mut self, requests: &[Request]) -> Vec<Reply> {
+        requests.iter().map(|request| reply(self.executor.write(request))).collect()
     }
 
     /// In one transaction, which is committed if it is still open.
-    fn transaction(&mut self, requests: &[Request]) -> Vec<Heard> {
+    fn transaction(&mut self, requests: &[Request]) -> Vec<Reply> {
         self.executor.begin(&requests[0].settings, BeginMode::Immediate).unwrap();
         let mut all = Vec::new();
         for request in requests {
-            all.push(heard(self.executor.step(&request.work)));
+            all.push(reply(self.executor.step(&request.work)));
             if !self.executor.in_transaction() {
                 return all;
             }
         }
-        all.push(heard(self.executor.commit(None)));
+        all.push(reply(self.executor.commit(None)));
         if self.executor.in_transaction() {
             self.executor.rollback();
         }
@@ -222,10 +222,10 @@ fn open(path: &str) -> litefs_rpc::sqlite::Open {
     })
 }
 
-type Heard = Result<(Output, bool, i64, i64, i64), ServerError>;
+type Reply = Result<(Output, bool, i64, i64, i64), ServerError>;
 
 /// The reply to the caller. The rowid is meaningful after an insert only.
-fn heard(result: Result<Done, ServerError>) -> Heard {
+fn reply(result: Result<Done, ServerError>) -> Reply {
     let Done { answer, effects, .. } = result?;
     // The tables show its effects.
     if let Output::Failed(error) = answer {
@@ -322,8 +322,8 @@ fn uneven_parameters_of_a_repeated_statement_are_refused() {
     odd.times = 5;
     let mut side = Side::new(&schema);
     for work in [Command::Insert(odd.clone().into()), batch(vec![odd])] {
-        let heard = side.write(&[rows.request(work)]);
-        assert!(matches!(&heard[..], [Err(ServerError::Denied { .. })]), "{heard:?}");
+        let reply = side.write(&[rows.request(work)]);
+        assert!(matches!(&reply[..], [Err(ServerError::Denied { .. })]), "{reply:?}");
     }
     assert_eq!(side.contents().len(), 4);
 }

@@ -22,14 +22,14 @@ use litefs_rpc::{CommitExpectation, Done, Executor, Limits, Readers};
 use crate::support::{FakeRoleGuard, begin, client, request, soon, statement};
 
 /// A server over a real file, and the hook that its readers' connections run first.
-struct Bed {
+struct TestServer {
     _dir: tempfile::TempDir,
     role_guard: Arc<FakeRoleGuard>,
     server: Server,
     opened: Arc<AtomicUsize>,
 }
 
-impl Bed {
+impl TestServer {
     async fn start(
         configure: impl FnOnce(&mut Limits),
         on_open: impl Fn() -> ConnectionResult<()> + Send + Sync + 'static,
@@ -99,75 +99,80 @@ fn integer(reply: Reply) -> i64 {
 
 #[tokio::test]
 async fn a_read_runs_beside_an_open_transaction() {
-    let bed = Bed::plain().await;
+    let test = TestServer::plain().await;
     let (owner, other) = (client(), client());
-    let link = owner.connect(&bed.server.address().to_string()).await.unwrap();
+    let link = owner.connect(&test.server.address().to_string()).await.unwrap();
     let (session, _) = link.begin(begin(), soon()).await.unwrap();
     link.step(session, statement("INSERT INTO t VALUES (?)"), soon()).await.unwrap();
     let count = "SELECT count(*) FROM t";
-    assert_eq!(integer(bed.ask(&other, count, soon()).await.unwrap()), 1);
+    assert_eq!(integer(test.ask(&other, count, soon()).await.unwrap()), 1);
     assert_eq!(
-        integer(bed.ask(&owner, count, soon()).await.unwrap()),
+        integer(test.ask(&owner, count, soon()).await.unwrap()),
         1,
         "over the same connection"
     );
     link.finish(session, true, soon()).await.unwrap();
-    assert_eq!(integer(bed.ask(&other, count, soon()).await.unwrap()), 2);
+    assert_eq!(integer(test.ask(&other, count, soon()).await.unwrap()), 2);
 }
 
 #[tokio::test]
 async fn without_readers_reads_queue_with_the_writes() {
-    let bed = Bed::start(|limits| limits.readers = 0, || Ok(())).await;
+    let test = TestServer::start(|limits| limits.readers = 0, || Ok(())).await;
     let client = client();
-    let link = client.connect(&bed.server.address().to_string()).await.unwrap();
+    let link = client.connect(&test.server.address().to_string()).await.unwrap();
     let (session, _) = link.begin(begin(), soon()).await.unwrap();
-    let read = bed.ask(&client, "SELECT count(*) FROM t", soon());
+    let read = test.ask(&client, "SELECT count(*) FROM t", soon());
     let mut read = std::pin::pin!(read);
     assert!(tokio::time::timeout(Duration::from_millis(50), &mut read).await.is_err());
     link.finish(session, false, soon()).await.unwrap();
     assert_eq!(integer(read.await.unwrap()), 1);
-    assert_eq!(bed.opened.load(Ordering::SeqCst), 0);
+    assert_eq!(test.opened.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]
 async fn other_commands_run_on_the_writer_or_fail() {
-    let bed = Bed::plain().await;
+    let test = TestServer::plain().await;
     let client = client();
-    let returning = bed.ask(&client, "INSERT INTO t VALUES (2) RETURNING x", soon()).await.unwrap();
+    let returning =
+        test.ask(&client, "INSERT INTO t VALUES (2) RETURNING x", soon()).await.unwrap();
     assert_eq!(integer(returning), 2);
     let behind_with = "WITH c AS (SELECT 3 AS x) INSERT INTO t SELECT x FROM c RETURNING x";
-    assert_eq!(integer(bed.ask(&client, behind_with, soon()).await.unwrap()), 3);
-    assert_eq!(bed.opened.load(Ordering::SeqCst), 0, "no command was a read");
+    assert_eq!(integer(test.ask(&client, behind_with, soon()).await.unwrap()), 3);
+    assert_eq!(test.opened.load(Ordering::SeqCst), 0, "no command was a read");
     for sql in [
         "PRAGMA user_version",
         "SELECT count(*) FROM pragma_foreign_keys",
         "EXPLAIN PRAGMA query_only = 1",
     ] {
         // The last is refused. The writer must decide about each.
-        let _ = bed.ask(&client, sql, soon()).await;
+        let _ = test.ask(&client, sql, soon()).await;
     }
-    assert_eq!(bed.opened.load(Ordering::SeqCst), 0, "PRAGMAs are read on the writer's connection");
+    assert_eq!(
+        test.opened.load(Ordering::SeqCst),
+        0,
+        "PRAGMAs are read on the writer's connection"
+    );
     for (sql, word) in [
         ("SELECT load_extension('x')", "load_extension"),
         ("SELECT 1; DELETE FROM t", "several statements"),
         ("SELECT 1; SELECT 2", "several statements"),
     ] {
-        match bed.ask(&client, sql, soon()).await {
+        match test.ask(&client, sql, soon()).await {
             Err(CallError::Refused(ServerError::Denied { what })) => {
                 assert!(what.contains(word), "{what}")
             }
             other => panic!("{sql}: {other:?}"),
         }
     }
-    let count = bed.ask(&client, "SELECT count(*) FROM t", soon()).await.unwrap();
+    let count = test.ask(&client, "SELECT count(*) FROM t", soon()).await.unwrap();
     assert_eq!(integer(count), 3);
 }
 
 #[tokio::test]
 async fn reads_are_answered_in_the_requested_form() {
-    let bed = Bed::plain().await;
+    let test = TestServer::plain().await;
     let client = client();
-    let link = client.connect(&bed.server.address().to_string()).await.unwrap();
+    let link = client.connect(&test.server.address().to_string()).await.unwrap();
     let sql = || "SELECT x FROM t".to_owned();
     let executed = Command::Execute(Statement { sql: sql(), params: vec![], cacheable: true });
     for (work, expected) in [
@@ -175,21 +180,21 @@ async fn reads_are_answered_in_the_requested_form() {
         (Command::Script(format!("{}; {}", sql(), sql())), Output::Done),
     ] {
         let reply = link.write(Request { work, ..request("") }, soon()).await.unwrap();
-        assert_eq!((reply.answer, reply.position), (expected, bed.role_guard.position().ok()));
+        assert_eq!((reply.answer, reply.position), (expected, test.role_guard.position().ok()));
     }
-    assert_eq!(bed.opened.load(Ordering::SeqCst), 1, "both were reads");
+    assert_eq!(test.opened.load(Ordering::SeqCst), 1, "both were reads");
     let mixed = Command::Script(format!("{}; INSERT INTO t VALUES (2)", sql()));
     link.write(Request { work: mixed, ..request("") }, soon()).await.unwrap();
-    assert_eq!(bed.opened.load(Ordering::SeqCst), 1);
-    let nothing = bed.ask(&client, "SELECT x AS y FROM t WHERE 0", soon()).await.unwrap();
+    assert_eq!(test.opened.load(Ordering::SeqCst), 1);
+    let nothing = test.ask(&client, "SELECT x AS y FROM t WHERE 0", soon()).await.unwrap();
     assert_eq!(nothing.answer, Output::Rows(RowSet::default()));
 }
 
 #[tokio::test]
 async fn errors_and_limits_are_those_of_the_writer() {
-    let bed = Bed::plain().await;
+    let test = TestServer::plain().await;
     let client = client();
-    let missing = bed.ask(&client, "SELECT * FROM missing", soon()).await;
+    let missing = test.ask(&client, "SELECT * FROM missing", soon()).await;
     assert!(
         matches!(
             &missing,
@@ -198,28 +203,28 @@ async fn errors_and_limits_are_those_of_the_writer() {
         ),
         "{missing:?}"
     );
-    let large = bed.ask(&client, "SELECT randomblob(2000)", soon()).await;
+    let large = test.ask(&client, "SELECT randomblob(2000)", soon()).await;
     assert!(matches!(large, Err(CallError::Refused(ServerError::TooLarge { .. }))), "{large:?}");
-    assert_eq!(integer(bed.ask(&client, "SELECT x FROM t", soon()).await.unwrap()), 1);
+    assert_eq!(integer(test.ask(&client, "SELECT x FROM t", soon()).await.unwrap()), 1);
 }
 
 #[tokio::test]
 async fn connections_are_reused_within_one_role_only() {
-    let bed = Bed::plain().await;
+    let test = TestServer::plain().await;
     let client = client();
     for _ in 0..5 {
-        bed.ask(&client, "SELECT x FROM t", soon()).await.unwrap();
+        test.ask(&client, "SELECT x FROM t", soon()).await.unwrap();
     }
-    assert_eq!(bed.opened.load(Ordering::SeqCst), 1);
-    bed.role_guard.demote();
-    let refused = bed.ask(&client, "SELECT x FROM t", soon()).await;
+    assert_eq!(test.opened.load(Ordering::SeqCst), 1);
+    test.role_guard.demote();
+    let refused = test.ask(&client, "SELECT x FROM t", soon()).await;
     assert!(
         matches!(refused, Err(CallError::Refused(ServerError::NotPrimary { .. }))),
         "{refused:?}"
     );
-    bed.role_guard.promote_again();
-    bed.ask(&client, "SELECT x FROM t", soon()).await.unwrap();
-    assert_eq!(bed.opened.load(Ordering::SeqCst), 2);
+    test.role_guard.promote_again();
+    test.ask(&client, "SELECT x FROM t", soon()).await.unwrap();
+    assert_eq!(test.opened.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]
@@ -227,7 +232,7 @@ async fn concurrent_and_waiting_reads_are_limited() {
     let meeting = Arc::new(Barrier::new(3));
     let (met, holding) = (Arc::clone(&meeting), Arc::new(AtomicBool::new(true)));
     let held = Arc::clone(&holding);
-    let bed = Bed::start(
+    let test = TestServer::start(
         |limits| limits.readers = 2,
         move || {
             // Block until two have arrived here; then hold them as long as the test requires.
@@ -239,16 +244,16 @@ async fn concurrent_and_waiting_reads_are_limited() {
         },
     )
     .await;
-    let bed = Arc::new(bed);
+    let test = Arc::new(test);
     let reads: Vec<_> = (0..2)
         .map(|_| {
-            let (bed, client) = (Arc::clone(&bed), client());
-            tokio::spawn(async move { bed.ask(&client, "SELECT x FROM t", soon()).await })
+            let (test, client) = (Arc::clone(&test), client());
+            tokio::spawn(async move { test.ask(&client, "SELECT x FROM t", soon()).await })
         })
         .collect();
     tokio::task::spawn_blocking(move || meeting.wait()).await.unwrap();
     let soon_over = Instant::now() + Duration::from_millis(50);
-    let third = bed.ask(&client(), "SELECT x FROM t", soon_over).await;
+    let third = test.ask(&client(), "SELECT x FROM t", soon_over).await;
     assert!(
         matches!(third, Err(CallError::Refused(ServerError::TooLate) | CallError::Deadline { .. })),
         "{third:?}"
@@ -257,8 +262,8 @@ async fn concurrent_and_waiting_reads_are_limited() {
     for read in reads {
         assert_eq!(integer(read.await.unwrap().unwrap()), 1);
     }
-    assert_eq!(integer(bed.ask(&client(), "SELECT x FROM t", soon()).await.unwrap()), 1);
-    assert_eq!(bed.opened.load(Ordering::SeqCst), 2, "the third reuses a connection");
+    assert_eq!(integer(test.ask(&client(), "SELECT x FROM t", soon()).await.unwrap()), 1);
+    assert_eq!(test.opened.load(Ordering::SeqCst), 2, "the third reuses a connection");
 }
 
 #[tokio::test]
@@ -266,38 +271,38 @@ async fn reads_beyond_the_waiting_limit_are_refused() {
     let meeting = Arc::new(Barrier::new(2));
     let met = Arc::clone(&meeting);
     let few = |limits: &mut Limits| (limits.readers, limits.queue) = (1, 1);
-    let bed = Bed::start(few, move || {
+    let test = TestServer::start(few, move || {
         // Once here, once forwarded.
         met.wait();
         met.wait();
         Ok(())
     })
     .await;
-    let bed = Arc::new(bed);
+    let test = Arc::new(test);
     let first = tokio::spawn({
-        let (bed, client) = (Arc::clone(&bed), client());
-        async move { bed.ask(&client, "SELECT x FROM t", soon()).await }
+        let (test, client) = (Arc::clone(&test), client());
+        async move { test.ask(&client, "SELECT x FROM t", soon()).await }
     });
     let meet = || {
         let meeting = Arc::clone(&meeting);
         tokio::task::spawn_blocking(move || meeting.wait())
     };
     meet().await.unwrap();
-    let second = bed.ask(&client(), "SELECT x FROM t", soon()).await;
+    let second = test.ask(&client(), "SELECT x FROM t", soon()).await;
     assert!(
         matches!(second, Err(CallError::Refused(ServerError::Overloaded { limit: 1 }))),
         "{second:?}"
     );
     meet().await.unwrap();
     assert_eq!(integer(first.await.unwrap().unwrap()), 1);
-    assert_eq!(integer(bed.ask(&client(), "SELECT x FROM t", soon()).await.unwrap()), 1);
+    assert_eq!(integer(test.ask(&client(), "SELECT x FROM t", soon()).await.unwrap()), 1);
 }
 
 #[tokio::test]
 async fn a_read_during_a_demotion_is_redirected() {
     let role_guard = Arc::new(OnceLock::<Arc<FakeRoleGuard>>::new());
     let overtaken = Arc::clone(&role_guard);
-    let bed = Bed::start(
+    let test = TestServer::start(
         |_| {},
         move || {
             overtaken.get().unwrap().demote();
@@ -305,8 +310,8 @@ async fn a_read_during_a_demotion_is_redirected() {
         },
     )
     .await;
-    assert!(role_guard.set(Arc::clone(&bed.role_guard)).is_ok());
-    let refused = bed.ask(&client(), "SELECT x FROM t", soon()).await;
+    assert!(role_guard.set(Arc::clone(&test.role_guard)).is_ok());
+    let refused = test.ask(&client(), "SELECT x FROM t", soon()).await;
     assert!(
         matches!(refused, Err(CallError::Refused(ServerError::NotPrimary { .. }))),
         "{refused:?}"
@@ -315,16 +320,16 @@ async fn a_read_during_a_demotion_is_redirected() {
 
 #[tokio::test]
 async fn a_failed_read_checks_the_role_before_its_reply() {
-    let bed = Bed::start(
+    let test = TestServer::start(
         |_| {},
         || Err(ConnectionError::BadConnection("unable to open database file".into())),
     )
     .await;
-    let failed = bed.ask(&client(), "SELECT x FROM t", soon()).await;
+    let failed = test.ask(&client(), "SELECT x FROM t", soon()).await;
     assert!(matches!(failed, Err(CallError::Refused(ServerError::Io { .. }))), "{failed:?}");
     // As when LiteFS dies: SQLite fails first, and the role is known after a query.
-    bed.role_guard.demoted_when_asked.store(true, Ordering::SeqCst);
-    let failed = bed.ask(&client(), "SELECT x FROM t", soon()).await;
+    test.role_guard.demoted_when_asked.store(true, Ordering::SeqCst);
+    let failed = test.ask(&client(), "SELECT x FROM t", soon()).await;
     assert!(
         matches!(failed, Err(CallError::Refused(ServerError::NotPrimary { .. }))),
         "{failed:?}"
@@ -333,29 +338,29 @@ async fn a_failed_read_checks_the_role_before_its_reply() {
 
 #[tokio::test]
 async fn reads_wait_for_the_result_of_a_handoff() {
-    let bed = Arc::new(Bed::plain().await);
+    let test = Arc::new(TestServer::plain().await);
     // A successor that accepts the connection and does not answer.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let report = ReplicaReport {
         node: "b".into(),
         address: Some(silent.local_addr().unwrap().to_string()),
-        position: bed.role_guard.position().ok(),
+        position: test.role_guard.position().ok(),
     };
     let client = client();
-    let link = client.connect(&bed.server.address().to_string()).await.unwrap();
+    let link = client.connect(&test.server.address().to_string()).await.unwrap();
     link.follow(report, Txid::new(0), soon()).await.unwrap();
     let handoff = tokio::spawn({
-        let bed = Arc::clone(&bed);
-        async move { bed.server.handoff(None, Instant::now() + Duration::from_millis(300)).await }
+        let test = Arc::clone(&test);
+        async move { test.server.handoff(None, Instant::now() + Duration::from_millis(300)).await }
     });
-    while !bed.server.is_handing_over() {
+    while !test.server.is_handing_over() {
         assert!(!handoff.is_finished());
         tokio::task::yield_now().await;
     }
-    assert_eq!(integer(bed.ask(&client, "SELECT x FROM t", soon()).await.unwrap()), 1);
-    assert!(!bed.server.is_handing_over());
+    assert_eq!(integer(test.ask(&client, "SELECT x FROM t", soon()).await.unwrap()), 1);
+    assert!(!test.server.is_handing_over());
     assert!(handoff.await.unwrap().is_err());
-    assert_eq!(bed.opened.load(Ordering::SeqCst), 0, "it was queued behind the handoff");
+    assert_eq!(test.opened.load(Ordering::SeqCst), 0, "it was queued behind the handoff");
 }
 
 /// Blocks between SQLite's commit and LiteFS's.
@@ -415,12 +420,12 @@ async fn a_read_is_never_ahead_of_its_position() {
         role_guard: Arc::clone(role_guard),
         halt: halting,
     };
-    let bed = Arc::new(Bed::over(|_| {}, || Ok(()), wrap).await);
+    let test = Arc::new(TestServer::over(|_| {}, || Ok(()), wrap).await);
     let meet = || {
         let halt = Arc::clone(&halt);
         tokio::task::spawn_blocking(move || halt.wait())
     };
-    let address = bed.server.address().to_string();
+    let address = test.server.address().to_string();
     let write = tokio::spawn(async move {
         let client = client();
         let link = client.connect(&address).await?;
@@ -429,8 +434,8 @@ async fn a_read_is_never_ahead_of_its_position() {
     meet().await.unwrap();
     // SQLite has committed, LiteFS has not.
     let mut read = tokio::spawn({
-        let bed = Arc::clone(&bed);
-        async move { bed.ask(&client(), "SELECT count(*) FROM t", soon()).await }
+        let test = Arc::clone(&test);
+        async move { test.ask(&client(), "SELECT count(*) FROM t", soon()).await }
     });
     let early = tokio::time::timeout(Duration::from_millis(50), &mut read).await;
     assert!(early.is_err(), "{early:?}");

@@ -14,13 +14,13 @@ use litefs_rpc::wire::PrimaryHint;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// A locator that returns what the test sets, and records when an address is doubted.
-struct Told {
+/// A locator that returns what the test sets, and records when an address is rechecked.
+struct FixedLocator {
     location: watch::Sender<PrimaryLocation>,
-    doubted: Arc<Mutex<Vec<Instant>>>,
+    rechecks: Arc<Mutex<Vec<Instant>>>,
 }
 
-impl PrimaryLocator for Told {
+impl PrimaryLocator for FixedLocator {
     fn location(&self) -> PrimaryLocation {
         self.location.borrow().clone()
     }
@@ -33,7 +33,7 @@ impl PrimaryLocator for Told {
     }
 
     fn recheck(&self) -> BoxFuture<'_, ()> {
-        self.doubted.lock().unwrap().push(Instant::now());
+        self.rechecks.lock().unwrap().push(Instant::now());
         Box::pin(async {})
     }
 }
@@ -46,17 +46,18 @@ fn nowhere(node: &str) -> PrimaryLocation {
     PrimaryLocation::Elsewhere(PrimaryHint { node: node.into(), address: node.into() })
 }
 
-type Doubts = Arc<Mutex<Vec<Instant>>>;
+type Rechecks = Arc<Mutex<Vec<Instant>>>;
 
-fn forwarder(location: PrimaryLocation) -> (Arc<Forwarder<Told>>, Doubts) {
-    let doubted = Doubts::default();
-    let told = Told { location: watch::Sender::new(location), doubted: Arc::clone(&doubted) };
+fn forwarder(location: PrimaryLocation) -> (Arc<Forwarder<FixedLocator>>, Rechecks) {
+    let rechecks = Rechecks::default();
+    let locator =
+        FixedLocator { location: watch::Sender::new(location), rechecks: Arc::clone(&rechecks) };
     let client = Arc::new(Client::new(ClientConfig::new("app.db")));
-    (Arc::new(Forwarder::new(client, told, PRIMARY_TIMEOUT)), doubted)
+    (Arc::new(Forwarder::new(client, locator, PRIMARY_TIMEOUT)), rechecks)
 }
 
 async fn forward(
-    forwarder: &Forwarder<Told>,
+    forwarder: &Forwarder<FixedLocator>,
     within: Duration,
 ) -> Result<Forwarded<()>, ForwardError> {
     forwarder.with_primary(Instant::now() + within, |_| async { Ok(()) }).await
@@ -64,7 +65,7 @@ async fn forward(
 
 #[tokio::test(start_paused = true)]
 async fn m6_retries_back_off_and_never_pass_the_deadline() {
-    let (forwarder, doubted) = forwarder(nowhere("a"));
+    let (forwarder, rechecks) = forwarder(nowhere("a"));
     let (start, within) = (Instant::now(), Duration::from_secs(5));
     let error = forward(&forwarder, within).await.unwrap_err();
     assert!(matches!(error, ForwardError::Call(CallError::Unreachable { .. })), "{error}");
@@ -74,7 +75,7 @@ async fn m6_retries_back_off_and_never_pass_the_deadline() {
         "{:?}",
         start.elapsed()
     );
-    let tries = doubted.lock().unwrap();
+    let tries = rechecks.lock().unwrap();
     let mut expected = 20 * MS;
     for (one, next) in tries.iter().zip(tries.iter().skip(1)) {
         let pause = *next - *one;
@@ -91,12 +92,12 @@ async fn m6_retries_back_off_and_never_pass_the_deadline() {
 #[tokio::test(start_paused = true)]
 async fn m6_without_a_primary_the_shorter_timeout_applies() {
     for (within, waited) in [(5_000 * MS, PRIMARY_TIMEOUT), (300 * MS, 300 * MS)] {
-        let (forwarder, doubted) = forwarder(PrimaryLocation::Nowhere);
+        let (forwarder, rechecks) = forwarder(PrimaryLocation::Nowhere);
         let start = Instant::now();
         let error = forward(&forwarder, within).await.unwrap_err();
         assert_eq!(error, ForwardError::NoPrimary { waited });
         assert_eq!(start.elapsed(), waited);
-        assert!(doubted.lock().unwrap().is_empty(), "there was no address to doubt");
+        assert!(rechecks.lock().unwrap().is_empty(), "there was no address to recheck");
     }
 }
 
@@ -119,7 +120,7 @@ async fn a_new_primary_ends_the_pause() {
 
 #[tokio::test(start_paused = true)]
 async fn a_new_primary_is_tried_without_the_old_pause() {
-    let (forwarder, doubted) = forwarder(nowhere("a"));
+    let (forwarder, rechecks) = forwarder(nowhere("a"));
     let waiting = {
         let forwarder = Arc::clone(&forwarder);
         tokio::spawn(async move { forward(&forwarder, Duration::from_secs(2)).await })
@@ -129,7 +130,7 @@ async fn a_new_primary_is_tried_without_the_old_pause() {
     forwarder.locator().location.send_replace(nowhere("b"));
     let error = waiting.await.unwrap().unwrap_err();
     assert!(error.to_string().contains('b'), "{error}");
-    let tries = doubted.lock().unwrap();
+    let tries = rechecks.lock().unwrap();
     assert_eq!(tries.iter().filter(|at| **at == changed).count(), 1, "{tries:?}");
 }
 

@@ -162,12 +162,12 @@ fn instrumentation_receives_only_the_users_queries() {
     test.schema(SCHEMA);
     for node in ["a", "b"] {
         let mut conn = test.conn(node);
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let ears = Arc::clone(&heard);
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&events);
         conn.set_instrumentation(move |event: diesel::connection::InstrumentationEvent<'_>| {
             let text = format!("{event:?}");
             if text.starts_with("StartQuery") || text.starts_with("FinishQuery") {
-                ears.lock().unwrap().push(text.split([' ', '{']).next().unwrap().to_owned());
+                sink.lock().unwrap().push(text.split([' ', '{']).next().unwrap().to_owned());
             }
         });
         write(&mut conn, "x").unwrap();
@@ -177,9 +177,9 @@ fn instrumentation_receives_only_the_users_queries() {
             write(conn, "y")
         })
         .unwrap();
-        let heard = std::mem::take(&mut *heard.lock().unwrap());
+        let events = std::mem::take(&mut *events.lock().unwrap());
         let expected = ["StartQuery", "FinishQuery"].repeat(6);
-        assert_eq!(heard, expected, "on {node}");
+        assert_eq!(events, expected, "on {node}");
     }
 }
 

@@ -28,7 +28,7 @@ fn insert(id: i32) -> impl diesel::query_builder::QueryFragment<diesel::sqlite::
 }
 
 /// Makes LiteFS drop the next commit of "a" without a notice to "a".
-fn drop_a_commit_unseen(test: &TestCluster) {
+fn drop_next_commit_silently(test: &TestCluster) {
     test.cluster.control("a").unwrap().forget_next_commit().unwrap();
 }
 
@@ -41,7 +41,7 @@ fn assert_unknown<T: std::fmt::Debug>(result: QueryResult<T>) {
 fn f19_a_batch_on_the_primarys_own_file_is_confirmed() {
     let test = test_cluster(&["a", "b"]);
     let mut conn = test.conn("a");
-    drop_a_commit_unseen(&test);
+    drop_next_commit_silently(&test);
     assert_unknown(conn.execute_batch(&[&insert(1), &insert(2)]));
 }
 
@@ -49,7 +49,7 @@ fn f19_a_batch_on_the_primarys_own_file_is_confirmed() {
 fn f19_rows_inserted_at_once_on_the_primary_are_confirmed() {
     let test = test_cluster(&["a", "b"]);
     let mut conn = test.conn("a");
-    drop_a_commit_unseen(&test);
+    drop_next_commit_silently(&test);
     let rows: Vec<_> = (1..4).map(|id| (notes::id.eq(id), notes::text.eq("x"))).collect();
     assert_unknown(diesel::insert_into(notes::table).values(rows).execute_at_once(&mut conn));
 }
@@ -168,7 +168,7 @@ fn a_write_inside_a_select_on_the_primary_is_confirmed() {
     let test = test_cluster(&["a", "b"]);
     test.schema("CREATE TABLE stamped (id INTEGER PRIMARY KEY, updated_at TIMESTAMP)");
     let mut conn = test.conn("a");
-    drop_a_commit_unseen(&test);
+    drop_next_commit_silently(&test);
     assert_unknown(diesel::sql_query(TRIGGER).execute(&mut conn));
 }
 
@@ -176,10 +176,10 @@ fn a_write_inside_a_select_on_the_primary_is_confirmed() {
 fn a_forwarded_commit_that_litefs_drops_is_unknown() {
     let test = test_cluster(&["a", "b"]);
     let mut conn = test.conn("b");
-    drop_a_commit_unseen(&test);
+    drop_next_commit_silently(&test);
     let write = conn.with_delivery(Delivery::AtMostOnce, insert_one);
     assert_unknown(write);
-    drop_a_commit_unseen(&test);
+    drop_next_commit_silently(&test);
     let transaction = conn.with_delivery(Delivery::AtMostOnce, |conn| conn.transaction(insert_one));
     assert_unknown(transaction);
 }
@@ -221,7 +221,7 @@ extern "SQL" {
 }
 
 /// Another connection holds the write lock while the next write waits, and commits meanwhile.
-fn beside_a_commit_of_another<T>(bed: &TestCluster, write: impl FnOnce() -> T + Send) -> T
+fn during_another_commit<T>(bed: &TestCluster, write: impl FnOnce() -> T + Send) -> T
 where
     T: Send,
 {
@@ -251,14 +251,14 @@ where
 fn the_commit_of_another_connection_confirms_nothing() {
     let bed = test_cluster(&["a", "b"]);
     let mut conn = bed.conn("a");
-    assert_unknown(beside_a_commit_of_another(&bed, || insert_one(&mut conn)));
+    assert_unknown(during_another_commit(&bed, || insert_one(&mut conn)));
 }
 
 #[test]
 fn each_commit_of_a_script_is_confirmed() {
     let bed = test_cluster(&["a", "b"]);
     let mut conn = bed.conn("a");
-    drop_a_commit_unseen(&bed);
+    drop_next_commit_silently(&bed);
     assert_unknown(
         conn.batch_execute("INSERT INTO notes VALUES (1, 'x'); INSERT INTO notes VALUES (2, 'x')"),
     );
@@ -271,7 +271,7 @@ fn an_outcome_that_litefs_dropped_is_not_returned() {
     });
     bed.schema(SCHEMA);
     let mut conn = bed.conn("b");
-    drop_a_commit_unseen(&bed);
+    drop_next_commit_silently(&bed);
     assert_unknown(insert_one(&mut conn));
 }
 
@@ -282,7 +282,7 @@ fn a_transaction_with_a_temporary_table_is_confirmed() {
     let result = conn.transaction(|conn| {
         conn.batch_execute("CREATE TEMP TABLE own (x); INSERT INTO own VALUES (1)")?;
         insert_one(conn)?;
-        drop_a_commit_unseen(&bed);
+        drop_next_commit_silently(&bed);
         QueryResult::Ok(())
     });
     assert_unknown(result);
@@ -308,7 +308,7 @@ fn a_failed_script_leaves_its_transaction_open() {
     let mut conn = bed.conn("a");
     assert!(conn.batch_execute(script).is_err());
     assert!(conn.is_broken(), "Diesel does not know the transaction");
-    drop_a_commit_unseen(&bed);
+    drop_next_commit_silently(&bed);
     assert_unknown(conn.batch_execute("COMMIT"));
 }
 

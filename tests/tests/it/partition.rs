@@ -27,19 +27,19 @@ fn texts(
     notes::table.select(notes::text).order(notes::id).load(conn).unwrap()
 }
 
-type Told = Arc<Mutex<HashMap<String, Vec<LostWrites>>>>;
+type Reports = Arc<Mutex<HashMap<String, Vec<LostWrites>>>>;
 
 /// Three nodes; "a" is reached through a relay.
-fn test_cluster(relay: &Relay) -> (TestCluster, Told) {
-    let told = Told::default();
+fn test_cluster(relay: &Relay) -> (TestCluster, Reports) {
+    let reports = Reports::default();
     let test = TestCluster::behind(&NODES, &[("a", relay)], |name, builder| {
-        let (told, name) = (Arc::clone(&told), name.to_owned());
+        let (reports, name) = (Arc::clone(&reports), name.to_owned());
         builder.forward_timeout(Duration::from_secs(10)).on_lost_writes(move |lost| {
-            told.lock().unwrap().entry(name.clone()).or_default().push(lost.clone());
+            reports.lock().unwrap().entry(name.clone()).or_default().push(lost.clone());
         })
     });
     test.schema(SCHEMA);
-    (test, told)
+    (test, reports)
 }
 
 /// Cuts "a" off from the other nodes, for LiteFS's traffic and the library's, without a notice to
@@ -61,7 +61,7 @@ fn heal(test: &TestCluster, relay: &Relay) {
 #[test]
 fn f8_a_partition_keeps_the_majority_and_reports_losses() {
     let relay = relay();
-    let (test, told) = test_cluster(&relay);
+    let (test, reports) = test_cluster(&relay);
     add(&mut test.conn("c"), "before").unwrap();
     test.sync();
     part(&test, &relay);
@@ -90,10 +90,10 @@ fn f8_a_partition_keeps_the_majority_and_reports_losses() {
             "{node}"
         );
     }
-    wait_until("the report", || told.lock().unwrap().contains_key("a"));
-    let told = told.lock().unwrap();
-    assert_eq!(told.len(), 1, "the others lost nothing: {told:?}");
-    let [report] = told["a"].as_slice() else { panic!("{told:?}") };
+    wait_until("the report", || reports.lock().unwrap().contains_key("a"));
+    let reports = reports.lock().unwrap();
+    assert_eq!(reports.len(), 1, "the others lost nothing: {reports:?}");
+    let [report] = reports["a"].as_slice() else { panic!("{reports:?}") };
     assert_eq!((report.primary.as_str(), report.writes.len()), ("b", 1), "{report:?}");
 }
 
@@ -102,7 +102,7 @@ fn f8_a_partition_keeps_the_majority_and_reports_losses() {
 #[test]
 fn f7_a_loss_is_reported_after_a_second_failover() {
     let relay = relay();
-    let (test, told) = test_cluster(&relay);
+    let (test, reports) = test_cluster(&relay);
     test.sync();
     part(&test, &relay);
     add(&mut test.conn("a"), "alone").unwrap();
@@ -119,17 +119,17 @@ fn f7_a_loss_is_reported_after_a_second_failover() {
     b.follow(c).unwrap();
     heal(&test, &relay);
     test.cluster.node("a").follow(c).unwrap();
-    wait_until("the report", || told.lock().unwrap().contains_key("a"));
-    let told = told.lock().unwrap();
-    let [report] = told["a"].as_slice() else { panic!("{told:?}") };
+    wait_until("the report", || reports.lock().unwrap().contains_key("a"));
+    let reports = reports.lock().unwrap();
+    let [report] = reports["a"].as_slice() else { panic!("{reports:?}") };
     assert_eq!((report.primary.as_str(), report.writes.len()), ("c", 1), "{report:?}");
-    assert_eq!(told.len(), 1, "the others lost nothing: {told:?}");
+    assert_eq!(reports.len(), 1, "the others lost nothing: {reports:?}");
 }
 
 #[test]
 fn f8_a_partition_without_a_failover_only_delays() {
     let relay = relay();
-    let (test, told) = test_cluster(&relay);
+    let (test, reports) = test_cluster(&relay);
     add(&mut test.conn("b"), "before").unwrap();
     part(&test, &relay);
     let mut on_b = test.conn("b");
@@ -146,7 +146,7 @@ fn f8_a_partition_without_a_failover_only_delays() {
     for node in NODES {
         assert_eq!(texts(&mut test.plain(node)), ["before", "alone", "across"], "{node}");
     }
-    assert!(told.lock().unwrap().is_empty());
+    assert!(reports.lock().unwrap().is_empty());
 }
 
 /// Writes on one node until it is told to stop. Returns the acknowledged rows.

@@ -56,13 +56,13 @@ fn r7_a_replica_ahead_of_a_new_primary_reads_new_history() {
 
 #[test]
 fn f7_lost_acknowledged_writes_are_reported() {
-    let told: Mutex<HashMap<String, Vec<LostWrites>>> = Mutex::default();
-    let told = Arc::new(told);
-    let hears = Arc::clone(&told);
+    let reports: Mutex<HashMap<String, Vec<LostWrites>>> = Mutex::default();
+    let reports = Arc::new(reports);
+    let sink = Arc::clone(&reports);
     let test = TestCluster::configured(&["a", "b", "c"], move |name, builder| {
-        let (hears, name) = (Arc::clone(&hears), name.to_owned());
+        let (sink, name) = (Arc::clone(&sink), name.to_owned());
         builder.on_lost_writes(move |lost| {
-            hears.lock().unwrap().entry(name.clone()).or_default().push(lost.clone());
+            sink.lock().unwrap().entry(name.clone()).or_default().push(lost.clone());
         })
     });
     test.schema(SCHEMA);
@@ -83,9 +83,9 @@ fn f7_lost_acknowledged_writes_are_reported() {
     }
     test.cluster.promote_losing_tail("b", 3).unwrap();
     test.wait_for_roles();
-    wait_until("the reports", || told.lock().unwrap().len() == 2);
-    let told = told.lock().unwrap();
-    let [from_c] = told["c"].as_slice() else { panic!("{told:?}") };
+    wait_until("the reports", || reports.lock().unwrap().len() == 2);
+    let reports = reports.lock().unwrap();
+    let [from_c] = reports["c"].as_slice() else { panic!("{reports:?}") };
     assert_eq!((from_c.primary.as_str(), from_c.writes.len()), ("b", 2), "{from_c:?}");
     for write in &from_c.writes {
         assert_eq!(write.acknowledged_by, "a");
@@ -93,7 +93,7 @@ fn f7_lost_acknowledged_writes_are_reported() {
         let outcome = test.litefs("c").outcome(write.request.unwrap());
         assert_eq!(outcome, Ok(litefs_diesel::Outcome::NotApplied));
     }
-    let [from_a] = told["a"].as_slice() else { panic!("{told:?}") };
+    let [from_a] = reports["a"].as_slice() else { panic!("{reports:?}") };
     assert_eq!(from_a.writes.len(), 1, "{from_a:?}");
     assert_eq!(from_a.writes[0].request, None);
 }
@@ -103,14 +103,14 @@ fn f7_lost_acknowledged_writes_are_reported() {
 fn f7_writes_made_before_the_primary_knew_its_name_are_not_lost() {
     let cluster =
         litefs_testkit::Cluster::builder().nodes(["a", "b"]).database(DATABASE).start().unwrap();
-    let told: Arc<Mutex<Vec<LostWrites>>> = Arc::default();
+    let reports: Arc<Mutex<Vec<LostWrites>>> = Arc::default();
     let [a, b] = ["a", "b"].map(|name| {
-        let (node, told) = (cluster.node(name), Arc::clone(&told));
+        let (node, reports) = (cluster.node(name), Arc::clone(&reports));
         let http_url = node.http_url();
         litefs_diesel::LiteFs::builder(&node.database_url(DATABASE))
             .listen("127.0.0.1:0".parse().unwrap())
             .tracker(|tracker| tracker.http_url(&http_url))
-            .on_lost_writes(move |lost| told.lock().unwrap().push(lost.clone()))
+            .on_lost_writes(move |lost| reports.lock().unwrap().push(lost.clone()))
             .start()
             .unwrap()
     });
@@ -134,9 +134,9 @@ fn f7_writes_made_before_the_primary_knew_its_name_are_not_lost() {
     cluster.wait_for_sync(litefs_tests::PATIENCE).unwrap();
     add(&mut conn, "lost").unwrap();
     cluster.promote_losing_tail("a", 1).unwrap();
-    wait_until("the report", || !told.lock().unwrap().is_empty());
-    let told = told.lock().unwrap();
-    let [report] = told.as_slice() else { panic!("{told:?}") };
+    wait_until("the report", || !reports.lock().unwrap().is_empty());
+    let reports = reports.lock().unwrap();
+    let [report] = reports.as_slice() else { panic!("{reports:?}") };
     assert_eq!((report.primary.as_str(), report.writes.len()), ("a", 1), "{report:?}");
     assert_eq!(report.writes[0].acknowledged_by, "b");
 }

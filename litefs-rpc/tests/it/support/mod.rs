@@ -240,14 +240,14 @@ impl Executor for FakeExecutor {
     }
 }
 
-pub(crate) struct Bed {
+pub(crate) struct TestServer {
     pub role_guard: Arc<FakeRoleGuard>,
     pub server: Server,
     pub rolled_back: mpsc::Receiver<()>,
     pub groups: mpsc::Receiver<Vec<String>>,
 }
 
-impl Bed {
+impl TestServer {
     pub(crate) async fn start(configure: impl FnOnce(&mut ServerConfig), run: Run) -> Self {
         Self::fenced(FakeRoleGuard::primary(), configure, run).await
     }

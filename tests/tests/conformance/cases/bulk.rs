@@ -38,7 +38,7 @@ fn rows(count: i32) -> Vec<Node> {
 }
 
 #[derive(Debug, PartialEq, QueryableByName)]
-struct Said {
+struct Counters {
     #[diesel(sql_type = BigInt)]
     rowid: i64,
     #[diesel(sql_type = BigInt)]
@@ -47,7 +47,7 @@ struct Said {
     total: i64,
 }
 
-fn said(conn: &mut Conn) -> Said {
+fn counters(conn: &mut Conn) -> Counters {
     let sql = "SELECT last_insert_rowid() AS rowid, changes() AS changes, total_changes() AS total";
     diesel::sql_query(sql).get_result(conn).unwrap()
 }
@@ -60,28 +60,28 @@ fn sum(conn: &mut Conn) -> (i64, Option<i64>) {
 #[test]
 fn many_rows_in_one_statement() {
     let conn = &mut *fresh_with(NODES);
-    let before = said(conn).total;
+    let before = counters(conn).total;
     assert_eq!(diesel::insert_into(nodes::table).values(rows(ROWS)).execute(conn), Ok(1_000));
-    assert_eq!(said(conn), Said { rowid: 1_000, changes: 1_000, total: before + 1_000 });
+    assert_eq!(counters(conn), Counters { rowid: 1_000, changes: 1_000, total: before + 1_000 });
     assert_eq!(sum(conn), (1_000, Some(501_499)));
     assert_eq!(
         diesel::update(nodes::table.find(0)).set(nodes::name.eq("none")).execute(conn),
         Ok(0)
     );
-    assert_eq!(said(conn), Said { rowid: 1_000, changes: 0, total: before + 1_000 });
+    assert_eq!(counters(conn), Counters { rowid: 1_000, changes: 0, total: before + 1_000 });
 }
 
 #[test]
 fn many_rows_in_a_transaction_and_their_numbers_afterwards() {
     let conn = &mut *fresh_with(NODES);
-    let before = said(conn).total;
+    let before = counters(conn).total;
     let within = conn.transaction(|conn| {
         diesel::insert_into(nodes::table).values(rows(ROWS)).execute(conn)?;
-        QueryResult::Ok(said(conn))
+        QueryResult::Ok(counters(conn))
     });
-    let expected = || Said { rowid: 1_000, changes: 1_000, total: before + 1_000 };
+    let expected = || Counters { rowid: 1_000, changes: 1_000, total: before + 1_000 };
     assert_eq!(within, Ok(expected()));
-    assert_eq!(said(conn), expected());
+    assert_eq!(counters(conn), expected());
     assert_eq!(sum(conn).0, 1_000);
 }
 
@@ -120,11 +120,11 @@ fn triggers_see_each_row() {
 fn a_row_that_conflicts_fails_the_whole_statement() {
     let conn = &mut *fresh_with(NODES);
     conn.batch_execute("INSERT INTO nodes (id, name) VALUES (7000, 'node 700')").unwrap();
-    let before = said(conn);
+    let before = counters(conn);
     let failed = refused(diesel::insert_into(nodes::table).values(rows(ROWS)).execute(conn));
     assert_eq!(failed, ("unique", "UNIQUE constraint failed: nodes.name".into()));
     assert_eq!(sum(conn), (1, None));
-    assert_eq!(said(conn).total, before.total);
+    assert_eq!(counters(conn).total, before.total);
     let ignored = diesel::insert_or_ignore_into(nodes::table).values(rows(ROWS)).execute(conn);
     assert_eq!(ignored, Ok(999));
     assert_eq!(sum(conn).0, 1_000);
@@ -135,5 +135,5 @@ fn rows_that_replace_others() {
     let conn = &mut *fresh_with(NODES);
     assert_eq!(diesel::insert_into(nodes::table).values(rows(500)).execute(conn), Ok(500));
     assert_eq!(diesel::replace_into(nodes::table).values(rows(ROWS)).execute(conn), Ok(1_000));
-    assert_eq!((sum(conn).0, said(conn).changes), (1_000, 1_000));
+    assert_eq!((sum(conn).0, counters(conn).changes), (1_000, 1_000));
 }

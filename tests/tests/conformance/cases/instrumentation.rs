@@ -13,9 +13,9 @@ use crate::schema::{FULL_BLOG, Sparse, User, posts, users};
 /// The received events, one line each, without the differences that come from SQLite's cache of
 /// prepared statements.
 #[derive(Clone, Default)]
-struct Heard(Arc<Mutex<Vec<String>>>);
+struct Recorder(Arc<Mutex<Vec<String>>>);
 
-impl Instrumentation for Heard {
+impl Instrumentation for Recorder {
     fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
         let line = match event {
             InstrumentationEvent::StartQuery { query, .. } => format!("start {query}"),
@@ -35,11 +35,11 @@ impl Instrumentation for Heard {
     }
 }
 
-impl Heard {
+impl Recorder {
     fn on(conn: &mut Conn) -> Self {
-        let heard = Self::default();
-        conn.set_instrumentation(heard.clone());
-        heard
+        let recorder = Self::default();
+        conn.set_instrumentation(recorder.clone());
+        recorder
     }
 
     fn take(&self) -> Vec<String> {
@@ -55,11 +55,11 @@ fn once(sql: &str) -> Vec<String> {
 #[test]
 fn a_read() {
     let conn = &mut *fresh_with(FULL_BLOG);
-    let heard = Heard::on(conn);
+    let recorder = Recorder::on(conn);
     for _ in 0..2 {
         users::table.find(1).select(users::name).get_result::<String>(conn).unwrap();
         assert_eq!(
-            heard.take(),
+            recorder.take(),
             once("SELECT `users`.`name` FROM `users` WHERE (`users`.`id` = ?) -- binds: [1]")
         );
     }
@@ -68,41 +68,41 @@ fn a_read() {
 #[test]
 fn a_write() {
     let conn = &mut *fresh_with(FULL_BLOG);
-    let heard = Heard::on(conn);
+    let recorder = Recorder::on(conn);
     for _ in 0..2 {
         diesel::update(users::table.find(1)).set(users::age.eq(5)).execute(conn).unwrap();
         let sql = "UPDATE `users` SET `age` = ? WHERE (`users`.`id` = ?) -- binds: [5, 1]";
-        assert_eq!(heard.take(), once(sql));
+        assert_eq!(recorder.take(), once(sql));
     }
 }
 
 #[test]
 fn a_write_that_returns() {
     let conn = &mut *fresh_with(FULL_BLOG);
-    let heard = Heard::on(conn);
+    let recorder = Recorder::on(conn);
     let insert =
         diesel::insert_into(users::table).values(users::name.eq("New")).returning(users::id);
     insert.get_result::<i32>(conn).unwrap();
     let sql = "INSERT INTO `users` (`name`) VALUES (?) RETURNING `id` -- binds: [\"New\"]";
-    assert_eq!(heard.take(), once(sql));
+    assert_eq!(recorder.take(), once(sql));
 }
 
 #[test]
 fn a_read_after_a_write() {
     let conn = &mut *fresh_with(FULL_BLOG);
-    let heard = Heard::on(conn);
+    let recorder = Recorder::on(conn);
     sql_query("DELETE FROM posts").execute(conn).unwrap();
     posts::table.count().get_result::<i64>(conn).unwrap();
     let expected =
         [once("DELETE FROM posts -- binds: []"), once("SELECT COUNT(*) FROM `posts` -- binds: []")]
             .concat();
-    assert_eq!(heard.take(), expected);
+    assert_eq!(recorder.take(), expected);
 }
 
 #[test]
 fn a_failure() {
     let conn = &mut *fresh_with(FULL_BLOG);
-    let heard = Heard::on(conn);
+    let recorder = Recorder::on(conn);
     sql_query("UPDATE users SET name = 'x'").execute(conn).unwrap_err();
     sql_query("SELECT * FROM nowhere").execute(conn).unwrap_err();
     let expected = [
@@ -111,35 +111,35 @@ fn a_failure() {
         "start SELECT * FROM nowhere -- binds: []",
         "fail SELECT * FROM nowhere -- binds: []: no such table: nowhere",
     ];
-    assert_eq!(heard.take(), expected);
+    assert_eq!(recorder.take(), expected);
 }
 
 #[test]
 fn a_script() {
     let conn = &mut *fresh_with(FULL_BLOG);
-    let heard = Heard::on(conn);
+    let recorder = Recorder::on(conn);
     let script = "DELETE FROM posts; CREATE TABLE t (x)";
     conn.batch_execute(script).unwrap();
-    assert_eq!(heard.take(), once(script));
+    assert_eq!(recorder.take(), once(script));
 }
 
 #[test]
 fn a_transaction_that_writes() {
     let conn = &mut *fresh_with(FULL_BLOG);
-    let heard = Heard::on(conn);
+    let recorder = Recorder::on(conn);
     conn.transaction(|conn| sql_query("DELETE FROM posts").execute(conn)).unwrap();
     let begin = vec!["begin 1".to_owned()];
     let commit = vec!["commit 1".to_owned()];
     let expected =
         [begin, once("BEGIN"), once("DELETE FROM posts -- binds: []"), commit, once("COMMIT")]
             .concat();
-    assert_eq!(heard.take(), expected);
+    assert_eq!(recorder.take(), expected);
 }
 
 #[test]
 fn a_transaction_that_reads_then_writes_and_rolls_back() {
     let conn = &mut *fresh_with(FULL_BLOG);
-    let heard = Heard::on(conn);
+    let recorder = Recorder::on(conn);
     conn.transaction(|conn| {
         users::table.select(users::id).load::<i32>(conn)?;
         sql_query("DELETE FROM posts").execute(conn)?;
@@ -155,13 +155,13 @@ fn a_transaction_that_reads_then_writes_and_rolls_back() {
         once("ROLLBACK"),
     ]
     .concat();
-    assert_eq!(heard.take(), expected);
+    assert_eq!(recorder.take(), expected);
 }
 
 #[test]
 fn a_nested_transaction() {
     let conn = &mut *fresh_with(FULL_BLOG);
-    let heard = Heard::on(conn);
+    let recorder = Recorder::on(conn);
     conn.transaction(|conn| conn.transaction(|conn| sql_query("DELETE FROM posts").execute(conn)))
         .unwrap();
     let expected = [
@@ -176,13 +176,13 @@ fn a_nested_transaction() {
         once("COMMIT"),
     ]
     .concat();
-    assert_eq!(heard.take(), expected);
+    assert_eq!(recorder.take(), expected);
 }
 
 #[test]
 fn a_batch_with_defaults() {
     let conn = &mut *fresh_with(FULL_BLOG);
-    let heard = Heard::on(conn);
+    let recorder = Recorder::on(conn);
     let rows = vec![
         Sparse { name: "a", hair: None, age: None },
         Sparse { name: "b", hair: None, age: Some(7) },
@@ -197,13 +197,13 @@ fn a_batch_with_defaults() {
         once("COMMIT"),
     ]
     .concat();
-    assert_eq!(heard.take(), expected);
+    assert_eq!(recorder.take(), expected);
 }
 
 #[test]
 fn a_pragma_a_temporary_table_and_a_schema_change() {
     let conn = &mut *fresh_with(FULL_BLOG);
-    let heard = Heard::on(conn);
+    let recorder = Recorder::on(conn);
     let statements = [
         "PRAGMA foreign_keys = OFF",
         "CREATE TEMP TABLE scratch (x)",
@@ -213,7 +213,7 @@ fn a_pragma_a_temporary_table_and_a_schema_change() {
     ];
     for statement in statements {
         sql_query(statement).execute(conn).unwrap();
-        assert_eq!(heard.take(), once(&format!("{statement} -- binds: []")));
+        assert_eq!(recorder.take(), once(&format!("{statement} -- binds: []")));
     }
 }
 
@@ -221,38 +221,39 @@ fn a_pragma_a_temporary_table_and_a_schema_change() {
 fn the_numbers_of_the_last_write() {
     let conn = &mut *fresh_with(FULL_BLOG);
     sql_query("INSERT INTO users (id, name) VALUES (9, 'x')").execute(conn).unwrap();
-    let heard = Heard::on(conn);
+    let recorder = Recorder::on(conn);
     let rowid = diesel::dsl::sql::<diesel::sql_types::BigInt>("SELECT last_insert_rowid()")
         .get_result::<i64>(conn);
     assert_eq!(rowid, Ok(9));
-    assert_eq!(heard.take(), once("SELECT last_insert_rowid() -- binds: []"));
+    assert_eq!(recorder.take(), once("SELECT last_insert_rowid() -- binds: []"));
 }
 
 #[test]
 fn a_new_connection_reports_no_events() {
     let fixture = fresh_with(FULL_BLOG);
     let mut conn = fixture.another();
-    let heard = Heard::on(&mut conn);
+    let recorder = Recorder::on(&mut conn);
     users::table.load::<User>(&mut conn).unwrap();
-    assert_eq!(heard.take().len(), 2);
+    assert_eq!(recorder.take().len(), 2);
     drop(conn);
-    assert_eq!(heard.take(), Vec::<String>::new());
+    assert_eq!(recorder.take(), Vec::<String>::new());
 }
 
 #[test]
 fn the_users_instrumentation_can_be_downcast() {
     let conn = &mut *fresh_with(FULL_BLOG);
-    Heard::on(conn);
+    Recorder::on(conn);
     sql_query("DELETE FROM posts").execute(conn).unwrap();
-    let heard = conn.instrumentation().downcast_mut::<Heard>().expect("the type that was set");
-    assert_eq!(heard.take(), once("DELETE FROM posts -- binds: []"));
+    let recorder =
+        conn.instrumentation().downcast_mut::<Recorder>().expect("the type that was set");
+    assert_eq!(recorder.take(), once("DELETE FROM posts -- binds: []"));
     // A boxed query is reported like the query itself.
-    let boxed: Box<dyn Instrumentation> = Box::new(Heard::default());
+    let boxed: Box<dyn Instrumentation> = Box::new(Recorder::default());
     conn.set_instrumentation(boxed);
-    assert!(conn.instrumentation().is::<Heard>());
+    assert!(conn.instrumentation().is::<Recorder>());
     let event = InstrumentationEvent::begin_transaction(std::num::NonZeroU32::MIN);
     conn.instrumentation().on_connection_event(event);
-    assert_eq!(conn.instrumentation().downcast_ref::<Heard>().unwrap().take(), ["begin 1"]);
+    assert_eq!(conn.instrumentation().downcast_ref::<Recorder>().unwrap().take(), ["begin 1"]);
 }
 
 /// The events of a query, including those of the cache of prepared statements.

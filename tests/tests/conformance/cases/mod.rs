@@ -8,6 +8,7 @@ mod attached;
 mod backups;
 mod bulk;
 mod connections;
+mod conversions;
 mod deletes;
 mod errors;
 mod inserts;
