@@ -179,8 +179,8 @@ impl fmt::Display for Judgement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} acknowledged: {} lost, {} duplicated; {} refused: {} stored; {} unknown: {} stored; \
-             {} acknowledged but not shipped by a primary that died: {} lost by LiteFS",
+            "{} acknowledged: {} lost, {} duplicated; {} refused: {} stored; {} unknown: {} \
+             stored; {} acknowledged but not shipped by a primary that died: {} lost by LiteFS",
             self.acknowledged,
             self.lost,
             self.duplicated,

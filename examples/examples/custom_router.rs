@@ -31,9 +31,9 @@ type Problem = Box<dyn std::error::Error>;
 const DATABASE: &str = "app.db";
 
 /// Sends reads of the acknowledgement log to the primary.
-struct FreshLedger;
+struct FreshLog;
 
-impl Router for FreshLedger {
+impl Router for FreshLog {
     fn route(&self, situation: &Situation<'_>) -> Route {
         if situation.sql().contains("`ack_log`") {
             Route::Primary
@@ -54,7 +54,7 @@ fn main() -> Result<(), Problem> {
     let primary = builder(cluster.node("primary")).start()?;
     // Local reads may be stale: only the router keeps reads of the log fresh.
     let replica = builder(cluster.node("replica"))
-        .router(FreshLedger)
+        .router(FreshLog)
         .consistency(Consistency::Eventual)
         .start()?;
     let (mut there, mut here) = (primary.establish()?, replica.establish()?);

@@ -20,7 +20,7 @@ fn attack(arguments: &[&str]) -> (Output, HashMap<String, u64>) {
     (output, figures)
 }
 
-fn told(output: &Output) -> String {
+fn printed(output: &Output) -> String {
     format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
@@ -31,7 +31,7 @@ fn told(output: &Output) -> String {
 #[test]
 fn f9_writes_under_attack_are_applied_once_or_refused() {
     let (output, figures) = attack(&["--seconds", "6"]);
-    assert!(output.status.success(), "{}", told(&output));
+    assert!(output.status.success(), "{}", printed(&output));
     assert!(figures["acked"] > 100 && figures["failovers"] > 0, "{figures:?}");
     for wrong in [
         "lost_unreported",
@@ -49,17 +49,17 @@ fn f9_writes_under_attack_are_applied_once_or_refused() {
 #[test]
 fn repeated_writes_of_unknown_outcome_are_detected() {
     let (output, figures) = attack(&["--seconds", "4", "--weaken", "retry-unknown"]);
-    assert!(!output.status.success() && figures["duplicated"] > 0, "{}", told(&output));
+    assert!(!output.status.success() && figures["duplicated"] > 0, "{}", printed(&output));
 }
 
 #[test]
 fn unconfirmed_commits_are_detected() {
     let (output, figures) = attack(&["--seconds", "6", "--weaken", "proof"]);
-    assert!(!output.status.success() && figures["lost_unreported"] > 0, "{}", told(&output));
+    assert!(!output.status.success() && figures["lost_unreported"] > 0, "{}", printed(&output));
 }
 
 #[test]
 fn reads_without_a_wait_are_detected() {
     let (output, figures) = attack(&["--seconds", "6", "--weaken", "eventual"]);
-    assert!(!output.status.success() && figures["stale_reads"] > 0, "{}", told(&output));
+    assert!(!output.status.success() && figures["stale_reads"] > 0, "{}", printed(&output));
 }

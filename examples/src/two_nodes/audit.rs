@@ -44,7 +44,7 @@ impl Audit {
         let surplus = found.len().saturating_sub(1) as u64;
         if surplus > 0 {
             self.duplicated += surplus;
-            self.tell(format!("{node} has {name} {} times", found.len()));
+            self.add_detail(format!("{node} has {name} {} times", found.len()));
         }
         let lost = match (known, found.first()) {
             (Known::Present(_), None) => "lacks",
@@ -55,10 +55,10 @@ impl Audit {
             _ => return,
         };
         self.lost += 1;
-        self.tell(format!("{node} {lost} {name}"));
+        self.add_detail(format!("{node} {lost} {name}"));
     }
 
-    fn tell(&mut self, detail: String) {
+    fn add_detail(&mut self, detail: String) {
         if self.details.len() < MAX_DETAILS {
             self.details.push(detail);
         }

@@ -148,7 +148,7 @@ impl Client {
         };
         let answer = self.target.send(request).await;
         if answer.row(StatusCode::OK).as_ref() != Some(&expected) {
-            return self.doubt(node, &key, "was sent a change", &answer);
+            return self.set_aside(node, &key, "was sent a change", &answer);
         }
         self.must_show(node, &expected).await;
         self.seen.ack_log.rows.insert(key, Known::Present(expected));
@@ -159,7 +159,7 @@ impl Client {
         let request = self.target.request(node, Method::DELETE, &format!("/resources/{}", row.id));
         let answer = self.target.send(request).await;
         if !answer.is(StatusCode::NO_CONTENT) {
-            return self.doubt(node, &key, "was sent a DELETE", &answer);
+            return self.set_aside(node, &key, "was sent a DELETE", &answer);
         }
         let again = self.get(node, &row.id).await;
         self.must(
@@ -174,7 +174,7 @@ impl Client {
 
     /// The response to a write of an own row was not the expected one. The row is not used any
     /// more.
-    fn doubt(&mut self, node: usize, key: &str, what: &str, answer: &Answer) {
+    fn set_aside(&mut self, node: usize, key: &str, what: &str, answer: &Answer) {
         // Without a response the row may be old or new. With a wrong one the acknowledged row still
         // counts.
         if answer.is_unknown() {

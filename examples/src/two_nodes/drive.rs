@@ -31,7 +31,7 @@ pub(super) fn run(options: Options) -> Result<ExitCode, Problem> {
     progress.finish_and_clear();
     print!("{summary}");
     if options.keep {
-        super::summary::print_invitation(processes.urls());
+        super::summary::print_commands(processes.urls());
         runtime.block_on(tokio::signal::ctrl_c())?;
     }
     Ok(if summary.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

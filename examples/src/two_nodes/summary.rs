@@ -81,7 +81,7 @@ impl Summary {
         of.iter().take(EXAMPLES).try_for_each(|example| writeln!(f, "  {example}"))
     }
 
-    fn story(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn fmt_head(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.took.as_secs_f64();
         let per_second = self.requests as f64 / seconds;
         let promotion = self.promotion.as_secs_f64() * 1_000.0;
@@ -116,7 +116,7 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.story(f)?;
+        self.fmt_head(f)?;
         Self::examples(f, "Reads that did not show an acknowledged write", &self.violations)?;
         Self::examples(f, "Unknown outcomes", &self.unknown)?;
         Self::examples(f, "Found at the end", &self.audit.details)?;
@@ -132,7 +132,7 @@ impl fmt::Display for Summary {
 }
 
 /// Commands to try while the nodes are left running.
-pub(super) fn print_invitation([a, b]: &[String; 2]) {
+pub(super) fn print_commands([a, b]: &[String; 2]) {
     println!("\nBoth nodes are running, until Ctrl-C. {} is the primary.", NAMES[1]);
     println!("  {}: {a}\n  {}: {b}\n", NAMES[0], NAMES[1]);
     println!("A GET on the replica that downloads and inserts, then finds it on the other node:");

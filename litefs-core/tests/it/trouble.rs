@@ -10,7 +10,7 @@ use crate::fake::{Counts, FakeLiteFs, Reply, becomes, replica};
 const FAST: Duration = Duration::from_millis(50);
 
 /// Meanwhile `.primary` determines the role, and afterwards the stream is connected again.
-async fn others_carry_on_and_it_recovers(litefs: &FakeLiteFs, tracker: &Tracker) {
+async fn others_take_over_and_it_recovers(litefs: &FakeLiteFs, tracker: &Tracker) {
     litefs.write(".primary", "node-a\n");
     becomes(tracker, replica("node-a")).await;
     litefs.remove(".primary");
@@ -37,7 +37,7 @@ async fn d13_a_failing_event_stream_is_retried_with_pauses() {
         litefs.events(failure.clone());
         let tracker = litefs.track(litefs.config()).await;
         no_busy_loop(&litefs).await;
-        others_carry_on_and_it_recovers(&litefs, &tracker).await;
+        others_take_over_and_it_recovers(&litefs, &tracker).await;
     }
 }
 
@@ -63,7 +63,7 @@ async fn d13_a_refused_connection_is_retried() {
     let tracker = litefs.track(litefs.config()).await;
     assert_eq!(tracker.role(), Role::Unknown);
     litefs.accept().await;
-    others_carry_on_and_it_recovers(&litefs, &tracker).await;
+    others_take_over_and_it_recovers(&litefs, &tracker).await;
     // When it disappears later, its claim is dropped.
     litefs.refuse().await;
     becomes(&tracker, Role::Unknown).await;
@@ -78,7 +78,7 @@ async fn d13_a_half_open_stream_is_closed() {
         litefs.events(half_open);
         let tracker = litefs.track(litefs.config().http_timeout(FAST)).await;
         litefs.wait_counts(|counts| counts.events >= 2).await;
-        others_carry_on_and_it_recovers(&litefs, &tracker).await;
+        others_take_over_and_it_recovers(&litefs, &tracker).await;
     }
 }
 

@@ -72,8 +72,8 @@ async fn work_that_changed_nothing_is_refused_after_a_demotion() {
         inner.demote();
         Ok(Output::Count(0))
     });
-    let bed = Bed::fenced(role_guard, |_| {}, run).await;
-    let link = client().connect(&bed.address()).await.unwrap();
+    let test = TestServer::fenced(role_guard, |_| {}, run).await;
+    let link = client().connect(&test.address()).await.unwrap();
     let error = link.write(request("nothing"), soon()).await.unwrap_err();
     let refused = matches!(error, CallError::Refused(ServerError::NotPrimary { .. }));
     assert!(refused, "{error:?}");
@@ -87,19 +87,19 @@ async fn a_commit_dropped_by_a_demotion_stays_unknown_in_the_next_term() {
         inner.demote();
         Ok(Output::Count(1))
     });
-    let bed = Bed::fenced(role_guard, |_| {}, run).await;
-    let link = client().connect(&bed.address()).await.unwrap();
+    let test = TestServer::fenced(role_guard, |_| {}, run).await;
+    let link = client().connect(&test.address()).await.unwrap();
     let mut request = request("INSERT");
     request.delivery = Delivery::ExactlyOnce;
-    bed.role_guard.drops_commits.store(true, Ordering::SeqCst);
+    test.role_guard.drops_commits.store(true, Ordering::SeqCst);
     let error = link.write(request.clone(), soon()).await.unwrap_err();
     assert_eq!(error.fate(), Fate::Unknown, "{error}");
-    bed.role_guard.promote_again();
+    test.role_guard.promote_again();
     // SQLite still has the outcome.
     request.again = true;
     let error = link.write(request.clone(), soon()).await.unwrap_err();
     assert_eq!(error.fate(), Fate::Unknown, "{error}");
-    bed.role_guard.commit();
+    test.role_guard.commit();
     assert!(link.write(request, soon()).await.is_ok(), "the position has moved on");
 }
 

@@ -33,15 +33,15 @@ pub(super) fn run(
     mount: Option<&Mount>,
 ) -> Result<(), Problem> {
     let mut normal = measure(effort, mount, Synchronous::Normal)?;
-    tell(report, &mut normal)?;
+    add_figures(report, &mut normal)?;
     // The commits of a mount's primary are not configured here.
     if mount.is_none() {
-        tell_full(report, &mut measure(effort, None, Synchronous::Full)?)?;
+        add_full(report, &mut measure(effort, None, Synchronous::Full)?)?;
     }
     Ok(())
 }
 
-fn tell(report: &mut Report, times: &mut Times) -> std::io::Result<()> {
+fn add_figures(report: &mut Report, times: &mut Times) -> std::io::Result<()> {
     report.add(
         "forward_vs_tarpc_ratio",
         ratio(&times.at_most_once, &times.tarpc),
@@ -93,7 +93,7 @@ fn tell(report: &mut Report, times: &mut Times) -> std::io::Result<()> {
     report.add("raw_p50", median(&mut times.raw), "us", "blocking sockets, the same INSERT")
 }
 
-fn tell_full(report: &mut Report, times: &mut Times) -> std::io::Result<()> {
+fn add_full(report: &mut Report, times: &mut Times) -> std::io::Result<()> {
     report.add(
         "forward_vs_raw_full_ratio",
         ratio(&times.exactly_once, &times.raw),

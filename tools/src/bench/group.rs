@@ -62,7 +62,10 @@ pub(super) fn run(
         .iter()
         .map(|callers| normal.measure(effort, *callers))
         .collect::<Result<Vec<_>, _>>()?;
-    tell(report, curve.iter().find(|outcome| outcome.callers == CALLERS).ok_or("no outcome")?)?;
+    add_figures(
+        report,
+        curve.iter().find(|outcome| outcome.callers == CALLERS).ok_or("no outcome")?,
+    )?;
     if let Some(file) = plot {
         draw(file, &curve)?;
     }
@@ -165,14 +168,14 @@ impl Outcome {
     }
 }
 
-fn tell(report: &mut Report, outcome: &Outcome) -> std::io::Result<()> {
+fn add_figures(report: &mut Report, outcome: &Outcome) -> std::io::Result<()> {
     report.add(
         "group_normal_ratio",
         outcome.gain(),
         "ratio",
         "writes/s of 64 callers, group commit / one commit per write; at least 2",
     )?;
-    tell_one(report, &outcome.grouped, &outcome.echo)?;
+    add_grouped(report, &outcome.grouped, &outcome.echo)?;
     let single = Summary::of(&outcome.single);
     report.add(
         "single_throughput",
@@ -183,7 +186,7 @@ fn tell(report: &mut Report, outcome: &Outcome) -> std::io::Result<()> {
 }
 
 /// The figures that need no comparison without group commit.
-fn tell_one(report: &mut Report, grouped: &[Sample], echo: &[Sample]) -> std::io::Result<()> {
+fn add_grouped(report: &mut Report, grouped: &[Sample], echo: &[Sample]) -> std::io::Result<()> {
     let summary = Summary::of(grouped);
     report.add(
         "group_p99_over_p50_ratio",
@@ -230,7 +233,7 @@ fn on_mount(report: &mut Report, effort: Effort, mount: &Mount) -> Result<(), Pr
         "ratio",
         "writes/s of 64 callers / bare tarpc calls with one commit each",
     )?;
-    tell_one(report, &grouped, &echo)?;
+    add_grouped(report, &grouped, &echo)?;
     let single = Summary::of(&single);
     Ok(report.add(
         "tarpc_throughput",

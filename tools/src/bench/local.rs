@@ -65,7 +65,7 @@ pub(super) fn run(report: &mut Report, effort: Effort) -> Result<(), Problem> {
     let mut turns: [Turn<'_, Sample>; 2] =
         [Box::new(|| write(&ours, time)), Box::new(|| write(&plain, time))];
     let results = alternate(1, effort.rounds(ROUNDS), &mut turns)?;
-    Ok(tell(report, &results[0], &results[1])?)
+    Ok(add_figures(report, &results[0], &results[1])?)
 }
 
 fn write<M>(pool: &r2d2::Pool<M>, time: Duration) -> Result<Sample, Problem>
@@ -80,7 +80,7 @@ where
     storm((0..WRITERS).map(writer).collect::<Result<_, _>>()?, time)
 }
 
-fn tell(report: &mut Report, ours: &[Sample], plain: &[Sample]) -> std::io::Result<()> {
+fn add_figures(report: &mut Report, ours: &[Sample], plain: &[Sample]) -> std::io::Result<()> {
     report.add(
         "local_grouped_ratio",
         ratio(&throughputs(ours), &throughputs(plain)),

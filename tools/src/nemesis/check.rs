@@ -15,7 +15,7 @@ const EXAMPLES: usize = 5;
 
 /// Kinds of violations, counted in appends or reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Wrong {
+pub(super) enum Violation {
     /// Acknowledged, missing, and not reported as lost.
     LostUnreported,
     /// Present, although it was reported as lost.
@@ -40,7 +40,7 @@ pub(super) enum Wrong {
     Broken,
 }
 
-impl Wrong {
+impl Violation {
     /// All kinds, in the order of reporting.
     pub(super) const ALL: [Self; 10] = [
         Self::LostUnreported,
@@ -75,7 +75,7 @@ impl Wrong {
 /// The findings of the checker.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Verdict {
-    counts: [u64; Wrong::ALL.len()],
+    counts: [u64; Violation::ALL.len()],
     /// Acknowledged appends that are missing and were reported as lost.
     pub(super) lost_reported: u64,
     /// Acknowledged appends that are missing, whose process could not report the loss any more.
@@ -86,7 +86,7 @@ pub(super) struct Verdict {
 
 impl Verdict {
     /// How often this kind was found.
-    pub(super) fn count(&self, wrong: Wrong) -> u64 {
+    pub(super) fn count(&self, wrong: Violation) -> u64 {
         self.counts[wrong as usize]
     }
 
@@ -95,7 +95,7 @@ impl Verdict {
         self.counts.iter().all(|count| *count == 0)
     }
 
-    fn find(&mut self, wrong: Wrong, example: impl FnOnce() -> String) {
+    fn find(&mut self, wrong: Violation, example: impl FnOnce() -> String) {
         let count = &mut self.counts[wrong as usize];
         *count += 1;
         if *count <= EXAMPLES as u64 {
@@ -114,7 +114,7 @@ pub(super) fn check(history: &History, losses: &dyn LossReports) -> Verdict {
             .zip(other)
             .position(|(one, other)| one != other)
             .unwrap_or(rows.len().min(other.len()));
-        verdict.find(Wrong::Differing, || {
+        verdict.find(Violation::Differing, || {
             format!(
                 "{first} has {} rows, {name} {}; they differ from {at} on",
                 rows.len(),

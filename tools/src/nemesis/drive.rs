@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use super::attack::Attack;
-use super::check::{Verdict, Wrong, check};
+use super::check::{Verdict, Violation, check};
 use super::client::{Client, ClientContext};
 use super::embedded::Embedded;
 use super::history::{History, Record};
@@ -154,7 +154,7 @@ fn judge(history: &History, cluster: &dyn Attack) -> Verdict {
     let deadline = Instant::now() + REPORT_LIMIT;
     loop {
         let verdict = check(history, &cluster.losses());
-        if verdict.count(Wrong::LostUnreported) == 0 || Instant::now() >= deadline {
+        if verdict.count(Violation::LostUnreported) == 0 || Instant::now() >= deadline {
             return verdict;
         }
         thread::sleep(LOOK);

@@ -69,10 +69,10 @@ impl Embedded {
             Fault::Kill { successor: None, .. } => self.fleet.kill(node)?,
             Fault::Pause { successor: Some(which), .. } => {
                 let successor = successor(which);
-                self.fleet.put_to_sleep(node)?;
+                self.fleet.suspend(node)?;
                 self.promote_here(successor, Some(node))?;
             }
-            Fault::Pause { successor: None, .. } => self.fleet.put_to_sleep(node)?,
+            Fault::Pause { successor: None, .. } => self.fleet.suspend(node)?,
             Fault::Promote { .. } => self.promote(node)?,
             Fault::LoseTail { lost, .. } => self.lose_tail(node, lost)?,
             Fault::LoseRole { .. } => self.depose()?,
@@ -108,7 +108,7 @@ impl Embedded {
         match fault {
             Fault::Kill { .. } | Fault::DropCommit => self.come_back(node),
             Fault::Pause { successor, late, .. } => {
-                self.fleet.wake(node)?;
+                self.fleet.resume(node)?;
                 if successor.is_some() {
                     // The node still believes to be the primary, and executes its clients' writes.
                     thread::sleep(late);
@@ -136,7 +136,7 @@ impl Embedded {
     }
 
     fn repair(&mut self) -> Result<(), Problem> {
-        (0..NAMES.len()).try_for_each(|node| self.fleet.wake(node))?;
+        (0..NAMES.len()).try_for_each(|node| self.fleet.resume(node))?;
         (0..NAMES.len()).try_for_each(|node| self.fleet.clear_faults(node))?;
         let serves =
             |node: &usize| self.fleet.is_alive(*node) && self.shared.endpoint(*node).is_some();

@@ -61,14 +61,14 @@ impl Fleet {
     }
 
     /// SIGSTOP.
-    pub(super) fn put_to_sleep(&mut self, node: usize) -> Result<(), Problem> {
-        self.processes.put_to_sleep(node)
+    pub(super) fn suspend(&mut self, node: usize) -> Result<(), Problem> {
+        self.processes.suspend(node)
     }
 
     /// SIGCONT. No effect on a node that is not stopped.
-    pub(super) fn wake(&mut self, node: usize) -> Result<(), Problem> {
+    pub(super) fn resume(&mut self, node: usize) -> Result<(), Problem> {
         // Faults that ended while it was stopped could not be removed.
-        if self.processes.wake(node)? { self.clear_faults(node) } else { Ok(()) }
+        if self.processes.resume(node)? { self.clear_faults(node) } else { Ok(()) }
     }
 
     /// Removes all faults of a node and of its link.

@@ -142,7 +142,7 @@ impl Mounts {
         let node = self.node(fault.target(), primary);
         match fault {
             Fault::Kill { .. } => self.processes.kill(node)?,
-            Fault::Pause { .. } => self.processes.put_to_sleep(node)?,
+            Fault::Pause { .. } => self.processes.suspend(node)?,
             Fault::Promote { .. } => self.post(&format!("{}/promote", self.mounts[node].url))?,
             Fault::HandOff => {
                 let endpoint = self.shared.endpoint(node).ok_or("its process is down")?;
@@ -175,7 +175,7 @@ impl Mounts {
             // Skipped if it has been restarted together with its LiteFS.
             Fault::Kill { .. } if self.shared.endpoint(node).is_some() => Ok(()),
             Fault::Kill { .. } => self.begin_node(node),
-            Fault::Pause { .. } => self.processes.wake(node).map(drop),
+            Fault::Pause { .. } => self.processes.resume(node).map(drop),
             Fault::CutReplies => {
                 self.processes.link(node).cut();
                 self.pass(node);
@@ -229,7 +229,7 @@ impl Attack for Mounts {
         self.met.clear();
         for node in 0..self.mounts.len() {
             self.pass(node);
-            self.processes.wake(node)?;
+            self.processes.resume(node)?;
         }
         self.await_state("a LiteFS was not restarted", |all| all.watch.all_answer())?;
         self.await_primary()?;

@@ -128,14 +128,14 @@ impl Processes {
     }
 
     /// SIGSTOP.
-    pub(super) fn put_to_sleep(&mut self, node: usize) -> Result<(), Problem> {
+    pub(super) fn suspend(&mut self, node: usize) -> Result<(), Problem> {
         self.running(node)?.signal(Signal::STOP)?;
         self.places[node].asleep = true;
         Ok(())
     }
 
     /// SIGCONT. No effect on a node that is not stopped; returns whether it was.
-    pub(super) fn wake(&mut self, node: usize) -> Result<bool, Problem> {
+    pub(super) fn resume(&mut self, node: usize) -> Result<bool, Problem> {
         if !std::mem::take(&mut self.places[node].asleep) {
             return Ok(false);
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::check::{Verdict, Wrong};
+use super::check::{Verdict, Violation};
 use super::history::{History, Outcome};
 
 /// The number of reasons for refusals and unknown outcomes that are printed, the most frequent
@@ -31,7 +31,7 @@ impl Summary<'_> {
         self.history.records.iter().filter(appends).filter(|record| of(&record.outcome)).count()
     }
 
-    fn story(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn fmt_head(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.took.as_secs_f64();
         let rows = self.history.finals.first().map_or(0, |(_, rows)| rows.len());
         writeln!(
@@ -74,7 +74,7 @@ fn kind(why: &str) -> String {
 
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.story(f)?;
+        self.fmt_head(f)?;
         writeln!(f)?;
         writeln!(f, "ops {}", self.ops())?;
         writeln!(f, "acked {}", self.appends(|outcome| matches!(outcome, Outcome::Done { .. })))?;
@@ -90,7 +90,7 @@ impl fmt::Display for Summary<'_> {
         )?;
         writeln!(f, "lost_reported {}", self.verdict.lost_reported)?;
         writeln!(f, "lost_excused {}", self.verdict.lost_excused)?;
-        for wrong in Wrong::ALL {
+        for wrong in Violation::ALL {
             writeln!(f, "{} {}", wrong.name(), self.verdict.count(wrong))?;
         }
         writeln!(f, "failovers {}", self.history.takeovers.len())

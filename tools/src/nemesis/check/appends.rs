@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::lists::Lists;
-use super::{Verdict, Wrong};
+use super::{Verdict, Violation};
 use crate::nemesis::history::{History, Key, Outcome, Record, Value};
 use crate::nemesis::losses::LossReports;
 
@@ -28,7 +28,7 @@ fn broken(verdict: &mut Verdict, record: &Record) {
     if let Outcome::Unknown { why } = &record.outcome
         && (why.starts_with("PANIC") || why.starts_with("HANG"))
     {
-        verdict.find(Wrong::Broken, || format!("{why}: {record:?}"));
+        verdict.find(Violation::Broken, || format!("{why}: {record:?}"));
     }
 }
 
@@ -41,12 +41,12 @@ fn fate(verdict: &mut Verdict, record: &Record, lists: &Lists, losses: &dyn Loss
     let present = appends.iter().filter(there).count();
     let absent = appends.len() - present;
     if present > 0 && absent > 0 {
-        verdict.find(Wrong::Torn, || {
+        verdict.find(Violation::Torn, || {
             format!("{present} of {} are present: {record:?}", appends.len())
         });
     }
     if record.is_refused() && present > 0 {
-        verdict.find(Wrong::RefusedApplied, || format!("{record:?}"));
+        verdict.find(Violation::RefusedApplied, || format!("{record:?}"));
     }
     if record.is_done() && absent > 0 {
         if losses.report(record) {
@@ -54,7 +54,8 @@ fn fate(verdict: &mut Verdict, record: &Record, lists: &Lists, losses: &dyn Loss
         } else if losses.excuse(record) {
             verdict.lost_excused += absent as u64;
         } else {
-            (0..absent).for_each(|_| verdict.find(Wrong::LostUnreported, || format!("{record:?}")));
+            (0..absent)
+                .for_each(|_| verdict.find(Violation::LostUnreported, || format!("{record:?}")));
         }
     }
 }
@@ -71,7 +72,7 @@ fn falsely_reported(
     let named = record.receipt().is_some_and(|receipt| receipt.request.is_some());
     let there = record.op.appends().iter().any(|(_, value)| lists.place(*value).is_some());
     if named && there && losses.report(record) {
-        verdict.find(Wrong::FalselyReported, || format!("{record:?}"));
+        verdict.find(Violation::FalselyReported, || format!("{record:?}"));
     }
 }
 
@@ -82,14 +83,14 @@ fn known(verdict: &mut Verdict, history: &History, lists: &Lists) {
     for (value, place) in
         lists.places().filter(|(value, place)| !appended.contains(&(place.key, *value)))
     {
-        verdict.find(Wrong::Invented, || format!("{value} in list {}", place.key));
+        verdict.find(Violation::Invented, || format!("{value} in list {}", place.key));
     }
 }
 
 fn repeated(verdict: &mut Verdict, lists: &Lists) {
     for (value, place) in lists.places() {
         (1..place.count).for_each(|_| {
-            verdict.find(Wrong::Duplicated, || {
+            verdict.find(Violation::Duplicated, || {
                 format!("{value} occurs {} times in list {}", place.count, place.key)
             });
         });
@@ -106,7 +107,7 @@ fn acknowledged_in_order(verdict: &mut Verdict, history: &History, lists: &Lists
             let Some(place) = lists.place(value) else { continue };
             let before = last.insert((record.client, key), (place.index, value));
             if let Some((index, earlier)) = before.filter(|(index, _)| *index > place.index) {
-                verdict.find(Wrong::Disordered, || {
+                verdict.find(Violation::Disordered, || {
                     format!(
                         "in list {key} {earlier} at {index} was acknowledged before {value} at {}",
                         place.index
@@ -122,7 +123,7 @@ fn read_before_append(verdict: &mut Verdict, lists: &Lists) {
     for (key, list) in lists.stored() {
         for (index, row) in list.iter().enumerate() {
             if row.seen.is_some_and(|seen| usize::try_from(seen) != Ok(index)) {
-                verdict.find(Wrong::Disordered, || {
+                verdict.find(Violation::Disordered, || {
                     format!(
                         "{} is at {index} of list {key}, but had read {:?} elements",
                         row.value, row.seen

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::lists::Lists;
-use super::{Verdict, Wrong};
+use super::{Verdict, Violation};
 use crate::nemesis::history::{History, Key, Moment, Process, Record, Takeover, Value};
 
 pub(super) fn check(verdict: &mut Verdict, history: &History, lists: &Lists) {
@@ -26,7 +26,8 @@ pub(super) fn check(verdict: &mut Verdict, history: &History, lists: &Lists) {
         appends.check_known(verdict, record, key, values);
         once(verdict, &mut repeated, record, values);
         let Some(length) = beginning(lists, &appends, key, values) else {
-            verdict.find(Wrong::Disordered, || format!("not a prefix of list {key}: {record:?}"));
+            verdict
+                .find(Violation::Disordered, || format!("not a prefix of list {key}: {record:?}"));
             continue;
         };
         let process = record.process();
@@ -35,7 +36,7 @@ pub(super) fn check(verdict: &mut Verdict, history: &History, lists: &Lists) {
         let needed = written.max(*before);
         if length < needed {
             let next = lists.list(key).get(length).map(|row| row.value);
-            verdict.find(Wrong::StaleRead, || {
+            verdict.find(Violation::StaleRead, || {
                 format!(
                     "{length} elements where {needed} were known ({written} written, {before} \
                      seen), without {next:?}: {record:?}"
@@ -71,7 +72,7 @@ fn once(verdict: &mut Verdict, repeated: &mut HashSet<Value>, read: &Record, val
     let mut met = HashSet::new();
     for value in values {
         if !met.insert(*value) && repeated.insert(*value) {
-            verdict.find(Wrong::Duplicated, || format!("{value} seen twice by {read:?}"));
+            verdict.find(Violation::Duplicated, || format!("{value} seen twice by {read:?}"));
         }
     }
 }
@@ -109,13 +110,14 @@ impl<'a> Appends<'a> {
             match self.records.get(value) {
                 Some((of, append)) if *of == key && append.invoked <= read.completed => {
                     if append.is_refused() {
-                        verdict.find(Wrong::RefusedApplied, || {
+                        verdict.find(Violation::RefusedApplied, || {
                             format!("{append:?} was seen by {read:?}")
                         });
                     }
                 }
-                _ => verdict
-                    .find(Wrong::Invented, || format!("{value} in list {key}, seen by {read:?}")),
+                _ => verdict.find(Violation::Invented, || {
+                    format!("{value} in list {key}, seen by {read:?}")
+                }),
             }
         }
     }

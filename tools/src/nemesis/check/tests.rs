@@ -50,13 +50,13 @@ fn history(ops: Vec<(Op, Outcome)>, values: &[Value]) -> History {
     History { records: records(ops), takeovers: Vec::new(), finals }
 }
 
-fn found(history: &History) -> Vec<(Wrong, u64)> {
+fn found(history: &History) -> Vec<(Violation, u64)> {
     found_with(history, &Losses::default())
 }
 
-fn found_with(history: &History, losses: &Losses) -> Vec<(Wrong, u64)> {
+fn found_with(history: &History, losses: &Losses) -> Vec<(Violation, u64)> {
     let verdict = check(history, losses);
-    let counts = Wrong::ALL.into_iter().map(|wrong| (wrong, verdict.count(wrong)));
+    let counts = Violation::ALL.into_iter().map(|wrong| (wrong, verdict.count(wrong)));
     counts.filter(|(_, count)| *count > 0).collect()
 }
 
@@ -77,7 +77,7 @@ fn a_correct_history_has_no_findings() {
 #[test]
 fn an_acknowledged_append_that_is_gone_is_lost() {
     let history = history(vec![(append(1), done(&[])), (append(2), done(&[]))], &[1]);
-    assert_eq!(found(&history), [(Wrong::LostUnreported, 1)]);
+    assert_eq!(found(&history), [(Violation::LostUnreported, 1)]);
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn an_excused_loss_is_counted_separately() {
     assert_eq!((verdict.lost_reported, verdict.lost_excused), (0, 1));
     assert_eq!(
         found_with(&history, &Losses { ends: HashMap::new(), ..killed }),
-        [(Wrong::LostUnreported, 1)]
+        [(Violation::LostUnreported, 1)]
     );
 }
 
@@ -108,7 +108,7 @@ fn a_present_append_reported_as_lost_is_a_false_report() {
     let mut history = history(vec![(append(1), done(&[]))], &[1]);
     let losses = Losses::default();
     losses.reports.add((0, 1), [receipt(0)]);
-    assert_eq!(found_with(&history, &losses), [(Wrong::FalselyReported, 1)]);
+    assert_eq!(found_with(&history, &losses), [(Violation::FalselyReported, 1)]);
     let unnamed = Receipt { request: None, ..receipt(0) };
     losses.reports.add((0, 1), [unnamed.clone()]);
     history.records[0].outcome = Outcome::Done { seen: Vec::new(), receipt: Some(unnamed) };
@@ -118,14 +118,17 @@ fn a_present_append_reported_as_lost_is_a_false_report() {
 #[test]
 fn an_append_that_is_stored_twice_is_duplicated() {
     for outcome in [done(&[]), unknown()] {
-        assert_eq!(found(&history(vec![(append(1), outcome)], &[1, 1])), [(Wrong::Duplicated, 1)]);
+        assert_eq!(
+            found(&history(vec![(append(1), outcome)], &[1, 1])),
+            [(Violation::Duplicated, 1)]
+        );
     }
 }
 
 #[test]
 fn a_duplicate_seen_by_a_read_only_is_found() {
     let ops = vec![(append(1), unknown()), (Op::Read { key: KEY }, done(&[1, 1]))];
-    assert_eq!(found(&history(ops, &[])), [(Wrong::Duplicated, 1)]);
+    assert_eq!(found(&history(ops, &[])), [(Violation::Duplicated, 1)]);
 }
 
 #[test]
@@ -137,33 +140,36 @@ fn a_duplicate_is_counted_once_however_many_reads_see_it() {
     for (_, rows) in &mut history.finals {
         rows[2].seen = Some(2);
     }
-    assert_eq!(found(&history), [(Wrong::Duplicated, 1)]);
+    assert_eq!(found(&history), [(Violation::Duplicated, 1)]);
 }
 
 #[test]
 fn a_refused_append_must_not_be_stored_or_seen() {
-    assert_eq!(found(&history(vec![(append(1), refused())], &[1])), [(Wrong::RefusedApplied, 1)]);
+    assert_eq!(
+        found(&history(vec![(append(1), refused())], &[1])),
+        [(Violation::RefusedApplied, 1)]
+    );
     let ops = vec![(append(1), refused()), (Op::Read { key: KEY }, done(&[1]))];
-    assert_eq!(found(&history(ops, &[])), [(Wrong::RefusedApplied, 1)]);
+    assert_eq!(found(&history(ops, &[])), [(Violation::RefusedApplied, 1)]);
 }
 
 #[test]
 fn an_element_without_an_append_is_invented() {
-    assert_eq!(found(&history(Vec::new(), &[7])), [(Wrong::Invented, 1)]);
+    assert_eq!(found(&history(Vec::new(), &[7])), [(Violation::Invented, 1)]);
     let ops = vec![(Op::Read { key: KEY }, done(&[7]))];
-    assert_eq!(found(&history(ops, &[])), [(Wrong::Invented, 1)]);
+    assert_eq!(found(&history(ops, &[])), [(Violation::Invented, 1)]);
 }
 
 #[test]
 fn a_partly_stored_batch_is_torn() {
     let batch = Op::Batch { items: vec![(KEY, 1), (KEY, 2)] };
-    assert_eq!(found(&history(vec![(batch, unknown())], &[1])), [(Wrong::Torn, 1)]);
+    assert_eq!(found(&history(vec![(batch, unknown())], &[1])), [(Violation::Torn, 1)]);
 }
 
 #[test]
 fn a_read_that_misses_its_clients_write_is_stale() {
     let ops = vec![(append(1), done(&[])), (Op::Read { key: KEY }, done(&[]))];
-    assert_eq!(found(&history(ops, &[1])), [(Wrong::StaleRead, 1)]);
+    assert_eq!(found(&history(ops, &[1])), [(Violation::StaleRead, 1)]);
 }
 
 #[test]
@@ -171,7 +177,7 @@ fn a_read_that_misses_its_processs_write_is_stale() {
     let mut history =
         history(vec![(append(1), done(&[])), (Op::Read { key: KEY }, done(&[]))], &[1]);
     history.records[1].client = 1;
-    assert_eq!(found(&history), [(Wrong::StaleRead, 1)]);
+    assert_eq!(found(&history), [(Violation::StaleRead, 1)]);
     history.records[1].invoked = 4;
     assert_eq!(found(&history), [], "the read began before the acknowledgement");
     history.records[1].invoked = 10;
@@ -187,7 +193,7 @@ fn a_read_that_goes_back_behind_an_earlier_one_is_stale() {
         (Op::Read { key: KEY }, done(&[])),
         (Op::Read { key: KEY }, done(&[])),
     ];
-    assert_eq!(found(&history(ops, &[1])), [(Wrong::StaleRead, 2)]);
+    assert_eq!(found(&history(ops, &[1])), [(Violation::StaleRead, 2)]);
 }
 
 #[test]
@@ -214,7 +220,7 @@ fn appends_under_way_in_a_failover_may_be_reordered() {
     early.outcome = done(&[1]);
     history.records.push(early);
     history.records[1].client = 2;
-    assert_eq!(found(&history), [(Wrong::Disordered, 1)]);
+    assert_eq!(found(&history), [(Violation::Disordered, 1)]);
     history.takeovers.push(Takeover { began: 3, ended: 4 });
     assert_eq!(found(&history), []);
 }
@@ -224,14 +230,14 @@ fn a_list_seen_in_another_order_or_with_a_gap_is_disordered() {
     let appends = || vec![(append(1), unknown()), (append(2), unknown()), (append(3), unknown())];
     for seen in [&[2, 1][..], &[1, 3], &[2]] {
         let ops = appends().into_iter().chain([(Op::Read { key: KEY }, done(seen))]).collect();
-        assert_eq!(found(&history(ops, &[1, 2, 3])), [(Wrong::Disordered, 1)], "{seen:?}");
+        assert_eq!(found(&history(ops, &[1, 2, 3])), [(Violation::Disordered, 1)], "{seen:?}");
     }
 }
 
 #[test]
 fn acknowledged_appends_of_one_client_stay_in_order() {
     let history = history(vec![(append(1), done(&[])), (append(2), done(&[]))], &[2, 1]);
-    assert_eq!(found(&history), [(Wrong::Disordered, 1)]);
+    assert_eq!(found(&history), [(Violation::Disordered, 1)]);
 }
 
 #[test]
@@ -241,18 +247,18 @@ fn a_transaction_appends_to_the_list_it_has_read() {
     for (_, rows) in &mut history.finals {
         rows[1].seen = Some(0);
     }
-    assert_eq!(found(&history), [(Wrong::Disordered, 1)]);
+    assert_eq!(found(&history), [(Violation::Disordered, 1)]);
 }
 
 #[test]
 fn nodes_that_differ_are_found() {
     let mut history = history(vec![(append(1), done(&[]))], &[1]);
     history.finals[1].1.clear();
-    assert_eq!(found(&history), [(Wrong::Differing, 1)]);
+    assert_eq!(found(&history), [(Violation::Differing, 1)]);
 }
 
 #[test]
 fn panics_and_hangs_are_found() {
     let panic = Outcome::Unknown { why: "PANIC: 500".into() };
-    assert_eq!(found(&history(vec![(append(1), panic)], &[])), [(Wrong::Broken, 1)]);
+    assert_eq!(found(&history(vec![(append(1), panic)], &[])), [(Violation::Broken, 1)]);
 }
