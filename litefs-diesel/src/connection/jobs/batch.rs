@@ -107,12 +107,13 @@ impl LiteFsConnection {
     /// #     "CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER NOT NULL)",
     /// # )
     /// # .execute(&mut conn)?;
-    /// use accounts::dsl::{accounts, balance, id};
+    /// let account = |id, balance| (accounts::id.eq(id), accounts::balance.eq(balance));
+    /// let add = |amount| accounts::balance.eq(accounts::balance + amount);
     /// let changed = conn.execute_batch(&[
-    ///     &diesel::insert_into(accounts).values((id.eq(1), balance.eq(100))),
-    ///     &diesel::insert_into(accounts).values((id.eq(2), balance.eq(0))),
-    ///     &diesel::update(accounts.find(1)).set(balance.eq(balance - 40)),
-    ///     &diesel::update(accounts.find(2)).set(balance.eq(balance + 40)),
+    ///     &diesel::insert_into(accounts::table).values(account(1, 100)),
+    ///     &diesel::insert_into(accounts::table).values(account(2, 0)),
+    ///     &diesel::update(accounts::table.find(1)).set(add(-40)),
+    ///     &diesel::update(accounts::table.find(2)).set(add(40)),
     /// ])?;
     /// assert_eq!(changed, [1, 1, 1, 1]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
