@@ -254,7 +254,7 @@ impl Context {
         !self.is_dead() && !self.unmounted.load(Ordering::Acquire)
     }
 
-    /// The mount dies while the process goes on.
+    /// The mount dies while the process keeps running.
     pub(crate) fn unmount<'a>(&self, databases: impl Iterator<Item = &'a str>) {
         let _role = locked(&self.role);
         self.unmounted.store(true, Ordering::Release);

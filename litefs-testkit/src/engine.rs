@@ -171,7 +171,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Gives up the lease but goes on sending captured commits to connected replicas.
+    /// Releases the lease but keeps sending captured commits to connected replicas.
     pub(crate) fn drain(&self) {
         self.context.close_gate(true);
         self.context.set_role(Role::None);

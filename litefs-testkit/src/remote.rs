@@ -9,7 +9,7 @@ use crate::http::COMMAND_PATH;
 /// How long a node of another process may take to execute a command.
 const REMOTE_LIMIT: Duration = Duration::from_secs(30);
 /// The interval at which conditions on remote nodes are polled.
-const LOOK_INTERVAL: Duration = Duration::from_millis(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Sends a command to the node at `url`. Blocks until it is executed.
 pub(crate) fn post(url: &str, command: &Command) -> Result<Answer, Error> {
@@ -41,7 +41,7 @@ pub(crate) fn wait_for(
         if began.elapsed() >= timeout {
             return Err(Error::Timeout { waited: timeout, what: what.to_owned() });
         }
-        std::thread::sleep(LOOK_INTERVAL);
+        std::thread::sleep(POLL_INTERVAL);
     }
     Ok(())
 }

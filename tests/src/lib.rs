@@ -18,7 +18,7 @@ pub use self::relay::relay;
 pub const DATABASE: &str = "app.db";
 
 /// The limit for operations that should take milliseconds.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A cluster and the application's handle on each of its nodes. The first node is the primary.
 pub struct TestCluster {
@@ -94,7 +94,7 @@ impl TestCluster {
     /// Waits until every node knows its role and every replica knows the primary's address.
     ///
     /// # Panics
-    /// If they do not within [`PATIENCE`].
+    /// If they do not within [`TIMEOUT`].
     pub fn wait_for_roles(&self) {
         let primary = self.cluster.primary().map(|node| node.name().to_owned()).expect("a primary");
         for (name, handle) in &self.handles {
@@ -156,18 +156,18 @@ impl TestCluster {
     /// Waits until every replica is at the primary's position.
     ///
     /// # Panics
-    /// If they are not within [`PATIENCE`].
+    /// If they are not within [`TIMEOUT`].
     pub fn sync(&self) {
-        self.cluster.wait_for_sync(PATIENCE).expect("the replicas catch up");
+        self.cluster.wait_for_sync(TIMEOUT).expect("the replicas catch up");
     }
 }
 
 /// Waits until a condition is true.
 ///
 /// # Panics
-/// If it is not true within [`PATIENCE`].
+/// If it is not true within [`TIMEOUT`].
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !condition() {
         assert!(Instant::now() < deadline, "timed out waiting for {what}");
         std::thread::yield_now();

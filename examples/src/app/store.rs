@@ -10,7 +10,7 @@ use super::resource::{Changes, NewResource, Resource};
 use super::schema::{self, resources};
 
 /// How often a transaction is retried when other writers change the rows that it has read.
-const TRIES: usize = 10;
+const ATTEMPTS: usize = 10;
 
 pub(super) fn create_schema(conn: &mut LiteFsConnection) -> QueryResult<()> {
     conn.batch_execute(schema::DDL)
@@ -54,7 +54,7 @@ pub(super) fn create(conn: &mut LiteFsConnection, new: &NewResource) -> QueryRes
 
 /// Stores all `rows` in one transaction, or none if one of them exists already.
 pub(super) fn import(conn: &mut LiteFsConnection, rows: &[Resource]) -> Result<usize, Failed> {
-    conn.transaction_with_retry(TRIES, |conn| {
+    conn.transaction_with_retry(ATTEMPTS, |conn| {
         let ids = rows.iter().map(|row| &row.id);
         let known: i64 =
             resources::table.filter(resources::id.eq_any(ids)).count().get_result(conn)?;

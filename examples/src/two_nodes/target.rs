@@ -13,7 +13,7 @@ use crate::Problem;
 use crate::app::{Page, Resource, STORED};
 
 /// How long a client retries while the response says that nothing was applied.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Rows per page when all rows are read.
@@ -99,7 +99,7 @@ impl Target {
     /// Sends a request, and retries it while the application promises that nothing was applied.
     /// Never retries after any other failure: the outcome is unknown.
     pub(super) async fn send(&self, request: RequestBuilder) -> Answer {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TIMEOUT;
         loop {
             let Some(attempt) = request.try_clone() else {
                 return Answer::Unknown("a request that cannot be repeated".into());

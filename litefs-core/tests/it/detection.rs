@@ -36,7 +36,7 @@ async fn d3_without_any_source_the_role_is_unknown() {
 }
 
 #[tokio::test]
-async fn d4_the_role_follows_the_primary_file_as_it_comes_and_goes() {
+async fn d4_the_role_follows_the_primary_file() {
     let litefs = FakeLiteFs::start().await;
     let tracker = litefs.track(litefs.config().detectors(FILE_ONLY)).await;
     assert_eq!(tracker.role(), Role::Unknown);

@@ -106,7 +106,7 @@ async fn a_quiet_stream_is_confirmed_by_info() {
     let before = tracker.stamp();
     litefs.wait_counts(|counts| counts.info >= asked + 3).await;
     assert_eq!(tracker.stamp(), before, "an idle cluster lost its primary");
-    assert_eq!(litefs.counts().events, 1, "a confirmed stream was given up");
+    assert_eq!(litefs.counts().events, 1, "a confirmed stream was closed");
     // The stream is dead without an error; `/info` shows it.
     litefs.info_says(false, "node-b");
     becomes(&tracker, replica("node-b")).await;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use litefs_rpc::client::{CallError, Client, ClientConfig, Connection, ExclusiveConnection, Fate};
 use litefs_rpc::wire::{Output, ServerError};
 
-use crate::support::{PATIENCE, TestServer, begin, counting, request, soon, statement};
+use crate::support::{TIMEOUT, TestServer, begin, counting, request, soon, statement};
 
 /// A client with one exclusive connection beside the shared one.
 async fn with_a_lane(test: &TestServer) -> (Client, Arc<Connection>) {
@@ -67,7 +67,7 @@ async fn an_exclusive_connection_is_closed_after_a_timeout() {
     let test = TestServer::start(
         |_| {},
         Box::new(move |_| {
-            let _ = gate.recv_timeout(PATIENCE);
+            let _ = gate.recv_timeout(TIMEOUT);
             Ok(Output::Count(1))
         }),
     )
@@ -98,7 +98,7 @@ async fn an_exclusive_connection_ends_with_the_shared_one() {
         |_| {},
         Box::new(move |_| {
             let _ = started.send(());
-            let _ = gate.recv_timeout(PATIENCE);
+            let _ = gate.recv_timeout(TIMEOUT);
             Ok(Output::Count(1))
         }),
     )

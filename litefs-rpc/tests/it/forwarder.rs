@@ -58,8 +58,8 @@ async fn f5_a_stale_client_follows_the_hint_and_writes_once() {
     old.role_guard.demote();
     *old.role_guard.hint.lock().unwrap() =
         Some(PrimaryHint { node: "new".into(), address: new.address() });
-    let forwarder = forwarder(elsewhere(old.address()), PATIENCE);
-    let reply = forwarder.write(request("INSERT"), None, Instant::now() + PATIENCE).await.unwrap();
+    let forwarder = forwarder(elsewhere(old.address()), TIMEOUT);
+    let reply = forwarder.write(request("INSERT"), None, Instant::now() + TIMEOUT).await.unwrap();
     assert!(matches!(reply, Forwarded::There(_)), "{reply:?}");
     assert_eq!(ran.load(Ordering::SeqCst), 1);
 }
@@ -73,7 +73,7 @@ async fn nodes_that_name_each_other_do_not_loop_a_client() {
         *node.role_guard.hint.lock().unwrap() =
             Some(PrimaryHint { node: "other".into(), address: other.address() });
     }
-    let forwarder = forwarder(elsewhere(one.address()), PATIENCE);
+    let forwarder = forwarder(elsewhere(one.address()), TIMEOUT);
     let error = forwarder
         .write(request("INSERT"), None, Instant::now() + Duration::from_millis(300))
         .await
@@ -87,23 +87,22 @@ async fn nodes_that_name_each_other_do_not_loop_a_client() {
 #[tokio::test]
 async fn m6_a_write_waits_for_a_primary_up_to_the_limit() {
     let waiting = forwarder(PrimaryLocation::Nowhere, Duration::from_millis(100));
-    let error =
-        waiting.write(request("INSERT"), None, Instant::now() + PATIENCE).await.unwrap_err();
+    let error = waiting.write(request("INSERT"), None, Instant::now() + TIMEOUT).await.unwrap_err();
     let ForwardError::NoPrimary { waited } = error else { panic!("{error:?}") };
-    assert!(waited >= Duration::from_millis(100) && waited < PATIENCE, "{waited:?}");
+    assert!(waited >= Duration::from_millis(100) && waited < TIMEOUT, "{waited:?}");
 
     let test = TestServer::start(|_| {}, counting()).await;
-    let patient = forwarder(PrimaryLocation::Nowhere, PATIENCE);
+    let patient = forwarder(PrimaryLocation::Nowhere, TIMEOUT);
     let (reply, ()) =
-        tokio::join!(patient.write(request("INSERT"), None, Instant::now() + PATIENCE), async {
+        tokio::join!(patient.write(request("INSERT"), None, Instant::now() + TIMEOUT), async {
             tokio::task::yield_now().await;
             patient.locator().0.send_replace(elsewhere(test.address()));
         });
     assert!(matches!(reply, Ok(Forwarded::There(_))), "{reply:?}");
 
-    let here = forwarder(PrimaryLocation::Here, PATIENCE);
+    let here = forwarder(PrimaryLocation::Here, TIMEOUT);
     assert_eq!(
-        here.write(request("INSERT"), None, Instant::now() + PATIENCE).await,
+        here.write(request("INSERT"), None, Instant::now() + TIMEOUT).await,
         Ok(Forwarded::Here)
     );
 }
@@ -111,7 +110,7 @@ async fn m6_a_write_waits_for_a_primary_up_to_the_limit() {
 #[tokio::test]
 async fn an_unreachable_server_is_retried_until_the_deadline() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let forwarder = forwarder(elsewhere(nobody.to_string()), PATIENCE);
+    let forwarder = forwarder(elsewhere(nobody.to_string()), TIMEOUT);
     let error = forwarder
         .write(request("INSERT"), None, Instant::now() + Duration::from_millis(300))
         .await
@@ -133,8 +132,8 @@ async fn a_request_with_a_lost_reply_is_not_resent() {
         }),
     )
     .await;
-    let forwarder = forwarder(elsewhere(test.address()), PATIENCE);
-    let write = forwarder.write(request("INSERT"), None, Instant::now() + PATIENCE);
+    let forwarder = forwarder(elsewhere(test.address()), TIMEOUT);
+    let write = forwarder.write(request("INSERT"), None, Instant::now() + TIMEOUT);
     let cut = async {
         while has_started.try_recv().is_err() {
             tokio::task::yield_now().await;

@@ -6,7 +6,7 @@ use futures::future::join_all;
 use litefs_rpc::client::{CallError, Connection};
 use litefs_rpc::wire::{Output, Reply, ServerError};
 
-use crate::support::{FakeRoleGuard, PATIENCE, Run, TestServer, client, request, soon};
+use crate::support::{FakeRoleGuard, Run, TIMEOUT, TestServer, client, request, soon};
 
 /// A server whose writer is blocked by a first write until the test releases it.
 struct Held {
@@ -28,7 +28,7 @@ impl Held {
             }
             if sql == "first" {
                 let _ = started.send(());
-                let _ = gate.recv_timeout(PATIENCE);
+                let _ = gate.recv_timeout(TIMEOUT);
             }
             match sql.contains("wrong") {
                 true => Err(ServerError::TooLarge { what: sql.into(), actual: 2, limit: 1 }),

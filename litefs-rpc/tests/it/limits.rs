@@ -24,7 +24,7 @@ async fn f11_a_full_queue_refuses_and_late_work_is_not_started() {
         |config| config.limits.queue = 1,
         Box::new(move |_| {
             let _ = started.send(());
-            let _ = gate.recv_timeout(PATIENCE);
+            let _ = gate.recv_timeout(TIMEOUT);
             count.fetch_add(1, Ordering::SeqCst);
             Ok(Output::Count(1))
         }),
@@ -130,7 +130,7 @@ async fn s6_garbage_slow_and_many_peers_leave_the_server_alive() {
         silent.push(TcpStream::connect(address).await.unwrap());
     }
     for stream in &mut silent {
-        let closed = tokio::time::timeout(PATIENCE, stream.read_u8()).await.unwrap();
+        let closed = tokio::time::timeout(TIMEOUT, stream.read_u8()).await.unwrap();
         assert!(closed.is_err());
     }
     let link = client().connect(&test.address()).await.unwrap();

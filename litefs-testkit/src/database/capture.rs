@@ -40,7 +40,7 @@ impl Database {
         if self.context.faults.take_forgotten_commit() {
             return Ok(Capture::Done);
         }
-        // Only the write lock is held: readers go on.
+        // Only the write lock is held: readers are not blocked.
         slow_disk();
         let mut state = locked(&self.state);
         if self.context.faults.take_dropped_commit() || !self.context.is_writable() {

@@ -157,7 +157,7 @@ fn event_streams_can_fail_and_change_their_format() {
     node.set_event_stream_fault(EventStreamFault::Silent).expect("fault");
     insert_rows(&mut conn, 3);
     node.set_event_stream_fault(EventStreamFault::None).expect("fault");
-    insert(&mut conn, "heard").expect("insert");
+    insert(&mut conn, "received").expect("insert");
     let txid = format!("{:016x}", node.position(DB).txid);
     assert!(
         stream.chunk().is_some_and(|line| line.contains(&txid)),

@@ -36,7 +36,7 @@ fn write_from(test: &TestCluster, nodes: &[&str]) {
             scope.spawn(move || {
                 for write in 0..WRITES {
                     assert_eq!(insert(&mut conn, &format!("{number}/{write}")), Ok(1));
-                    match insert(&mut conn, &format!("everybody's {write}")) {
+                    match insert(&mut conn, &format!("shared {write}")) {
                         Ok(1)
                         | Err(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) => {}
                         other => panic!("{other:?}"),

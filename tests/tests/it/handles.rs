@@ -45,7 +45,7 @@ fn d16_two_databases_of_a_process_are_independent() {
 }
 
 #[test]
-fn d17_a_second_handle_is_an_error_until_the_first_is_gone() {
+fn d17_a_second_handle_fails_until_the_first_is_dropped() {
     let mut test = TestCluster::start(&["a", "b"]);
     assert!(matches!(test.builder("b").start(), Err(StartError::AlreadyStarted(_))));
     test.stop("b");

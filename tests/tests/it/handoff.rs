@@ -8,7 +8,7 @@ use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use litefs_diesel::core::Role;
 use litefs_diesel::{Consistency, Durability, Failure, LiteFsConnection};
-use litefs_tests::{PATIENCE, TestCluster, wait_until};
+use litefs_tests::{TIMEOUT, TestCluster, wait_until};
 
 diesel::table! { notes { id -> Integer, text -> Text, } }
 
@@ -172,7 +172,7 @@ fn frequent_readers_do_not_starve_replication() {
                 let here = test.litefs("a").token().unwrap();
                 let tracker = test.litefs("b").tracker();
                 while tracker.read_position().unwrap().txid < here.txid
-                    && started.elapsed() < PATIENCE
+                    && started.elapsed() < TIMEOUT
                 {
                     std::thread::park_timeout(Duration::from_micros(200));
                 }

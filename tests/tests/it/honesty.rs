@@ -289,7 +289,7 @@ fn a_transaction_with_a_temporary_table_is_confirmed() {
 }
 
 #[test]
-fn a_script_that_rolls_back_what_it_wrote_has_committed_nothing() {
+fn a_script_that_rolls_back_commits_nothing() {
     let bed = test_cluster(&["a", "b"]);
     let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000)
                 INSERT INTO notes SELECT i, printf('%.2000c', 'x') FROM n";

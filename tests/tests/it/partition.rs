@@ -149,7 +149,7 @@ fn f8_a_partition_without_a_failover_only_delays() {
     assert!(reports.lock().unwrap().is_empty());
 }
 
-/// Writes on one node until it is told to stop. Returns the acknowledged rows.
+/// Writes on one node until it is stopped. Returns the acknowledged rows.
 fn write_on(test: &TestCluster, node: &str, stop: &AtomicBool) -> Vec<String> {
     let mut conn = test.conn(node);
     let mut done = Vec::new();

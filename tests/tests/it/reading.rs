@@ -8,7 +8,7 @@ use diesel::sqlite::SqliteConnection;
 use litefs_diesel::core::{Position, Role, RoleKind};
 use litefs_diesel::{Consistency, Failure, LiteFs, LiteFsConnection, WhenBehind};
 use litefs_testkit::{Cluster, Node};
-use litefs_tests::{DATABASE, PATIENCE, TestCluster, wait_until};
+use litefs_tests::{DATABASE, TIMEOUT, TestCluster, wait_until};
 
 diesel::table! { notes { id -> Integer, text -> Text, } }
 
@@ -92,7 +92,7 @@ fn stalled(policy: WhenBehind) -> (TestCluster, LiteFsConnection) {
 }
 
 #[test]
-fn r5_at_the_limit_a_read_goes_to_the_primary() {
+fn r5_at_the_limit_a_read_is_forwarded() {
     let (test, mut conn) = stalled(WhenBehind::ReadPrimary);
     let started = Instant::now();
     assert_eq!(count(&mut conn), 1);
@@ -135,7 +135,7 @@ fn a_node_that_has_caught_up_with_an_idle_primary_reads_at_once() {
     let (a, b) = (cluster.node("a"), cluster.node("b"));
     let mut plain = SqliteConnection::establish(&a.database_url(DATABASE)).unwrap();
     plain.batch_execute(SCHEMA).unwrap();
-    cluster.wait_for_sync(PATIENCE).unwrap();
+    cluster.wait_for_sync(TIMEOUT).unwrap();
     // The primary's process does not know the position at which this leaves the replica.
     b.stall_replication().unwrap();
     plain.batch_execute("INSERT INTO notes (text) VALUES ('before')").unwrap();
@@ -237,6 +237,6 @@ fn reads_work_while_no_primary_is_known() {
     write(&mut test.conn("a"), "x");
     test.sync();
     test.cluster.lose_primary().unwrap();
-    wait_until("nobody is primary", || test.litefs("b").role() == Role::Unknown);
+    wait_until("no primary", || test.litefs("b").role() == Role::Unknown);
     assert_eq!(count(&mut test.conn("b")), 1);
 }

@@ -37,7 +37,7 @@ fn r7_a_replica_ahead_of_a_new_primary_reads_new_history() {
     }
     let far = test.cluster.node("a").position(DATABASE);
     let has_come = |position: &litefs_testkit::Position| position.txid >= far.txid;
-    c.wait_until(litefs_tests::PATIENCE, |status| {
+    c.wait_until(litefs_tests::TIMEOUT, |status| {
         status.positions.get(DATABASE).is_some_and(has_come)
     })
     .unwrap();
@@ -115,7 +115,7 @@ fn f7_writes_made_before_the_primary_knew_its_name_are_not_lost() {
             .unwrap()
     });
     a.establish().unwrap().batch_execute(SCHEMA).unwrap();
-    cluster.wait_for_sync(litefs_tests::PATIENCE).unwrap();
+    cluster.wait_for_sync(litefs_tests::TIMEOUT).unwrap();
     cluster.node("b").set_info_fault(InfoFault::Refuse).unwrap();
     cluster.promote("b").unwrap();
     wait_until("the promotion", || b.role().kind() == RoleKind::Primary);
@@ -131,7 +131,7 @@ fn f7_writes_made_before_the_primary_knew_its_name_are_not_lost() {
             .map(|n| n.node);
         name.as_deref() == Some("b")
     });
-    cluster.wait_for_sync(litefs_tests::PATIENCE).unwrap();
+    cluster.wait_for_sync(litefs_tests::TIMEOUT).unwrap();
     add(&mut conn, "lost").unwrap();
     cluster.promote_losing_tail("a", 1).unwrap();
     wait_until("the report", || !reports.lock().unwrap().is_empty());

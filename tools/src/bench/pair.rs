@@ -20,7 +20,7 @@ use super::server::{Bare, Mounted, Ready, Setup};
 /// How long a replica may take to receive the table and the primary's address.
 const SYNC_LIMIT: Duration = Duration::from_secs(10);
 /// The interval of polling.
-const LOOK: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 diesel::table! {
     /// The table in which the primary publishes its address.
@@ -140,7 +140,7 @@ fn await_address(replica: &Node) -> Result<(), Problem> {
             found if Instant::now() > deadline => {
                 return Err(format!("the primary has published no address: {found:?}").into());
             }
-            _ => std::thread::sleep(LOOK),
+            _ => std::thread::sleep(POLL_INTERVAL),
         }
     }
 }

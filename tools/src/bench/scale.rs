@@ -32,7 +32,7 @@ const SLOW_COMMIT: Duration = Duration::from_millis(100);
 /// Longer than it takes to fill the queue and to measure.
 const STUCK_COMMIT: Duration = Duration::from_secs(3);
 /// When the queue is full and no write has been taken from it yet.
-const LOOK_AFTER: Duration = Duration::from_millis(1_500);
+const MEASURE_AFTER: Duration = Duration::from_millis(1_500);
 const DEADLINE: Duration = Duration::from_secs(120);
 
 pub(super) fn run(report: &mut Report, effort: Effort) -> Result<(), Problem> {
@@ -137,13 +137,13 @@ async fn queue(
         let link = Arc::clone(&links[0]);
         tokio::spawn(async move { link.write(insert(), deadline).await })
     };
-    tokio::time::sleep(LOOK_AFTER / 5).await;
+    tokio::time::sleep(MEASURE_AFTER / 5).await;
     let before = resident(pair.process())?;
     // The commit under way keeps its delay; the commits behind it have none.
     pair.control().set_commit_delay(Duration::ZERO)?;
     let waiting = links.iter().cycle().take(count).map(|link| link.write(insert(), deadline));
     let look = async {
-        tokio::time::sleep(LOOK_AFTER).await;
+        tokio::time::sleep(MEASURE_AFTER).await;
         resident(pair.process())
     };
     let (answers, after) = tokio::join!(try_join_all(waiting), look);

@@ -1,4 +1,4 @@
-//! The checker: compares what clients were told with what nodes have. A pure function.
+//! The checker, a pure function: compares the clients' results with the content of the nodes.
 
 mod appends;
 mod lists;

@@ -12,16 +12,16 @@ use tokio_util::sync::CancellationToken;
 use super::history::{Key, Moment, Op, Outcome, Record, Value};
 
 /// Longer than a node may take for any operation: one that takes longer is lost or hangs.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(20);
 /// The longest pause between two operations.
 const PAUSE_MS: u64 = 8;
 /// The interval at which a client polls for a node that is down.
-const ABSENCE: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// The number of lists in use at the same time.
 const LISTS: i64 = 6;
 /// The number of operations after which a client goes on to other lists, so that lists stay short
 /// enough to be read whole.
-const CHAPTER: i64 = 60;
+const OPERATIONS_PER_LISTS: i64 = 60;
 /// How often a client with `--weaken` repeats a write that must not be repeated.
 const REPEATS: usize = 10;
 
@@ -47,7 +47,7 @@ impl ClientContext {
             began: Instant::now(),
             // A client that resent requests on its own would cause duplicates.
             http: reqwest::Client::builder()
-                .timeout(PATIENCE)
+                .timeout(TIMEOUT)
                 .retry(reqwest::retry::never())
                 .build()?,
             endpoints: (0..nodes).map(|_| RwLock::default()).collect(),
@@ -107,7 +107,7 @@ impl Client {
                     self.operate(&endpoint, op).await;
                     Duration::from_millis(self.rng.random_range(0..PAUSE_MS))
                 }
-                None => ABSENCE,
+                None => POLL_INTERVAL,
             };
             tokio::time::sleep(pause).await;
         }
@@ -120,8 +120,8 @@ impl Client {
             // A transaction whose replies are lost blocks other writers on the primary, and few
             // writes would be left to repeat.
             30..45 if !self.shared.retry_unknown => {
-                let patient = self.rng.random_bool(0.6);
-                Op::ReadThenAppend { key: self.key(), value: self.value(), patient }
+                let with_retry = self.rng.random_bool(0.6);
+                Op::ReadThenAppend { key: self.key(), value: self.value(), with_retry }
             }
             0..45 => Op::Append { key: self.key(), value: self.value() },
             45..55 => {
@@ -134,7 +134,7 @@ impl Client {
     }
 
     fn key(&mut self) -> Key {
-        self.operations / CHAPTER * LISTS + self.rng.random_range(0..LISTS)
+        self.operations / OPERATIONS_PER_LISTS * LISTS + self.rng.random_range(0..LISTS)
     }
 
     fn value(&mut self) -> Value {
@@ -153,7 +153,7 @@ impl Client {
             // A correct client does not repeat this.
             match self.shared.endpoint(self.node) {
                 Some(endpoint) => outcome = self.ask(&endpoint, &op).await,
-                None => tokio::time::sleep(ABSENCE).await,
+                None => tokio::time::sleep(POLL_INTERVAL).await,
             }
         }
         self.last = op.appends().first().map(|(key, _)| *key).or(self.last);
@@ -182,7 +182,7 @@ impl Client {
 
 fn explained(error: &reqwest::Error) -> String {
     if error.is_timeout() {
-        format!("HANG: nothing within {PATIENCE:?}")
+        format!("HANG: nothing within {TIMEOUT:?}")
     } else {
         "the node's process ended".into()
     }

@@ -21,19 +21,19 @@ use super::history::{History, Record};
 use super::losses::REPORT_LIMIT;
 use super::mounts::Mounts;
 use super::options::Options;
-use super::schedule::{Menu, Step, schedule};
+use super::schedule::{FaultSet, Step, schedule};
 use super::summary::Summary;
 use super::weakness::Weakness;
 
 /// The number of clients of each node.
 const CLIENTS: usize = 4;
 /// The interval at which reports of losses are polled.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Starts the cluster, injects faults, heals the cluster, and checks the history.
 pub(super) fn run(options: &Options) -> Result<ExitCode, Problem> {
     let length = Duration::from_secs(options.seconds);
-    let steps = schedule(options.seed, length, menu(options));
+    let steps = schedule(options.seed, length, fault_set(options));
     if options.verbose {
         steps.iter().for_each(|step| println!("{step}"));
     }
@@ -70,11 +70,11 @@ fn progress_bar(seconds: u64) -> ProgressBar {
     bar
 }
 
-fn menu(options: &Options) -> Menu {
+fn fault_set(options: &Options) -> FaultSet {
     match options.weaken {
-        _ if !options.mounts.is_empty() => Menu::Beside,
-        Some(Weakness::Proof) => Menu::DroppedCommits,
-        _ => Menu::Everything,
+        _ if !options.mounts.is_empty() => FaultSet::Processes,
+        Some(Weakness::Proof) => FaultSet::DroppedCommits,
+        _ => FaultSet::Everything,
     }
 }
 
@@ -157,7 +157,7 @@ fn judge(history: &History, cluster: &dyn Attack) -> Verdict {
         if verdict.count(Violation::LostUnreported) == 0 || Instant::now() >= deadline {
             return verdict;
         }
-        thread::sleep(LOOK);
+        thread::sleep(POLL_INTERVAL);
     }
 }
 

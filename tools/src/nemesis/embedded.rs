@@ -56,7 +56,7 @@ impl Embedded {
         }
     }
 
-    fn strike(&mut self, fault: Fault) -> Result<usize, Problem> {
+    fn inject(&mut self, fault: Fault) -> Result<usize, Problem> {
         let node = self.node(fault.target());
         let primary = self.succession.primary;
         let successor = |which| self.node(Target::Replica(which));
@@ -75,7 +75,7 @@ impl Embedded {
             Fault::Pause { successor: None, .. } => self.fleet.suspend(node)?,
             Fault::Promote { .. } => self.promote(node)?,
             Fault::LoseTail { lost, .. } => self.lose_tail(node, lost)?,
-            Fault::LoseRole { .. } => self.depose()?,
+            Fault::LoseRole { .. } => self.remove_primary()?,
             Fault::HandOff => return Err("a handoff needs a real LiteFS".into()),
             _ if !self.fleet.is_alive(node) => {
                 return Err(format!("{} is down", NAMES[node]).into());
@@ -104,13 +104,13 @@ impl Embedded {
         Ok(node)
     }
 
-    fn relieve(&mut self, node: usize, fault: Fault) -> Result<(), Problem> {
+    fn end_fault(&mut self, node: usize, fault: Fault) -> Result<(), Problem> {
         match fault {
             Fault::Kill { .. } | Fault::DropCommit => self.come_back(node),
             Fault::Pause { successor, late, .. } => {
                 self.fleet.resume(node)?;
                 if successor.is_some() {
-                    // The node still believes to be the primary, and executes its clients' writes.
+                    // The node still acts as the primary, and executes its clients' writes.
                     thread::sleep(late);
                     self.submit(node)?;
                 }
@@ -120,7 +120,7 @@ impl Embedded {
                 let successor = self.node(successor);
                 self.restore(successor)
             }
-            Fault::Promote { .. } | Fault::LoseTail { .. } => self.revive(),
+            Fault::Promote { .. } | Fault::LoseTail { .. } => self.restart_dead(),
             Fault::CutReplies => {
                 self.fleet.link(node).cut();
                 self.fleet.clear_faults(node)
@@ -164,22 +164,22 @@ impl Embedded {
 
 impl Attack for Embedded {
     fn begin(&mut self, id: usize, fault: Fault) -> Result<String, Problem> {
-        let struck = self.strike(fault);
-        match &struck {
+        let injected = self.inject(fault);
+        match &injected {
             Ok(node) => drop(self.met.insert(id, *node)),
             Err(_) if fault.concerns_roles() => self.recover()?,
             Err(_) => {}
         }
-        Ok(self.told(&struck, fault))
+        Ok(self.told(&injected, fault))
     }
 
     fn end(&mut self, id: usize, fault: Fault) -> Result<String, Problem> {
         let Some(node) = self.met.remove(&id) else { return Ok(String::new()) };
-        let relieved = self.relieve(node, fault).map(|()| node);
-        if relieved.is_err() {
+        let ended = self.end_fault(node, fault).map(|()| node);
+        if ended.is_err() {
             self.recover()?;
         }
-        Ok(format!("end of {}", self.told(&relieved, fault)))
+        Ok(format!("end of {}", self.told(&ended, fault)))
     }
 
     fn heal(&mut self) -> Result<(), Problem> {
@@ -202,7 +202,7 @@ impl Attack for Embedded {
     fn losses(&self) -> Losses {
         Losses {
             reports: self.fleet.processes().reports().clone(),
-            inflicted: self.succession.inflicted.clone(),
+            possible_losses: self.succession.possible_losses.clone(),
             ends: self.fleet.processes().ends().clone(),
         }
     }

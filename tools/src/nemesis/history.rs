@@ -16,8 +16,8 @@ pub(super) enum Op {
     /// An INSERT outside of any transaction.
     Append { key: Key, value: Value },
     /// A transaction that reads a list, then appends to it with the length that it read. If
-    /// `patient`, through `transaction_with_retry`.
-    ReadThenAppend { key: Key, value: Value, patient: bool },
+    /// `with_retry`, through `transaction_with_retry`.
+    ReadThenAppend { key: Key, value: Value, with_retry: bool },
     /// Several INSERTs in one request, all or none.
     Batch { items: Vec<(Key, Value)> },
     /// Reads a whole list.

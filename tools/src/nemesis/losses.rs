@@ -46,7 +46,7 @@ impl Reports {
 
 /// The acknowledged writes that one failover can have lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Inflicted {
+pub(super) struct PossibleLoss {
     /// When the failover began. Writes under way then may be on either side of `kept`.
     pub(super) began: Moment,
     /// When the last node could accept writes in the old history.
@@ -57,7 +57,7 @@ pub(super) struct Inflicted {
     pub(super) node: Option<usize>,
 }
 
-impl Inflicted {
+impl PossibleLoss {
     fn can_have_lost(&self, append: &Record) -> bool {
         let Some(receipt) = append.receipt() else { return false };
         let there = self.node.is_none_or(|node| node == append.node);
@@ -70,7 +70,7 @@ impl Inflicted {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Losses {
     pub(super) reports: Reports,
-    pub(super) inflicted: Vec<Inflicted>,
+    pub(super) possible_losses: Vec<PossibleLoss>,
     /// When processes were killed.
     pub(super) ends: HashMap<Process, Moment>,
 }
@@ -83,7 +83,7 @@ impl LossReports for Losses {
     fn excuse(&self, append: &Record) -> bool {
         let limit = Moment::try_from(REPORT_LIMIT.as_micros()).unwrap_or(Moment::MAX);
         let Some(end) = self.ends.get(&append.process()) else { return false };
-        self.inflicted
+        self.possible_losses
             .iter()
             .any(|loss| loss.can_have_lost(append) && *end <= loss.until.saturating_add(limit))
     }
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
     use crate::nemesis::history::{Op, Outcome};
 
-    const LOSS: Inflicted = Inflicted { began: 50, until: 60, kept: 100, node: None };
+    const LOSS: PossibleLoss = PossibleLoss { began: 50, until: 60, kept: 100, node: None };
 
     fn receipt(txid: u64) -> Receipt {
         Receipt { txid, position: format!("{txid}/0"), request: None }
@@ -106,8 +106,12 @@ mod tests {
         Record { client: 0, node: 1, incarnation: 1, invoked, completed, op, outcome }
     }
 
-    fn killed_at(end: Moment, loss: Inflicted) -> Losses {
-        Losses { inflicted: vec![loss], ends: HashMap::from([((1, 1), end)]), ..Losses::default() }
+    fn killed_at(end: Moment, loss: PossibleLoss) -> Losses {
+        Losses {
+            possible_losses: vec![loss],
+            ends: HashMap::from([((1, 1), end)]),
+            ..Losses::default()
+        }
     }
 
     #[test]
@@ -127,13 +131,13 @@ mod tests {
         assert!(losses.excuse(&append(45, 55, 90)));
         assert!(!losses.excuse(&append(10, 20, 100)), "the new primary had it");
         assert!(!losses.excuse(&append(61, 70, 101)), "the new primary acknowledged it");
-        let elsewhere = killed_at(70, Inflicted { node: Some(2), ..LOSS });
+        let elsewhere = killed_at(70, PossibleLoss { node: Some(2), ..LOSS });
         assert!(!elsewhere.excuse(&append(10, 20, 101)));
     }
 
     #[test]
     fn a_process_that_lived_long_enough_is_not_excused() {
-        let lives = Losses { inflicted: vec![LOSS], ..Losses::default() };
+        let lives = Losses { possible_losses: vec![LOSS], ..Losses::default() };
         assert!(!lives.excuse(&append(10, 20, 101)));
         assert!(killed_at(5_000_060, LOSS).excuse(&append(10, 20, 101)));
         assert!(!killed_at(5_000_061, LOSS).excuse(&append(10, 20, 101)));

@@ -31,7 +31,7 @@ use super::weakness::Weakness;
 /// How long LiteFS may take to elect a primary, or to be restarted.
 const LITEFS_LIMIT: Duration = Duration::from_secs(20);
 /// The interval of polling for a primary.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The nodes on their mounts.
 pub(super) struct Mounts {
@@ -99,14 +99,14 @@ impl Mounts {
             if Instant::now() >= deadline {
                 return Err(otherwise.into());
             }
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
         Ok(())
     }
 
     /// LiteFS ends when it loses the lease in the middle of a commit. Its supervisor restarts it;
     /// the files that our process has open belong to the previous mount.
-    fn revive(&mut self) -> Result<(), Problem> {
+    fn restart_dead(&mut self) -> Result<(), Problem> {
         while let Some((node, since)) = self.watch.take_back() {
             self.processes.kill_stale(node, since)?;
             self.begin_node(node)?;
@@ -137,7 +137,7 @@ impl Mounts {
         }
     }
 
-    fn strike(&mut self, fault: Fault) -> Result<usize, Problem> {
+    fn inject(&mut self, fault: Fault) -> Result<usize, Problem> {
         let primary = self.watch.primary().ok_or("there is no primary")?;
         let node = self.node(fault.target(), primary);
         match fault {
@@ -170,7 +170,7 @@ impl Mounts {
         })
     }
 
-    fn relieve(&mut self, node: usize, fault: Fault) -> Result<(), Problem> {
+    fn end_fault(&mut self, node: usize, fault: Fault) -> Result<(), Problem> {
         match fault {
             // Skipped if it has been restarted together with its LiteFS.
             Fault::Kill { .. } if self.shared.endpoint(node).is_some() => Ok(()),
@@ -193,7 +193,7 @@ impl Mounts {
     }
 
     fn told(&self, result: &Result<usize, Problem>, fault: Fault) -> String {
-        let primary = self.watch.primary().map_or("nobody", |primary| &self.names[primary]);
+        let primary = self.watch.primary().map_or("no node", |primary| &self.names[primary]);
         match result {
             Ok(node) => format!("{fault:?} hit {}; {primary} is the primary", self.names[*node]),
             Err(problem) => {
@@ -211,18 +211,18 @@ impl Mounts {
 
 impl Attack for Mounts {
     fn begin(&mut self, id: usize, fault: Fault) -> Result<String, Problem> {
-        let struck = self.strike(fault);
-        if let Ok(node) = struck {
+        let injected = self.inject(fault);
+        if let Ok(node) = injected {
             self.met.insert(id, node);
         }
-        Ok(self.told(&struck, fault))
+        Ok(self.told(&injected, fault))
     }
 
     fn end(&mut self, id: usize, fault: Fault) -> Result<String, Problem> {
         let Some(node) = self.met.remove(&id) else { return Ok(String::new()) };
         // A process whose LiteFS is down too is restarted with it.
-        let relieved = self.relieve(node, fault).and_then(|()| self.revive()).map(|()| node);
-        Ok(format!("end of {}", self.told(&relieved, fault)))
+        let ended = self.end_fault(node, fault).and_then(|()| self.restart_dead()).map(|()| node);
+        Ok(format!("end of {}", self.told(&ended, fault)))
     }
 
     fn heal(&mut self) -> Result<(), Problem> {
@@ -233,7 +233,7 @@ impl Attack for Mounts {
         }
         self.await_state("a LiteFS was not restarted", |all| all.watch.all_answer())?;
         self.await_primary()?;
-        self.revive()?;
+        self.restart_dead()?;
         let away = |node: &usize| self.shared.endpoint(*node).is_none();
         let away: Vec<_> = (0..self.mounts.len()).filter(away).collect();
         away.into_iter().try_for_each(|node| self.begin_node(node))
@@ -250,7 +250,7 @@ impl Attack for Mounts {
     fn losses(&self) -> Losses {
         Losses {
             reports: self.processes.reports().clone(),
-            inflicted: self.watch.inflicted(),
+            possible_losses: self.watch.possible_losses(),
             ends: self.processes.ends().clone(),
         }
     }

@@ -12,7 +12,7 @@ use super::node::Holding;
 /// How long the nodes may take to finish their operations and to catch up.
 pub(super) const REST_LIMIT: Duration = Duration::from_secs(30);
 /// The interval of polling nodes that are busy.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Waits until no operation is under way and all nodes are at the same position, then reads them in
 /// full.
@@ -40,7 +40,7 @@ pub(super) fn read_all<P: PartialEq>(
             let busy: Vec<_> = held.iter().map(|holding| holding.under_way).collect();
             return Err(format!("the nodes are still busy; operations under way: {busy:?}").into());
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 

@@ -8,9 +8,9 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 /// The load runs without faults for this long at first.
-const CALM: Duration = Duration::from_millis(500);
+const QUIET: Duration = Duration::from_millis(500);
 /// Replies are lost at this time in every run, so that no run is without unknown outcomes.
-const FIRST: Step = Step { at: CALM, lasts: Duration::from_millis(600), fault: Fault::CutReplies };
+const FIRST: Step = Step { at: QUIET, lasts: Duration::from_millis(600), fault: Fault::CutReplies };
 
 /// The target of a fault. The node that is the primary at that time depends on earlier faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,13 +112,13 @@ impl Fault {
 
 /// The kind of cluster, which determines the possible faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Menu {
+pub(super) enum FaultSet {
     /// All faults of the embedded cluster.
     Everything,
     /// LiteFS drops many commits.
     DroppedCommits,
     /// Faults of processes beside a real LiteFS.
-    Beside,
+    Processes,
 }
 
 /// A fault with its time.
@@ -176,20 +176,20 @@ impl fmt::Display for Step {
 ///
 /// There are two concurrent sequences: role changes and kills of processes, one at a time; and
 /// faults of links, replication and disks, which overlap with them.
-pub(super) fn schedule(seed: u64, length: Duration, menu: Menu) -> Vec<Step> {
+pub(super) fn schedule(seed: u64, length: Duration, fault_set: FaultSet) -> Vec<Step> {
     let mut rng = StdRng::seed_from_u64(seed);
-    let (role_fault, link_fault): (Choice, Choice) = match menu {
-        Menu::Everything => (role_fault, link_fault),
-        Menu::DroppedCommits => return dropped_commits(&mut rng, length),
-        Menu::Beside => (role_fault_beside, link_fault_beside),
+    let (role_fault, link_fault): (Choice, Choice) = match fault_set {
+        FaultSet::Everything => (role_fault, link_fault),
+        FaultSet::DroppedCommits => return dropped_commits(&mut rng, length),
+        FaultSet::Processes => (role_fault_beside, link_fault_beside),
     };
     let mut steps = vec![FIRST];
-    let from = FIRST.at + FIRST.lasts + CALM;
-    steps.extend(lane(&mut rng, from..length, 300..1_200, |rng| {
+    let from = FIRST.at + FIRST.lasts + QUIET;
+    steps.extend(sequence(&mut rng, from..length, 300..1_200, |rng| {
         let lasts = rng.random_range(200..1_200);
         (role_fault(rng), lasts)
     }));
-    steps.extend(lane(&mut rng, from..length, 100..900, |rng| {
+    steps.extend(sequence(&mut rng, from..length, 100..900, |rng| {
         let lasts = rng.random_range(100..1_200);
         (link_fault(rng), lasts)
     }));
@@ -201,7 +201,7 @@ type Choice = fn(&mut StdRng) -> Fault;
 
 /// LiteFS drops many commits, and loses the lease in the middle of slow writes.
 fn dropped_commits(rng: &mut StdRng, length: Duration) -> Vec<Step> {
-    let mut steps = lane(rng, CALM..length, 50..150, |rng| {
+    let mut steps = sequence(rng, QUIET..length, 50..150, |rng| {
         let drops = rng.random_bool(0.7);
         let fault =
             if drops { Fault::DropCommit } else { Fault::LoseRole { successor: Target::Primary } };
@@ -213,7 +213,7 @@ fn dropped_commits(rng: &mut StdRng, length: Duration) -> Vec<Step> {
     steps
 }
 
-fn lane(
+fn sequence(
     rng: &mut StdRng,
     time: Range<Duration>,
     pause_ms: Range<u64>,

@@ -7,8 +7,8 @@ use litefs_diesel::{Acknowledgement, Failure, LiteFsConnection};
 
 use super::history::{Key, Op, Outcome, Receipt, Row, Value};
 
-/// The attempts of a patient transaction.
-const TRIES: usize = 5;
+/// The attempts of a transaction with retries.
+const ATTEMPTS: usize = 5;
 
 /// Only the order is unique: an element that was appended twice shows in its list.
 const DDL: &str = "CREATE TABLE IF NOT EXISTS appends (
@@ -37,11 +37,11 @@ pub(super) fn run(conn: &mut LiteFsConnection, op: &Op) -> Outcome {
     let before = conn.acknowledgement();
     let result = match op {
         Op::Append { key, value } => append(conn, *key, *value, None).map(|()| Vec::new()),
-        Op::ReadThenAppend { key, value, patient: false } => {
+        Op::ReadThenAppend { key, value, with_retry: false } => {
             conn.transaction(|conn| read_then_append(conn, *key, *value))
         }
-        Op::ReadThenAppend { key, value, patient: true } => {
-            conn.transaction_with_retry(TRIES, |conn| read_then_append(conn, *key, *value))
+        Op::ReadThenAppend { key, value, with_retry: true } => {
+            conn.transaction_with_retry(ATTEMPTS, |conn| read_then_append(conn, *key, *value))
         }
         Op::Batch { items } => batch(conn, items).map(|()| Vec::new()),
         Op::Read { key } => read(conn, *key),
@@ -130,16 +130,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_operation_does_what_it_should() {
+    fn each_operation_changes_and_reads_the_lists() {
         let mut conn = LiteFsConnection::establish(":memory:").unwrap();
         create_schema(&mut conn).unwrap();
         let mut run = |op| run(&mut conn, &op);
         let done = |seen: &[Value]| Outcome::Done { seen: seen.to_vec(), receipt: None };
         assert_eq!(run(Op::Append { key: 1, value: 10 }), done(&[]));
         assert_eq!(run(Op::Batch { items: vec![(1, 11), (2, 20)] }), done(&[]));
-        assert_eq!(run(Op::ReadThenAppend { key: 1, value: 12, patient: false }), done(&[10, 11]));
         assert_eq!(
-            run(Op::ReadThenAppend { key: 1, value: 13, patient: true }),
+            run(Op::ReadThenAppend { key: 1, value: 12, with_retry: false }),
+            done(&[10, 11])
+        );
+        assert_eq!(
+            run(Op::ReadThenAppend { key: 1, value: 13, with_retry: true }),
             done(&[10, 11, 12])
         );
         assert_eq!(run(Op::Read { key: 1 }), done(&[10, 11, 12, 13]));

@@ -22,7 +22,7 @@ use litefs_rpc::{CommitExpectation, Done, Executor, GroupAborted};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A node's role, set by the test.
 pub(crate) struct FakeRoleGuard {
@@ -31,9 +31,9 @@ pub(crate) struct FakeRoleGuard {
     pub hint: Mutex<Option<PrimaryHint>>,
     /// The role has changed without a notice to the server.
     pub demoted_when_asked: AtomicBool,
-    /// LiteFS takes no commit.
+    /// LiteFS drops every commit.
     pub drops_commits: AtomicBool,
-    /// The terms that the executor was told of.
+    /// The number of terms that the executor was notified of.
     pub terms: AtomicU64,
     pub unconfirmed_commit: UnconfirmedCommit,
 }
@@ -281,7 +281,7 @@ impl TestServer {
     }
 
     pub(crate) async fn wait_for_rollback(&self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while self.rolled_back.try_recv().is_err() {
             assert!(Instant::now() < deadline, "the transaction was not rolled back");
             tokio::task::yield_now().await;
@@ -329,5 +329,5 @@ pub(crate) fn begin() -> Begin {
 }
 
 pub(crate) fn soon() -> std::time::Instant {
-    std::time::Instant::now() + PATIENCE
+    std::time::Instant::now() + TIMEOUT
 }

@@ -17,7 +17,7 @@ fn names(conn: &mut Conn) -> Vec<String> {
 }
 
 #[test]
-fn what_one_connection_wrote_another_reads() {
+fn writes_of_one_connection_are_read_by_another() {
     let fixture = fresh_with(BLOG);
     let (one, other) = (&mut fixture.another(), &mut fixture.another());
     for round in 0..10 {

@@ -130,7 +130,7 @@ fn null_where_a_value_is_expected_is_a_deserialization_error() {
 }
 
 #[test]
-fn untyped_columns_keep_what_they_are_given() {
+fn untyped_columns_keep_the_type_of_a_value() {
     let conn = &mut *fresh_with("CREATE TABLE bag (id INTEGER PRIMARY KEY, x)");
     diesel::sql_query("INSERT INTO bag (x) VALUES (?), (?), (?), (?), (?)")
         .bind::<BigInt, _>(1)
@@ -146,7 +146,7 @@ fn untyped_columns_keep_what_they_are_given() {
 }
 
 #[test]
-fn affinities_convert_what_they_are_given() {
+fn affinities_convert_values() {
     let conn = &mut *fresh_with("CREATE TABLE t (i INTEGER, r REAL, s TEXT, n NUMERIC)");
     diesel::sql_query("INSERT INTO t VALUES (?1, ?1, ?1, ?1)")
         .bind::<Text, _>("1.0")

@@ -81,7 +81,7 @@ fn a_row_with_references_cannot_be_deleted() {
 
 /// Rows that a cascade deletes are not in the count.
 #[test]
-fn a_cascade_deletes_what_refers_to_the_row() {
+fn a_cascade_deletes_referring_rows() {
     let conn = &mut *fresh_with(
         "CREATE TABLE p (id INTEGER PRIMARY KEY);
          CREATE TABLE c (id INTEGER PRIMARY KEY, p INTEGER REFERENCES p (id) ON DELETE CASCADE);

@@ -189,7 +189,7 @@ fn errors_of_statements_that_return_rows() {
 }
 
 #[test]
-fn conflict_clauses_decide_what_stays() {
+fn conflict_clauses_determine_which_rows_stay() {
     let conn = &mut *fresh_with("CREATE TABLE t (x INTEGER UNIQUE); INSERT INTO t VALUES (2)");
     let xs =
         |conn: &mut Conn| sql::<Integer>("SELECT x FROM t ORDER BY x").load::<i32>(conn).unwrap();

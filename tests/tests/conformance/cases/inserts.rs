@@ -153,7 +153,7 @@ fn a_row_of_defaults_only() {
 }
 
 #[test]
-fn insert_or_ignore_counts_what_it_inserted() {
+fn insert_or_ignore_counts_inserted_rows() {
     let conn = &mut *fresh_with(FULL_BLOG);
     let insert = |name| Named { name, age: 1 };
     assert_eq!(
@@ -225,7 +225,7 @@ fn insert_from_select_of_nothing() {
 }
 
 #[test]
-fn insert_from_select_returns_what_it_inserted() {
+fn insert_from_select_returns_inserted_rows() {
     let conn = &mut *fresh_with(FULL_BLOG);
     let titles = users::table.order(users::id).select((users::id, users::name));
     let ids: Vec<i32> = diesel::insert_into(posts::table)

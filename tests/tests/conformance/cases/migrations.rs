@@ -146,7 +146,7 @@ fn one_that_fails_leaves_those_before_it() {
 }
 
 #[test]
-fn another_connection_knows_what_was_applied() {
+fn another_connection_lists_applied_migrations() {
     let fixture = &mut fresh();
     fixture.run_pending_migrations(steps()).unwrap();
     let other = &mut fixture.another();

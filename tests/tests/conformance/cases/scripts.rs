@@ -30,7 +30,7 @@ fn run_from_the_first_statement_to_the_last() {
 }
 
 #[test]
-fn keep_what_came_before_a_failing_statement() {
+fn keep_the_changes_before_a_failing_statement() {
     let conn = &mut *fresh_with(TABLE);
     let result = conn.batch_execute(
         "INSERT INTO t VALUES (1); INSERT INTO t VALUES (2); INSERT INTO t VALUES (1); \

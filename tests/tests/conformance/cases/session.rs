@@ -323,7 +323,7 @@ fn check_constraints_can_be_ignored() {
 }
 
 #[test]
-fn settings_of_the_connection_answer_what_was_set() {
+fn settings_of_the_connection_return_their_value() {
     let conn = &mut *fresh();
     conn.batch_execute(
         "PRAGMA cache_size = 77; PRAGMA busy_timeout = 1234; PRAGMA synchronous = FULL",
@@ -346,7 +346,7 @@ fn query_only_set_by_the_user_refuses_writes() {
 }
 
 #[test]
-fn query_only_is_off_unless_the_user_says_so() {
+fn query_only_is_off_by_default() {
     let conn = &mut *fresh_with(FULL_BLOG);
     assert_eq!(sql::<Integer>("PRAGMA query_only").get_result::<i32>(conn), Ok(0));
 }

@@ -20,7 +20,7 @@ fn add(conn: &mut Conn, name: &str) -> QueryResult<usize> {
 }
 
 #[test]
-fn commit_what_was_written() {
+fn commit_their_writes() {
     let conn = &mut *fresh_with(FULL_BLOG);
     let result = conn.transaction(|conn| {
         add(conn, "New")?;
@@ -110,7 +110,7 @@ fn are_not_seen_by_others_before_the_commit() {
 }
 
 #[test]
-fn keep_reading_what_they_read_first() {
+fn keep_reading_their_snapshot() {
     let fixture = &mut fresh_with(FULL_BLOG);
     let other = &mut fixture.another();
     fixture

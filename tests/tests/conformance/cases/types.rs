@@ -186,7 +186,7 @@ fn texts() {
 }
 
 #[test]
-fn text_with_nul_characters_keeps_them_and_what_follows() {
+fn text_with_nul_characters_is_kept() {
     let conn = &mut *fresh_with(VALUES);
     round_trip!(conn, text, String, [("\0".into(), "text"), ("a\0b\0".into(), "text")]);
     let bytes: i32 = diesel::dsl::sql::<Integer>(

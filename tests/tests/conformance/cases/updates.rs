@@ -67,7 +67,7 @@ struct Patch {
 }
 
 #[test]
-fn a_changeset_leaves_out_what_is_none() {
+fn a_changeset_skips_none() {
     let conn = &mut *fresh_with(FULL_BLOG);
     let patch = Patch { name: None, hair: Some(None), age: Some(31) };
     assert_eq!(diesel::update(users::table.find(1)).set(&patch).execute(conn), Ok(1));
@@ -84,7 +84,7 @@ fn a_changeset_without_changes_is_an_error() {
 }
 
 #[test]
-fn save_changes_returns_what_is_stored() {
+fn save_changes_returns_the_stored_row() {
     let conn = &mut *fresh_with(FULL_BLOG);
     conn.batch_execute(
         "CREATE TRIGGER older AFTER UPDATE ON users BEGIN UPDATE users SET age = age + 100 \

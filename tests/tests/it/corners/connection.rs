@@ -139,7 +139,7 @@ fn a_script_does_not_copy_from_its_temporary_table_on_a_replica() {
 }
 
 #[test]
-fn a_database_is_serialized_with_what_this_process_wrote() {
+fn a_database_is_serialized_with_this_processs_writes() {
     let test = test_cluster();
     test.cluster.node("b").set_replication_delay(std::time::Duration::from_millis(50)).unwrap();
     let mut conn = test.conn("b");

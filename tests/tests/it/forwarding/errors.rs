@@ -36,7 +36,7 @@ fn m6_no_known_primary_is_typed_within_the_primary_timeout() {
     });
     test.schema(SCHEMA);
     test.cluster.lose_primary().unwrap();
-    litefs_tests::wait_until("nobody is primary", || {
+    litefs_tests::wait_until("no primary", || {
         test.litefs("b").role() == litefs_diesel::core::Role::Unknown
     });
     let started = Instant::now();
@@ -59,7 +59,7 @@ fn m6_a_write_waits_for_a_primary_that_appears_in_time() {
     test.cluster.lose_primary().unwrap();
     for node in ["a", "b"] {
         let lost = || test.litefs(node).role() == litefs_diesel::core::Role::Unknown;
-        litefs_tests::wait_until("nobody is primary", lost);
+        litefs_tests::wait_until("no primary", lost);
     }
     std::thread::scope(|scope| {
         let write = scope.spawn(|| {
@@ -116,7 +116,7 @@ fn pragmas_that_would_break_the_replicas_are_refused() {
 }
 
 #[test]
-fn what_cannot_run_on_the_primary_is_refused_with_a_reason() {
+fn local_statements_are_refused_on_the_primary() {
     let test = test_cluster();
     let error = test
         .conn("b")

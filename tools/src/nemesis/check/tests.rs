@@ -4,7 +4,7 @@ use super::*;
 use std::collections::HashMap;
 
 use crate::nemesis::history::{Moment, Op, Outcome, Receipt, Record, Row, Takeover, Value};
-use crate::nemesis::losses::{Inflicted, Losses};
+use crate::nemesis::losses::{Losses, PossibleLoss};
 
 const KEY: i64 = 1;
 
@@ -75,7 +75,7 @@ fn a_correct_history_has_no_findings() {
 }
 
 #[test]
-fn an_acknowledged_append_that_is_gone_is_lost() {
+fn a_missing_acknowledged_append_is_lost() {
     let history = history(vec![(append(1), done(&[])), (append(2), done(&[]))], &[1]);
     assert_eq!(found(&history), [(Violation::LostUnreported, 1)]);
 }
@@ -92,8 +92,9 @@ fn a_reported_loss_is_counted_and_not_a_finding() {
 #[test]
 fn an_excused_loss_is_counted_separately() {
     let history = history(vec![(append(1), done(&[])), (append(2), done(&[]))], &[1]);
-    let inflicted = vec![Inflicted { began: 20, until: 30, kept: 0, node: None }];
-    let killed = Losses { inflicted, ends: HashMap::from([((0, 1), 31)]), ..Losses::default() };
+    let possible_losses = vec![PossibleLoss { began: 20, until: 30, kept: 0, node: None }];
+    let killed =
+        Losses { possible_losses, ends: HashMap::from([((0, 1), 31)]), ..Losses::default() };
     assert_eq!(found_with(&history, &killed), []);
     let verdict = check(&history, &killed);
     assert_eq!((verdict.lost_reported, verdict.lost_excused), (0, 1));
@@ -134,7 +135,7 @@ fn a_duplicate_seen_by_a_read_only_is_found() {
 #[test]
 fn a_duplicate_is_counted_once_however_many_reads_see_it() {
     let read = || (Op::Read { key: KEY }, done(&[1, 1]));
-    let transaction = Op::ReadThenAppend { key: KEY, value: 2, patient: false };
+    let transaction = Op::ReadThenAppend { key: KEY, value: 2, with_retry: false };
     let ops = vec![(append(1), unknown()), read(), read(), (transaction, done(&[1, 1]))];
     let mut history = history(ops, &[1, 1, 2]);
     for (_, rows) in &mut history.finals {
@@ -186,7 +187,7 @@ fn a_read_that_misses_its_processs_write_is_stale() {
 }
 
 #[test]
-fn a_read_that_goes_back_behind_an_earlier_one_is_stale() {
+fn a_read_behind_an_earlier_read_is_stale() {
     let ops = vec![
         (append(1), unknown()),
         (Op::Read { key: KEY }, done(&[1])),
@@ -242,7 +243,7 @@ fn acknowledged_appends_of_one_client_stay_in_order() {
 
 #[test]
 fn a_transaction_appends_to_the_list_it_has_read() {
-    let op = Op::ReadThenAppend { key: KEY, value: 2, patient: false };
+    let op = Op::ReadThenAppend { key: KEY, value: 2, with_retry: false };
     let mut history = history(vec![(append(1), unknown()), (op, done(&[]))], &[1, 2]);
     for (_, rows) in &mut history.finals {
         rows[1].seen = Some(0);

@@ -57,7 +57,7 @@ impl Embedded {
     pub(super) fn lose_tail(&mut self, successor: usize, lost: u64) -> Result<(), Problem> {
         (0..NAMES.len()).try_for_each(|node| self.fleet.clear_faults(node))?;
         let (old, began) = (self.succession.primary, self.shared.now());
-        // The primary goes on for a moment, so this is a lower bound on what is kept.
+        // The primary keeps writing for a moment, so this is a lower bound on what is kept.
         let kept = self.fleet.txid(old)?.saturating_sub(lost);
         // The third node follows below, without a wait.
         let pair = Cluster::attach([
@@ -74,7 +74,7 @@ impl Embedded {
     }
 
     /// Leaves the cluster without a primary.
-    pub(super) fn depose(&mut self) -> Result<(), Problem> {
+    pub(super) fn remove_primary(&mut self) -> Result<(), Problem> {
         let reachable = self.fleet.reachable();
         reachable
             .into_iter()
@@ -126,11 +126,11 @@ impl Embedded {
         self.succession.all_awake(self.shared.now());
         follows?;
         // A commit under way is dropped, and its LiteFS dies.
-        self.revive()
+        self.restart_dead()
     }
 
     /// Restarts nodes whose LiteFS has died, as it does when it cannot capture a commit.
-    pub(super) fn revive(&mut self) -> Result<(), Problem> {
+    pub(super) fn restart_dead(&mut self) -> Result<(), Problem> {
         self.fleet.dead().into_iter().try_for_each(|node| self.come_back(node))
     }
 

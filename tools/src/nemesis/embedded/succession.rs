@@ -1,14 +1,14 @@
 //! The primaries of a run, and what each change of the primary may have lost.
 
 use crate::nemesis::history::{Moment, Takeover};
-use crate::nemesis::losses::Inflicted;
+use crate::nemesis::losses::PossibleLoss;
 
 /// The primary and its predecessors.
 #[derive(Debug, Default)]
 pub(super) struct Succession {
     pub(super) primary: usize,
     pub(super) takeovers: Vec<Takeover>,
-    pub(super) inflicted: Vec<Inflicted>,
+    pub(super) possible_losses: Vec<PossibleLoss>,
 }
 
 impl Succession {
@@ -18,11 +18,11 @@ impl Succession {
     }
 
     pub(super) fn lost(&mut self, began: Moment, until: Moment, kept: u64, node: Option<usize>) {
-        self.inflicted.push(Inflicted { began, until, kept, node });
+        self.possible_losses.push(PossibleLoss { began, until, kept, node });
     }
 
     /// All primaries that were stopped during a failover have been demoted.
     pub(super) fn all_awake(&mut self, now: Moment) {
-        self.inflicted.iter_mut().for_each(|loss| loss.until = loss.until.min(now));
+        self.possible_losses.iter_mut().for_each(|loss| loss.until = loss.until.min(now));
     }
 }

@@ -11,10 +11,10 @@ use tokio::task::JoinHandle;
 use super::mount::{Mount, position};
 use crate::nemesis::client::ClientContext;
 use crate::nemesis::history::{Moment, Takeover};
-use crate::nemesis::losses::Inflicted;
+use crate::nemesis::losses::PossibleLoss;
 
 /// The interval of polling.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// The timeout of a request: LiteFS answers in a millisecond or not at all.
 const ANSWER_LIMIT: Duration = Duration::from_millis(500);
 
@@ -26,7 +26,7 @@ pub(super) struct Watch {
 
 /// One poll of all nodes.
 #[derive(Debug, Clone, Default)]
-struct Look {
+struct Poll {
     /// When the poll began.
     at: Moment,
     /// The position of each node.
@@ -40,34 +40,34 @@ struct Look {
 #[derive(Debug, Default)]
 struct Seen {
     /// The last poll that found a primary.
-    last: Look,
+    last: Poll,
     /// Whether the very last poll found one.
     now: bool,
     /// The nodes whose LiteFS did not answer then.
     silent: Vec<usize>,
     takeovers: Vec<Takeover>,
-    inflicted: Vec<Inflicted>,
+    possible_losses: Vec<PossibleLoss>,
     /// Since when a node's LiteFS has not answered, until the restart has been returned once.
     away: BTreeMap<usize, Moment>,
 }
 
 impl Seen {
-    fn take_in(&mut self, look: Look, now: Moment) {
-        for node in &look.silent {
-            self.away.entry(*node).or_insert(look.at);
+    fn record(&mut self, poll: Poll, now: Moment) {
+        for node in &poll.silent {
+            self.away.entry(*node).or_insert(poll.at);
         }
-        self.silent.clone_from(&look.silent);
-        self.now = look.primary.is_some();
-        let Some(primary) = look.primary else { return };
+        self.silent.clone_from(&poll.silent);
+        self.now = poll.primary.is_some();
+        let Some(primary) = poll.primary else { return };
         let before = self.last.primary.is_some_and(|before| before != primary);
         if before {
             let began = self.last.at;
             self.takeovers.push(Takeover { began, ended: now });
             // The lower bound on what it has of its predecessor's transactions.
             let kept = self.last.txids[primary];
-            self.inflicted.push(Inflicted { began, until: now, kept, node: None });
+            self.possible_losses.push(PossibleLoss { began, until: now, kept, node: None });
         }
-        self.last = look;
+        self.last = poll;
     }
 }
 
@@ -82,9 +82,9 @@ impl Watch {
         let keeps = Arc::clone(&seen);
         let task = runtime.spawn(async move {
             loop {
-                let look = look(&mounts, &database, &shared).await;
-                locked(&keeps).take_in(look, shared.now());
-                tokio::time::sleep(LOOK).await;
+                let poll = poll(&mounts, &database, &shared).await;
+                locked(&keeps).record(poll, shared.now());
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         });
         Self { seen, task }
@@ -113,8 +113,8 @@ impl Watch {
         locked(&self.seen).takeovers.clone()
     }
 
-    pub(super) fn inflicted(&self) -> Vec<Inflicted> {
-        locked(&self.seen).inflicted.clone()
+    pub(super) fn possible_losses(&self) -> Vec<PossibleLoss> {
+        locked(&self.seen).possible_losses.clone()
     }
 }
 
@@ -128,7 +128,7 @@ fn locked(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
     seen.lock().expect("no code panics while it holds the lock")
 }
 
-async fn look(mounts: &[Mount], database: &str, shared: &ClientContext) -> Look {
+async fn poll(mounts: &[Mount], database: &str, shared: &ClientContext) -> Poll {
     let at = shared.now();
     let (dirs, name) =
         (mounts.iter().map(|mount| mount.dir.clone()).collect::<Vec<_>>(), database.to_owned());
@@ -142,7 +142,7 @@ async fn look(mounts: &[Mount], database: &str, shared: &ClientContext) -> Look 
     let nodes = |says| (0..asked.len()).filter(move |node| asked[*node] == says);
     let mut primaries = nodes(Some(true));
     let primary = primaries.next().filter(|_| primaries.next().is_none());
-    Look { at, txids, primary, silent: nodes(None).collect() }
+    Poll { at, txids, primary, silent: nodes(None).collect() }
 }
 
 /// `<txid>/<checksum>`, both in hexadecimal digits.
@@ -172,21 +172,24 @@ async fn is_primary(shared: &ClientContext, url: &str) -> Option<bool> {
 mod tests {
     use super::*;
 
-    fn look(at: Moment, txids: [u64; 2], primary: Option<usize>) -> Look {
-        Look { at, txids: txids.to_vec(), primary, silent: Vec::new() }
+    fn poll(at: Moment, txids: [u64; 2], primary: Option<usize>) -> Poll {
+        Poll { at, txids: txids.to_vec(), primary, silent: Vec::new() }
     }
 
     #[test]
     fn a_takeover_lasts_between_the_polls_of_both_primaries() {
         let mut seen = Seen::default();
-        seen.take_in(look(10, [5, 4], Some(0)), 11);
-        seen.take_in(look(20, [7, 6], Some(0)), 21);
-        seen.take_in(look(30, [8, 6], None), 31);
-        seen.take_in(look(40, [9, 9], Some(1)), 41);
+        seen.record(poll(10, [5, 4], Some(0)), 11);
+        seen.record(poll(20, [7, 6], Some(0)), 21);
+        seen.record(poll(30, [8, 6], None), 31);
+        seen.record(poll(40, [9, 9], Some(1)), 41);
         assert_eq!(seen.takeovers, [Takeover { began: 20, ended: 41 }]);
-        assert_eq!(seen.inflicted, [Inflicted { began: 20, until: 41, kept: 6, node: None }]);
-        seen.take_in(look(50, [9, 9], None), 51);
-        seen.take_in(look(60, [9, 9], Some(1)), 61);
+        assert_eq!(
+            seen.possible_losses,
+            [PossibleLoss { began: 20, until: 41, kept: 6, node: None }]
+        );
+        seen.record(poll(50, [9, 9], None), 51);
+        seen.record(poll(60, [9, 9], Some(1)), 61);
         assert_eq!(seen.takeovers.len(), 1, "the same primary again is not a takeover");
     }
 
@@ -195,11 +198,11 @@ mod tests {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let watch = Watch { seen: Arc::clone(&seen), task: tokio::spawn(async {}) };
         for (at, silent) in [(10, vec![]), (20, vec![1]), (30, vec![1])] {
-            locked(&seen).take_in(Look { silent, ..look(at, [1, 1], Some(0)) }, at);
+            locked(&seen).record(Poll { silent, ..poll(at, [1, 1], Some(0)) }, at);
             assert_eq!(watch.take_back(), None);
         }
         assert!(!watch.all_answer());
-        locked(&seen).take_in(look(40, [1, 1], Some(0)), 40);
+        locked(&seen).record(poll(40, [1, 1], Some(0)), 40);
         assert_eq!((watch.take_back(), watch.take_back()), (Some((1, 20)), None));
     }
 

@@ -6,13 +6,19 @@ const LENGTH: Duration = Duration::from_secs(600);
 
 #[test]
 fn a_seed_determines_the_schedule() {
-    assert_eq!(schedule(7, LENGTH, Menu::Everything), schedule(7, LENGTH, Menu::Everything));
-    assert_ne!(schedule(7, LENGTH, Menu::Everything), schedule(8, LENGTH, Menu::Everything));
+    assert_eq!(
+        schedule(7, LENGTH, FaultSet::Everything),
+        schedule(7, LENGTH, FaultSet::Everything)
+    );
+    assert_ne!(
+        schedule(7, LENGTH, FaultSet::Everything),
+        schedule(8, LENGTH, FaultSet::Everything)
+    );
 }
 
 #[test]
 fn a_long_run_has_every_kind_of_fault() {
-    let mut kinds: Vec<_> = schedule(1, LENGTH, Menu::Everything)
+    let mut kinds: Vec<_> = schedule(1, LENGTH, FaultSet::Everything)
         .iter()
         .map(|step| std::mem::discriminant(&step.fault))
         .collect();
@@ -27,7 +33,7 @@ fn a_long_run_has_every_kind_of_fault() {
 
 #[test]
 fn faults_of_roles_and_processes_do_not_overlap() {
-    let steps = schedule(3, LENGTH, Menu::Everything);
+    let steps = schedule(3, LENGTH, FaultSet::Everything);
     let roles: Vec<_> = steps.iter().filter(|step| step.fault.concerns_roles()).collect();
     assert!(roles.windows(2).all(|pair| pair[0].at + pair[0].lasts < pair[1].at));
 }
@@ -35,7 +41,7 @@ fn faults_of_roles_and_processes_do_not_overlap() {
 #[test]
 fn beside_a_real_litefs_only_our_processes_have_faults() {
     use Fault::{BreakLink, CutReplies, CutRequests, HandOff, Kill, Pause, Promote, SlowLink};
-    let steps = schedule(1, LENGTH, Menu::Beside);
+    let steps = schedule(1, LENGTH, FaultSet::Processes);
     let ours = |step: &&Step| {
         let alone = matches!(
             step.fault,
