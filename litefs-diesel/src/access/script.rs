@@ -35,8 +35,8 @@ pub(crate) fn plan_script(
     let any = |test: fn(&Class) -> bool| classes.iter().any(test);
     if any(|class| class.control) && !is_balanced(statements, in_transaction) {
         return ScriptPlan::Refused(
-            "a script may contain a transaction, but must both open and close it: a statement elsewhere could end up \
-             inside or outside of it unseen"
+            "a script may contain a transaction, but must both open and close it: a statement \
+             elsewhere could end up inside or outside of it unseen"
                 .into(),
         );
     }

@@ -19,7 +19,8 @@ use super::engine::BindEngine;
 pub(super) const MARKER: i64 = 0x6c69_7465_6673_5f7c;
 
 impl BindEngine {
-    /// Passes the first `count` values that the probe selects to `take`. `false`: `take` refused one.
+    /// Passes the first `count` values that the probe selects to `take`. `false`: `take` refused
+    /// one.
     pub(super) fn probe<P>(
         &mut self,
         probe: P,

@@ -82,7 +82,9 @@ mod tests {
 
     #[test]
     fn every_case_has_its_answer() {
-        use Phase::{Autocommit, LocalReads, LocalWrites, Lost, Pending, Remote};
+        use Phase::{
+            Autocommit, LocalReads as Reads, LocalWrites as Writes, Lost, Pending, Remote,
+        };
         let name = || "s".to_owned();
         let mode = BeginMode::Immediate;
         let controls = [
@@ -94,42 +96,46 @@ mod tests {
             Control::Release(name()),
             Control::RollbackTo(name()),
         ];
-        let (commit, rollback) =
+        let (commit, undo) =
             (ControlAction::Finish { commit: true }, ControlAction::Finish { commit: false });
         use ControlAction::{
             BeginLazily, BeginLocal, BeginRemote, CommitLost, Nested, Pass, Record, RunLocal,
             RunRemote,
         };
+        let (lazily, begin, direct) = (BeginLazily, BeginLocal, BeginRemote(mode));
+        let (local, remote) = (RunLocal, RunRemote);
+        let no_commit = CommitLost;
         let lost = ControlAction::Lost;
         // One row for each phase, on a node that can write or not, releasing the first savepoint or
         // not.
         #[rustfmt::skip]
         let table = [
-            //                           BEGIN              BEGIN IMMEDIATE    COMMIT             ROLLBACK           SAVEPOINT          RELEASE            ROLLBACK TO
-            (Autocommit,  false, false, [BeginLazily,       BeginRemote(mode), Pass,              Pass,              BeginLazily,       Pass,              Pass]),
-            (Autocommit,  false, true,  [BeginLazily,       BeginRemote(mode), Pass,              Pass,              BeginLazily,       Pass,              Pass]),
-            (Autocommit,  true,  false, [BeginLocal,        BeginLocal,        Pass,              Pass,              BeginLocal,        Pass,              Pass]),
-            (Autocommit,  true,  true,  [BeginLocal,        BeginLocal,        Pass,              Pass,              BeginLocal,        Pass,              Pass]),
-            (Pending,     false, false, [Nested,            Nested,            Record,            Record,            Record,            Record,            Record]),
-            (Pending,     false, true,  [Nested,            Nested,            Record,            Record,            Record,            Record,            Record]),
-            (Pending,     true,  false, [Nested,            Nested,            Record,            Record,            Record,            Record,            Record]),
-            (Pending,     true,  true,  [Nested,            Nested,            Record,            Record,            Record,            Record,            Record]),
-            (LocalReads,  false, false, [Nested,            Nested,            RunLocal,          RunLocal,          RunLocal,          RunLocal,          RunLocal]),
-            (LocalReads,  false, true,  [Nested,            Nested,            RunLocal,          RunLocal,          RunLocal,          RunLocal,          RunLocal]),
-            (LocalReads,  true,  false, [Nested,            Nested,            RunLocal,          RunLocal,          RunLocal,          RunLocal,          RunLocal]),
-            (LocalReads,  true,  true,  [Nested,            Nested,            RunLocal,          RunLocal,          RunLocal,          RunLocal,          RunLocal]),
-            (LocalWrites, false, false, [Nested,            Nested,            RunLocal,          RunLocal,          RunLocal,          RunLocal,          RunLocal]),
-            (LocalWrites, false, true,  [Nested,            Nested,            RunLocal,          RunLocal,          RunLocal,          RunLocal,          RunLocal]),
-            (LocalWrites, true,  false, [Nested,            Nested,            RunLocal,          RunLocal,          RunLocal,          RunLocal,          RunLocal]),
-            (LocalWrites, true,  true,  [Nested,            Nested,            RunLocal,          RunLocal,          RunLocal,          RunLocal,          RunLocal]),
-            (Remote,      false, false, [Nested,            Nested,            commit,            rollback,          RunRemote,         RunRemote,         RunRemote]),
-            (Remote,      false, true,  [Nested,            Nested,            commit,            rollback,          RunRemote,         commit,            RunRemote]),
-            (Remote,      true,  false, [Nested,            Nested,            commit,            rollback,          RunRemote,         RunRemote,         RunRemote]),
-            (Remote,      true,  true,  [Nested,            Nested,            commit,            rollback,          RunRemote,         commit,            RunRemote]),
-            (Lost,        false, false, [lost,              lost,              CommitLost,        Record,            lost,              lost,              Record]),
-            (Lost,        false, true,  [lost,              lost,              CommitLost,        Record,            lost,              lost,              Record]),
-            (Lost,        true,  false, [lost,              lost,              CommitLost,        Record,            lost,              lost,              Record]),
-            (Lost,        true,  true,  [lost,              lost,              CommitLost,        Record,            lost,              lost,              Record]),
+            // phase, writable, ends, [BEGIN, BEGIN IMMEDIATE, COMMIT, ROLLBACK, SAVEPOINT, RELEASE,
+            // ROLLBACK TO]
+            (Autocommit, false, false, [lazily, direct, Pass,      Pass,   lazily, Pass,   Pass]),
+            (Autocommit, false, true,  [lazily, direct, Pass,      Pass,   lazily, Pass,   Pass]),
+            (Autocommit, true,  false, [begin,  begin,  Pass,      Pass,   begin,  Pass,   Pass]),
+            (Autocommit, true,  true,  [begin,  begin,  Pass,      Pass,   begin,  Pass,   Pass]),
+            (Pending,    false, false, [Nested, Nested, Record,    Record, Record, Record, Record]),
+            (Pending,    false, true,  [Nested, Nested, Record,    Record, Record, Record, Record]),
+            (Pending,    true,  false, [Nested, Nested, Record,    Record, Record, Record, Record]),
+            (Pending,    true,  true,  [Nested, Nested, Record,    Record, Record, Record, Record]),
+            (Reads,      false, false, [Nested, Nested, local,     local,  local,  local,  local]),
+            (Reads,      false, true,  [Nested, Nested, local,     local,  local,  local,  local]),
+            (Reads,      true,  false, [Nested, Nested, local,     local,  local,  local,  local]),
+            (Reads,      true,  true,  [Nested, Nested, local,     local,  local,  local,  local]),
+            (Writes,     false, false, [Nested, Nested, local,     local,  local,  local,  local]),
+            (Writes,     false, true,  [Nested, Nested, local,     local,  local,  local,  local]),
+            (Writes,     true,  false, [Nested, Nested, local,     local,  local,  local,  local]),
+            (Writes,     true,  true,  [Nested, Nested, local,     local,  local,  local,  local]),
+            (Remote,     false, false, [Nested, Nested, commit,    undo,   remote, remote, remote]),
+            (Remote,     false, true,  [Nested, Nested, commit,    undo,   remote, commit, remote]),
+            (Remote,     true,  false, [Nested, Nested, commit,    undo,   remote, remote, remote]),
+            (Remote,     true,  true,  [Nested, Nested, commit,    undo,   remote, commit, remote]),
+            (Lost,       false, false, [lost,   lost,   no_commit, Record, lost,   lost,   Record]),
+            (Lost,       false, true,  [lost,   lost,   no_commit, Record, lost,   lost,   Record]),
+            (Lost,       true,  false, [lost,   lost,   no_commit, Record, lost,   lost,   Record]),
+            (Lost,       true,  true,  [lost,   lost,   no_commit, Record, lost,   lost,   Record]),
         ];
         for (phase, writable, ends, row) in table {
             for (control, expected) in controls.iter().zip(row) {

@@ -57,7 +57,8 @@ pub(super) fn is_served(node: &Node) -> bool {
     let answers = || {
         !matches!(
             std::fs::metadata(node.options.config.database()),
-            Err(error) if matches!(error.kind(), ErrorKind::NotConnected | ErrorKind::ConnectionAborted)
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotConnected | ErrorKind::ConnectionAborted)
         )
     };
     node.tracker.presence() != Presence::Lost && answers()

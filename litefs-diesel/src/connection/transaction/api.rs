@@ -6,8 +6,8 @@ use diesel::result::Error;
 use super::super::LiteFsConnection;
 use super::state::is_locked;
 
-/// How many tries of [`LiteFsConnection::transaction_with_retry`] take the lock with the first write
-/// only.
+/// How many tries of [`LiteFsConnection::transaction_with_retry`] take the lock with the first
+/// write only.
 const OPTIMISTIC_TRIES: usize = 2;
 
 impl LiteFsConnection {
