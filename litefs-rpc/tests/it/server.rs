@@ -80,7 +80,7 @@ async fn work_that_changed_nothing_is_refused_after_a_demotion() {
 }
 
 #[tokio::test]
-async fn a_commit_dropped_by_a_demotion_stays_unknown_in_the_next_term() {
+async fn a_commit_dropped_by_a_demotion_stays_unknown() {
     let role_guard = FakeRoleGuard::primary();
     let inner = Arc::clone(&role_guard);
     let run: Run = Box::new(move |_| {
