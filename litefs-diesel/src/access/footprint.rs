@@ -81,7 +81,8 @@ impl Footprint {
         self.unsuitable
     }
 
-    /// Whether its rows, if it returns some, may show what the primary would have decided otherwise.
+    /// Whether its rows, if it returns some, may show what the primary would have decided
+    /// otherwise.
     pub(crate) fn shows_what_only_the_primary_decides(&self, params: &[Value]) -> bool {
         self.indeterminate || self.assigns(params)
     }
@@ -97,8 +98,8 @@ impl Footprint {
         }
     }
 
-    /// Whether the number of rows that it changes is certain, whatever the database holds: an INSERT
-    /// of values that either inserts them all or fails.
+    /// Whether the number of rows that it changes is certain, whatever the database holds: an
+    /// INSERT of values that either inserts them all or fails.
     pub(crate) fn is_certain(&self) -> bool {
         self.inserts && !self.chooses && !self.triggers && !self.unsuitable
     }

@@ -1,4 +1,4 @@
-//! Rows as they are read.
+//! The cursor over the rows of a query.
 
 use diesel::connection::LoadConnection;
 use diesel::result::QueryResult;
@@ -10,7 +10,7 @@ use crate::node::diagnosis::explained;
 type Rows<'conn, 'query> = <SqliteConnection as LoadConnection>::Cursor<'conn, 'query>;
 type Row<'conn, 'query> = <SqliteConnection as LoadConnection>::Row<'conn, 'query>;
 
-/// SQLite's own cursor, whose errors say what became of the mount.
+/// SQLite's own cursor. Its errors say whether the mount was lost.
 pub struct Cursor<'conn, 'query> {
     rows: Rows<'conn, 'query>,
     /// `None`: the rows are not read from a file on LiteFS.

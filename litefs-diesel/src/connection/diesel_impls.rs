@@ -1,4 +1,4 @@
-//! What Diesel asks of a connection.
+//! Diesel's traits for connections.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -22,11 +22,11 @@ use super::LiteFsConnection;
 use super::cursor::Cursor;
 use super::decide::phase::Phase;
 use super::jobs::read;
-use crate::Failure;
+use crate::error::Failure;
 
 impl SimpleConnection for LiteFsConnection {
     fn batch_execute(&mut self, query: &str) -> QueryResult<()> {
-        match self.clustered() {
+        match self.remote.clustered() {
             Some((node, _)) => {
                 let node = Arc::clone(node);
                 self.script_or_migration(&node, query)
@@ -86,13 +86,13 @@ impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
         T: Query + QueryFragment<Sqlite> + QueryId + 'query,
         Sqlite: QueryMetadata<T::SqlType>,
     {
-        match self.clustered() {
-            Some((node, stamp)) if self.goes_straight::<T>(node, stamp) => {
-                read(self.local.sqlite(), self.home.as_deref(), source)
+        match self.remote.clustered() {
+            Some((node, stamp)) if self.is_fast_path::<T>(node, stamp) => {
+                read(self.local.sqlite(), self.remote.node().map(Arc::as_ref), source)
             }
             Some((node, _)) => {
                 let node = Arc::clone(node);
-                self.load_slowly(node, source)
+                self.slow_path(node, source)
             }
             None => {
                 let result = self.local.sqlite().load(source);
@@ -104,8 +104,7 @@ impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
 }
 
 impl LiteFsConnection {
-    /// Whether a transaction is open that Diesel does not know of, so that nobody is going to end
-    /// it.
+    /// Whether a transaction is open that Diesel does not know of, and so does not end.
     fn is_left_open(&mut self) -> bool {
         let depth =
             AnsiTransactionManager::transaction_manager_status_mut(self).transaction_depth();
@@ -123,7 +122,7 @@ impl WithMetadataLookup for LiteFsConnection {
 impl R2D2Connection for LiteFsConnection {
     fn ping(&mut self) -> QueryResult<()> {
         self.end_migrating();
-        if let Some(node) = &self.home {
+        if let Some(node) = self.remote.node() {
             self.local.check_mount(node)?;
         }
         if self.is_left_open() {

@@ -2,27 +2,26 @@
 
 use std::sync::Arc;
 
-use diesel::result::{Error, QueryResult};
-use litefs_rpc::sqlite::sql::statements;
+use diesel::result::QueryResult;
 use litefs_rpc::wire::Command;
 
 use super::LiteFsConnection;
 use super::decide::destination::Destination;
 use super::decide::phase::Phase;
-use super::run::no_place_for;
-use crate::Failure;
+use super::errors::{not_in_session, refusal};
 use crate::access::{Access, Class};
+use crate::error::Failure;
 use crate::node::Node;
 use crate::router::Route;
 
-/// How often the role may change under one statement before that is an error of its own. Nothing is
-/// applied in the tries that meet a change.
+/// How often the role may change during one statement before that is an error of its own. Nothing
+/// is applied in the tries that meet a change.
 const MAX_ROLE_CHANGES: usize = 16;
 
-/// Work that runs on this node's file or on the primary. The [driver](LiteFsConnection::drive) says
-/// which of the two, and calls them again after a change of the role.
+/// Work that runs on this node's file or on the primary. The [driver](LiteFsConnection::drive)
+/// decides which, and calls the job again after a change of the role.
 pub(super) trait Job {
-    /// What the work comes to.
+    /// The result of the work.
     type Done;
 
     /// Whether the primary may run it through the writer, in one commit with others.
@@ -54,7 +53,7 @@ enum Plan {
 }
 
 impl LiteFsConnection {
-    /// Runs a job where it belongs.
+    /// Runs a job on this node's file or on the primary.
     pub(super) fn drive<J: Job>(
         &mut self,
         node: &Arc<Node>,
@@ -68,11 +67,7 @@ impl LiteFsConnection {
             self.follow_role(node)?;
             let done = match self.plan(node, class, job)? {
                 Plan::Here => self.drive_here(node, &mut class, job)?,
-                Plan::There(destination) => {
-                    let result = job.run_there(self, node, class, &destination);
-                    self.remember_violation(class, result.as_ref().err());
-                    result?
-                }
+                Plan::There(destination) => self.drive_there(node, class, &destination, job)?,
             };
             if let Some(done) = done {
                 return Ok(done);
@@ -93,19 +88,56 @@ impl LiteFsConnection {
             let work = job.command(self, *class)?;
             self.note_read(work);
         }
-        let guard = self.autocommit_guard(*class);
+        self.commits.expect_none();
+        let may_commit = class.access == Access::Write || class.may_write();
+        let guard = if may_commit && self.phase() == Phase::Autocommit {
+            let mixed = class.writes_locally && self.local.has_attached();
+            self.commits.guard(node, &self.local, mixed)
+        } else {
+            None
+        };
         let result = if class.writes_locally {
-            self.lifting_query_only(|conn| job.run_here(conn, *class))
+            self.with_writes_permitted(|conn| job.run_here(conn, *class))
         } else {
             job.run_here(self, *class)
         };
-        self.ran_here(*class);
+        self.ran_locally(*class);
         if result.is_ok() {
-            self.confirm(guard)?;
+            self.commits.confirm(guard, node, &mut self.local)?;
         } else {
             self.adopt_open_transaction(node);
         }
         self.conclude(node, class, result)
+    }
+
+    /// Permits writes to temporary and attached databases, which `query_only` would refuse.
+    fn with_writes_permitted<T>(
+        &mut self,
+        write: impl FnOnce(&mut Self) -> QueryResult<T>,
+    ) -> QueryResult<T> {
+        let before = self.local.lift_query_only()?;
+        let result = write(self);
+        self.local.restore_query_only(before)?;
+        result
+    }
+
+    fn ran_locally(&mut self, class: Class) {
+        if class.writes_locally && !class.vacuums {
+            self.classes.clear();
+            self.transaction.note_local_write();
+        }
+        self.session.ran_locally(&mut self.local, class);
+    }
+
+    fn drive_there<J: Job>(
+        &mut self,
+        node: &Arc<Node>,
+        class: Class,
+        destination: &Destination,
+        job: &mut J,
+    ) -> QueryResult<Option<J::Done>> {
+        job.run_there(self, node, class, destination)
+            .inspect_err(|error| self.session.failed_remotely(&mut self.local, class, error))
     }
 
     fn plan<J: Job>(&mut self, node: &Arc<Node>, class: Class, job: &J) -> QueryResult<Plan> {
@@ -120,14 +152,14 @@ impl LiteFsConnection {
             }
             Destination::Local => self.plan_here(node, class, job),
             Destination::Reject(reason) => Err(Failure::Rejected.error(reason)),
-            Destination::Split => Err(no_place_for(class)),
+            Destination::Split => Err(not_in_session(class)),
             Destination::Lost => Err(self.transaction.lost_error()),
             Destination::Demoted => Err(self.demoted()),
             elsewhere => Ok(Plan::There(elsewhere)),
         }
     }
 
-    /// A read that cannot be seen here in time goes to the primary.
+    /// A read goes to the primary if this node does not have in time what it must see.
     fn plan_here<J: Job>(&mut self, node: &Arc<Node>, class: Class, job: &J) -> QueryResult<Plan> {
         if self.prepare_local(node, class)? == Route::Primary {
             let pending = self.phase() == Phase::Pending;
@@ -138,10 +170,4 @@ impl LiteFsConnection {
         }
         Ok(Plan::Here)
     }
-}
-
-/// Why a statement is refused under LiteFS.
-pub(super) fn refusal(sql: &str) -> Error {
-    let reason = statements(sql).iter().find_map(litefs_rpc::sqlite::refused_under_litefs);
-    Failure::Denied.error(reason.unwrap_or_else(|| "refused under LiteFS".into()))
 }

@@ -8,26 +8,26 @@ use diesel::sqlite::SerializedDatabase;
 
 use super::LiteFsConnection;
 use super::decide::phase::Phase;
-use crate::Failure;
+use crate::error::Failure;
 
 impl LiteFsConnection {
     /// Copies this node's database file into memory, as
     /// [`SqliteConnection::serialize_database_to_buffer`] does.
     ///
-    /// On a replica it first waits for what this connection must see, at most `read_timeout`, then
-    /// takes what is there. What a transaction that is open on the primary has written is not
-    /// there. The copy is of a database in WAL mode, which SQLite [loads from
+    /// On a replica it first waits for what this connection must see, at most `read_timeout`, and
+    /// then copies the file as it is. What a transaction that is open on the primary has written is
+    /// not there. The copy is of a database in WAL mode, which SQLite [loads from
     /// memory](https://www.sqlite.org/c3ref/deserialize.html) only once its bytes 18 and 19 are set
     /// to 1.
     ///
     /// [`SqliteConnection::serialize_database_to_buffer`]:
     /// diesel::SqliteConnection::serialize_database_to_buffer
     pub fn serialize_database_to_buffer(&mut self) -> SerializedDatabase {
-        // Within a snapshot it would wait for what cannot arrive.
+        // During a snapshot LiteFS cannot apply, so the wait would be in vain.
         let may_wait = matches!(self.phase(), Phase::Autocommit | Phase::Pending);
-        if may_wait && let Some(node) = self.clustered().map(|(node, _)| Arc::clone(node)) {
-            // Bounded, and there is no way to report that it was in vain.
-            let _ = self.before_local_read(&node);
+        if may_wait && let Some(node) = self.remote.clustered().map(|(node, _)| Arc::clone(node)) {
+            // The wait is bounded. This function cannot report that it was in vain.
+            let _ = self.visibility.before_local_read(&node);
         }
         self.local.sqlite().serialize_database_to_buffer()
     }
@@ -42,10 +42,10 @@ impl LiteFsConnection {
     /// [`SqliteConnection::deserialize_readonly_database_from_buffer`]:
     ///     diesel::SqliteConnection::deserialize_readonly_database_from_buffer
     pub fn deserialize_readonly_database_from_buffer(&mut self, data: &[u8]) -> QueryResult<()> {
-        if self.clustered().is_some() {
+        if self.remote.clustered().is_some() {
             return Err(Failure::Denied.error(
-                "a connection on LiteFS cannot be pointed at a database in memory: open one \
-                 to \":memory:\" for it",
+                "a connection on LiteFS cannot be pointed at a database in memory: \
+                 open one to \":memory:\" for it",
             ));
         }
         self.local.sqlite().deserialize_readonly_database_from_buffer(data)

@@ -7,15 +7,14 @@ use litefs_rpc::diagnosis::Diagnosis;
 
 use super::LiteFsConnection;
 use super::decide::phase::Phase;
-use crate::Failure;
+use super::local::is_writable;
 use crate::access::{Access, Class};
-use crate::error::{locked, mount_lost};
+use crate::error::{Failure, locked, mount_lost};
 use crate::node::Node;
 use crate::node::diagnosis::{diagnose, explained, storage};
-use crate::router::Route;
 
 impl LiteFsConnection {
-    /// What a statement on this node's own file came to. `None`: nothing of it is applied, and the
+    /// The result of a statement on this node's own file. `None`: nothing of it is applied, and the
     /// primary, wherever it is now, is to run it, as a write if it turned out to be one.
     pub(super) fn conclude<T>(
         &mut self,
@@ -30,13 +29,9 @@ impl LiteFsConnection {
         let writes = class.access == Access::Write;
         let diagnosis = diagnose(node, &error, || !writes || self.holds_role(node));
         let autocommit = self.phase() == Phase::Autocommit;
+        let may_forward = !self.local.is_read_only() && !self.route_override.is_local();
         Err(match diagnosis {
-            Diagnosis::Demoted | Diagnosis::MountLost
-                if writes
-                    && autocommit
-                    && !self.local.is_read_only()
-                    && self.forced != Some(Route::Local) =>
-            {
+            Diagnosis::Demoted | Diagnosis::MountLost if writes && autocommit && may_forward => {
                 return Ok(None);
             }
             Diagnosis::Statement if self.was_a_write(node, class, &error) => return Ok(None),
@@ -53,39 +48,50 @@ impl LiteFsConnection {
     /// Whether the role is the one under which the statement, or the transaction that it is in,
     /// began.
     fn holds_role(&self, node: &Node) -> bool {
-        let term_start = if self.phase() == Phase::LocalWrites {
+        let role_at_begin = if self.phase() == Phase::LocalWrites {
             self.transaction.role()
         } else {
             self.local.prepared_for()
         };
-        term_start == Some(node.tracker.stamp())
+        role_at_begin == Some(node.tracker.stamp())
+    }
+
+    /// Whether a statement that failed here should run on the primary as a write. SQLite has
+    /// classified it as a read, but it calls a function of the application that may have tried to
+    /// write. Nothing of it was applied.
+    fn was_a_write(&self, node: &Node, class: &mut Class, error: &Error) -> bool {
+        let in_sql = matches!(error, Error::DatabaseError(..)) && Failure::of(error).is_none();
+        let may_move = !self.route_override.is_local() && !is_writable(node);
+        let was = class.may_write() && in_sql && may_move;
+        if was {
+            class.access = Access::Write;
+        }
+        was
     }
 
     /// A statement needs this node's own file, whose mount is gone.
     pub(super) fn without_mount(&mut self) -> Error {
-        match self.phase() {
-            Phase::LocalReads | Phase::LocalWrites => {
-                self.lose_local("LiteFS does not serve this node's mount any more")
-            }
-            _ => mount_lost(),
+        if self.phase().is_local() {
+            self.lose_local("LiteFS does not serve this node's mount any more")
+        } else {
+            mount_lost()
         }
     }
 
-    /// SQLite may have rolled back the transaction, and nothing may run outside of it.
+    /// SQLite may have rolled back the transaction, and no statement may run outside of it.
     fn storage_failed(&mut self, node: &Node, failure: Failure, error: &Error) -> Error {
         let typed = self.not_committed(node, failure, error);
-        if matches!(self.phase(), Phase::LocalReads | Phase::LocalWrites) {
+        if self.phase().is_local() {
             self.lose_local(&typed.to_string());
         }
         self.transaction.set_retryable_conflict(false);
         typed
     }
 
-    /// SQLite has taken a failed commit back, but LiteFS may have found it in the WAL: the position
+    /// SQLite has undone a failed commit, but LiteFS may have found it in the WAL. The position
     /// tells.
     fn not_committed(&self, node: &Node, failure: Failure, error: &Error) -> Error {
-        let moved = |before| node.tracker.read_position().ok() != Some(before);
-        if self.committing_from.is_some_and(moved) {
+        if self.commits.has_moved(node) {
             return Failure::OutcomeUnknown.error(format!(
                 "SQLite has failed ({error}), but the database has changed meanwhile"
             ));
@@ -93,12 +99,12 @@ impl LiteFsConnection {
         storage(node, failure, error)
     }
 
-    /// A statement that steers the transaction failed on this node's own file.
+    /// A transaction control statement has failed on this node's own file.
     pub(super) fn control_failed(&mut self, node: &Node, error: Error) -> Error {
         if self.phase() != Phase::LocalWrites {
             return explained(node, error);
         }
-        let (failed, again) = match diagnose(node, &error, || self.holds_role(node)) {
+        let (failed, retryable) = match diagnose(node, &error, || self.holds_role(node)) {
             Diagnosis::Statement => return error,
             Diagnosis::Busy => return locked(error),
             Diagnosis::Demoted => (
@@ -116,7 +122,7 @@ impl LiteFsConnection {
             Diagnosis::Io => (self.not_committed(node, Failure::Io, &error), false),
         };
         self.local.roll_back();
-        self.transaction.set_retryable_conflict(again);
+        self.transaction.set_retryable_conflict(retryable);
         self.transaction.end_failed_commit();
         failed
     }

@@ -1,43 +1,49 @@
 //! The connection that applications use.
 
-mod acknowledgement;
+mod classes;
+mod commits;
 mod cursor;
 mod decide;
 mod diesel_impls;
+mod dispatch;
 mod driver;
+mod errors;
 mod extras;
 mod failure;
 mod jobs;
 mod local;
 mod migrations;
 mod plan;
-mod proof;
 mod recorder;
 mod remote;
-mod run;
-mod session_functions;
+mod replication;
+mod route_override;
+mod session_state;
 mod transaction;
+mod visibility;
 
 use std::sync::Arc;
 
-use diesel::result::{ConnectionError, ConnectionResult, QueryResult};
-use litefs_core::{DatabaseUrl, Position, RoleKind, RoleStamp};
-use litefs_rpc::client;
+use diesel::result::{ConnectionError, ConnectionResult};
+use litefs_core::DatabaseUrl;
 use litefs_rpc::sqlite::Opened;
-use litefs_rpc::wire::{Delivery, SessionCounters, Settings};
+use litefs_rpc::wire::Delivery;
 
-use self::decide::phase::Phase;
-pub(crate) use self::jobs::unexpected;
-use self::local::{Local, is_writable};
+use self::classes::Classes;
+use self::commits::Commits;
+pub(crate) use self::errors::unexpected;
+use self::local::Local;
 use self::migrations::Migrations;
-use self::proof::CommitState;
 pub(crate) use self::recorder::{Recorder, WithClause};
+use self::remote::Remote;
+use self::route_override::RouteOverride;
+use self::session_state::SessionState;
 use self::transaction::Transaction;
-use crate::access::ClassCache;
+use self::visibility::ReadVisibility;
 use crate::bind::BindEngine;
-use crate::consistency::{Consistency, Marks};
+use crate::consistency::Consistency;
 use crate::loss::ack_log::Acknowledgement;
-use crate::node::{Node, read_positions};
+use crate::node::Node;
 use crate::router::Route;
 
 /// A Diesel connection to a SQLite database on LiteFS. Reads run on this node's file, everything
@@ -70,110 +76,77 @@ use crate::router::Route;
 /// ```
 pub struct LiteFsConnection {
     local: Local,
-    commit_state: Arc<CommitState>,
-    /// `None`: not on LiteFS, everything is local.
-    home: Option<Arc<Node>>,
-    scratch: BindEngine,
-    classes: ClassCache,
+    remote: Remote,
+    session: SessionState,
     transaction: Transaction,
+    visibility: ReadVisibility,
+    commits: Commits,
     migrations: Migrations,
-    /// The link used last and the role it was used in.
-    link: Option<(RoleStamp, Arc<client::Connection>)>,
-    /// The session PRAGMAs that forwarded writes follow; `None` after one was set.
-    settings: Option<Settings>,
-    /// The last write's effects, if it was forwarded.
-    last_forwarded: Option<SessionCounters>,
-    /// The rows changed by forwarded writes, for `total_changes()`.
-    forwarded_changes: i64,
-    consistency: Consistency,
-    delivery: Delivery,
-    own_marks: Marks,
-    acknowledgement: Option<Acknowledgement>,
-    /// Where the database was before the last commit on this node's own file.
-    committing_from: Option<Position>,
-    forced: Option<Route>,
+    classes: Classes,
+    bind: BindEngine,
+    route_override: RouteOverride,
 }
 
 impl LiteFsConnection {
-    /// `url`: the handle's, or one within it.
-    pub(crate) fn of(home: Arc<Node>, url: &DatabaseUrl) -> ConnectionResult<Self> {
-        let mut connection = Self::around(home.open(&url.to_string())?, Some(home));
+    /// Opens a connection of a handle. `url`: the handle's, or one within it.
+    pub(crate) fn of(node: Arc<Node>, url: &DatabaseUrl) -> ConnectionResult<Self> {
+        let opened = node.open(&url.to_string())?;
+        let mut connection = Self::new(opened, Some(Arc::clone(&node)));
         connection.local.set_read_only(url.is_read_only());
         connection.local.gate_default_instrumentation();
-        if let Some(node) = connection.home.clone() {
-            connection.watch_commits(&node);
-            connection.follow_role(&node).map_err(ConnectionError::CouldntSetupConfiguration)?;
-        }
+        connection.commits.watch(&node, &connection.local);
+        connection.follow_role(&node).map_err(ConnectionError::CouldntSetupConfiguration)?;
         Ok(connection)
     }
 
-    /// Has SQLite tell when it begins a commit.
-    fn watch_commits(&self, node: &Node) {
-        let (state, tracker) = (Arc::clone(&self.commit_state), node.tracker.clone());
-        let read = read_positions(node.tracker.clone());
-        self.local.native().read_positions_by(Box::new(move || {
-            state.begin(&tracker);
-            read()
-        }));
-    }
-
     fn for_url(url: &str) -> ConnectionResult<Self> {
-        let plain = || Ok(Self::around(Opened::establish(url)?, None));
+        let plain = || Ok(Self::new(Opened::establish(url)?, None));
         // In memory, temporary, or refused by SQLite: never on LiteFS.
         let Ok(parsed) = DatabaseUrl::parse(url) else { return plain() };
-        let Some(home) = Node::for_url(&parsed)? else { return plain() };
-        let within = parsed.within(home.options.config.url());
+        let Some(node) = Node::for_url(&parsed)? else { return plain() };
+        let within = parsed.within(node.options.config.url());
         let within =
             within.map_err(|error| ConnectionError::InvalidConnectionUrl(error.to_string()))?;
-        Self::of(home, &within)
+        Self::of(node, &within)
     }
 
-    fn around(opened: Opened, home: Option<Arc<Node>>) -> Self {
-        let options = home.as_ref().map(|home| &home.options);
-        let consistency = options.map_or_else(Consistency::default, |options| options.consistency);
-        let delivery = options.map_or_else(Delivery::default, |options| options.delivery);
-        let local = Local::new(opened, home.as_deref());
+    fn new(opened: Opened, node: Option<Arc<Node>>) -> Self {
+        let consistency =
+            node.as_ref().map_or_else(Consistency::default, |node| node.options.consistency);
         Self {
-            local,
-            commit_state: Arc::default(),
-            home,
-            scratch: BindEngine::default(),
-            classes: ClassCache::default(),
+            local: Local::new(opened, node.as_deref()),
+            remote: Remote::new(node),
+            session: SessionState::default(),
             transaction: Transaction::default(),
+            visibility: ReadVisibility::new(consistency),
+            commits: Commits::default(),
             migrations: Migrations::default(),
-            link: None,
-            settings: None,
-            last_forwarded: None,
-            forwarded_changes: 0,
-            consistency,
-            delivery,
-            own_marks: Marks::default(),
-            acknowledgement: None,
-            committing_from: None,
-            forced: None,
+            classes: Classes::default(),
+            bind: BindEngine::default(),
+            route_override: RouteOverride::default(),
         }
     }
 
-    /// What this connection's reads must see, from now on.
+    /// Sets what this connection's reads must see.
     pub fn set_consistency(&mut self, consistency: Consistency) {
-        self.consistency = consistency;
+        self.visibility.set_consistency(consistency);
     }
 
     /// What this connection's reads must see.
     #[must_use]
     pub fn consistency(&self) -> Consistency {
-        self.consistency
+        self.visibility.consistency()
     }
 
-    /// Whether this connection's forwarded writes are kept track of, so that a lost answer is made
-    /// good.
+    /// How this connection's forwarded writes are delivered: whether the primary stores their
+    /// outcomes, so that a write whose answer is lost can be sent again.
     #[must_use]
     pub fn delivery(&self) -> Delivery {
-        self.delivery
+        self.remote.delivery()
     }
 
-    /// Runs `work` with forwarded writes delivered as `delivery` says, whatever the handle says.
-    /// Transactions follow what holds when they move to the primary.
+    /// Runs `work` with this delivery of forwarded writes, instead of the handle's. A transaction
+    /// has the delivery that is set when it moves to the primary.
     ///
     /// # Errors
     /// Those of `work`.
@@ -182,13 +155,15 @@ impl LiteFsConnection {
         delivery: Delivery,
         work: impl FnOnce(&mut Self) -> Result<T, E>,
     ) -> Result<T, E> {
-        let before = std::mem::replace(&mut self.delivery, delivery);
-        self.until_the_end(work, |conn| conn.delivery = before)
+        let before = self.remote.replace_delivery(delivery);
+        self.restoring(work, |conn| {
+            conn.remote.replace_delivery(before);
+        })
     }
 
-    /// Runs `work` with every statement on the primary, reads too, whatever the router says.
+    /// Runs `work` with every statement on the primary, reads too. The router is not asked.
     ///
-    /// Statements about temporary and attached databases run here all the same. VACUUM INTO writes
+    /// Statements about temporary and attached databases still run on this node. VACUUM INTO writes
     /// its file on this node: it first waits, at most `read_timeout`, until this node has all that
     /// the primary has.
     ///
@@ -198,29 +173,31 @@ impl LiteFsConnection {
         &mut self,
         work: impl FnOnce(&mut Self) -> Result<T, E>,
     ) -> Result<T, E> {
-        self.forced(Route::Primary, work)
+        self.with_route(Route::Primary, work)
     }
 
-    /// Runs `work` with every statement on this node's file, whatever the router says. On a
-    /// replica, writes fail as SQLite fails them on a read-only database.
+    /// Runs `work` with every statement on this node's file. The router is not asked. On a replica
+    /// writes fail as they do on a read-only database.
     ///
     /// # Errors
     /// Those of `work`.
     pub fn on_local<T, E>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
-        self.forced(Route::Local, work)
+        self.with_route(Route::Local, work)
     }
 
-    fn forced<T, E>(
+    fn with_route<T, E>(
         &mut self,
         route: Route,
         work: impl FnOnce(&mut Self) -> Result<T, E>,
     ) -> Result<T, E> {
-        let before = self.forced.replace(route);
-        self.until_the_end(work, |conn| conn.forced = before)
+        let before = self.route_override.replace(Some(route));
+        self.restoring(work, |conn| {
+            conn.route_override.replace(before);
+        })
     }
 
-    /// An override must not outlive the call it is for, however that ends.
-    fn until_the_end<T>(
+    /// Runs `work`, then `restore`, also if `work` panics: an override ends with its call.
+    fn restoring<T>(
         &mut self,
         work: impl FnOnce(&mut Self) -> T,
         restore: impl FnOnce(&mut Self),
@@ -230,40 +207,11 @@ impl LiteFsConnection {
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    /// The handle's shared part, where statements may have to leave this node. One atomic load
-    /// where there is LiteFS, none where there is not.
-    #[inline]
-    fn clustered(&self) -> Option<(&Arc<Node>, RoleStamp)> {
-        let node = self.home.as_ref()?;
-        let stamp = node.tracker.stamp();
-        (stamp.kind() != RoleKind::Standalone).then_some((node, stamp))
-    }
-
-    /// Prepares the local connection for the role as it is now: on a node that is not the primary
-    /// it must not write, not even by mistake, because LiteFS would let it seem to succeed until
-    /// COMMIT.
-    fn follow_role(&mut self, node: &Node) -> QueryResult<()> {
-        if self.phase().is_local() && self.local.is_autocommit() {
-            // An error of the statement before, or `OR ROLLBACK`: nothing may run outside of its
-            // transaction.
-            self.transaction.lose("SQLite has rolled it back, because of an error in it");
-        }
-        if matches!(self.phase(), Phase::Autocommit | Phase::Pending) && is_writable(node) {
-            node.await_handoff();
-        }
-        self.local.prepare(node)
-    }
-
-    /// Runs something that writes to a temporary or attached database, which `query_only` would
-    /// forbid.
-    fn lifting_query_only<T>(
-        &mut self,
-        write: impl FnOnce(&mut Self) -> QueryResult<T>,
-    ) -> QueryResult<T> {
-        let before = self.local.lift_query_only()?;
-        let result = write(self);
-        self.local.restore_query_only(before)?;
-        result
+    /// What this connection's last write was acknowledged with; `None` before the first one, and
+    /// where there is no LiteFS.
+    #[must_use]
+    pub fn acknowledgement(&self) -> Option<Acknowledgement> {
+        self.commits.acknowledgement()
     }
 }
 
@@ -277,8 +225,8 @@ impl Drop for LiteFsConnection {
 impl std::fmt::Debug for LiteFsConnection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LiteFsConnection")
-            .field("role", &self.home.as_ref().map(|node| node.tracker.role()))
-            .field("consistency", &self.consistency)
+            .field("role", &self.remote.node().map(|node| node.tracker.role()))
+            .field("consistency", &self.consistency())
             .finish_non_exhaustive()
     }
 }

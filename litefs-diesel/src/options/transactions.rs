@@ -6,8 +6,8 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TransactionMode {
-    /// On a replica the transaction runs on this node, and its COMMIT sends it to the primary in one
-    /// round trip. If what it has seen has changed there, it fails with
+    /// On a replica the transaction runs on this node, and its COMMIT sends it to the primary in
+    /// one round trip. If what it has seen has changed there, it fails with
     /// [`Failure::SnapshotMoved`](crate::Failure::SnapshotMoved): nothing is applied, and
     /// [`transaction_with_retry`](crate::LiteFsConnection::transaction_with_retry) runs it again. A
     /// statement whose result only the primary knows, such as an automatic id that is returned,

@@ -351,7 +351,7 @@ fn x22_a_promotion_of_this_node_meets_a_speculation() {
             if changed {
                 on_primary(&test, "UPDATE accounts SET balance = 50 WHERE id = 1");
             }
-            test.cluster.promote("b");
+            test.cluster.promote("b").unwrap();
             add(conn, 2, 30).map(drop)
         });
         if changed {

@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn every_case_has_its_answer() {
         use Phase::{
-            Autocommit, LocalReads as Reads, LocalWrites as Writes, Lost, Pending, Remote,
+            Autocommit, LocalReads, LocalWrites, Lost, Pending, PendingRemote, Remote, Speculating,
         };
         let name = || "s".to_owned();
         let mode = BeginMode::Immediate;
@@ -96,52 +96,45 @@ mod tests {
             Control::Release(name()),
             Control::RollbackTo(name()),
         ];
-        let (commit, undo) =
+        let lazily = ControlAction::BeginLazily;
+        let (local, remote) = (ControlAction::BeginLocal, ControlAction::BeginRemote(mode));
+        let (here, there) = (ControlAction::RunLocal, ControlAction::RunRemote);
+        let (pass, nested, record) =
+            (ControlAction::Pass, ControlAction::Nested, ControlAction::Record);
+        let (commit, rollback) =
             (ControlAction::Finish { commit: true }, ControlAction::Finish { commit: false });
-        use ControlAction::{
-            BeginLazily, BeginLocal, BeginRemote, CommitLost, Nested, Pass, Record, RunLocal,
-            RunRemote,
-        };
-        let (lazily, begin, direct) = (BeginLazily, BeginLocal, BeginRemote(mode));
-        let (local, remote) = (RunLocal, RunRemote);
-        let no_commit = CommitLost;
-        let lost = ControlAction::Lost;
+        let (submit, discard, rerun) =
+            (ControlAction::Submit, ControlAction::Discard, ControlAction::RunRecorded);
+        let (lost, end) = (ControlAction::Lost, ControlAction::CommitLost);
+        let (yes, no, any) = (&[true][..], &[false][..], &[false, true][..]);
         // One row for each phase, on a node that can write or not, releasing the first savepoint or
         // not.
         #[rustfmt::skip]
         let table = [
-            // phase, writable, ends, [BEGIN, BEGIN IMMEDIATE, COMMIT, ROLLBACK, SAVEPOINT, RELEASE,
-            // ROLLBACK TO]
-            (Autocommit, false, false, [lazily, direct, Pass,      Pass,   lazily, Pass,   Pass]),
-            (Autocommit, false, true,  [lazily, direct, Pass,      Pass,   lazily, Pass,   Pass]),
-            (Autocommit, true,  false, [begin,  begin,  Pass,      Pass,   begin,  Pass,   Pass]),
-            (Autocommit, true,  true,  [begin,  begin,  Pass,      Pass,   begin,  Pass,   Pass]),
-            (Pending,    false, false, [Nested, Nested, Record,    Record, Record, Record, Record]),
-            (Pending,    false, true,  [Nested, Nested, Record,    Record, Record, Record, Record]),
-            (Pending,    true,  false, [Nested, Nested, Record,    Record, Record, Record, Record]),
-            (Pending,    true,  true,  [Nested, Nested, Record,    Record, Record, Record, Record]),
-            (Reads,      false, false, [Nested, Nested, local,     local,  local,  local,  local]),
-            (Reads,      false, true,  [Nested, Nested, local,     local,  local,  local,  local]),
-            (Reads,      true,  false, [Nested, Nested, local,     local,  local,  local,  local]),
-            (Reads,      true,  true,  [Nested, Nested, local,     local,  local,  local,  local]),
-            (Writes,     false, false, [Nested, Nested, local,     local,  local,  local,  local]),
-            (Writes,     false, true,  [Nested, Nested, local,     local,  local,  local,  local]),
-            (Writes,     true,  false, [Nested, Nested, local,     local,  local,  local,  local]),
-            (Writes,     true,  true,  [Nested, Nested, local,     local,  local,  local,  local]),
-            (Remote,     false, false, [Nested, Nested, commit,    undo,   remote, remote, remote]),
-            (Remote,     false, true,  [Nested, Nested, commit,    undo,   remote, commit, remote]),
-            (Remote,     true,  false, [Nested, Nested, commit,    undo,   remote, remote, remote]),
-            (Remote,     true,  true,  [Nested, Nested, commit,    undo,   remote, commit, remote]),
-            (Lost,       false, false, [lost,   lost,   no_commit, Record, lost,   lost,   Record]),
-            (Lost,       false, true,  [lost,   lost,   no_commit, Record, lost,   lost,   Record]),
-            (Lost,       true,  false, [lost,   lost,   no_commit, Record, lost,   lost,   Record]),
-            (Lost,       true,  true,  [lost,   lost,   no_commit, Record, lost,   lost,   Record]),
+            //                       BEGIN   IMMEDIATE COMMIT  ROLLBACK SAVEPOINT RELEASE ROLL. TO
+            (Autocommit,  no,  any, [lazily, remote,   pass,   pass,     lazily,  pass,   pass]),
+            (Autocommit,  yes, any, [local,  local,    pass,   pass,     local,   pass,   pass]),
+            (Pending,     any, any, [nested, nested,   record, record,   record,  record, record]),
+            (LocalReads,  any, any, [nested, nested,   here,   here,     here,    here,   here]),
+            (PendingRemote, any, any, [nested, nested, record, record, record, record, record]),
+            (Speculating, any, no,  [nested, nested,   submit, discard,  rerun,   rerun,  rerun]),
+            (Speculating, any, yes, [nested, nested,   submit, discard,  rerun,   submit, rerun]),
+            (LocalWrites, any, any, [nested, nested,   here,   here,     here,    here,   here]),
+            (Remote,      any, no,  [nested, nested,   commit, rollback, there,   there,  there]),
+            (Remote,      any, yes, [nested, nested,   commit, rollback, there,   commit, there]),
+            (Lost,        any, any, [lost,   lost,     end,    record,   lost,    lost,   record]),
         ];
+        let mut cases = 0;
         for (phase, writable, ends, row) in table {
-            for (control, expected) in controls.iter().zip(row) {
-                let actual = control_action(phase, control, writable, ends);
-                assert_eq!(actual, expected, "{phase:?} {control:?} {writable} {ends}");
+            for (&writable, &ends) in writable.iter().flat_map(|w| ends.iter().map(move |e| (w, e)))
+            {
+                for (control, expected) in controls.iter().zip(row) {
+                    let actual = control_action(phase, control, writable, ends);
+                    assert_eq!(actual, expected, "{phase:?} {control:?} {writable} {ends}");
+                    cases += 1;
+                }
             }
         }
+        assert_eq!(cases, 8 * 2 * 2 * controls.len());
     }
 }

@@ -18,12 +18,11 @@ pub(in crate::connection) enum Destination {
     Session,
     /// Nowhere: the router refuses it.
     Reject(String),
-    /// Nowhere: it would need the primary's database and something that exists on this connection
-    /// only.
+    /// Nowhere: it needs the primary's database and something that exists on this connection only.
     Split,
     /// Nowhere: the transaction is gone.
     Lost,
-    /// Nowhere: the node lost its primacy while this transaction was open on its file.
+    /// Nowhere: the node is not the primary any more, and the transaction is open on its file.
     Demoted,
 }
 
@@ -36,7 +35,7 @@ pub(in crate::connection) fn destination(
 ) -> Destination {
     match (phase, class.access) {
         (Phase::Lost, _) => return Destination::Lost,
-        // What happens here is not rolled back with what happens there.
+        // A rollback on the primary would not undo it.
         (Phase::Remote | Phase::Speculating, Access::Local) if class.writes_locally => {
             return Destination::Split;
         }

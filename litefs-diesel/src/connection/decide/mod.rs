@@ -2,4 +2,5 @@
 
 pub(super) mod control;
 pub(super) mod destination;
+pub(super) mod may_write;
 pub(super) mod phase;

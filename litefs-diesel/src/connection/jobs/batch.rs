@@ -14,11 +14,14 @@ use litefs_rpc::wire::{Command, Output, Repeated, RowSet};
 use super::super::LiteFsConnection;
 use super::super::decide::destination::Destination;
 use super::super::decide::phase::Phase;
-use super::super::driver::{Job, refusal};
+use super::super::driver::Job;
+use super::super::errors::{refusal, unexpected};
+use super::super::local::is_writable;
 use crate::access::Class;
+use crate::error::{Failure, called};
 use crate::node::Node;
 
-/// A batch is a transaction, and what steers or leaves one has no place in it.
+/// A batch is a transaction, so it contains no statement that controls one.
 fn check_batchable(sql: &str) -> QueryResult<()> {
     match statements(sql).as_slice() {
         [one]
@@ -29,16 +32,11 @@ fn check_batchable(sql: &str) -> QueryResult<()> {
         {
             Ok(())
         }
-        _ => Err(crate::Failure::Denied.error(format!(
-            "a batch is a transaction of single statements that read or change tables, so {sql:?} \
-             cannot be in it"
+        _ => Err(Failure::Denied.error(format!(
+            "a batch is a transaction of single statements that read or change tables, so \
+             {sql:?} cannot be in it"
         ))),
     }
-}
-
-/// An answer of another kind than was asked for.
-pub(crate) fn unexpected(answer: &Output) -> Error {
-    crate::Failure::Protocol.error(format!("a batch was answered with {answer:?}"))
 }
 
 struct BatchJob {
@@ -93,27 +91,24 @@ impl LiteFsConnection {
     ///
     /// # Errors
     /// What the first failing statement gives; nothing is applied then.
-    /// [`Failure::Denied`](crate::Failure::Denied) for BEGIN, COMMIT and the like, and for PRAGMAs
+    /// [`Failure::Denied`] for BEGIN, COMMIT and the like, and for PRAGMAs
     /// that set something.
     ///
     /// ```
+    /// use diesel::connection::SimpleConnection;
     /// use diesel::prelude::*;
     /// use litefs_diesel::LiteFsConnection;
     ///
     /// diesel::table! { accounts { id -> Integer, balance -> Integer, } }
     ///
     /// # let mut conn = LiteFsConnection::establish(":memory:")?;
-    /// # diesel::sql_query(
-    /// #     "CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER NOT NULL)",
-    /// # )
-    /// # .execute(&mut conn)?;
-    /// let account = |id, balance| (accounts::id.eq(id), accounts::balance.eq(balance));
-    /// let add = |amount| accounts::balance.eq(accounts::balance + amount);
+    /// # conn.batch_execute("CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER)")?;
+    /// use accounts::{balance, id};
     /// let changed = conn.execute_batch(&[
-    ///     &diesel::insert_into(accounts::table).values(account(1, 100)),
-    ///     &diesel::insert_into(accounts::table).values(account(2, 0)),
-    ///     &diesel::update(accounts::table.find(1)).set(add(-40)),
-    ///     &diesel::update(accounts::table.find(2)).set(add(40)),
+    ///     &diesel::insert_into(accounts::table).values((id.eq(1), balance.eq(100))),
+    ///     &diesel::insert_into(accounts::table).values((id.eq(2), balance.eq(0))),
+    ///     &diesel::update(accounts::table.find(1)).set(balance.eq(balance - 40)),
+    ///     &diesel::update(accounts::table.find(2)).set(balance.eq(balance + 40)),
     /// ])?;
     /// assert_eq!(changed, [1, 1, 1, 1]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -122,7 +117,7 @@ impl LiteFsConnection {
         &mut self,
         queries: &[&dyn QueryFragment<Sqlite>],
     ) -> QueryResult<Vec<usize>> {
-        let statements = self.scratch.capture_all(queries)?;
+        let statements = self.bind.capture_all(queries)?;
         statements.iter().try_for_each(|statement| check_batchable(&statement.sql))?;
         match self.run_batch(statements, false)? {
             Output::Counts(counts) => Ok(counts
@@ -138,7 +133,7 @@ impl LiteFsConnection {
         &mut self,
         inserts: &[T],
     ) -> QueryResult<Vec<Repeated>> {
-        let mut captured = self.scratch.capture_all(inserts)?;
+        let mut captured = self.bind.capture_all(inserts)?;
         captured.iter_mut().for_each(|repeated| repeated.cacheable = true);
         Ok(captured)
     }
@@ -157,7 +152,7 @@ impl LiteFsConnection {
                 Output::Counts(Vec::new())
             });
         }
-        let Some((node, _)) = self.clustered() else {
+        let Some((node, _)) = self.remote.clustered() else {
             let result = self.batch_here(&statements, rows);
             self.transaction.note_conflict(&result);
             return result;
@@ -173,18 +168,20 @@ impl LiteFsConnection {
     fn answer_batch(&mut self, node: &Node, statements: &mut Vec<Repeated>) -> QueryResult<()> {
         let mut classes = Vec::with_capacity(statements.len());
         for repeated in &*statements {
-            classes.push(self.class_of_text(&repeated.sql)?);
+            classes.push(self.class_of_text(&repeated.sql));
         }
         if !classes.iter().any(|class| class.asks_session) {
             return Ok(());
         }
-        // Its first run may be the one before the first write.
+        // Only the first run of a statement may come before the first write.
         let classes: Vec<_> =
             statements.iter().zip(classes).flat_map(|(r, c)| vec![c; r.times]).collect();
         *statements = std::mem::take(statements).into_iter().flat_map(Repeated::split).collect();
         let texts: Vec<_> =
             statements.iter().map(|repeated| repeated.sql.as_str()).zip(classes).collect();
-        if let Some(answered) = self.answered_before_writes(node, &texts)? {
+        if let Some(answered) =
+            self.session.answer_before_writes(&mut self.local, is_writable(node), &texts)?
+        {
             for (repeated, sql) in statements.iter_mut().zip(answered) {
                 repeated.cacheable &= repeated.sql == sql;
                 repeated.sql = sql;
@@ -193,11 +190,11 @@ impl LiteFsConnection {
         Ok(())
     }
 
-    /// One class for all: they go to one place or are refused.
+    /// One class for all statements: they run in one place or are refused.
     fn class_of_batch(&mut self, statements: &[Repeated]) -> QueryResult<Class> {
         let mut all = Class { single: true, ..Class::NOTHING };
         for repeated in statements {
-            let class = self.class_of_text(&repeated.sql)?;
+            let class = self.class_of_text(&repeated.sql);
             if class.refused {
                 return Err(refusal(&repeated.sql));
             }
@@ -206,7 +203,7 @@ impl LiteFsConnection {
         Ok(all)
     }
 
-    /// Behind a savepoint, which outside of a transaction is one.
+    /// Runs the statements behind a savepoint, which outside of a transaction begins one.
     fn batch_here(&mut self, statements: &[Repeated], rows: bool) -> QueryResult<Output> {
         let muted = self.local.mute();
         self.local.batch_execute("SAVEPOINT litefs_batch")?;
@@ -240,7 +237,7 @@ impl LiteFsConnection {
                     continue;
                 }
                 let mut more = collect(self.local.sqlite().load(query)?, usize::MAX)
-                    .map_err(|refusal| crate::error::called(refusal.into(), None))?;
+                    .map_err(|refusal| called(refusal.into(), None))?;
                 if all.columns.is_empty() {
                     all.columns = more.columns;
                 }
@@ -250,12 +247,12 @@ impl LiteFsConnection {
         Ok(if rows { Output::Rows(all) } else { Output::Counts(counts) })
     }
 
-    /// Rows that came from elsewhere, deserialized as if they were read here.
+    /// Deserializes rows that were read elsewhere.
     pub(crate) fn read_rows<ST, U: FromSqlRow<ST, Sqlite>>(
         &mut self,
         rows: RowSet,
     ) -> QueryResult<Vec<U>> {
         let build = |row| U::build_from_row(&row).map_err(Error::DeserializationError);
-        self.scratch.replay(rows)?.map(|row| row.and_then(build)).collect()
+        self.bind.replay(rows)?.map(|row| row.and_then(build)).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! A statement whose rows do not matter.
+//! A statement that returns no rows.
 
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ where
     }
 
     fn run_here(&mut self, conn: &mut LiteFsConnection, class: Class) -> QueryResult<Changed> {
-        if !conn.answers_differ(class) {
+        if !conn.session.answers_differ(class) {
             return conn.local.sqlite().execute_returning_count(self.query).map(Changed::Here);
         }
         let statement = conn.capture(class, self.query)?;
@@ -64,7 +64,7 @@ where
         class: Class,
         destination: &Destination,
     ) -> QueryResult<Option<Changed>> {
-        let reply = conn.run_elsewhere(node, class, destination, self.query, command)?;
+        let reply = conn.dispatch_query(node, class, destination, self.query, command)?;
         Ok(reply.map(|reply| Changed::There(conn.count(class, &reply))))
     }
 }
@@ -80,7 +80,7 @@ impl LiteFsConnection {
     where
         T: QueryFragment<Sqlite> + QueryId,
     {
-        let Some((node, _)) = self.clustered() else {
+        let Some((node, _)) = self.remote.clustered() else {
             let result = self.local.sqlite().execute_returning_count(query);
             self.transaction.note_conflict(&result);
             return result;
@@ -90,8 +90,7 @@ impl LiteFsConnection {
             return Ok(1);
         }
         let class = self.class_of(query)?;
-        // A PRAGMA that concerns the transaction on the primary goes there too, as one in a script
-        // does.
+        // A PRAGMA during a transaction on the primary is set there too, as one in a script is.
         if class.control
             || class.query_only
             || (class.sets_session && matches!(self.phase(), Phase::Remote | Phase::Speculating))
@@ -100,7 +99,7 @@ impl LiteFsConnection {
         }
         let changed = self.drive(&node, class, &mut ExecuteJob { query })?;
         let count = match changed {
-            Changed::Here(count) => self.last_count().unwrap_or(count),
+            Changed::Here(count) => self.session.last_count().unwrap_or(count),
             Changed::There(count) => count,
         };
         self.after_change(&node)?;
@@ -112,11 +111,7 @@ impl LiteFsConnection {
     fn count(&self, class: Class, reply: &Reply) -> usize {
         match (class.counts, &reply.answer) {
             (true, Output::Count(count)) => usize::try_from(*count).unwrap_or(usize::MAX),
-            _ => self.last_count().unwrap_or(0),
+            _ => self.session.last_count().unwrap_or(0),
         }
-    }
-
-    fn last_count(&self) -> Option<usize> {
-        self.last_forwarded.map(|last| usize::try_from(last.changes).unwrap_or(0))
     }
 }

@@ -1,4 +1,4 @@
-//! A query whose rows are wanted.
+//! A query that returns rows.
 
 use std::sync::Arc;
 
@@ -14,9 +14,9 @@ use super::super::LiteFsConnection;
 use super::super::cursor::Cursor;
 use super::super::decide::destination::Destination;
 use super::super::driver::Job;
-use crate::Failure;
 use crate::access::{Access, Class};
 use crate::bind::sql_of;
+use crate::error::{Failure, called};
 use crate::node::Node;
 use crate::node::diagnosis::explained;
 
@@ -24,11 +24,11 @@ struct QueryJob<'a, T> {
     query: &'a T,
 }
 
-/// What a query comes to.
+/// The result of a query.
 enum Loaded {
     /// Its rows, collected.
     Rows(RowSet),
-    /// It only reads: its rows are to be read one by one, on this node's file.
+    /// The query only reads: its rows are read one by one, from this node's file.
     Stream,
 }
 
@@ -48,10 +48,11 @@ where
         conn.capture(class, self.query).map(Command::Query).map(Some)
     }
 
-    /// What writes is collected before the first row is handed out: LiteFS may reject the commit
-    /// after SQLite has returned rows, and `query_only` is lifted no longer than that.
+    /// The rows of a query that writes are collected before the first is returned: LiteFS may
+    /// reject the commit after SQLite has returned rows, and `query_only` is lifted no longer than
+    /// that.
     fn run_here(&mut self, conn: &mut LiteFsConnection, class: Class) -> QueryResult<Loaded> {
-        if conn.answers_differ(class) {
+        if conn.session.answers_differ(class) {
             let statement = conn.capture(class, self.query)?;
             let rows = conn
                 .in_place_of(class, self.query, |conn| load_bound(conn.local.sqlite(), &statement));
@@ -70,7 +71,7 @@ where
         class: Class,
         destination: &Destination,
     ) -> QueryResult<Option<Loaded>> {
-        let reply = conn.run_elsewhere(node, class, destination, self.query, Command::Query)?;
+        let reply = conn.dispatch_query(node, class, destination, self.query, Command::Query)?;
         reply.map(|reply| rows(reply).map(Loaded::Rows)).transpose()
     }
 }
@@ -82,7 +83,7 @@ fn load_bound(local: &mut SqliteConnection, statement: &Statement) -> QueryResul
 fn collected<'conn, 'query>(
     rows: <SqliteConnection as LoadConnection>::Cursor<'conn, 'query>,
 ) -> QueryResult<RowSet> {
-    collect(rows, usize::MAX).map_err(|refusal| crate::error::called(refusal.into(), None))
+    collect(rows, usize::MAX).map_err(|refusal| called(refusal.into(), None))
 }
 
 /// The rows of a reply.
@@ -114,10 +115,10 @@ where
 }
 
 impl LiteFsConnection {
-    /// Loads what cannot go straight to the local file. A function of its own, so that what can
-    /// does not pay for its frame.
+    /// Loads what cannot take the fast path. A function of its own, so that the fast path does not
+    /// pay for its frame.
     #[inline(never)]
-    pub(in crate::connection) fn load_slowly<'conn, 'query, T>(
+    pub(in crate::connection) fn slow_path<'conn, 'query, T>(
         &'conn mut self,
         node: Arc<Node>,
         source: T,
@@ -138,11 +139,13 @@ impl LiteFsConnection {
         }
         match self.drive(&node, class, &mut QueryJob { query: &source })? {
             Loaded::Rows(rows) => self.replay(rows),
-            Loaded::Stream => read(self.local.sqlite(), self.home.as_deref(), source),
+            Loaded::Stream => {
+                read(self.local.sqlite(), self.remote.node().map(Arc::as_ref), source)
+            }
         }
     }
 
     fn replay<'conn, 'query>(&'conn mut self, rows: RowSet) -> QueryResult<Cursor<'conn, 'query>> {
-        Ok(Cursor::new(self.scratch.replay(rows)?, None))
+        Ok(Cursor::new(self.bind.replay(rows)?, None))
     }
 }

@@ -1,4 +1,4 @@
-//! The life of a script, and of the statements that steer the transaction.
+//! Several statements without parameters, or one that controls the transaction.
 
 use std::sync::Arc;
 
@@ -10,15 +10,16 @@ use litefs_rpc::wire::Command;
 use super::super::LiteFsConnection;
 use super::super::decide::destination::Destination;
 use super::super::decide::phase::Phase;
-use super::super::driver::{Job, refusal};
-use super::super::local::read_only;
-use crate::Failure;
+use super::super::driver::Job;
+use super::super::errors::{read_only, refusal};
+use super::super::local::is_writable;
 use crate::access::{Access, Class, Control, ScriptPlan, plan_script};
+use crate::error::Failure;
 use crate::node::Node;
 
 struct ScriptJob<'a> {
     sql: &'a str,
-    /// The PRAGMAs in it that concern this connection as well.
+    /// The PRAGMAs in it that apply to this connection as well.
     session: &'a [String],
 }
 
@@ -38,12 +39,11 @@ impl Job for ScriptJob<'_> {
     fn run_here(&mut self, conn: &mut LiteFsConnection, class: Class) -> QueryResult<()> {
         let remote = conn.phase() == Phase::Remote;
         if remote && sets_foreign_keys(self.sql) {
-            // SQLite ignores it inside a transaction; the local connection does not know that it is
-            // in one.
-            return conn.heard(self.sql, |_| Ok(()));
+            // SQLite ignores it inside a transaction, but the local connection is outside of one.
+            return conn.reporting_script(self.sql, |_| Ok(()));
         }
         conn.local.batch_execute(self.sql)?;
-        match conn.home.clone().filter(|_| class.sets_session && remote) {
+        match conn.remote.node().cloned().filter(|_| class.sets_session && remote) {
             Some(node) => conn.in_session(&node, Command::Script(self.sql.to_owned())).map(drop),
             None => Ok(()),
         }
@@ -57,8 +57,8 @@ impl Job for ScriptJob<'_> {
         destination: &Destination,
     ) -> QueryResult<Option<()>> {
         let mut reply = None;
-        conn.heard(self.sql, |conn| {
-            // Diesel refuses it before SQLite sees it.
+        conn.reporting_script(self.sql, |conn| {
+            // Diesel refuses a text with a NUL before SQLite sees it.
             std::ffi::CString::new(self.sql)?;
             reply =
                 conn.dispatch(node, class, destination, Command::Script(self.sql.to_owned()))?;
@@ -72,7 +72,7 @@ impl Job for ScriptJob<'_> {
 }
 
 impl LiteFsConnection {
-    /// Several statements without parameters, or one that steers the transaction.
+    /// Runs several statements without parameters, or one that controls the transaction.
     pub(in crate::connection) fn run_script(
         &mut self,
         node: &Arc<Node>,
@@ -80,9 +80,10 @@ impl LiteFsConnection {
     ) -> QueryResult<()> {
         self.follow_role(node)?;
         let all = statements(sql);
+        let (_, mut classifier) = self.classifier();
         let mut classes: Vec<_> =
-            all.iter().map(|statement| self.classify_statement(statement)).collect();
-        reclassify_by_what_is_made(&all, &mut classes);
+            all.iter().map(|statement| classifier.classify_statement(statement)).collect();
+        reclassify_new_names(&all, &mut classes);
         if let Some(refused) = all.iter().zip(&classes).find(|(_, class)| class.refused) {
             return Err(refusal(refused.0.sql));
         }
@@ -91,10 +92,13 @@ impl LiteFsConnection {
         }
         let texts: Vec<_> =
             all.iter().map(|statement| statement.sql).zip(classes.iter().copied()).collect();
-        let answered = self.answered_before_writes(node, &texts)?.map(|texts| texts.join("; "));
+        let answered = self
+            .session
+            .answer_before_writes(&mut self.local, is_writable(node), &texts)?
+            .map(|texts| texts.join("; "));
         let sql = answered.as_deref().unwrap_or(sql);
         match plan_script(&all, &classes, self.phase() != Phase::Autocommit) {
-            ScriptPlan::Control(control) => self.steer(node, &control, sql),
+            ScriptPlan::Control(control) => self.control_once(node, &control, sql),
             ScriptPlan::Refused(reason) => Err(Failure::Denied.error(reason)),
             ScriptPlan::Local { writes_locally, sets_session, reads } => {
                 let access = if reads { Access::Read } else { Access::Local };
@@ -105,7 +109,7 @@ impl LiteFsConnection {
                 let class = Class { calls_application, vacuums, copies, ..class };
                 self.drive(node, class, &mut ScriptJob { sql, session: &[] })
             }
-            // Run here up to its first write, it could leave a transaction open.
+            // If it ran here up to its first write, it could leave a transaction open.
             ScriptPlan::Write { .. } if self.local.is_read_only() && all.len() > 1 => {
                 Err(read_only())
             }
@@ -122,9 +126,8 @@ impl LiteFsConnection {
         }
     }
 
-    /// A script that opens a transaction and fails leaves it open. Where it ran elsewhere, that
-    /// transaction is rolled back already, and the connection must not go on as if there had been
-    /// none.
+    /// A script that opens a transaction and fails leaves it open. If it ran on the primary, that
+    /// transaction is rolled back already, and the application has to learn that.
     fn note_failed_script(&mut self, all: &[SqlStatement<'_>], result: &QueryResult<()>) {
         let begins =
             all.iter().any(|statement| matches!(Control::of(statement), Some(Control::Begin(_))));
@@ -136,16 +139,16 @@ impl LiteFsConnection {
         }
     }
 
-    /// A statement that steers the transaction is heard by the user's instrumentation once, whether
-    /// SQLite runs it here, there, or later.
-    fn steer(&mut self, node: &Arc<Node>, control: &Control, sql: &str) -> QueryResult<()> {
-        self.heard(sql, |conn| {
+    /// The application's instrumentation sees a transaction control statement once, whether SQLite
+    /// runs it here, on the primary, or later.
+    fn control_once(&mut self, node: &Arc<Node>, control: &Control, sql: &str) -> QueryResult<()> {
+        self.reporting_script(sql, |conn| {
             let _muted = conn.local.mute();
             conn.control(node, control, sql)
         })
     }
 
-    fn heard(
+    fn reporting_script(
         &mut self,
         sql: &str,
         run: impl FnOnce(&mut Self) -> QueryResult<()>,
@@ -153,15 +156,15 @@ impl LiteFsConnection {
         self.reporting_text(&StrQueryHelper::new(sql), run)
     }
 
-    /// PRAGMAs within a forwarded script concern this connection as well.
+    /// PRAGMAs within a forwarded script apply to this connection as well.
     fn repeat_session_pragmas(&mut self, session: &[String]) -> QueryResult<()> {
         let _muted = self.local.mute();
         let in_transaction = self.phase() != Phase::Autocommit;
-        // SQLite ignores `foreign_keys` inside a transaction, and so did the primary.
+        // SQLite ignores `foreign_keys` inside a transaction, on the primary too.
         for pragma in session.iter().filter(|pragma| !(in_transaction && sets_foreign_keys(pragma)))
         {
             self.local.batch_execute(pragma)?;
-            self.settings = None;
+            self.session.settings_changed();
         }
         Ok(())
     }
@@ -178,9 +181,10 @@ fn sets_foreign_keys(sql: &str) -> bool {
     })
 }
 
-/// SQLite cannot say what a statement does to what the script has yet to make or to attach.
-fn reclassify_by_what_is_made(all: &[SqlStatement<'_>], classes: &mut [Class]) {
-    // Temporary tables hide others of their name; what is attached is looked at last.
+/// SQLite cannot classify a statement about a table that an earlier statement of the script makes,
+/// or about a database that one attaches.
+fn reclassify_new_names(all: &[SqlStatement<'_>], classes: &mut [Class]) {
+    // SQLite resolves a name to a temporary table first, and to an attached database last.
     let (mut temporary, mut attached) = (Vec::new(), Vec::new());
     for (statement, class) in all.iter().zip(classes) {
         let is_of = |names: &[&str]| {

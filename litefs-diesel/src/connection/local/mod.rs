@@ -5,7 +5,7 @@ mod mount;
 mod reporting;
 
 use diesel::connection::{LoadConnection, SimpleConnection};
-use diesel::result::{DatabaseErrorKind, Error, QueryResult};
+use diesel::result::QueryResult;
 use diesel::sqlite::SqliteConnection;
 use litefs_core::{RoleKind, RoleStamp};
 use litefs_rpc::sqlite::sql::{SqlStatement, statements};
@@ -14,6 +14,7 @@ use litefs_rpc::wire::{RowSet, Value};
 
 use self::instrumentation::{InstrumentationGate, Muted, ReportedCache};
 use self::mount::{MountCheck, is_served};
+use super::errors::read_only;
 use crate::access::{Access, Class};
 use crate::node::Node;
 
@@ -263,10 +264,4 @@ fn busy_timeout(connection: &mut SqliteConnection) -> QueryResult<i64> {
 /// Whether this node's own file takes writes.
 pub(super) fn is_writable(node: &Node) -> bool {
     matches!(node.tracker.stamp().kind(), RoleKind::Primary | RoleKind::Standalone)
-}
-
-/// SQLite's error of a write over a connection that only reads.
-pub(super) fn read_only() -> Error {
-    let message = "attempt to write a readonly database".to_string();
-    Error::DatabaseError(DatabaseErrorKind::Unknown, Box::new(message))
 }

@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use diesel::result::QueryResult;
 use litefs_core::Presence;
 
-use crate::Failure;
+use crate::error::Failure;
 use crate::node::Node;
 
 /// The device of the file that a connection has open.
@@ -54,12 +54,10 @@ fn device(node: &Node) -> Option<u64> {
 /// Whether LiteFS serves the mount. A dead mount fails with an error of its own before the tracker
 /// has noticed.
 pub(super) fn is_served(node: &Node) -> bool {
+    use ErrorKind::{ConnectionAborted, NotConnected};
     let answers = || {
-        !matches!(
-            std::fs::metadata(node.options.config.database()),
-            Err(error)
-                if matches!(error.kind(), ErrorKind::NotConnected | ErrorKind::ConnectionAborted)
-        )
+        let file = std::fs::metadata(node.options.config.database());
+        !file.is_err_and(|error| matches!(error.kind(), NotConnected | ConnectionAborted))
     };
     node.tracker.presence() != Presence::Lost && answers()
 }

@@ -1,25 +1,37 @@
-//! The way one call takes to the primary.
+//! What a call to the primary goes over.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use litefs_rpc::client::{self, CallError, ExclusiveConnection};
 
-use super::super::LiteFsConnection;
 use crate::node::Node;
 
 /// What a call, or a whole transaction, goes over.
 #[derive(Debug)]
-pub(in crate::connection) enum Path {
-    /// A connection of its own: the fastest for callers who are few.
-    ExclusiveConnection(Box<ExclusiveConnection>),
-    /// The connection that all share: the fastest for callers who are many.
+pub(super) enum Channel {
+    /// A connection that one caller drives on its own thread: the fastest for few callers.
+    Exclusive(Box<ExclusiveConnection>),
+    /// The connection that all callers of the process share: the fastest for many callers.
     Shared(Arc<client::Connection>),
 }
 
-impl Path {
+impl Channel {
+    /// An idle exclusive connection, or else the shared one, `connection`.
+    pub(super) fn new(node: &Node, connection: Arc<client::Connection>) -> Self {
+        if let Some(exclusive) = connection.lane() {
+            return Channel::Exclusive(Box::new(exclusive));
+        }
+        let client = node.forwarder.client();
+        if client.wants_lane(&connection) {
+            let (client, connection) = (Arc::clone(client), Arc::clone(&connection));
+            node.io.spawn(async move { client.open_lane(connection).await });
+        }
+        Channel::Shared(connection)
+    }
+
     /// Makes a call and blocks until it is answered.
-    pub(in crate::connection) fn wait<T, Call>(
+    pub(super) fn wait<T, Call>(
         &mut self,
         deadline: Instant,
         call: impl FnOnce(Arc<client::Connection>) -> Call,
@@ -28,32 +40,16 @@ impl Path {
         Call: Future<Output = Result<T, CallError>>,
     {
         match self {
-            Path::ExclusiveConnection(lane) => lane.wait(deadline, call),
-            Path::Shared(link) => pollster::block_on(call(Arc::clone(link))),
+            Channel::Exclusive(exclusive) => exclusive.wait(deadline, call),
+            Channel::Shared(connection) => pollster::block_on(call(Arc::clone(connection))),
         }
     }
 
-    /// For the next caller. Nothing may be open on it; a path that is dropped instead ends what is
-    /// open.
-    pub(in crate::connection) fn release(self) {
-        if let Path::ExclusiveConnection(lane) = self {
-            lane.release();
+    /// Makes the channel available to the next caller. Nothing may be open on it: a channel that
+    /// is dropped instead ends what is open.
+    pub(super) fn release(self) {
+        if let Channel::Exclusive(exclusive) = self {
+            exclusive.release();
         }
-    }
-}
-
-impl LiteFsConnection {
-    /// The way to the primary of the moment, if a connection to it is open.
-    pub(in crate::connection) fn path(&mut self, node: &Node) -> Option<Path> {
-        let link = self.link(node)?;
-        if let Some(lane) = link.lane() {
-            return Some(Path::ExclusiveConnection(Box::new(lane)));
-        }
-        let client = node.forwarder.client();
-        if client.wants_lane(&link) {
-            let (client, link) = (Arc::clone(client), Arc::clone(&link));
-            node.io.spawn(async move { client.open_lane(link).await });
-        }
-        Some(Path::Shared(link))
     }
 }

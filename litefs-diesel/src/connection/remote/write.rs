@@ -1,74 +1,30 @@
-//! Sending work to the primary and taking in what comes back.
+//! Autocommit work on the primary: the request, its tries, and what its reply leaves behind.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use diesel::result::{Error, QueryResult};
-use litefs_core::{Position, Role};
-use litefs_rpc::client::{self, CallError, Forwarded};
+use diesel::result::QueryResult;
+use litefs_rpc::client::{CallError, Forwarded};
 use litefs_rpc::wire::{Command, Delivery, Output, Reply, Request, RequestId, ServerError};
-use tracing::field::Empty;
 
 use super::super::LiteFsConnection;
+use super::super::decide::may_write::MayWrite;
 use super::super::local::is_writable;
-use super::super::run::Writes;
-use crate::Failure;
-use crate::consistency::Mark;
-use crate::error::{called, forwarded};
+use super::super::replication::wait_for_durability;
+use super::outcome::is_demoted;
+use super::span::ForwardSpan;
+use super::{is_worth_another_try, stopped};
+use crate::error::{Failure, called, forwarded};
 use crate::node::Node;
-use crate::options::durability::Durability;
 use crate::options::local_writes::LocalWrites;
 
-/// Where a write was run.
+/// What has answered a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// By this process's own writer.
-    Here,
-    /// On another node.
-    There,
-}
-
-/// One span per statement that leaves this node; it ends with the outcome, however that is.
-pub(in crate::connection) struct Trip {
-    span: tracing::Span,
-    started: Instant,
-}
-
-impl Trip {
-    pub(in crate::connection) fn start(node: &Node, access: &'static str) -> Self {
-        let database = node.options.config.database_name();
-        let span = tracing::info_span!(
-            "litefs.forward",
-            db = database,
-            access,
-            primary = Empty,
-            outcome = Empty,
-            reason = Empty,
-            duration_us = Empty
-        );
-        if let Role::Replica { primary } = node.tracker.role() {
-            span.record("primary", tracing::field::display(primary));
-        }
-        Self { span, started: Instant::now() }
-    }
-
-    pub(in crate::connection) fn end<T>(self, result: &QueryResult<T>) {
-        if self.span.is_disabled() {
-            return;
-        }
-        // Never zero, so that "was it measured?" has an answer.
-        let micros = self.started.elapsed().as_micros().max(1);
-        self.span.record("duration_us", u64::try_from(micros).unwrap_or(u64::MAX));
-        match result {
-            Ok(_) => self.span.record("outcome", "ok"),
-            Err(error) => self
-                .span
-                .record("outcome", "error")
-                .record("reason", tracing::field::display(error)),
-        };
-        // What was recorded is seen by subscribers that look at events only, too.
-        self.span.in_scope(|| tracing::debug!("forwarded"));
-    }
+enum AnsweredBy {
+    /// This process: its writer, or its own file.
+    ThisProcess,
+    /// Another node.
+    OtherNode,
 }
 
 impl LiteFsConnection {
@@ -76,86 +32,77 @@ impl LiteFsConnection {
     pub(in crate::connection) fn forward(
         &mut self,
         node: &Arc<Node>,
-        writes: Writes,
+        may_write: MayWrite,
         work: Command,
     ) -> QueryResult<Option<Reply>> {
-        let settings = self.settings()?;
-        let request =
-            Request { id: RequestId::new(), delivery: self.delivery, again: false, settings, work };
+        let settings = self.session.settings(&mut self.local)?;
+        let delivery = self.remote.delivery();
+        let request = Request { id: RequestId::new(), delivery, again: false, settings, work };
         node.options.limits.check(&request.work).map_err(|refusal| called(refusal.into(), None))?;
-        // What stays on this node is no trip.
-        let access = if writes == Writes::No { "read" } else { "write" };
-        let trip = (!self.has_the_writer(node)).then(|| Trip::start(node, access));
+        // What this process answers itself has no span.
+        let access = if may_write == MayWrite::No { "read" } else { "write" };
+        let span = (!has_the_writer(node)).then(|| ForwardSpan::start(node, access));
         let generation = node.ack_log.generation();
         let id = (request.delivery == Delivery::ExactlyOnce).then_some(request.id);
         let result = self.send(node, request);
         let result = result.and_then(|reply| match reply {
-            Some((reply, at)) => self.taken(node, writes, reply, at, (id, generation)).map(Some),
+            Some((reply, by)) => {
+                self.accept_reply(node, may_write, reply, by, (id, generation)).map(Some)
+            }
             None => Ok(None),
         });
-        if let Some(trip) = trip {
-            trip.end(&result);
+        if let Some(span) = span {
+            span.end(&result);
         }
         result
     }
 
-    fn has_the_writer(&self, node: &Node) -> bool {
-        node.options.local_writes == LocalWrites::Grouped && is_writable(node)
-    }
-
-    /// Later reads must see what a write has left, also one that failed in the middle.
-    fn taken(
+    /// Later reads must see what a write has left, also one that failed after a part of its
+    /// changes.
+    fn accept_reply(
         &mut self,
         node: &Arc<Node>,
-        writes: Writes,
+        may_write: MayWrite,
         reply: Reply,
-        at: Place,
+        by: AnsweredBy,
         (id, generation): (Option<RequestId>, u64),
     ) -> QueryResult<Reply> {
-        let changed = reply.position.filter(|_| reply.effects.total_changes > 0);
-        if at == Place::There {
-            self.mark(node, &reply);
+        if by == AnsweredBy::OtherNode
+            && let Some(position) = reply.position
+        {
+            self.visibility.note_write(node, position);
         }
-        self.note_acknowledged(node, changed, id, generation);
-        // What has written nothing leaves nothing to be lost.
-        let written = reply.position.filter(|_| writes.may_have_written(reply.effects));
-        self.await_replicas(node, written)?;
+        if let Some(position) = reply.position
+            && reply.effects.total_changes > 0
+        {
+            self.commits.acknowledge(node, position, id, generation);
+        }
+        // What has written nothing cannot be lost.
+        let written = reply.position.filter(|_| may_write.may_have_written(reply.effects));
+        wait_for_durability(node, &mut self.visibility, written)?;
         match reply.answer {
             Output::Failed(error) => Err(litefs_rpc::sqlite::to_diesel(error)),
             Output::NotKept => Err(Failure::RowsLost.error(
-                "the write is applied, once; the rows it returned were lost with its first \
-                 answer, and are too many to be kept for another",
+                "the write is applied, once; the rows it returned were lost with its first answer, \
+                 and are too many to be kept for another",
             )),
             _ => Ok(reply),
         }
     }
 
-    /// The first try, over what stands already. `None`: nothing does.
-    fn try_at_once(
+    fn send(
         &mut self,
-        node: &Node,
+        node: &Arc<Node>,
         request: Request,
-        deadline: Instant,
-    ) -> Option<Result<(Reply, Place), CallError>> {
-        if self.has_the_writer(node) {
-            let written = node.server_handle()?.write(request, deadline);
-            return Some(written.map(|reply| (reply, Place::Here)).map_err(CallError::Refused));
-        }
-        let mut path = self.path(node)?;
-        let answer = path.wait(deadline, |link| async move { link.write(request, deadline).await });
-        path.release();
-        Some(answer.map(|reply| (reply, Place::There)))
-    }
-
-    fn send(&mut self, node: &Arc<Node>, request: Request) -> QueryResult<Option<(Reply, Place)>> {
+    ) -> QueryResult<Option<(Reply, AnsweredBy)>> {
         let id = request.id;
-        let mut doubt = None;
+        let mut ambiguous = None;
         let started = Instant::now();
         let deadline = started + node.options.forward_timeout;
-        match self.try_at_once(node, request.clone(), deadline) {
+        match self.send_at_once(node, request.clone(), deadline) {
             Some(Ok(reply)) => return Ok(Some(reply)),
-            Some(Err(error)) if self.is_settled_by_asking(&error) => doubt = Some(error),
-            // Nobody else can take it.
+            Some(Err(error)) if self.remote.can_resolve(&error) => ambiguous = Some(error),
+            // No other node can run it.
             Some(Err(CallError::Refused(
                 refusal @ (ServerError::Overloaded { .. } | ServerError::ShuttingDown),
             ))) if is_writable(node) => {
@@ -167,126 +114,51 @@ impl LiteFsConnection {
             Some(Err(_)) | None => {}
         }
         loop {
-            let (forwarder, again, doubted) =
-                (Arc::clone(&node.forwarder), request.clone(), doubt.take());
+            let (forwarder, again, before) =
+                (Arc::clone(&node.forwarder), request.clone(), ambiguous.take());
             let sent =
-                node.io.wait(async move { forwarder.write(again, doubted, deadline.into()).await });
+                node.io.wait(async move { forwarder.write(again, before, deadline.into()).await });
             match sent.ok_or_else(stopped)? {
-                Ok(Forwarded::There(reply)) => return Ok(Some((reply, Place::There))),
+                Ok(Forwarded::There(reply)) => return Ok(Some((reply, AnsweredBy::OtherNode))),
                 Ok(Forwarded::Here) => return Ok(None),
-                Ok(Forwarded::Unsettled) => match self.settled_here(node, id) {
-                    Err(_) if Instant::now() < deadline && self.has_moved_on(node) => {
-                        doubt = Some(CallError::Lost {
+                Ok(Forwarded::Unsettled) => match self.resolve_reply(node, id) {
+                    Err(_) if Instant::now() < deadline && is_demoted(node) => {
+                        ambiguous = Some(CallError::Lost {
                             address: "a previous primary".into(),
                             reason: "the primary changed, more than once".into(),
                         });
                     }
-                    settled => return Ok(settled?.map(|reply| (reply, Place::Here))),
+                    resolved => {
+                        let reply = resolved?;
+                        return Ok(reply.map(|reply| (reply, AnsweredBy::ThisProcess)));
+                    }
                 },
                 Err(error) => return Err(forwarded(error.in_all(started.elapsed()), Some(id))),
             }
         }
     }
 
-    /// The open connection to the primary of the moment. In the common case that is the one used
-    /// last, and costs neither a lock nor an allocation.
-    pub(in crate::connection) fn link(&mut self, node: &Node) -> Option<Arc<client::Connection>> {
-        let stamp = node.tracker.stamp();
-        if let Some((used, link)) = &self.link
-            && *used == stamp
-            && link.is_open()
-        {
-            return Some(Arc::clone(link));
-        }
-        let Role::Replica { primary } = node.tracker.role() else { return None };
-        let link = node.forwarder.client().live(&node.tracker.rpc_address(&primary))?;
-        self.link = Some((stamp, Arc::clone(&link)));
-        Some(link)
-    }
-
-    /// Waits until those have the commit that must have it.
-    pub(in crate::connection) fn await_replicas(
+    /// The first try: to this process's own writer, or over a connection that is open. `None`:
+    /// there is neither.
+    fn send_at_once(
         &mut self,
-        node: &Arc<Node>,
-        position: Option<Position>,
-    ) -> QueryResult<()> {
-        let Some(position) = position else { return Ok(()) };
-        match node.options.durability {
-            Durability::Primary => Ok(()),
-            Durability::Replicas(replicas) => replicas_have(node, position, replicas),
-            Durability::Here => {
-                let deadline = Instant::now() + node.options.forward_timeout;
-                let marks = self.own_marks.clone();
-                let is_here = is_writable(node) || self.is_visible(node, marks, deadline);
-                if is_here { Ok(()) } else { Err(not_replicated("it is not here in time")) }
-            }
+        node: &Node,
+        request: Request,
+        deadline: Instant,
+    ) -> Option<Result<(Reply, AnsweredBy), CallError>> {
+        if has_the_writer(node) {
+            let written = node.server_handle()?.write(request, deadline);
+            let written = written.map(|reply| (reply, AnsweredBy::ThisProcess));
+            return Some(written.map_err(CallError::Refused));
         }
-    }
-
-    /// Remembers what later reads must see.
-    pub(in crate::connection) fn mark(&mut self, node: &Node, reply: &Reply) {
-        if let Some(position) = reply.position {
-            self.mark_position(node, position);
-        }
-    }
-
-    pub(in crate::connection) fn mark_position(&mut self, node: &Node, position: Position) {
-        let primary = match node.tracker.role() {
-            Role::Replica { primary } => Some(primary.to_string()),
-            _ => None,
-        };
-        let mark = Mark { position, primary };
-        self.own_marks.add(mark.clone());
-        node.watermark.add(mark);
+        let mut channel = self.remote.channel(node)?;
+        let answer = channel
+            .wait(deadline, |connection| async move { connection.write(request, deadline).await });
+        channel.release();
+        Some(answer.map(|reply| (reply, AnsweredBy::OtherNode)))
     }
 }
 
-/// Waits until as many replicas have a commit. Blocks.
-pub(in crate::connection) fn replicas_have(
-    node: &Node,
-    position: Position,
-    replicas: usize,
-) -> QueryResult<()> {
-    let deadline = Instant::now() + node.options.forward_timeout;
-    let (forwarder, server) = (Arc::clone(&node.forwarder), node.server_handle());
-    let asked = node.io.wait(async move {
-        let ask = |link: Arc<client::Connection>| async move {
-            link.replicated(position, replicas, deadline).await
-        };
-        match (forwarder.ask_primary(deadline.into(), ask).await, server) {
-            (Ok(Forwarded::There(())), _) => Ok(()),
-            (Ok(_), Some(server)) => {
-                let reached = server.replicated(position, replicas, deadline).await;
-                reached.map_err(|refusal| refusal.to_string())
-            }
-            (Ok(_), None) => Err("this process does not serve, and only who does knows".to_owned()),
-            (Err(error), _) => Err(error.to_string()),
-        }
-    });
-    asked
-        .unwrap_or_else(|| Err("the handle's I/O thread has ended".to_owned()))
-        .map_err(not_replicated)
-}
-
-fn not_replicated(why: impl std::fmt::Display) -> Error {
-    Failure::NotReplicated.error(format!(
-        "the write is applied on the primary, but not replicated as it should be: {why}"
-    ))
-}
-
-/// The forwarder knows how to go on from these: nothing was applied, and it may help to look again.
-pub(in crate::connection) fn is_worth_another_try(error: &CallError) -> bool {
-    matches!(
-        error,
-        CallError::Unreachable { .. }
-            | CallError::Refused(
-                ServerError::NotPrimary { .. }
-                    | ServerError::Overloaded { .. }
-                    | ServerError::ShuttingDown
-            )
-    )
-}
-
-pub(in crate::connection) fn stopped() -> Error {
-    Failure::Unreachable.error("the handle's I/O thread has ended")
+fn has_the_writer(node: &Node) -> bool {
+    node.options.local_writes == LocalWrites::Grouped && is_writable(node)
 }

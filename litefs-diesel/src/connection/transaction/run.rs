@@ -1,7 +1,6 @@
 //! Carries out what the transaction control statements do, here and on the primary.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use diesel::result::{Error, QueryResult};
 use litefs_core::Position;
@@ -10,14 +9,12 @@ use litefs_rpc::wire::{BeginMode, Command, Reply};
 use super::super::LiteFsConnection;
 use super::super::decide::control::{ControlAction, control_action};
 use super::super::decide::phase::Phase;
+use super::super::errors::{split, sqlite_error};
 use super::super::local::is_writable;
-use super::super::remote::channel::Path;
-use super::super::remote::session::{Opening, Session, Step};
-use super::super::run::split;
-use super::state::{is_locked, sqlite_error};
-use crate::Failure;
+use super::super::remote::session::{Opening, Step};
+use super::state::is_locked;
 use crate::access::Control;
-use crate::error::conflict_of_call;
+use crate::error::{Failure, called, conflict_of_call};
 use crate::node::Node;
 use crate::node::diagnosis::explained;
 
@@ -30,10 +27,7 @@ impl LiteFsConnection {
         sql: &str,
     ) -> QueryResult<()> {
         let result = self.run_control(node, control, sql);
-        if self.settings.is_some_and(|settings| settings.defer_foreign_keys) {
-            // SQLite clears it at the end of each transaction.
-            self.settings = None;
-        }
+        self.session.transaction_changed();
         result
     }
 
@@ -126,10 +120,10 @@ impl LiteFsConnection {
         sql: &str,
     ) -> QueryResult<()> {
         let commits = *control == Control::Commit || self.transaction.ends_by(control);
-        self.committing_from = None;
+        self.commits.expect_none();
         let guard = if commits && self.local.is_writing() {
             let mixed = self.transaction.wrote_locally() && self.local.has_attached();
-            self.commit_guard(mixed)
+            self.commits.guard(node, &self.local, mixed)
         } else {
             None
         };
@@ -137,7 +131,9 @@ impl LiteFsConnection {
         result.map_err(|error| self.control_failed(node, error))?;
         self.transaction.note_control(control)?;
         // The transaction is over, whether its commit is confirmed or not.
-        self.confirm(guard).inspect_err(|_| self.transaction.reset_manager())
+        self.commits
+            .confirm(guard, node, &mut self.local)
+            .inspect_err(|_| self.transaction.reset_manager())
     }
 
     fn finish_remote(&mut self, node: &Arc<Node>, commit: bool) -> QueryResult<()> {
@@ -211,8 +207,8 @@ impl LiteFsConnection {
             return Err(split());
         }
         // Before anything else: an open local transaction holds up replication on the whole node.
-        // Settings are read while `defer_foreign_keys` still stands.
-        self.settings()?;
+        // Settings are read while `defer_foreign_keys` is still set.
+        let settings = self.session.settings(&mut self.local)?;
         let mode = self.transaction.begin_mode();
         let snapshot = self.transaction.snapshot();
         self.digest_reads(node)?;
@@ -228,15 +224,15 @@ impl LiteFsConnection {
             let savepoints = self.transaction.savepoints().to_vec();
             Opening { mode, expected: snapshot, savepoints, first }
         };
-        match self.open_session(node, opening) {
+        match self.remote.open_session(node, settings, opening) {
             Ok(Some((session, Some(Err(error))))) if conflict_of_call(&error).is_some() => {
-                session.path.release();
-                let error = self.conflict(node, crate::error::called(error, None));
+                session.release();
+                let error = self.conflict(node, called(error, None));
                 Err(self.move_failed(error))
             }
             Ok(Some((session, first))) => {
                 self.transaction.set_session(session);
-                first.transpose().map_err(|error| crate::error::called(error, None))
+                first.transpose().map_err(|error| called(error, None))
             }
             Ok(None) => self.reopen_local(node, mode, snapshot, replays).map(|()| None),
             Err(error) => Err(self.move_failed(error)),
@@ -322,7 +318,7 @@ impl LiteFsConnection {
         let Some(mut session) = self.transaction.take_session() else {
             return Err(self.transaction.lost_error());
         };
-        match self.step(node, &mut session, work) {
+        match session.step(node, work) {
             Ok(reply) => {
                 self.transaction.set_session(session);
                 Ok(reply)
@@ -333,10 +329,8 @@ impl LiteFsConnection {
             }
             Err(Step::Lost(reason)) => {
                 // A change of the primary may not meet the next try; a limit of time would.
-                let primary_changed =
-                    self.link.as_ref().is_some_and(|(used, _)| *used != node.tracker.stamp());
-                self.transaction.set_retryable_conflict(primary_changed);
-                abandon(node, session);
+                self.transaction.set_retryable_conflict(self.remote.has_changed(node));
+                session.abandon(node);
                 self.transaction.lose(reason);
                 Err(self.transaction.lost_error())
             }
@@ -358,20 +352,8 @@ impl LiteFsConnection {
 
     /// The connection is dropped: a transaction that is open on the primary ends at once.
     pub(in crate::connection) fn abandon_session(&mut self) {
-        if let (Some(node), Some(session)) = (&self.home, self.transaction.take_session()) {
-            abandon(node, session);
+        if let (Some(node), Some(session)) = (self.remote.node(), self.transaction.take_session()) {
+            session.abandon(node);
         }
-    }
-}
-
-/// Tells the primary, without waiting, that a transaction is over. If the message does not arrive,
-/// the session's limits end it.
-fn abandon(node: &Node, session: Session) {
-    // An exclusive connection is closed when it is dropped, which tells the primary.
-    if let Path::Shared(link) = session.path {
-        let deadline = Instant::now() + node.options.forward_timeout;
-        node.io.spawn(async move {
-            let _ = link.finish(session.id, false, deadline).await;
-        });
     }
 }

@@ -14,14 +14,13 @@ use litefs_rpc::sqlite::run;
 use litefs_rpc::wire::{Command, Output, ProtocolVersion, Reply, ServerError, SessionCounters};
 
 use super::super::LiteFsConnection;
+use super::super::decide::may_write::MayWrite;
 use super::super::decide::phase::Phase;
 use super::super::local::is_writable;
-use super::super::run::Writes;
 use super::record::{Run, returns_rows, statements_of};
 use super::state::LocalPart;
-use crate::Failure;
 use crate::access::{Access, Class, Control, Footprint};
-use crate::error::{called, conflict_of};
+use crate::error::{Failure, called, conflict_of};
 use crate::node::Node;
 use crate::node::diagnosis::explained;
 use crate::router::Route;
@@ -57,7 +56,7 @@ impl LiteFsConnection {
             return Ok(());
         }
         if let Some(reply) = self.move_to_primary(node, None)? {
-            self.remember_record(reply.effects);
+            self.session.ran_record(reply.effects);
         }
         Ok(())
     }
@@ -78,7 +77,7 @@ impl LiteFsConnection {
             // Nothing was read: the primary decides all that is not certain.
             Phase::Pending if !certain => return Ok(None),
             Phase::Pending => {
-                if self.before_local_read(node)? == Route::Primary {
+                if self.visibility.before_local_read(node)? == Route::Primary {
                     return Ok(None);
                 }
                 self.begin_local(node).map_err(|error| explained(node, error))?;
@@ -110,22 +109,23 @@ impl LiteFsConnection {
             && (class.access == Access::Read || class.counts);
         if !suitable
             || is_writable(node)
-            || self.forced.is_some()
+            || self.route_override.is_set()
             || self.transaction.wrote_locally()
             || !node.options.transactions.is_optimistic()
             || !self.speaks_of_records(node)
         {
             return Ok(false);
         }
-        let settings = self.settings()?;
+        let settings = self.session.settings(&mut self.local)?;
         // Such keys are checked by COMMIT, which the primary runs alone.
-        Ok(!settings.defer_foreign_keys
-            && !(settings.foreign_keys && self.local.has_deferred_keys()?))
+        let deferred = settings.defer_foreign_keys
+            || (settings.foreign_keys && self.local.has_deferred_keys()?);
+        Ok(!deferred)
     }
 
     /// Whether the primary of the moment knows recorded transactions, as far as this node knows.
     pub(super) fn speaks_of_records(&mut self, node: &Node) -> bool {
-        self.link(node).is_none_or(|connection| connection.version() >= ProtocolVersion::V2)
+        self.remote.version(node).is_none_or(|version| version >= ProtocolVersion::V2)
     }
 
     /// The statements of a command. `None`: one of them cannot run on a replica's snapshot.
@@ -286,12 +286,12 @@ impl LiteFsConnection {
 
     /// COMMIT of a recorded transaction.
     pub(super) fn submit(&mut self, node: &Arc<Node>) -> QueryResult<()> {
-        self.settings()?;
+        self.session.settings(&mut self.local)?;
         self.take_back();
         let record = Arc::new(self.transaction.record().to_wire(None));
-        match self.forward(node, Writes::Perhaps, Command::Transaction(record)) {
+        match self.forward(node, MayWrite::Uncounted, Command::Transaction(record)) {
             Ok(Some(reply)) => {
-                self.remember_record(reply.effects);
+                self.session.ran_record(reply.effects);
                 self.transaction.end();
                 Ok(())
             }
@@ -347,19 +347,10 @@ impl LiteFsConnection {
     pub(super) fn conflict(&mut self, node: &Arc<Node>, error: Error) -> Error {
         let Some((step, position)) = conflict_of(&error) else { return error };
         if let Some(position) = position {
-            self.mark_position(node, position);
+            self.visibility.note_write(node, position);
         }
         let text = self.transaction.record().text_of(step).unwrap_or_default();
         Failure::SnapshotMoved
             .error(format!("{error} ({text}); nothing of the transaction is applied: run it again"))
-    }
-
-    /// What the session functions say after a whole transaction.
-    fn remember_record(&mut self, effects: SessionCounters) {
-        let last_insert_rowid = match self.last_forwarded {
-            Some(last) if !effects.inserted => last.last_insert_rowid,
-            _ => effects.last_insert_rowid,
-        };
-        self.last_forwarded = Some(SessionCounters { last_insert_rowid, ..effects });
     }
 }

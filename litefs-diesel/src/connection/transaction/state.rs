@@ -1,17 +1,18 @@
 //! What is known of the connection's transaction: its stage, its savepoints, Diesel's view of it.
 
 use diesel::connection::AnsiTransactionManager;
-use diesel::result::{DatabaseErrorKind, Error, QueryResult};
+use diesel::result::{Error, QueryResult};
 use litefs_core::{Position, RoleStamp};
 use litefs_rpc::diagnosis::Symptom;
 use litefs_rpc::wire::BeginMode;
 
 use super::super::decide::phase::Phase;
+use super::super::errors::sqlite_error;
 use super::super::local::Speculation;
 use super::super::remote::session::Session;
 use super::record::Record;
-use crate::Failure;
 use crate::access::Control;
+use crate::error::Failure;
 use crate::node::speculation::Turn;
 
 /// The connection's transaction.
@@ -318,7 +319,8 @@ impl Transaction {
         match result {
             Err(error) if self.retryable_conflict && self.phase() == Phase::LocalWrites => {
                 let message = format!(
-                    "somebody else is writing, or has written since this transaction read: {error}"
+                    "another connection is writing, or has written since this transaction read: \
+                     {error}"
                 );
                 Err(Failure::SnapshotMoved.error(message))
             }
@@ -332,9 +334,4 @@ impl Transaction {
 pub(super) fn is_locked(error: &Error) -> bool {
     matches!(error, Error::DatabaseError(_, information)
         if Symptom::of(information.message()) == Symptom::Locked)
-}
-
-/// An error in SQLite's own words.
-pub(super) fn sqlite_error(message: impl Into<String>) -> Error {
-    Error::DatabaseError(DatabaseErrorKind::Unknown, Box::new(message.into()))
 }

@@ -1,16 +1,17 @@
 //! `last_insert_rowid()`, `changes()` and `total_changes()` after a forwarded write.
 //!
-//! SQLite answers them per connection, and the write ran on another one. A statement that asks gets
-//! the forwarded write's numbers in the place of the calls, found by SQLite's own token rules.
+//! SQLite answers them per connection, and the write ran on another one. A statement that calls
+//! them gets the numbers of the forwarded write in place of the calls, which are found by SQLite's
+//! token rules.
 
 use litefs_rpc::sqlite::sql::{Token, TokenKind, tokens};
 
 /// What the three functions say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Answers {
-    pub(super) last_insert_rowid: i64,
-    pub(super) changes: i64,
-    pub(super) total_changes: i64,
+pub(in crate::connection) struct Answers {
+    pub(in crate::connection) last_insert_rowid: i64,
+    pub(in crate::connection) changes: i64,
+    pub(in crate::connection) total_changes: i64,
 }
 
 impl Answers {
@@ -27,7 +28,7 @@ impl Answers {
 }
 
 /// The statement with the calls replaced. A result column that is just a call keeps its name.
-pub(super) fn answered(sql: &str, answers: Answers) -> String {
+pub(in crate::connection) fn answered(sql: &str, answers: Answers) -> String {
     let all: Vec<_> = tokens(sql).collect();
     let mut text = String::with_capacity(sql.len());
     let mut copied = 0;

@@ -1,0 +1,79 @@
+//! The end of a transaction that is open on the primary.
+
+use std::sync::Arc;
+
+use diesel::result::{Error, QueryResult};
+use litefs_rpc::client::CallError;
+use litefs_rpc::wire::{Delivery, Outcome, Reply, RequestId, ServerError};
+
+use super::super::LiteFsConnection;
+use super::super::replication::wait_for_durability;
+use super::session::Session;
+use super::span::ForwardSpan;
+use crate::error::{Failure, called};
+use crate::node::Node;
+
+impl LiteFsConnection {
+    /// Ends the open session. `Err((error, Some(..)))`: the transaction is still open.
+    pub(in crate::connection) fn finish(
+        &mut self,
+        node: &Arc<Node>,
+        mut session: Session,
+        commit: bool,
+    ) -> Result<(), (Error, Option<Session>)> {
+        let span = ForwardSpan::start(node, if commit { "commit" } else { "rollback" });
+        let result = session.finish(node, commit);
+        let open = matches!(result, Err(CallError::Refused(ServerError::Database(_))));
+        let result = match result {
+            Err(error) if commit && self.remote.can_resolve(&error) => {
+                self.resolve_commit(node, session.request(), &error)
+            }
+            result => result.map_err(|error| called(error, Some(session.request()))),
+        };
+        span.end(&result);
+        match result {
+            Ok(reply) => {
+                self.accept_end(node, session, commit, &reply).map_err(|error| (error, None))
+            }
+            Err(error) => Err((error, open.then_some(session))),
+        }
+    }
+
+    /// Later reads must see what the transaction has left.
+    fn accept_end(
+        &mut self,
+        node: &Arc<Node>,
+        session: Session,
+        commit: bool,
+        reply: &Reply,
+    ) -> QueryResult<()> {
+        if let Some(position) = reply.position {
+            self.visibility.note_write(node, position);
+            if commit && self.transaction.wrote_remotely() {
+                let exactly_once = self.remote.delivery() == Delivery::ExactlyOnce;
+                let id = exactly_once.then_some(session.request());
+                self.commits.acknowledge(node, position, id, session.generation());
+            }
+        }
+        session.release();
+        let written = commit && self.transaction.may_have_written();
+        let written = reply.position.filter(|_| written);
+        wait_for_durability(node, &mut self.visibility, written)
+    }
+
+    /// The answer to COMMIT was lost. The primary has the outcome, whichever node that is now.
+    fn resolve_commit(
+        &mut self,
+        node: &Arc<Node>,
+        id: RequestId,
+        error: &CallError,
+    ) -> QueryResult<Reply> {
+        match self.outcome(node, id).map_err(|_| called(error.clone(), Some(id)))? {
+            (Outcome::Applied(answer, effects), position) => {
+                Ok(Reply { answer, position, effects })
+            }
+            (Outcome::NotApplied | Outcome::Interrupted, _) => Err(Failure::TransactionLost
+                .error(format!("the transaction was not committed: {error}"))),
+        }
+    }
+}
