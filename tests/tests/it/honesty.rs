@@ -276,6 +276,25 @@ fn an_outcome_that_litefs_dropped_is_not_returned() {
 }
 
 #[test]
+fn the_primary_does_not_answer_with_an_outcome_litefs_dropped() {
+    let bed = TestCluster::configured(&["a", "b"], |_, builder| {
+        builder.forward_timeout(Duration::from_millis(500))
+    });
+    bed.schema(SCHEMA);
+    let mut conn = bed.conn("b");
+    drop_a_commit_unseen(&bed);
+    let error = insert_one(&mut conn).unwrap_err();
+    let write = Failure::write_of(&error).unwrap();
+    // To look for the outcome takes the write lock, and LiteFS could take the commit then.
+    drop_a_commit_unseen(&bed);
+    assert_unknown(bed.litefs("a").outcome(write));
+    // Other work that finds the dropped row and changes nothing is not confirmed either.
+    let mut conn = bed.conn("a");
+    drop_a_commit_unseen(&bed);
+    assert_unknown(diesel::update(notes::table).set(notes::text.eq("x")).execute(&mut conn));
+}
+
+#[test]
 fn a_transaction_with_a_temporary_table_is_confirmed() {
     let bed = test_cluster(&["a", "b"]);
     let mut conn = bed.conn("a");
