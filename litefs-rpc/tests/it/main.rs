@@ -6,11 +6,15 @@
 mod exclusive;
 mod faults;
 mod forwarder;
+#[cfg(feature = "diesel")]
 mod group;
 mod groups;
 mod limits;
+#[cfg(feature = "diesel")]
 mod merge;
+#[cfg(feature = "diesel")]
 mod reading;
+#[cfg(feature = "diesel")]
 mod replay;
 mod retry;
 mod server;
