@@ -14,6 +14,9 @@ const MAX_TEXTS: usize = 1_024;
 
 /// The classes of statements seen on one connection: by Diesel's static query id, which costs one
 /// lookup and needs no text, and by SQL text for the others.
+///
+/// A change of the main schema is not noticed. A statement on a view keeps its class if the view is
+/// redefined to call a function that writes (`docs/decisions/008-functions-of-the-application.md`).
 #[derive(Debug, Default)]
 pub(crate) struct ClassCache {
     by_id: HashMap<TypeId, Class, BuildHasherDefault<TypeIdHasher>>,
