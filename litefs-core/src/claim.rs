@@ -4,6 +4,7 @@ use crate::{NodeName, Position};
 
 /// What one source says about this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Claim {
     /// This node is the primary.
     Primary,
@@ -41,6 +42,7 @@ pub enum Owner {
 
 /// An answer of `GET /info`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct InfoAnswer {
     /// What it says about this node.
     pub claim: Claim,
@@ -50,7 +52,15 @@ pub struct InfoAnswer {
     pub owner: Owner,
 }
 
-/// One thing a detector, or somebody outside this crate, has learned.
+impl InfoAnswer {
+    /// An answer with these parts.
+    #[must_use]
+    pub const fn new(claim: Claim, own_name: Option<NodeName>, owner: Owner) -> Self {
+        Self { claim, own_name, owner }
+    }
+}
+
+/// One thing a detector, or code outside this crate, has learned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Observation {

@@ -17,6 +17,7 @@ use crate::{Position, RoleStamp};
 
 /// Whether a commit must advance LiteFS's position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum CommitExpectation {
     /// No pages were written: the position stays. An UPDATE that matches no row, or that sets rows
     /// to the values they have, writes none.

@@ -86,6 +86,7 @@ impl fmt::Display for RoleKind {
 
 /// A role and how many roles came before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RoleState {
     /// The role now.
     pub role: Role,
@@ -99,6 +100,12 @@ pub struct RoleState {
 }
 
 impl RoleState {
+    /// A state without a known start of the term.
+    #[must_use]
+    pub const fn new(role: Role, epoch: u64) -> Self {
+        Self { role, epoch, term_start: None }
+    }
+
     /// The state in the form that is compared around a write.
     #[must_use]
     pub const fn stamp(&self) -> RoleStamp {

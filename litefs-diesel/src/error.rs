@@ -341,6 +341,7 @@ pub(crate) fn called(error: CallError, id: Option<RequestId>) -> DieselError {
             ServerError::NotReplicated { .. } => Failure::NotReplicated,
             ServerError::DiskFull { .. } => Failure::DiskFull,
             ServerError::Io { .. } => Failure::Io,
+            _ => Failure::OutcomeUnknown,
         },
         _ => Failure::OutcomeUnknown,
     };

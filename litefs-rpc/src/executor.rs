@@ -131,6 +131,7 @@ pub trait Reader: Send {
 
 /// The result of a command that was run.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Done {
     /// Its output.
     pub answer: Output,
@@ -142,6 +143,12 @@ pub struct Done {
 }
 
 impl Done {
+    /// A result with these parts.
+    #[must_use]
+    pub const fn new(answer: Output, effects: SessionCounters, wrote: CommitExpectation) -> Self {
+        Self { answer, effects, wrote }
+    }
+
     /// Whether the command failed and left a part applied.
     #[must_use]
     pub fn failed(&self) -> bool {

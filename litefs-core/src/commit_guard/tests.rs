@@ -11,7 +11,7 @@ fn at(txid: u64) -> Position {
 }
 
 fn guard(before: Option<Position>) -> CommitGuard {
-    let role = RoleState { role: Role::Primary, epoch: 3, term_start: None };
+    let role = RoleState::new(Role::Primary, 3);
     CommitGuard::begin(role.stamp(), before)
 }
 

@@ -42,6 +42,7 @@ pub enum InfoError {
 
 /// What LiteFS's `/info` says that matters here (LiteFS: `http/server.go`, `handleGetInfo`).
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Info {
     /// What it says about this node.
     pub claim: Claim,

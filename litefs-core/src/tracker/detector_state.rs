@@ -19,6 +19,7 @@ pub enum DetectorState {
 
 /// One detector by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct DetectorStatus {
     /// [`Detector::name`](crate::Detector::name).
     pub name: &'static str,

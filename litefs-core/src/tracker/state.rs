@@ -56,7 +56,7 @@ pub(crate) struct TrackerState {
 impl TrackerState {
     pub(crate) fn new(config: Config) -> Self {
         let mount = Mount::new(config.database());
-        let unknown = RoleState { role: Role::Unknown, epoch: 0, term_start: None };
+        let unknown = RoleState::new(Role::Unknown, 0);
         let evidence = Evidence::new(config.node().cloned(), mount::has_been_seen(mount.dir()));
         Self {
             presence: watch::Sender::new(evidence.presence()),

@@ -22,6 +22,7 @@ pub struct Reply {
 
 /// The output of a command.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Output {
     /// The number of changed rows.
     Count(u64),
@@ -52,6 +53,7 @@ pub enum Outcome {
 
 /// An outcome and the position at which it is recorded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Settled {
     /// What became of the write.
     pub outcome: Outcome,
@@ -99,6 +101,7 @@ impl RowSet {
 
 /// The answer to a replica's long poll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct PrimaryReport {
     /// The primary's position.
     pub position: Position,
@@ -135,6 +138,7 @@ pub struct PrimaryHint {
 
 /// Why the server refused a request. Each variant says whether the command was applied.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
 pub enum ServerError {
     /// This node is not the primary. The command was not applied.
     #[error(
@@ -314,6 +318,7 @@ impl fmt::Display for DatabaseError {
 /// The kinds of database errors that Diesel's SQLite connection distinguishes, and two that are not
 /// SQLite's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum DatabaseErrorKind {
     /// A unique or primary key constraint.
     UniqueViolation,

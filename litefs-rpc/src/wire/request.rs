@@ -63,6 +63,7 @@ pub struct SessionId(pub u64);
 
 /// What the primary has to run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Command {
     /// One statement. The answer is the number of changed rows.
     Execute(Statement),
@@ -147,6 +148,7 @@ pub struct Settings {
 
 /// How often a write may be applied when its answer is lost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Delivery {
     /// The primary stores the outcome in the write's own transaction. A retry on the same or the
     /// next primary finds it, and the write is applied once.
@@ -186,6 +188,7 @@ pub struct Request {
 
 /// How a transaction's lock is taken, <https://www.sqlite.org/lang_transaction.html>.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum BeginMode {
     /// `BEGIN IMMEDIATE`
     Immediate,

@@ -7,6 +7,7 @@ use crate::{Checksum, Claim, NodeNameError, ParsePositionError, Position, Txid};
 
 /// An event of LiteFS that matters here (LiteFS: `store.go`, `Event`).
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Event {
     /// `init`, the first of each stream, or `primaryChange`.
     Role(Claim),

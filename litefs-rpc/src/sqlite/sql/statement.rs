@@ -38,6 +38,7 @@ const BEFORE_NAMES: [&str; 27] = [
 
 /// How a statement begins, as far as the rest of this library must tell statements apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Verb {
     /// SELECT, VALUES, EXPLAIN.
     Read,

@@ -40,8 +40,7 @@ pub(crate) struct FakeRoleGuard {
 
 impl FakeRoleGuard {
     pub(crate) fn primary() -> Arc<Self> {
-        let role =
-            watch::Sender::new(RoleState { role: Role::Primary, epoch: 1, term_start: None });
+        let role = watch::Sender::new(RoleState::new(Role::Primary, 1));
         Arc::new(Self {
             role,
             txid: AtomicU64::new(1),
@@ -138,7 +137,7 @@ impl FakeExecutor {
         let unchanged = sql.starts_with("nothing");
         let wrote =
             if unchanged { CommitExpectation::Unchanged } else { CommitExpectation::Advances };
-        Ok(Done { answer, effects: SessionCounters::default(), wrote })
+        Ok(Done::new(answer, SessionCounters::default(), wrote))
     }
 }
 
@@ -180,8 +179,9 @@ impl Executor for FakeExecutor {
         if !self.role_guard.drops_commits.load(Ordering::SeqCst) {
             self.role_guard.commit();
         }
-        self.kept
-            .insert(request.id, Ok(Done { wrote: CommitExpectation::Unchanged, ..done.clone() }));
+        let mut kept = done.clone();
+        kept.wrote = CommitExpectation::Unchanged;
+        self.kept.insert(request.id, Ok(kept));
         Ok(done)
     }
 
@@ -221,17 +221,9 @@ impl Executor for FakeExecutor {
     fn commit(&mut self, keep: Option<RequestId>) -> Result<Done, ServerError> {
         self.open = false;
         self.role_guard.commit();
-        let done = Done {
-            answer: Output::Done,
-            effects: SessionCounters::default(),
-            wrote: CommitExpectation::Unchanged,
-        };
-        self.kept.extend(keep.map(|id| (id, Ok(done))));
-        Ok(Done {
-            answer: Output::Done,
-            effects: SessionCounters::default(),
-            wrote: CommitExpectation::Advances,
-        })
+        let done = |wrote| Done::new(Output::Done, SessionCounters::default(), wrote);
+        self.kept.extend(keep.map(|id| (id, Ok(done(CommitExpectation::Unchanged)))));
+        Ok(done(CommitExpectation::Advances))
     }
 
     fn rollback(&mut self) {
