@@ -1,4 +1,4 @@
-//! What a source may say about who is primary.
+//! What a source may say about which node is the primary.
 
 use crate::{NodeName, Position};
 
@@ -36,7 +36,7 @@ pub enum Owner {
     ThisMount,
     /// It keeps its databases where this one is not.
     OtherMount,
-    /// It cannot be told from here. With LiteFS's files in the mount it is believed.
+    /// Unknown. If LiteFS's files are in the mount, the answer counts.
     Unclear,
 }
 
@@ -46,7 +46,7 @@ pub enum Owner {
 pub struct InfoAnswer {
     /// What it says about this node.
     pub claim: Claim,
-    /// This node's own name, which LiteFS tells only while it is the primary.
+    /// This node's own name, which LiteFS reports only while it is the primary.
     pub own_name: Option<NodeName>,
     /// Whose answer it is.
     pub owner: Owner,

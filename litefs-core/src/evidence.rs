@@ -120,7 +120,7 @@ impl Evidence {
                 vanished
             }
             Observation::Stream(claim) => {
-                // The stream does not tell a primary its own name, `/info` does.
+                // The stream does not say a primary's own name, `/info` does.
                 let nameless = claim == Claim::Primary && self.own_name.is_none();
                 self.record_claim(Authority::Stream, Stamped { at, value: claim });
                 nameless

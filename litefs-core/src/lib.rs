@@ -2,9 +2,9 @@
 //!
 //! [LiteFS](https://github.com/superfly/litefs) replicates SQLite databases from one primary to
 //! many replicas and leaves traces of what it is doing: `.primary`, `.lag` and `<db>-pos` in its
-//! mount, `/info` and `/events` over HTTP. None of them alone tells who is primary; an absent
-//! `.primary`, above all, does not mean "I am". A [`Tracker`] merges them into one [`Role`] and
-//! follows the database's [`Position`].
+//! mount, `/info` and `/events` over HTTP. None of them alone says which node is the primary. An
+//! absent `.primary` does not mean that this node is. A [`Tracker`] merges them into one [`Role`]
+//! and follows the database's [`Position`].
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -18,7 +18,7 @@
 //! let config = Config::builder("/litefs/app.db").from_env().require_litefs(true).build()?;
 //! let tracker = Tracker::start(config).await?;
 //!
-//! // Who is primary, now ...
+//! // Which node is the primary, now ...
 //! match tracker.role() {
 //!     Role::Primary | Role::Standalone => println!("write here"),
 //!     Role::Replica { primary } => println!("write on {}", tracker.rpc_address(&primary)),
@@ -46,7 +46,7 @@
 //! never takes the directory for a plain one again.
 
 #![forbid(unsafe_code)]
-#![deny(missing_docs)]
+#![deny(missing_docs, missing_debug_implementations)]
 
 mod backoff;
 mod claim;

@@ -12,7 +12,7 @@ use crate::{Claim, Role};
 ///    that is fresher refutes its "primary".
 /// 3. `.primary` naming a node counts if it is fresher than that. Its absence proves nothing at
 ///    all.
-/// 4. A source that names this very node as somebody else's primary knows of none: LiteFS does so
+/// 4. A source that names this node as the primary of this node knows of none: LiteFS does so
 ///    after a handoff.
 /// 5. Without proof the role is unknown.
 pub(crate) fn merge(evidence: &Evidence) -> Role {

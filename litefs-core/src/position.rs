@@ -102,8 +102,8 @@ hex_id! {
     /// LiteFS's rolling checksum of the whole database after a transaction (LiteFS:
     /// `ltx.Checksum`).
     ///
-    /// Written as sixteen lower-case hexadecimal digits. It tells apart two histories that share a
-    /// [`Txid`].
+    /// Written as sixteen lower-case hexadecimal digits. It distinguishes two histories that share
+    /// a [`Txid`].
     Checksum
 }
 

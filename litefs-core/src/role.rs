@@ -115,8 +115,8 @@ impl RoleState {
 
 /// A role's kind and epoch, taken in one atomic load.
 ///
-/// Fencing compares stamps: equal stamps before and after a piece of work mean that the role did
-/// not change in between, not even away and back.
+/// Equal stamps before and after a piece of work mean that the role did not change in between, not
+/// even away and back. A [`CommitGuard`](crate::CommitGuard) compares them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RoleStamp {
     kind: RoleKind,

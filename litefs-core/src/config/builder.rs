@@ -125,7 +125,7 @@ impl ConfigBuilder {
         ///
         /// Default 10 s. Environment: `LITEFS_QUIET_AFTER_MS`.
         quiet_after: Duration,
-        /// How often `<db>-pos` is read while somebody waits for a position.
+        /// How often `<db>-pos` is read while a call waits for a position.
         ///
         /// Default 2 ms. Environment: `LITEFS_POSITION_POLL_MS`.
         position_poll: Duration,

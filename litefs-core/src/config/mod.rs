@@ -27,7 +27,7 @@ pub struct Detectors {
     pub events: bool,
     /// The `.primary` file of the mount.
     pub primary_file: bool,
-    /// `GET /info`: settles what an absent `.primary` means.
+    /// `GET /info`: decides what an absent `.primary` means.
     pub info: bool,
     /// The row a new primary writes to the tracking table. It runs in the crate that knows SQL.
     pub row: bool,

@@ -244,7 +244,7 @@ fn unfit(name: &[u8], value: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// For names that must be text: LiteFS tells them in JSON.
+/// For names that must be text: LiteFS reports them in JSON.
 pub(super) fn name_of(path: &Path) -> Option<&str> {
     path.file_name().and_then(OsStr::to_str)
 }

@@ -46,9 +46,9 @@ pub enum InfoError {
 pub struct Info {
     /// What it says about this node.
     pub claim: Claim,
-    /// This node's own name, told only while it is the primary.
+    /// This node's own name; LiteFS reports it only while this node is the primary.
     pub own_name: Option<NodeName>,
-    /// LiteFS's data directory. Not the mount, which it does not tell.
+    /// LiteFS's data directory. LiteFS does not report the mount.
     pub path: PathBuf,
 }
 
@@ -81,8 +81,7 @@ pub fn parse_info(body: &[u8]) -> Result<Info, InfoError> {
     Ok(Info { claim: Claim::from_litefs(body.is_primary, hostname)?, own_name, path: body.path })
 }
 
-/// Asks `/info`: when somebody wants to know, and from time to time while the event stream has
-/// nothing to say.
+/// Asks `/info`: on request, and at intervals while the event stream says nothing about the role.
 #[derive(Debug)]
 pub(crate) struct InfoDetector {
     client: Client,
@@ -181,7 +180,7 @@ impl Detector for InfoDetector {
     }
 }
 
-/// Whose `/info` this is, judged by the files: LiteFS tells its data directory and keeps each
+/// Whose `/info` this is, judged by the files: LiteFS reports its data directory and keeps each
 /// database `name` of the mount under `dbs/name` in there (LiteFS: `store.go`, `DBPath`).
 async fn owner(mount: Mount, path: PathBuf) -> Owner {
     let judged = tokio::task::spawn_blocking(move || owner_of(&mount, &path)).await;

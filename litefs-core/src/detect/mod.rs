@@ -22,7 +22,7 @@ pub trait Detector: Send + 'static {
     /// Its name in the status and the log.
     fn name(&self) -> &'static str;
 
-    /// Watches until `stop` is cancelled and tells `sink` what it learns. Failures are its own to
-    /// retry, with a pause that grows; it must not block the runtime.
+    /// Watches until `stop` is cancelled and reports to `sink`. After a failure it retries by
+    /// itself, with a pause that grows. It must not block the runtime.
     fn run(self: Box<Self>, sink: Sink, stop: CancellationToken) -> BoxFuture<'static, ()>;
 }

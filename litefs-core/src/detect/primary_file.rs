@@ -14,7 +14,7 @@ use super::{Detector, Sink};
 use crate::mount::{MountError, Probe, is_fuse};
 use crate::{Mount, NodeName, Observation};
 
-/// Reads `.primary` at intervals, and sooner where the file system tells of changes.
+/// Reads `.primary` at intervals, and sooner where the file system reports changes.
 #[derive(Debug)]
 pub(crate) struct PrimaryFileDetector {
     changed: Arc<Notify>,

@@ -131,7 +131,7 @@ impl Tracker {
         self.state.positions.txid()
     }
 
-    /// The position last read from `<db>-pos`, or told by LiteFS where that could not be read.
+    /// The position last read from `<db>-pos`, or reported by LiteFS if that could not be read.
     ///
     /// It is the latest truth, not a maximum: after a failover it may go back.
     #[must_use]
@@ -280,8 +280,8 @@ impl Tracker {
         &self.state.mount
     }
 
-    /// Ends the tasks. Waits in progress end with [`WaitError::Stopped`], and since nobody watches
-    /// any more, a role other than [`Role::Standalone`] becomes [`Role::Unknown`].
+    /// Ends the tasks. Waits in progress end with [`WaitError::Stopped`]. A role other than
+    /// [`Role::Standalone`] becomes [`Role::Unknown`], as it is not watched any more.
     pub fn shutdown(&self) {
         self.state.shut_down();
     }

@@ -12,7 +12,7 @@ pub enum PromoteError {
     /// LiteFS's HTTP API cannot be reached.
     #[error("LiteFS cannot be asked: {0}")]
     Http(String),
-    /// It says no: the node is no candidate, or there is no primary that could hand over.
+    /// It refuses: the node is no candidate, or there is no primary to take over from.
     #[error("LiteFS says no ({status}): {message}")]
     Refused {
         /// The HTTP status.
@@ -25,10 +25,9 @@ pub enum PromoteError {
 impl Tracker {
     /// Asks the LiteFS beside us for the primary's place (`POST /promote`), at most for
     /// [`http_timeout`](crate::ConfigBuilder::http_timeout). LiteFS answers before it is done:
-    /// [`wait_for_role`](Self::wait_for_role) tells when it is.
+    /// wait for that with [`wait_for_role`](Self::wait_for_role).
     ///
-    /// LiteFS hands over in the middle of writes and loses some: see to it that nobody writes
-    /// meanwhile.
+    /// LiteFS does not wait for writes in progress and loses some of them: stop all writes before.
     ///
     /// # Errors
     ///

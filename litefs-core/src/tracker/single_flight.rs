@@ -6,8 +6,8 @@ use tokio::sync::{Notify, watch};
 
 use crate::sync::lock;
 
-/// Numbers of requests: one that was started before a question was asked cannot answer it, the next
-/// one can, and answers everybody who asked by then.
+/// Numbers of requests: one that was started before a question was asked cannot answer it. The next
+/// one answers all questions that were asked by then.
 #[derive(Debug, Default)]
 struct Numbers {
     started: u64,

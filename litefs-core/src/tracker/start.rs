@@ -139,21 +139,21 @@ fn spawn_or_note(state: &Arc<TrackerState>, on: bool, detector: Box<dyn Detector
     }
 }
 
-/// Where LiteFS is here and `/info` has not settled the role, waits for the event stream to say or
-/// fail something.
+/// If LiteFS is here and `/info` has not decided the role, waits until the event stream has
+/// reported something or has failed.
 async fn wait_for_first_report(state: &TrackerState, deadline: Instant) {
     let open = || {
         let starting =
             lock(&state.detectors).get(EventsDetector::NAME) == Some(&DetectorState::Starting);
         *state.presence.borrow() == Presence::Here && !state.has_authority() && starting
     };
-    let settled = async {
+    let reported = async {
         while open() {
             state.reported.notified().await;
         }
     };
-    // At the deadline the role is what it is: unknown, and said so.
-    let _ = timeout_at(deadline, settled).await;
+    // At the deadline the role stays unknown.
+    let _ = timeout_at(deadline, reported).await;
 }
 
 fn not_found(state: &TrackerState) -> StartError {

@@ -101,7 +101,7 @@ impl TrackerState {
         lock(&self.inner).evidence.stream_is_current()
     }
 
-    /// Whether any source that can prove a role has spoken.
+    /// Whether any source that can prove a role has reported.
     pub(crate) fn has_authority(&self) -> bool {
         lock(&self.inner).evidence.authority().is_some()
     }
@@ -193,7 +193,7 @@ impl TrackerState {
                 "role changed"
             );
             *state = RoleState { role, epoch: state.epoch + 1, term_start };
-            // Inside, so that nobody reads the new role and then the old stamp.
+            // Inside, so that no thread reads the new role and then the old stamp.
             self.stamp.store(state.stamp().pack(), Ordering::SeqCst);
         });
     }

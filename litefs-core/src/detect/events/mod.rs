@@ -89,7 +89,7 @@ impl EventsDetector {
         self.handle(sink, &first);
         sink.working();
         let state = sink.state();
-        // What happened while nobody listened is not told again.
+        // LiteFS does not repeat events that happened while the stream was down.
         state.positions.refresh_soon();
         state.info.request();
         Ok(connection)
