@@ -155,7 +155,7 @@ pub(super) fn statements_of(work: &Command) -> Option<Vec<(&str, Vec<Value>)>> {
             let all = statements.iter();
             Some(all.flat_map(|s| runs(s).into_iter().map(|p| (s.sql.as_str(), p))).collect())
         }
-        Command::Script(_) | Command::Transaction(_) => None,
+        _ => None,
     }
 }
 

@@ -269,8 +269,8 @@ impl LiteFsConnection {
         self.follow_role(node)?;
         if self.phase() == Phase::PendingRemote {
             let begin = match mode {
-                BeginMode::Immediate => "BEGIN IMMEDIATE",
                 BeginMode::Exclusive => "BEGIN EXCLUSIVE",
+                _ => "BEGIN IMMEDIATE",
             };
             let _muted = self.local.mute();
             let savepoints = self.transaction.opening_sql();
