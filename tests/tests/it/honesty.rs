@@ -282,15 +282,15 @@ fn the_primary_does_not_answer_with_an_outcome_litefs_dropped() {
     });
     bed.schema(SCHEMA);
     let mut conn = bed.conn("b");
-    drop_a_commit_unseen(&bed);
+    drop_next_commit_silently(&bed);
     let error = insert_one(&mut conn).unwrap_err();
     let write = Failure::write_of(&error).unwrap();
     // To look for the outcome takes the write lock, and LiteFS could take the commit then.
-    drop_a_commit_unseen(&bed);
+    drop_next_commit_silently(&bed);
     assert_unknown(bed.litefs("a").outcome(write));
     // Other work that finds the dropped row and changes nothing is not confirmed either.
     let mut conn = bed.conn("a");
-    drop_a_commit_unseen(&bed);
+    drop_next_commit_silently(&bed);
     assert_unknown(diesel::update(notes::table).set(notes::text.eq("x")).execute(&mut conn));
 }
 
