@@ -6,11 +6,11 @@
 //! guard detected each. It does not detect a commit that LiteFS takes just before it gives up the
 //! lease and never sends to a replica: only a handoff avoids that.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use diesel::result::QueryResult;
-use litefs_core::{AfterCommit, CommitGuard, Position, RoleKind, Tracker};
+use litefs_core::{AfterCommit, CommitGuard, Position, RoleKind, RoleStamp, Tracker};
 use litefs_rpc::CommitExpectation;
 use litefs_rpc::sqlite::Native;
 
@@ -23,7 +23,7 @@ pub(in crate::connection) struct LocalCommit {
     generation: u64,
     /// Pages of attached databases may be among those that are committed.
     mixed: bool,
-    _pending: Option<PendingCommit>,
+    pending: Option<PendingCommit>,
 }
 
 /// Whether SQLite has begun a commit under a guard. A handoff waits for such a commit.
@@ -31,6 +31,8 @@ pub(in crate::connection) struct LocalCommit {
 pub(in crate::connection) struct CommitState {
     armed: AtomicBool,
     begun: AtomicBool,
+    /// The role when the commit began.
+    begun_under: Mutex<Option<RoleStamp>>,
 }
 
 impl CommitState {
@@ -38,7 +40,14 @@ impl CommitState {
     pub(in crate::connection) fn begin(&self, tracker: &Tracker) {
         if self.armed.load(Ordering::Relaxed) && !self.begun.swap(true, Ordering::Relaxed) {
             tracker.pending_commits().begin();
+            *self.begun_under() = Some(tracker.stamp());
         }
+    }
+}
+
+impl CommitState {
+    fn begun_under(&self) -> MutexGuard<'_, Option<RoleStamp>> {
+        self.begun_under.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -51,6 +60,7 @@ struct PendingCommit {
 impl PendingCommit {
     fn new(state: &Arc<CommitState>, tracker: &Tracker) -> Self {
         state.begun.store(false, Ordering::Relaxed);
+        *state.begun_under() = None;
         state.armed.store(true, Ordering::Relaxed);
         Self { state: Arc::clone(state), tracker: tracker.clone() }
     }
@@ -77,13 +87,13 @@ impl LocalCommit {
             guard: CommitGuard::begin(stamp, node.tracker.read_position().ok()),
             generation,
             mixed,
-            _pending: None,
+            pending: None,
         })
     }
 
     /// A handoff waits for the commit, from its begin until the guard drops.
     pub(super) fn pending(self, state: &Arc<CommitState>, tracker: &Tracker) -> Self {
-        Self { _pending: Some(PendingCommit::new(state, tracker)), ..self }
+        Self { pending: Some(PendingCommit::new(state, tracker)), ..self }
     }
 
     /// The position before the commit.
@@ -96,6 +106,13 @@ impl LocalCommit {
         self.generation
     }
 
+    /// The role under which SQLite began the commit, with its write lock held. While the statement
+    /// waited for the lock, the node may have lost its role and become the primary again.
+    fn stamp(&self) -> RoleStamp {
+        let begun = self.pending.as_ref().and_then(|pending| *pending.state.begun_under());
+        begun.filter(|stamp| stamp.kind() == RoleKind::Primary).unwrap_or(self.guard.stamp())
+    }
+
     /// Confirms what SQLite has committed. Returns the position, if it has advanced.
     pub(super) fn confirm(&self, node: &Node, native: &Native) -> QueryResult<Option<Position>> {
         let unconfirmed = node.tracker.unconfirmed_commit();
@@ -106,7 +123,7 @@ impl LocalCommit {
             expectation => expectation,
         };
         let position = node.tracker.read_position();
-        let role_held = node.tracker.stamp() == self.guard.stamp();
+        let role_held = node.tracker.stamp() == self.stamp();
         let after = AfterCommit { position, role_held };
         let position = self.guard.confirm(expectation, after, unconfirmed).map_err(|error| {
             let message = format!("SQLite has committed, but LiteFS may not have: {error}");
