@@ -121,7 +121,7 @@ impl LiteFsConnection {
         let single = matches!(work, Command::Execute(_) | Command::Query(_) | Command::Insert(_));
         let may_write = MayWrite::of(class, single);
         let result = match destination {
-            Destination::Session => self.in_session(node, work).map(Some),
+            Destination::Session => self.in_session(node, work),
             Destination::Move => self.advance(node, class, work),
             _ => self.forward(node, may_write, work),
         };

@@ -32,8 +32,8 @@ impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Ended::Finished => f.write_str("it was already finished"),
-            Ended::Disconnected => f.write_str("its connection was lost"),
-            Ended::Demoted => f.write_str("the node is no longer the primary"),
+            Ended::Disconnected => f.write_str(ServerError::LOST_WITH_CONNECTION),
+            Ended::Demoted => f.write_str(ServerError::LOST_BY_DEMOTION),
             Ended::RolledBackBySqlite => f.write_str("SQLite rolled it back after an error"),
             Ended::IdleLimit(limit) => write!(f, "it was idle for longer than {limit:?}"),
             Ended::TotalLimit(limit) => write!(f, "it was open for longer than {limit:?}"),

@@ -282,6 +282,19 @@ impl ServerError {
         self
     }
 
+    /// Whether the transaction was lost with its primary or with the connection to it. The same
+    /// transaction may run again on the next one; after a limit of time it would meet that again.
+    #[must_use]
+    pub fn is_lost_with_primary(&self) -> bool {
+        let Self::SessionLost { reason } = self else { return false };
+        [Self::LOST_BY_DEMOTION, Self::LOST_WITH_CONNECTION].contains(&reason.as_str())
+    }
+
+    /// Why a session is lost: its node is no longer the primary.
+    pub(crate) const LOST_BY_DEMOTION: &str = "the node is no longer the primary";
+    /// Why a session is lost: its connection was.
+    pub(crate) const LOST_WITH_CONNECTION: &str = "its connection was lost";
+
     /// Classifies the message, if this is an error of SQLite.
     #[must_use]
     pub fn symptom(&self) -> Symptom {

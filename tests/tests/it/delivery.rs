@@ -145,7 +145,7 @@ fn f1_at_most_once_returns_an_unknown_outcome() {
 #[test]
 fn f1_a_transaction_survives_the_loss_of_any_reply() {
     // BEGIN with the first statement, the second statement, COMMIT.
-    for (lost, fails) in [(0, false), (1, true), (2, false)] {
+    for lost in 0..3 {
         let (test, relay) = test_cluster(LONG);
         let mut conn = test.conn("b");
         let lose = |step| {
@@ -153,7 +153,7 @@ fn f1_a_transaction_survives_the_loss_of_any_reply() {
                 relay.set_replies(Traffic::Lose(1));
             }
         };
-        let result = conn.transaction(|conn| {
+        let result = conn.immediate_transaction(|conn| {
             lose(0);
             insert(conn, "one")?;
             lose(1);
@@ -161,14 +161,8 @@ fn f1_a_transaction_survives_the_loss_of_any_reply() {
             lose(2);
             QueryResult::Ok(())
         });
-        if fails {
-            let error = result.unwrap_err();
-            assert_eq!(Failure::of(&error), Some(Failure::TransactionLost), "{error}");
-            assert!(texts(&mut conn).is_empty());
-        } else {
-            result.unwrap();
-            assert_eq!(texts(&mut conn), ["one", "two"], "{lost}");
-        }
+        result.unwrap();
+        assert_eq!(texts(&mut conn), ["one", "two"], "{lost}");
         // The connection is still usable.
         conn.transaction(|conn| insert(conn, "three")).unwrap();
         assert_eq!(texts(&mut conn).last().map(String::as_str), Some("three"));

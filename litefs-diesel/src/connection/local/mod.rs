@@ -96,15 +96,6 @@ impl Local {
             .map_or(true, |mut rows| rows.next().is_some())
     }
 
-    /// Whether the schema has foreign keys that SQLite checks at COMMIT.
-    pub(super) fn has_deferred_keys(&mut self) -> QueryResult<bool> {
-        const DEFERRED: &str =
-            "SELECT 1 FROM sqlite_schema WHERE sql LIKE '%INITIALLY%DEFERRED%' LIMIT 1";
-        let _muted = self.mute();
-        let mut rows = self.connection.load(BoundQuery::new(DEFERRED, &[], true))?;
-        rows.next().transpose().map(|row| row.is_some())
-    }
-
     /// The role that the connection was last prepared for. `None`: nothing was prepared, or LiteFS
     /// did not serve the mount.
     #[inline]

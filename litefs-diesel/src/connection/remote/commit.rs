@@ -13,29 +13,51 @@ use super::span::ForwardSpan;
 use crate::error::{Failure, called};
 use crate::node::Node;
 
+/// Why a session could not be ended.
+pub(in crate::connection) struct EndError {
+    pub(in crate::connection) error: Error,
+    /// The transaction is still open.
+    pub(in crate::connection) session: Option<Session>,
+    /// It is certainly not committed, and was lost with its primary.
+    pub(in crate::connection) lost_with_primary: bool,
+}
+
+impl From<Error> for EndError {
+    fn from(error: Error) -> Self {
+        Self { error, session: None, lost_with_primary: false }
+    }
+}
+
 impl LiteFsConnection {
-    /// Ends the open session. `Err((error, Some(..)))`: the transaction is still open.
+    /// Ends the open session.
     pub(in crate::connection) fn finish(
         &mut self,
         node: &Arc<Node>,
         mut session: Session,
         commit: bool,
-    ) -> Result<(), (Error, Option<Session>)> {
+    ) -> Result<(), EndError> {
         let span = ForwardSpan::start(node, if commit { "commit" } else { "rollback" });
         let result = session.finish(node, commit);
         let open = matches!(result, Err(CallError::Refused(ServerError::Database(_))));
+        let mut lost_with_primary = matches!(
+            &result, Err(CallError::Refused(refusal)) if refusal.is_lost_with_primary());
         let result = match result {
             Err(error) if commit && self.remote.can_resolve(&error) => {
-                self.resolve_commit(node, session.request(), &error)
+                let resolved = self.resolve_commit(node, session.request(), &error);
+                lost_with_primary = resolved.as_ref().is_err_and(is_lost);
+                resolved
             }
             result => result.map_err(|error| called(error, Some(session.request()))),
         };
         span.end(&result);
         match result {
             Ok(reply) => {
-                self.accept_end(node, session, commit, &reply).map_err(|error| (error, None))
+                self.accept_end(node, session, commit, &reply)?;
+                Ok(())
             }
-            Err(error) => Err((error, open.then_some(session))),
+            Err(error) => {
+                Err(EndError { error, session: open.then_some(session), lost_with_primary })
+            }
         }
     }
 
@@ -76,4 +98,8 @@ impl LiteFsConnection {
                 .error(format!("the transaction was not committed: {error}"))),
         }
     }
+}
+
+fn is_lost(error: &Error) -> bool {
+    Failure::of(error) == Some(Failure::TransactionLost)
 }

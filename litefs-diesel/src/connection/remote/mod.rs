@@ -1,7 +1,7 @@
 //! The primary, as a connection sees it: how work gets there and what comes back.
 
 mod channel;
-mod commit;
+pub(super) mod commit;
 mod outcome;
 pub(super) mod session;
 mod span;

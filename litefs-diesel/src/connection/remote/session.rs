@@ -43,9 +43,13 @@ pub(in crate::connection) struct Opening {
 #[derive(Debug)]
 pub(in crate::connection) enum Step {
     /// Only the statement failed; the transaction is still open.
-    Failed(Error),
+    Failed(CallError),
     /// The transaction is gone.
-    Lost(String),
+    Lost {
+        reason: String,
+        /// It was lost with its primary, and not to a limit of time.
+        with_primary: bool,
+    },
 }
 
 impl Session {
@@ -65,10 +69,7 @@ impl Session {
         node: &Node,
         work: Command,
     ) -> Result<Reply, Step> {
-        node.options
-            .limits
-            .check(&work)
-            .map_err(|refusal| Step::Failed(called(refusal.into(), None)))?;
+        node.options.limits.check(&work).map_err(|refusal| Step::Failed(refusal.into()))?;
         let span = ForwardSpan::start(node, "transaction");
         let deadline = Instant::now() + node.options.forward_timeout;
         let id = self.id;
@@ -76,12 +77,17 @@ impl Session {
             .channel
             .wait(deadline, |connection| async move { connection.step(id, work, deadline).await });
         let result = answer.map_err(|error| {
-            let lost = matches!(error, CallError::Refused(ServerError::SessionLost { .. }))
-                || error.fate() == Fate::Unknown;
-            if lost { Step::Lost(error.to_string()) } else { Step::Failed(called(error, None)) }
+            let reason = error.to_string();
+            match &error {
+                CallError::Refused(refusal @ ServerError::SessionLost { .. }) => {
+                    Step::Lost { reason, with_primary: refusal.is_lost_with_primary() }
+                }
+                error if error.fate() == Fate::Unknown => Step::Lost { reason, with_primary: true },
+                _ => Step::Failed(error),
+            }
         });
         span.end(&result.as_ref().map_err(|error| match error {
-            Step::Lost(reason) => Failure::TransactionLost.error(reason),
+            Step::Lost { reason, .. } => Failure::TransactionLost.error(reason),
             Step::Failed(error) => Error::QueryBuilderError(error.to_string().into()),
         }));
         result

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use litefs_core::Position;
-use litefs_rpc::sqlite::sql::tokens;
+use litefs_rpc::sqlite::sql::{Verb, statements, tokens};
 use litefs_rpc::wire::{
     Command, DatabaseError, Output, RecordedStep, RecordedTransaction, Repeated, Seen, Value,
 };
@@ -114,10 +114,28 @@ impl Record {
         self.steps.push(RecordedStep { work, reads, seen });
     }
 
+    /// Adds a statement that ran in a session on the primary.
+    pub(super) fn note_session(&mut self, work: Command, result: &Result<Output, DatabaseError>) {
+        match &work {
+            Command::Script(sql) if is_savepoint(sql) => self.push_savepoint(sql.clone()),
+            // Of several statements, of DDL and of calls the results are not seen.
+            Command::Execute(_)
+            | Command::Query(_)
+            | Command::Insert(_)
+            | Command::Batch { .. }
+                if self.has_room_for(&work) =>
+            {
+                self.push(work, false, result, &[]);
+            }
+            _ => self.incomplete = true,
+        }
+    }
+
     /// Adds a statement that sets or ends a savepoint.
     pub(super) fn push_savepoint(&mut self, sql: String) {
         let work = Command::Script(sql);
         let seen = Seen::of(&Ok(Output::Done), false);
+        self.wrote = true;
         self.size += work.size();
         self.steps.push(RecordedStep { work, reads: false, seen });
     }
@@ -162,4 +180,9 @@ pub(super) fn statements_of(work: &Command) -> Option<Vec<(&str, Vec<Value>)>> {
 /// Whether the application sees rows, and not only how many were changed.
 pub(super) fn returns_rows(work: &Command) -> bool {
     matches!(work, Command::Query(_) | Command::Batch { rows: true, .. })
+}
+
+fn is_savepoint(sql: &str) -> bool {
+    let all = statements(sql);
+    !all.is_empty() && all.iter().all(|statement| statement.verb() == Verb::Savepoint)
 }

@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use diesel::result::{Error, QueryResult};
 use litefs_core::Position;
-use litefs_rpc::wire::{BeginMode, Command, Reply};
+use litefs_rpc::client::CallError;
+use litefs_rpc::wire::{BeginMode, Command, Reply, ServerError};
 
 use super::super::LiteFsConnection;
 use super::super::decide::control::{ControlAction, control_action};
 use super::super::decide::phase::Phase;
 use super::super::errors::{split, sqlite_error};
 use super::super::local::is_writable;
-use super::super::remote::session::{Opening, Step};
+use super::super::remote::commit::EndError;
+use super::super::remote::session::{First, Opening, Step};
 use super::state::is_locked;
 use crate::access::Control;
 use crate::error::{Failure, called, conflict_of_call};
@@ -71,8 +73,10 @@ impl LiteFsConnection {
             ControlAction::Record => self.transaction.note_control(control),
             ControlAction::RunLocal => self.control_local(node, control, sql),
             ControlAction::RunRemote => {
-                self.in_session(node, Command::Script(sql.to_owned()))?;
-                self.transaction.note_control(control)
+                match self.in_session(node, Command::Script(sql.to_owned()))? {
+                    Some(_) => self.transaction.note_control(control),
+                    None => self.control_local(node, control, sql),
+                }
             }
             ControlAction::Finish { commit } => self.finish_remote(node, commit),
             ControlAction::Submit => self.submit(node),
@@ -147,7 +151,7 @@ impl LiteFsConnection {
             }
             // A deferred constraint, for example. As in SQLite the transaction stays open: the
             // caller can correct it or roll back.
-            Err((error, Some(session))) => {
+            Err(EndError { error, session: Some(session), .. }) => {
                 self.transaction.set_session(session);
                 Err(error)
             }
@@ -156,7 +160,12 @@ impl LiteFsConnection {
                 self.transaction.end();
                 Ok(())
             }
-            Err((error, None)) => {
+            Err(EndError { lost_with_primary: true, .. })
+                if self.transaction.record().is_complete() =>
+            {
+                self.submit(node)
+            }
+            Err(EndError { error, .. }) => {
                 let lost = Failure::of(&error) == Some(Failure::TransactionLost);
                 self.transaction.set_retryable_conflict(lost);
                 self.transaction.end_failed_commit();
@@ -216,10 +225,15 @@ impl LiteFsConnection {
         let replays = self.transaction.record().is_complete()
             && !self.transaction.record().is_empty()
             && self.speaks_of_records(node);
+        let sent = first.clone();
+        if !replays && !self.transaction.record().is_empty() {
+            self.transaction.record().set_incomplete();
+        }
+        self.record_savepoints();
         let opening = if replays {
-            let savepoints = self.savepoints_before_record();
             let record = Arc::new(self.transaction.record().to_wire(first));
-            Opening { mode, expected: None, savepoints, first: Some(Command::Transaction(record)) }
+            let (savepoints, first) = (Vec::new(), Some(Command::Transaction(record)));
+            Opening { mode, expected: None, savepoints, first }
         } else {
             let savepoints = self.transaction.savepoints().to_vec();
             Opening { mode, expected: snapshot, savepoints, first }
@@ -232,6 +246,9 @@ impl LiteFsConnection {
             }
             Ok(Some((session, first))) => {
                 self.transaction.set_session(session);
+                if let Some(work) = sent {
+                    self.note_first(&work, first.as_ref());
+                }
                 first.transpose().map_err(|error| called(error, None))
             }
             Ok(None) => self.reopen_local(node, mode, snapshot, replays).map(|()| None),
@@ -239,12 +256,15 @@ impl LiteFsConnection {
         }
     }
 
-    /// The savepoints that are not in the record.
-    fn savepoints_before_record(&mut self) -> Vec<String> {
+    /// The savepoints that were set before the first write become steps of the record.
+    pub(super) fn record_savepoints(&mut self) {
         if self.transaction.record().wrote() {
-            return Vec::new();
+            return;
         }
-        self.transaction.savepoints().to_vec()
+        for name in self.transaction.savepoints().to_vec() {
+            let name = name.replace('"', "\"\"");
+            self.transaction.record().push_savepoint(format!("SAVEPOINT \"{name}\""));
+        }
     }
 
     /// Ends what is open on this replica's file. Nothing of it stays.
@@ -309,31 +329,87 @@ impl LiteFsConnection {
         error
     }
 
-    /// Runs work in the transaction that is open on the primary.
+    /// Runs work in the transaction that is open on the primary. `None`: the primary was lost, this
+    /// node has taken its place, and the transaction is open on its file.
     pub(in crate::connection) fn in_session(
         &mut self,
         node: &Arc<Node>,
         work: Command,
-    ) -> QueryResult<Reply> {
+    ) -> QueryResult<Option<Reply>> {
         let Some(mut session) = self.transaction.take_session() else {
             return Err(self.transaction.lost_error());
         };
-        match session.step(node, work) {
+        match session.step(node, work.clone()) {
             Ok(reply) => {
                 self.transaction.set_session(session);
-                Ok(reply)
+                self.transaction.record().note_session(work, &Ok(reply.answer.clone()));
+                Ok(Some(reply))
             }
             Err(Step::Failed(error)) => {
                 self.transaction.set_session(session);
-                Err(error)
+                if let CallError::Refused(ServerError::Database(error)) = &error {
+                    self.transaction.record().note_session(work, &Err(error.clone()));
+                }
+                Err(called(error, None))
             }
-            Err(Step::Lost(reason)) => {
+            Err(Step::Lost { reason, with_primary }) => {
                 // A change of the primary may not meet the next try; a limit of time would.
                 self.transaction.set_retryable_conflict(self.remote.has_changed(node));
                 session.abandon(node);
+                if with_primary && self.transaction.record().is_complete() {
+                    return self.run_again(node, work);
+                }
                 self.transaction.lose(reason);
                 Err(self.transaction.lost_error())
             }
+        }
+    }
+
+    /// The primary was lost with the transaction that was open there. Runs the transaction again on
+    /// the next primary, with `next` after it. `None`: that is this node.
+    fn run_again(&mut self, node: &Arc<Node>, next: Command) -> QueryResult<Option<Reply>> {
+        let settings = self.session.settings(&mut self.local)?;
+        let record = Arc::new(self.transaction.record().to_wire(Some(next.clone())));
+        let opening = Opening {
+            mode: BeginMode::Immediate,
+            expected: None,
+            savepoints: Vec::new(),
+            first: Some(Command::Transaction(record)),
+        };
+        match self.remote.open_session(node, settings, opening) {
+            Ok(Some((session, Some(Err(error))))) if conflict_of_call(&error).is_some() => {
+                session.release();
+                let error = self.conflict(node, called(error, None));
+                Err(self.move_failed(error))
+            }
+            Ok(Some((session, first))) => {
+                self.transaction.set_session(session);
+                self.note_first(&next, first.as_ref());
+                first.transpose().map_err(|error| called(error, None))
+            }
+            Ok(None) => {
+                self.follow_role(node)?;
+                self.replay_here(node).map(|()| None)
+            }
+            Err(error) => {
+                self.transaction.set_retryable_conflict(true);
+                self.transaction.lose(format!("its primary was lost: {error}"));
+                Err(self.transaction.lost_error())
+            }
+        }
+    }
+
+    /// Records the statement that was sent with BEGIN.
+    fn note_first(&mut self, work: &Command, first: Option<&First>) {
+        match first {
+            Some(Ok(reply)) => {
+                let answer = reply.answer.clone();
+                self.transaction.record().note_session(work.clone(), &Ok(answer));
+            }
+            Some(Err(CallError::Refused(ServerError::Database(error)))) => {
+                self.transaction.record().note_session(work.clone(), &Err(error.clone()));
+            }
+            _ => {}
         }
     }
 

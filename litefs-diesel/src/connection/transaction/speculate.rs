@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use diesel::result::{Error, QueryResult};
+use diesel::result::{DatabaseErrorKind, Error, QueryResult};
 use litefs_rpc::sqlite::run;
 use litefs_rpc::wire::{Command, Output, ProtocolVersion, Reply, ServerError, SessionCounters};
 
@@ -117,10 +117,8 @@ impl LiteFsConnection {
             return Ok(false);
         }
         let settings = self.session.settings(&mut self.local)?;
-        // Such keys are checked by COMMIT, which the primary runs alone.
-        let deferred = settings.defer_foreign_keys
-            || (settings.foreign_keys && self.local.has_deferred_keys()?);
-        Ok(!deferred)
+        // SQLite clears it at each COMMIT, so it would have to be part of the record.
+        Ok(!settings.defer_foreign_keys)
     }
 
     /// Whether the primary of the moment knows recorded transactions, as far as this node knows.
@@ -167,10 +165,7 @@ impl LiteFsConnection {
             return Ok(false);
         }
         let settings = self.local.begin_speculation(MAX_PAGES)?;
-        for name in self.transaction.savepoints().to_vec() {
-            let name = name.replace('"', "\"\"");
-            self.transaction.record().push_savepoint(format!("SAVEPOINT \"{name}\""));
-        }
+        self.record_savepoints();
         self.transaction.set_speculating(LocalPart { turn, settings });
         Ok(true)
     }
@@ -302,6 +297,13 @@ impl LiteFsConnection {
                 let _muted = self.local.mute();
                 self.control_local(node, &Control::Commit, "COMMIT")
             }
+            // As in SQLite the transaction stays open: the caller can correct it or roll back.
+            Err(error) if is_foreign_key_violation(&error) => {
+                if self.move_to_primary(node, None)?.is_some() {
+                    return Err(error);
+                }
+                self.control_local(node, &Control::Commit, "COMMIT")
+            }
             Err(error) => {
                 let error = self.conflict(node, error);
                 let again = matches!(
@@ -353,4 +355,9 @@ impl LiteFsConnection {
         Failure::SnapshotMoved
             .error(format!("{error} ({text}); nothing of the transaction is applied: run it again"))
     }
+}
+
+/// What COMMIT returns for a deferred key that is not satisfied.
+fn is_foreign_key_violation(error: &Error) -> bool {
+    matches!(error, Error::DatabaseError(DatabaseErrorKind::ForeignKeyViolation, _))
 }
