@@ -63,7 +63,7 @@ mod router;
 
 pub use access::Access;
 #[cfg(feature = "async")]
-pub use asynchronous::AsyncLiteFsConnection;
+pub use asynchronous::{AsyncLiteFsConnection, transaction_with_retry_async};
 pub use batch_insert::{BatchInsertDsl, IntoRows, IntoStatements, MappedRows, Rows, Upserts};
 pub use connection::LiteFsConnection;
 pub use consistency::{Consistency, UnknownName, WhenBehind};

@@ -6,9 +6,12 @@ use diesel::prelude::*;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, bb8, deadpool};
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
-use litefs_diesel::{AsyncLiteFsConnection, Failure, LiteFsConnection};
+use litefs_diesel::{
+    AsyncLiteFsConnection, Failure, LiteFsConnection, transaction_with_retry_async,
+};
 use litefs_tests::{DATABASE, TestCluster};
 
+diesel::table! { counters { id -> Integer, n -> Integer, } }
 diesel::table! {
     notes { id -> Integer, text -> Text, score -> Nullable<Double>, data -> Nullable<Binary>, }
 }
@@ -232,5 +235,35 @@ fn nothing_blocks_the_runtime() {
             ticks > 10 && longest < Duration::from_millis(300),
             "{ticks} ticks, one took {longest:?}"
         );
+    });
+}
+
+#[test]
+fn x19_asynchronous_transactions_all_get_their_turn() {
+    let test = TestCluster::start(&["a", "b"]);
+    test.schema("CREATE TABLE counters (id INTEGER PRIMARY KEY, n INTEGER NOT NULL)");
+    test.schema("INSERT INTO counters VALUES (1, 0)");
+    run(async {
+        let handles = ["a", "b", "b"].map(|node| test.litefs(node).clone());
+        let tasks = handles.map(|litefs| {
+            tokio::spawn(async move {
+                let mut conn = litefs.establish_async().await.unwrap();
+                for _ in 0..20 {
+                    let counted = transaction_with_retry_async(&mut conn, 100, async |conn| {
+                        let n: i32 =
+                            counters::table.find(1).select(counters::n).first(conn).await?;
+                        let next = diesel::update(counters::table.find(1));
+                        next.set(counters::n.eq(n + 1)).execute(conn).await
+                    });
+                    assert_eq!(counted.await, QueryResult::Ok(1));
+                }
+            })
+        });
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let mut conn = test.litefs("a").establish_async().await.unwrap();
+        let n = counters::table.find(1).select(counters::n).first::<i32>(&mut conn).await;
+        assert_eq!(n, Ok(60));
     });
 }

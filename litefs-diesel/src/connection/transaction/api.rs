@@ -11,8 +11,8 @@ use super::state::is_locked;
 const OPTIMISTIC_TRIES: usize = 2;
 
 impl LiteFsConnection {
-    /// Runs a transaction with `BEGIN IMMEDIATE`. On a replica the lock is taken on the primary at
-    /// once, so everything in it, reads too, runs there.
+    /// Runs a transaction with `BEGIN IMMEDIATE`. On a replica the first statement takes BEGIN along
+    /// and takes the lock on the primary, so everything in it, reads too, runs there.
     ///
     /// # Errors
     /// [`Error::AlreadyInTransaction`] inside a transaction; else those of `work` and of BEGIN and
@@ -43,15 +43,14 @@ impl LiteFsConnection {
     }
 
     /// Runs a transaction up to `tries` times, while it fails because another connection has
-    /// written between its reads and its first write
-    /// ([`Failure::SnapshotMoved`](crate::Failure::SnapshotMoved); on plain SQLite: "database is
-    /// locked"), or because the primary has changed during it
+    /// changed what it has seen ([`Failure::SnapshotMoved`](crate::Failure::SnapshotMoved); on plain
+    /// SQLite: "database is locked"), or because the primary has changed during it
     /// ([`Failure::TransactionLost`](crate::Failure::TransactionLost)). Nothing is applied then.
     /// `work` runs once per try, so it must not rely on effects of an earlier try outside of the
     /// database.
     ///
-    /// The first two tries read on this node, as [`Connection::transaction`] does. If both meet a
-    /// conflict, the others take the lock first, as
+    /// The first two tries run on this node, as [`Connection::transaction`] does, the second on data
+    /// that has the change. If both meet a conflict, the others take the lock first, as
     /// [`immediate_transaction`](Self::immediate_transaction) does. No other connection can write
     /// then, so they meet no such conflict. Within a transaction the outer one has to run again, so
     /// `work` runs once.
@@ -66,10 +65,7 @@ impl LiteFsConnection {
     where
         E: From<Error>,
     {
-        let depth =
-            AnsiTransactionManager::transaction_manager_status_mut(self).transaction_depth();
-        let nested = !matches!(depth, Ok(None));
-        let tries = if nested { 1 } else { tries.max(1) };
+        let tries = if self.is_in_transaction() { 1 } else { tries.max(1) };
         let mut done = 0;
         loop {
             self.transaction.set_retryable_conflict(false);
@@ -83,6 +79,29 @@ impl LiteFsConnection {
                 return result;
             }
         }
+    }
+
+    /// Begins one of the tries of a transaction that runs again after a conflict.
+    #[cfg(feature = "async")]
+    pub(crate) fn begin_try(&mut self, done: usize) -> diesel::QueryResult<()> {
+        self.transaction.set_retryable_conflict(false);
+        if done < OPTIMISTIC_TRIES || self.is_in_transaction() {
+            return AnsiTransactionManager::begin_transaction(self);
+        }
+        AnsiTransactionManager::begin_transaction_sql(self, "BEGIN IMMEDIATE")
+            .inspect_err(|error| self.transaction.set_retryable_conflict(is_locked(error)))
+    }
+
+    /// Whether the last failure was a conflict, and nothing is open that has to run again first.
+    #[cfg(feature = "async")]
+    pub(crate) fn may_try_again(&mut self) -> bool {
+        self.transaction.has_retryable_conflict() && !self.is_in_transaction()
+    }
+
+    fn is_in_transaction(&mut self) -> bool {
+        let depth =
+            AnsiTransactionManager::transaction_manager_status_mut(self).transaction_depth();
+        !matches!(depth, Ok(None))
     }
 
     fn transaction_begun_by<T, E>(
