@@ -1,9 +1,9 @@
-//! Acknowledged writes that a failover has lost, told to somebody.
+//! The log of writes that were acknowledged to this process, and which of them are lost.
 //!
-//! LiteFS replicates after the commit: what a primary acknowledged and had not shipped when it died
-//! is gone. That cannot be prevented here ([`Durability`](crate::Durability) pays to prevent it),
-//! but it is not hidden: each process remembers what it was told is done, and looks whether the
-//! next primary has it.
+//! LiteFS replicates after the commit. A write that a primary acknowledged and had not sent to any
+//! replica when it died is lost. [`Durability`](crate::Durability) prevents that, at a price.
+//! Otherwise the loss is reported: each process logs the writes that were acknowledged to it, and
+//! after each change of primary it checks whether the new primary has them.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,16 +16,16 @@ use tokio::sync::Notify;
 
 use crate::loss::terms::Term;
 
-/// How many acknowledgements are remembered, at most.
-const REMEMBERED: usize = 8_192;
+/// How many acknowledgements the log keeps, at most.
+const MAX_ENTRIES: usize = 8_192;
 
 /// Acknowledged writes that are not in the new primary's history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LostWrites {
-    /// Who is the primary now.
+    /// The node that is the primary now.
     pub primary: String,
-    /// What was lost, oldest first.
+    /// The lost writes, oldest first.
     pub writes: Vec<LostWrite>,
 }
 
@@ -33,17 +33,16 @@ pub struct LostWrites {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LostWrite {
-    /// Who acknowledged it.
+    /// The node that acknowledged it.
     pub acknowledged_by: String,
     /// The position that was acknowledged; other writes may have shared it.
     pub position: Position,
-    /// The write's own name; `None` for one that ran on the primary itself, or was delivered at
+    /// The id of the write. `None` for a write that ran on the primary itself, or was delivered at
     /// most once.
     pub request: Option<RequestId>,
 }
 
-/// What a write was acknowledged with: by this it is recognised among [`LostWrites`], should it be
-/// lost.
+/// What a write was acknowledged with. It identifies the write among [`LostWrites`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Acknowledgement {
@@ -53,19 +52,19 @@ pub struct Acknowledgement {
     pub request: Option<RequestId>,
 }
 
-/// Hears of losses.
+/// Is called with the losses.
 pub(crate) type OnLostWrites = Arc<dyn Fn(&LostWrites) + Send + Sync>;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Acknowledged {
-    /// `None`: this node itself. LiteFS may not have told it its name yet.
+    /// `None`: this node itself, whose name in LiteFS may not be known yet.
     pub(crate) primary: Option<NodeName>,
     pub(crate) position: Position,
     pub(crate) request: Option<RequestId>,
-    /// Where the term began in which it was acknowledged, where that is this node's own.
+    /// The start of the term in which it was acknowledged, if that is a term of this node.
     pub(crate) term: Option<Position>,
-    /// The acknowledgement log's when the write was begun: whoever acknowledged it, it was not a
-    /// primary before that one.
+    /// The generation of the log when the write began. No primary before that generation's has
+    /// acknowledged it.
     pub(crate) generation: u64,
 }
 
@@ -76,14 +75,14 @@ struct Entry {
     what: Acknowledged,
 }
 
-/// What this process was told is done.
+/// The log of acknowledged writes.
 #[derive(Debug)]
 pub(crate) struct AckLog {
-    /// Outcomes of older writes may be pruned, and then say nothing.
-    memory: Duration,
-    /// One more with each primary. What was begun in an earlier one is looked at.
+    /// How long a write is kept: the outcomes of older writes may be pruned.
+    retention: Duration,
+    /// Counts the primaries. Writes of an earlier generation are checked.
     generation: AtomicU64,
-    /// Wakes who looks: something of an earlier generation was acknowledged only now.
+    /// Notified when a write of an earlier generation is acknowledged.
     late: Notify,
     entries: Mutex<Entries>,
 }
@@ -97,7 +96,7 @@ struct Entries {
 impl AckLog {
     pub(crate) fn new(retention: Duration) -> Self {
         Self {
-            memory: retention / 2,
+            retention: retention / 2,
             generation: AtomicU64::new(0),
             late: Notify::new(),
             entries: Mutex::default(),
@@ -109,7 +108,7 @@ impl AckLog {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// There is another primary, or the same one again: everything is to be looked at.
+    /// Starts a generation: another node is the primary, or the same one again.
     pub(crate) fn next_generation(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
@@ -117,8 +116,8 @@ impl AckLog {
     pub(crate) fn note(&self, what: Acknowledged) {
         let late = what.generation != self.generation();
         let mut ack_log = self.entries();
-        let old = |entry: &Entry| entry.at.elapsed() > self.memory;
-        while ack_log.entries.len() >= REMEMBERED || ack_log.entries.front().is_some_and(old) {
+        let old = |entry: &Entry| entry.at.elapsed() > self.retention;
+        while ack_log.entries.len() >= MAX_ENTRIES || ack_log.entries.front().is_some_and(old) {
             ack_log.entries.pop_front();
         }
         let number = ack_log.next;
@@ -130,24 +129,24 @@ impl AckLog {
         }
     }
 
-    /// Returns once something was noted that is to be looked at at once.
+    /// Returns once a write of an earlier generation is noted.
     pub(crate) async fn late(&self) {
         self.late.notified().await;
     }
 
-    /// What was begun in a generation before this one, by number, oldest first.
-    pub(crate) fn of_former(&self) -> Vec<(u64, Acknowledged)> {
+    /// The writes of earlier generations by number, oldest first.
+    pub(crate) fn previous(&self) -> Vec<(u64, Acknowledged)> {
         let generation = self.generation();
         let ack_log = self.entries();
         let previous = ack_log.entries.iter().filter(|entry| entry.what.generation != generation);
         previous.map(|entry| (entry.number, entry.what.clone())).collect()
     }
 
-    /// What was looked at in `generation` and is there may still be lost by the next failover; what
-    /// is lost is told once.
-    pub(crate) fn settle(
+    /// Records a check in `generation`. Lost writes leave the log, so that they are reported once.
+    /// The others stay: a later failover may lose them.
+    pub(crate) fn checked(
         &self,
-        looked_at: &[(u64, Acknowledged)],
+        checked: &[(u64, Acknowledged)],
         lost: &[(u64, LostWrite)],
         generation: u64,
     ) {
@@ -156,20 +155,20 @@ impl AckLog {
             lost.binary_search_by_key(&entry.number, |(number, _)| *number).is_err()
         });
         for entry in &mut ack_log.entries {
-            if looked_at.binary_search_by_key(&entry.number, |(number, _)| *number).is_ok() {
+            if checked.binary_search_by_key(&entry.number, |(number, _)| *number).is_ok() {
                 entry.what.generation = generation;
             }
         }
     }
 
     fn entries(&self) -> std::sync::MutexGuard<'_, Entries> {
-        self.entries.lock().expect("no code panics while it holds the ack_log")
+        self.entries.lock().expect("no code panics while it holds the log")
     }
 }
 
-/// Which of `former` are not in a history that had these `terms`, the last of them the one that
-/// lasts. `applied` looks a write up in that history. `own`: the names under which this node's
-/// terms may be recorded, the best first.
+/// Which of `previous` are not in the history of these `terms`, of which the last is the current
+/// one. `applied` says whether the history has a write. `own`: the names under which this node's
+/// terms may be recorded, LiteFS's own first.
 pub(crate) fn lost(
     previous: &[(u64, Acknowledged)],
     terms: &[Term],
@@ -197,9 +196,9 @@ pub(crate) fn lost(
         .collect()
 }
 
-/// The terms after the one in which a write without a name was acknowledged. Each of them has of
-/// the ones before what lies up to its beginning. Where the write's own term is unknown, only the
-/// last one is certain to come after it, if it is somebody else's.
+/// The terms after the one in which a write without an id was acknowledged. The history of each
+/// term contains the earlier terms up to its own start. If the write's term is unknown, only the
+/// last term certainly comes after it, and only if it is a term of another node.
 fn later<'a>(
     write: &'a Acknowledged,
     terms: &'a [Term],
@@ -213,8 +212,8 @@ fn later<'a>(
     terms.iter().enumerate().filter_map(move |(index, term)| {
         let comes_later = match (known, term_start) {
             (Some(known), _) => index > known,
-            // Its row is lost, or was never written. Of the terms before it each has written
-            // something, so they began earlier.
+            // The term's row is lost, or was never written. Each term before it has written
+            // something, so it started earlier.
             (None, Some(term_start)) => index == last || term.term_start.txid >= term_start.txid,
             (None, None) => index == last && !is_its_node(term),
         };

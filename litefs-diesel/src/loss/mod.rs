@@ -1,7 +1,6 @@
-//! What was acknowledged, and whether every later primary still has it.
+//! Acknowledged writes, and which of them a later primary lacks.
 
 pub(crate) mod ack_log;
-pub(crate) mod detector;
 pub(crate) mod terms;
 
 pub(crate) use ack_log::OnLostWrites;

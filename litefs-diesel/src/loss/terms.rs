@@ -1,19 +1,18 @@
 //! The terms that a history is made of.
 //!
-//! Positions compare within one history. Which history a file is in follows from where the terms in
-//! it began: each primary has of the ones before it what lies up to its own beginning, and nothing
-//! beyond. So the tracking table's row remembers them, and replicates with the data that they
-//! explain.
+//! Positions compare within one history. The starts of the terms say which history a file is in:
+//! each primary has the transactions of earlier primaries up to the start of its own term, and none
+//! beyond. So the tracking table's row contains the terms, and is replicated with the data.
 
 use std::fmt;
 
 use litefs_core::Position;
 
-/// The time of one primary, as the row remembers it.
+/// One term, as it is in the row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Term {
     pub(crate) node: String,
-    /// What lies up to here it has of those before it; what lies beyond is its own.
+    /// Transactions up to here are of earlier terms, later ones of this term.
     pub(crate) term_start: Position,
 }
 
@@ -24,11 +23,11 @@ impl fmt::Display for Term {
     }
 }
 
-/// Reigns in the row, oldest first, in this many bytes: some forty.
-pub(crate) const REIGNS: usize = 2_048;
+/// How many bytes of terms the row contains, oldest first: some forty terms.
+pub(crate) const TERMS_BYTES: usize = 2_048;
 
-/// The oldest one may be cut in the middle.
-pub(crate) fn parse_reigns(text: &str) -> Vec<Term> {
+/// Reads the terms. The oldest may be truncated, and is left out then.
+pub(crate) fn parse_terms(text: &str) -> Vec<Term> {
     let parse = |word: &str| {
         let (node, term_start) = word.rsplit_once('@')?;
         Some(Term { node: node.into(), term_start: term_start.parse().ok()? })

@@ -1,4 +1,4 @@
-//! The row in which a primary leaves its address for the replicas, and its reader.
+//! The tracking table: the row with the primary's address and the terms.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,11 +13,11 @@ use litefs_rpc::diagnosis::Symptom;
 use litefs_rpc::sqlite::{BoundQuery, is_misshapen, value};
 use litefs_rpc::wire::Value;
 
-use crate::loss::terms::{REIGNS, Term, parse_reigns};
+use crate::loss::terms::{TERMS_BYTES, Term, parse_terms};
 use crate::node::own_name::own_name;
 use crate::options::Options;
 
-/// What the row says.
+/// The contents of the row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// The primary's LiteFS host name.
@@ -46,10 +46,10 @@ pub(crate) struct TrackingTable {
     database_url: String,
     name: String,
     wal: bool,
-    /// What was read last, and when. Held while reading: who comes meanwhile waits and finds the
-    /// answer here.
+    /// What was read last, and when. Locked while reading, so that concurrent callers share one
+    /// read.
     last: Mutex<Option<(Moment, Option<Entry>)>>,
-    /// How often SQLite was asked.
+    /// How often the file was read.
     queries: AtomicU64,
 }
 
@@ -75,7 +75,7 @@ impl TrackingTable {
         Ok(connection)
     }
 
-    /// Writes `entry` unless it is there already, and then that a term `began`. Blocks.
+    /// Writes `entry` unless it is there already, and adds the term. Blocks.
     fn claim(&self, entry: &Entry, term_start: Option<Position>) -> Result<(), Unclaimed> {
         let mut connection = self.open().map_err(Unclaimed::NotYet)?;
         let written = self.prepare(&mut connection).and_then(|()| {
@@ -107,7 +107,7 @@ impl TrackingTable {
              VALUES (1, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE \
              SET node = excluded.node, rpc_address = excluded.rpc_address, \
              since = excluded.since, \
-             terms = substr({0}.terms || ' ' || excluded.terms, -{REIGNS})",
+             terms = substr({0}.terms || ' ' || excluded.terms, -{TERMS_BYTES})",
             self.name
         );
         let node = entry.node.clone();
@@ -141,11 +141,11 @@ impl TrackingTable {
              terms TEXT NOT NULL DEFAULT '')",
             self.name
         ))?;
-        self.add_reigns(connection)
+        self.add_terms_column(connection)
     }
 
     /// The first versions had no such column.
-    fn add_reigns(&self, connection: &mut SqliteConnection) -> QueryResult<()> {
+    fn add_terms_column(&self, connection: &mut SqliteConnection) -> QueryResult<()> {
         let columns = format!(
             "SELECT group_concat(name, ' ') = 'id node rpc_address since' \
              FROM pragma_table_info('{}')",
@@ -163,29 +163,28 @@ impl TrackingTable {
         connection.batch_execute(&add)
     }
 
-    /// What the local file says. `None` where there is no row, no table or no database yet. Blocks.
+    /// Reads the row from the local file. `None` if there is no row, table or database yet. Blocks.
     fn read(&self) -> Option<Entry> {
         self.queries.fetch_add(1, Ordering::Relaxed);
-        // A file that does not exist must not be created here: that is the primary's to do.
+        // Only the primary may create the file.
         let mut connection = self.open_existing()?;
         self.select(&mut connection).ok().flatten()
     }
 
-    /// The terms of the history that the local file is in, as far as it knows, oldest first.
-    /// Blocks.
+    /// The terms in the row of the local file, oldest first. Blocks.
     pub(crate) fn terms(&self) -> Vec<Term> {
         let sql = format!("SELECT terms FROM {} WHERE id = 1", self.name);
         let read = |mut connection: SqliteConnection| {
             let mut rows = connection.load(BoundQuery::new(&sql, &[], false)).ok()?;
             match value(&rows.next()?.ok()?.get(0)?) {
-                Value::Text(text) => Some(parse_reigns(&text)),
+                Value::Text(text) => Some(parse_terms(&text)),
                 _ => None,
             }
         };
         self.open_existing().and_then(read).unwrap_or_default()
     }
 
-    /// The same, from memory as long as it is fresh. Blocks.
+    /// Reads the row unless the one in memory is current. Blocks.
     fn read_if_changed(&self, tracker: &Tracker) -> Option<Entry> {
         let mut last = self.last.lock().expect("no code panics while it holds the entry");
         let now = (tracker.stamp(), tracker.read_position().ok());
@@ -214,8 +213,8 @@ impl TrackingTable {
         Ok(text(0).zip(text(1)).map(|(node, rpc_address)| Entry { node, rpc_address }))
     }
 
-    /// Looks at the row, if it may have changed, and tells the tracker. `true` if it is
-    /// `primary`'s.
+    /// Reads the row if it may have changed, and passes the address to the tracker. `true` if the
+    /// row is `primary`'s.
     pub(crate) async fn refresh(self: &Arc<Self>, tracker: &Tracker, primary: &NodeName) -> bool {
         let (table, asking) = (Arc::clone(self), tracker.clone());
         let entry = tokio::task::spawn_blocking(move || table.read_if_changed(&asking)).await;
@@ -228,9 +227,9 @@ impl TrackingTable {
     }
 }
 
-/// Keeps the row true while this node is the primary, and the primary's address known while it is
-/// not. Without `advertised` this process takes no writes of others and leaves the row to the one
-/// that does. Ends when the tracker does.
+/// Keeps the row up to date while this node is the primary, and reads the primary's address from it
+/// otherwise. Without `advertised` this process does not serve and does not write the row. Ends
+/// when the tracker stops.
 pub(crate) async fn keep(
     tracker: Tracker,
     table: Arc<TrackingTable>,
@@ -265,29 +264,27 @@ async fn claim_until_written(
     term_start: Option<Position>,
     advertised: &impl Fn(&NodeName) -> String,
 ) {
-    let (mut pause, mut told) = (std::time::Duration::from_millis(20), String::new());
+    let (mut pause, mut logged) = (std::time::Duration::from_millis(20), String::new());
     loop {
         let node = own_name(tracker).await;
         let entry = Entry { node: node.to_string(), rpc_address: advertised(&node) };
         let writer = Arc::clone(table);
         let claimed = tokio::task::spawn_blocking(move || writer.claim(&entry, term_start)).await;
         match claimed {
-            // What was written under the machine's name is written again under the one that LiteFS
-            // uses.
+            // A row with the machine's host name is written again once LiteFS's name is known.
             Ok(Ok(())) if tracker.own_name().is_some() || !tracker.config().detectors().info => {
                 return;
             }
             Ok(Ok(())) => {}
             Ok(Err(Unclaimed::Unusable(error))) => {
-                if told != error {
+                if logged != error {
                     tracing::error!("{error}");
-                    told = error;
+                    logged = error;
                 }
             }
             Ok(Err(Unclaimed::NotYet(error))) => {
                 if Symptom::of(&error).is_suspicious() {
-                    // LiteFS rejects the write of a node that is not the primary, but a full disk
-                    // fails alike.
+                    // A write that LiteFS rejects on a replica and a full disk fail alike.
                     tracker.confirm().await;
                 }
                 tracing::debug!(%error, "cannot write the tracking table yet");
@@ -299,7 +296,7 @@ async fn claim_until_written(
     }
 }
 
-/// The new primary's row arrives by replication like any other: look again with each transaction.
+/// The new primary's row arrives by replication: it is read again after each transaction.
 async fn refresh_until_found(tracker: &Tracker, table: &Arc<TrackingTable>, primary: &NodeName) {
     let mut positions = tracker.positions();
     loop {

@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use litefs_core::{Role, Tracker};
-use litefs_rpc::client::{PrimaryLocation, PrimaryLocator};
+use litefs_rpc::client::{Forwarder, PrimaryLocation, PrimaryLocator};
 use tokio::time::Instant;
 
-use crate::node::address_table::TrackingTable;
+use super::address_table::TrackingTable;
 
-/// The tracker's knowledge of who is primary with the tracking table's of where that is.
+/// Sends requests to the primary.
+pub(crate) type Forwarding = Forwarder<Arc<AddressLocator>>;
+
+/// Finds the primary's name in the tracker and its address in the tracking table.
 #[derive(Debug)]
 pub(crate) struct AddressLocator {
     pub(crate) tracker: Tracker,

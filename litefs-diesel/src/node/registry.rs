@@ -1,11 +1,10 @@
-//! Which databases this process has handles for, so that `Connection::establish` finds them by
-//! path.
+//! The handles of this process, by path of the database, for `Connection::establish`.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 
-use crate::node::Node;
+use super::Node;
 
 static HANDLES: Mutex<Option<HashMap<PathBuf, Weak<Node>>>> = Mutex::new(None);
 
@@ -27,6 +26,8 @@ pub(crate) fn find(database: &Path) -> Option<Arc<Node>> {
     with(|handles| handles.get(database).and_then(Weak::upgrade))
 }
 
-fn with<T>(look: impl FnOnce(&mut HashMap<PathBuf, Weak<Node>>) -> T) -> T {
-    look(HANDLES.lock().expect("no code panics while it holds the handles").get_or_insert_default())
+fn with<T>(access: impl FnOnce(&mut HashMap<PathBuf, Weak<Node>>) -> T) -> T {
+    access(
+        HANDLES.lock().expect("no code panics while it holds the handles").get_or_insert_default(),
+    )
 }

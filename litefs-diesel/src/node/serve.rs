@@ -1,57 +1,16 @@
-//! Taking writes of the other nodes.
+//! Starts the server that takes writes of other nodes.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use diesel::connection::{
-    Connection, InstrumentationEvent, SimpleConnection, get_default_instrumentation,
-};
-use diesel::result::{ConnectionError, ConnectionResult};
-use litefs_core::{Role, RoleKind, Tracker};
+use diesel::connection::{Connection, InstrumentationEvent};
+use litefs_core::{Role, Tracker};
 use litefs_rpc::server::{ServeError, Server, ServerConfig};
-use litefs_rpc::sqlite::{Checkpointer, Opened, SqliteExecutor};
+use litefs_rpc::sqlite::{Checkpointer, SqliteExecutor};
 
+use super::sqlite::{open, read_positions};
 use crate::options::ConnectionHook;
-
-/// How long a connection waits for a lock, in milliseconds, unless the application sets another
-/// `busy_timeout`. SQLite's default is not to wait, but on a replica LiteFS itself takes all locks
-/// for each transaction that it applies, and a read that met it would fail.
-const BUSY_TIMEOUT: u32 = 5_000;
-
-/// `checkpointed`: checkpoints are run by a thread of this process.
-pub(super) fn open(
-    url: &str,
-    hook: Option<&ConnectionHook>,
-    checkpointed: bool,
-) -> ConnectionResult<Opened> {
-    let mut opened = Opened::establish(url)?;
-    let connection = &mut opened.connection;
-    // The default instrumentation is the user's: it hears the hook, which is the user's too, and
-    // not us.
-    connection.set_instrumentation(|_: InstrumentationEvent<'_>| {});
-    let prepared = connection.batch_execute(&format!("PRAGMA busy_timeout = {BUSY_TIMEOUT}"));
-    let prepared = prepared.and_then(|()| {
-        // Before the hook, which has the last word.
-        if checkpointed { Checkpointer::take_over(connection) } else { Ok(()) }
-    });
-    connection.set_instrumentation(get_default_instrumentation());
-    prepared
-        .and_then(|()| hook.map_or(Ok(()), |hook| hook(connection)))
-        .map_err(ConnectionError::CouldntSetupConfiguration)?;
-    Ok(opened)
-}
-
-/// How LiteFS's position is read when a commit begins. Where this node is not the primary there is
-/// nothing to confirm.
-pub(crate) fn read_positions(
-    tracker: Tracker,
-) -> Box<dyn Fn() -> Option<litefs_core::Position> + Send + Sync> {
-    Box::new(move || {
-        let primary = tracker.stamp().kind() == RoleKind::Primary;
-        primary.then(|| tracker.peek_position().ok()).flatten()
-    })
-}
 
 /// Everything that starting the server needs, apart from the handle.
 pub(super) struct ServerStarter {
@@ -94,8 +53,8 @@ impl ServerStarter {
     }
 }
 
-/// LiteFS may be mounted after the application started.
-pub(super) async fn serve_when_litefs_appears(starter: ServerStarter) {
+/// Starts the server once LiteFS is there: it may be mounted after the application has started.
+pub(super) async fn serve_once_mounted(starter: ServerStarter) {
     let mut roles = starter.tracker.subscribe();
     while roles.borrow_and_update().role == Role::Standalone {
         if roles.changed().await.is_err() {

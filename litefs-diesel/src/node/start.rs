@@ -1,12 +1,12 @@
-//! Starting a node's part of the work, once per database and process.
+//! Starts a node, once per database and process.
 
 use std::sync::Arc;
 
 use diesel::result::{ConnectionError, ConnectionResult};
-use litefs_core::{DatabaseUrl, Mount, RoleKind, Tracker};
+use litefs_core::{DatabaseUrl, Mount, MountError, RoleKind, Tracker};
 
 use super::io_thread::IoThread;
-use super::{Node, is_litefs, registry};
+use super::{Node, registry};
 use crate::options::{LiteFsBuilder, Options, StartError};
 
 impl Node {
@@ -32,8 +32,8 @@ impl Node {
         Ok(node)
     }
 
-    /// The handle for a database URL: the one this process started, a new one from the environment
-    /// where LiteFS is, none where it is not.
+    /// The node for a database URL: the one that this process has started, else a new one with the
+    /// options of the environment. `None` without LiteFS.
     pub(crate) fn for_url(url: &DatabaseUrl) -> ConnectionResult<Option<Arc<Self>>> {
         if let Some(node) = registry::find(url.path()) {
             return Ok(Some(node));
@@ -43,7 +43,7 @@ impl Node {
         }
         match LiteFsBuilder::new(&url.to_string()).from_env().build().and_then(Self::start) {
             Ok(node) => Ok(Some(node)),
-            // Another thread was faster.
+            // Another thread has started it meanwhile.
             Err(StartError::AlreadyStarted(path)) => Ok(registry::find(&path)),
             Err(StartError::Config(error)) => {
                 Err(ConnectionError::InvalidConnectionUrl(error.to_string()))
@@ -51,4 +51,10 @@ impl Node {
             Err(error) => Err(ConnectionError::BadConnection(error.to_string())),
         }
     }
+}
+
+/// Whether the database is on a mount of LiteFS, served or not. LiteFS always has `.lag`.
+fn is_litefs(mount: &Mount) -> bool {
+    matches!(mount.read_lag(), Ok(Some(_)) | Err(MountError::NotConnected(_)))
+        || matches!(mount.read_primary(), Ok(Some(_)))
 }

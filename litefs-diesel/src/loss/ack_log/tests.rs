@@ -1,4 +1,4 @@
-//! Which writes are told to be lost.
+//! Which writes are reported as lost.
 
 use super::*;
 use litefs_core::{Checksum, Txid};
@@ -26,7 +26,7 @@ fn positions(lost: &[(u64, LostWrite)]) -> Vec<Position> {
 }
 
 #[test]
-fn f7_what_lies_beyond_the_new_reigns_beginning_is_lost_unless_its_outcome_is_there() {
+fn f7_a_write_beyond_the_new_terms_start_is_lost() {
     let ack_log = AckLog::new(Duration::from_secs(60));
     let (there, gone, early) = (RequestId::new(), RequestId::new(), RequestId::new());
     for (position, request) in
@@ -34,21 +34,21 @@ fn f7_what_lies_beyond_the_new_reigns_beginning_is_lost_unless_its_outcome_is_th
     {
         ack_log.note(write("a", position, request));
     }
-    assert!(ack_log.of_former().is_empty());
+    assert!(ack_log.previous().is_empty());
     ack_log.next_generation();
-    let previous = ack_log.of_former();
+    let previous = ack_log.previous();
     assert_eq!(previous.len(), 5);
     let lost = lost(&previous, &[term("b", 5)], &[], |id| (id != early).then_some(id == there));
     assert_eq!(positions(&lost), [at(7), at(8)]);
     assert_eq!(lost[0].1.request, Some(gone));
-    ack_log.settle(&previous, &lost, 1);
-    assert!(ack_log.of_former().is_empty(), "told once");
+    ack_log.checked(&previous, &lost, 1);
+    assert!(ack_log.previous().is_empty(), "reported once");
     ack_log.next_generation();
-    assert_eq!(ack_log.of_former().len(), 3, "the next failover may lose the others");
+    assert_eq!(ack_log.previous().len(), 3, "the next failover may lose the others");
 }
 
 #[test]
-fn f7_what_a_reign_has_lost_that_nobody_looked_at_is_lost_although_a_later_one_has_come_further() {
+fn f7_a_write_that_any_later_term_lacks_is_lost() {
     let terms = [term("a", 1), term("b", 5), term("c", 20)];
     let lost_of = |write: Acknowledged| lost(&[(0, write)], &terms, &[], |_| None).len();
     assert_eq!(lost_of(local("a", 1, 5)), 0);
@@ -61,8 +61,7 @@ fn f7_what_a_reign_has_lost_that_nobody_looked_at_is_lost_although_a_later_one_h
     assert_eq!(lost_of(local("d", 18, 21)), 1);
 }
 
-/// A node that has just become the primary for the first time hears its name from LiteFS a moment
-/// later.
+/// A node that becomes the primary for the first time learns its name from LiteFS a moment later.
 #[test]
 fn f7_a_primarys_own_write_is_found_by_each_of_its_names() {
     let own: Vec<NodeName> = ["b", "machine"].map(|name| name.parse().unwrap()).into();
@@ -81,7 +80,7 @@ fn f7_a_primarys_own_write_is_found_by_each_of_its_names() {
 }
 
 #[test]
-fn a_write_that_was_acknowledged_when_the_primary_had_changed_is_looked_at_by_itself() {
+fn a_write_acknowledged_after_a_change_is_checked_at_once() {
     let ack_log = AckLog::new(Duration::from_secs(60));
     ack_log.next_generation();
     let late = write("b", 9, None);
@@ -90,16 +89,16 @@ fn a_write_that_was_acknowledged_when_the_primary_had_changed_is_looked_at_by_it
     assert_eq!(futures::FutureExt::now_or_never(ack_log.late()), None);
     ack_log.note(late);
     assert_eq!(futures::FutureExt::now_or_never(ack_log.late()), Some(()));
-    assert_eq!(ack_log.of_former().len(), 1);
+    assert_eq!(ack_log.previous().len(), 1);
 }
 
 #[test]
-fn the_ledger_is_bounded() {
+fn the_log_is_bounded() {
     let ack_log = AckLog::new(Duration::from_secs(60));
-    for txid in 0..REMEMBERED as u64 + 10 {
+    for txid in 0..MAX_ENTRIES as u64 + 10 {
         ack_log.note(write("a", txid, None));
     }
     ack_log.next_generation();
-    let previous = ack_log.of_former();
-    assert_eq!((previous.len(), previous[0].1.position), (REMEMBERED, at(10)));
+    let previous = ack_log.previous();
+    assert_eq!((previous.len(), previous[0].1.position), (MAX_ENTRIES, at(10)));
 }

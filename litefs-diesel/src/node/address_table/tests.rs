@@ -1,16 +1,17 @@
 //! The row, without a cluster.
 
 use super::*;
+use crate::options::LiteFsBuilder;
 
 fn term_start(node: &str) -> Option<Position> {
     format!("000000000000000{node}/8000000000000000").parse().ok()
 }
 
 #[test]
-fn the_row_remembers_the_last_reigns() {
+fn the_row_contains_the_last_terms() {
     let dir = tempfile::tempdir().unwrap();
     let database = dir.path().join("app.db").to_str().unwrap().to_owned();
-    let table = TrackingTable::new(&crate::LiteFs::builder(&database).build().unwrap());
+    let table = TrackingTable::new(&LiteFsBuilder::new(&database).build().unwrap());
     assert_eq!(table.terms(), [], "there is no file");
     let entry = |node: &str| Entry { node: node.into(), rpc_address: "there:1".into() };
     let term = |node: &str| Term { node: node.into(), term_start: term_start(node).unwrap() };
@@ -32,10 +33,10 @@ fn the_row_remembers_the_last_reigns() {
 fn t2_a_row_that_says_the_same_is_not_written_again() {
     let dir = tempfile::tempdir().unwrap();
     let database = dir.path().join("app.db").to_str().unwrap().to_owned();
-    let table = TrackingTable::new(&crate::LiteFs::builder(&database).build().unwrap());
+    let table = TrackingTable::new(&LiteFsBuilder::new(&database).build().unwrap());
     let entry = |node: &str| Entry { node: node.into(), rpc_address: "there:1".into() };
     table.claim(&entry("a"), term_start("a")).unwrap();
-    // SQLite's own word on whether another connection has committed anything.
+    // Changes when another connection commits.
     let mut watcher = SqliteConnection::establish(&database).unwrap();
     let mut version = || {
         let mut rows = watcher.load(BoundQuery::new("PRAGMA data_version", &[], false)).unwrap();
@@ -50,7 +51,7 @@ fn t2_a_row_that_says_the_same_is_not_written_again() {
 }
 
 #[tokio::test]
-async fn t5_a_fresh_entry_is_served_without_sqlite_and_concurrent_refreshes_are_one_query() {
+async fn t5_concurrent_refreshes_of_the_row_are_one_query() {
     let dir = tempfile::tempdir().unwrap();
     let database = dir.path().join("app.db").to_str().unwrap().to_owned();
     std::fs::write(dir.path().join(".primary"), "a\n").unwrap();
@@ -59,7 +60,7 @@ async fn t5_a_fresh_entry_is_served_without_sqlite_and_concurrent_refreshes_are_
         std::fs::write(dir.path().join("app.db-pos"), text).unwrap();
     };
     position(1);
-    let options = crate::LiteFs::builder(&database).build().unwrap();
+    let options = LiteFsBuilder::new(&database).build().unwrap();
     let table = Arc::new(TrackingTable::new(&options));
     let entry = |node: &str| Entry { node: node.into(), rpc_address: "there:1".into() };
     table.claim(&entry("a"), term_start("a")).unwrap();
@@ -81,12 +82,12 @@ async fn t5_a_fresh_entry_is_served_without_sqlite_and_concurrent_refreshes_are_
 }
 
 #[tokio::test]
-async fn whoever_waits_for_the_primary_hears_of_its_address() {
+async fn an_address_that_is_learned_wakes_callers() {
     use litefs_rpc::client::PrimaryLocator as _;
     let dir = tempfile::tempdir().unwrap();
     let database = dir.path().join("app.db").to_str().unwrap().to_owned();
     std::fs::write(dir.path().join(".primary"), "a\n").unwrap();
-    let options = crate::LiteFs::builder(&database).build().unwrap();
+    let options = LiteFsBuilder::new(&database).build().unwrap();
     let tracker = Tracker::start(options.config.clone()).await.unwrap();
     let seen = tracker.location();
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
@@ -102,12 +103,12 @@ fn found(sql: &str) -> (tempfile::TempDir, TrackingTable) {
     let dir = tempfile::tempdir().unwrap();
     let database = dir.path().join("app.db").to_str().unwrap().to_owned();
     SqliteConnection::establish(&database).unwrap().batch_execute(sql).unwrap();
-    let table = TrackingTable::new(&crate::LiteFs::builder(&database).build().unwrap());
+    let table = TrackingTable::new(&LiteFsBuilder::new(&database).build().unwrap());
     (dir, table)
 }
 
 #[test]
-fn something_else_in_the_tables_place_is_told_with_what_to_do() {
+fn another_object_in_the_tables_place_is_reported() {
     const TABLE: &str =
         "CREATE TABLE _litefs_primary (id INTEGER PRIMARY KEY, node, rpc_address, since, terms)";
     for shape in [
