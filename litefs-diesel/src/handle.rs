@@ -11,10 +11,10 @@ use litefs_rpc::server::Server;
 use litefs_rpc::wire::{Outcome, RequestId};
 use tokio::sync::watch;
 
-use crate::Failure;
 use crate::connection::LiteFsConnection;
 use crate::consistency::Mark;
 use crate::error::{called, forwarded};
+use crate::failure::Failure;
 use crate::manager::ConnectionManager;
 use crate::node::Node;
 use crate::options::{LiteFsBuilder, StartError};

@@ -22,7 +22,7 @@ use super::LiteFsConnection;
 use super::cursor::Cursor;
 use super::decide::phase::Phase;
 use super::jobs::read;
-use crate::error::Failure;
+use crate::failure::Failure;
 
 impl SimpleConnection for LiteFsConnection {
     fn batch_execute(&mut self, query: &str) -> QueryResult<()> {

@@ -10,7 +10,7 @@ use super::decide::destination::Destination;
 use super::decide::phase::Phase;
 use super::errors::{not_in_session, refusal};
 use crate::access::{Access, Class};
-use crate::error::Failure;
+use crate::failure::Failure;
 use crate::node::Node;
 use crate::router::Route;
 

@@ -6,7 +6,7 @@ use litefs_rpc::sqlite::sql::statements;
 use litefs_rpc::wire::Output;
 
 use crate::access::Class;
-use crate::error::Failure;
+use crate::failure::Failure;
 use crate::node::Node;
 
 /// Why a statement is refused under LiteFS.

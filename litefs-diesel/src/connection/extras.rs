@@ -8,7 +8,7 @@ use diesel::sqlite::SerializedDatabase;
 
 use super::LiteFsConnection;
 use super::decide::phase::Phase;
-use crate::error::Failure;
+use crate::failure::Failure;
 
 impl LiteFsConnection {
     /// Copies this node's database file into memory, as

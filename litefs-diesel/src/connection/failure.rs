@@ -9,7 +9,8 @@ use super::LiteFsConnection;
 use super::decide::phase::Phase;
 use super::local::is_writable;
 use crate::access::{Access, Class};
-use crate::error::{Failure, locked, mount_lost};
+use crate::error::{locked, mount_lost};
+use crate::failure::Failure;
 use crate::node::Node;
 use crate::node::diagnosis::{diagnose, explained, storage};
 

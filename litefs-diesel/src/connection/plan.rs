@@ -18,7 +18,7 @@ use super::errors::is_behind;
 use super::local::is_writable;
 use super::visibility::primary_position;
 use crate::access::{Access, Class};
-use crate::error::Failure;
+use crate::failure::Failure;
 use crate::node::Node;
 use crate::node::diagnosis::explained;
 use crate::options::local_writes::LocalWrites;

@@ -8,7 +8,7 @@ use litefs_core::Position;
 use litefs_rpc::client::{self, Forwarded};
 
 use super::visibility::ReadVisibility;
-use crate::error::Failure;
+use crate::failure::Failure;
 use crate::node::Node;
 use crate::options::durability::Durability;
 

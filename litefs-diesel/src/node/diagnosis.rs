@@ -7,8 +7,8 @@ use litefs_rpc::diagnosis::{Diagnosis, NodeState, Symptom};
 
 use super::Node;
 use super::own_name::name_or_host;
-use crate::Failure;
 use crate::error::{locked, mount_lost};
+use crate::failure::Failure;
 
 fn symptom(error: &Error) -> Symptom {
     match error {

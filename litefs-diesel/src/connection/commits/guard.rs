@@ -14,7 +14,7 @@ use litefs_core::{AfterCommit, CommitGuard, Position, RoleKind, RoleStamp, Track
 use litefs_rpc::CommitExpectation;
 use litefs_rpc::sqlite::Native;
 
-use crate::error::Failure;
+use crate::failure::Failure;
 use crate::node::Node;
 
 /// A commit on the local file: what was true before it.

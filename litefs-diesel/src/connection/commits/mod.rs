@@ -13,7 +13,7 @@ use self::guard::CommitState;
 pub(super) use self::guard::LocalCommit;
 use super::local::Local;
 use super::replication::wait_for_replicas;
-use crate::error::Failure;
+use crate::failure::Failure;
 use crate::loss::ack_log::{Acknowledged, Acknowledgement};
 use crate::node::{Node, read_positions};
 use crate::options::durability::Durability;

@@ -18,7 +18,8 @@ use super::super::driver::Job;
 use super::super::errors::{refusal, unexpected};
 use super::super::local::is_writable;
 use crate::access::Class;
-use crate::error::{Failure, called};
+use crate::error::called;
+use crate::failure::Failure;
 use crate::node::Node;
 
 /// A batch is a transaction, so it contains no statement that controls one.

@@ -16,7 +16,8 @@ use super::super::decide::destination::Destination;
 use super::super::driver::Job;
 use crate::access::{Access, Class};
 use crate::bind::sql_of;
-use crate::error::{Failure, called};
+use crate::error::called;
+use crate::failure::Failure;
 use crate::node::Node;
 use crate::node::diagnosis::explained;
 

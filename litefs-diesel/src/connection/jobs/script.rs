@@ -14,7 +14,7 @@ use super::super::driver::Job;
 use super::super::errors::{read_only, refusal};
 use super::super::local::is_writable;
 use crate::access::{Access, Class, Control, ScriptPlan, plan_script};
-use crate::error::Failure;
+use crate::failure::Failure;
 use crate::node::Node;
 
 struct ScriptJob<'a> {

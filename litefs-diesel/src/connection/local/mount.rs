@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use diesel::result::QueryResult;
 use litefs_core::Presence;
 
-use crate::error::Failure;
+use crate::failure::Failure;
 use crate::node::Node;
 
 /// The device of the file that a connection has open.

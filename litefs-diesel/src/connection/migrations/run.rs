@@ -15,7 +15,8 @@ use super::super::LiteFsConnection;
 use super::super::decide::phase::Phase;
 use super::state::{Migrations, Stage};
 use crate::access::Control;
-use crate::error::{Failure, called};
+use crate::error::called;
+use crate::failure::Failure;
 use crate::node::Node;
 
 /// Diesel's statements about its table. No other text counts as the row of a migration's version.

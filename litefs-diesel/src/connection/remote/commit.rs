@@ -10,7 +10,8 @@ use super::super::LiteFsConnection;
 use super::super::replication::wait_for_durability;
 use super::session::Session;
 use super::span::ForwardSpan;
-use crate::error::{Failure, called};
+use crate::error::called;
+use crate::failure::Failure;
 use crate::node::Node;
 
 /// Why a session could not be ended.

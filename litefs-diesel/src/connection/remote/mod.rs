@@ -15,7 +15,7 @@ use litefs_rpc::client::{self, CallError, Fate};
 use litefs_rpc::wire::{Delivery, ProtocolVersion, ServerError};
 
 use self::channel::Channel;
-use crate::error::Failure;
+use crate::failure::Failure;
 use crate::node::Node;
 
 /// The connection's way to the primary.

@@ -14,7 +14,8 @@ use super::super::LiteFsConnection;
 use super::super::commits::LocalCommit;
 use super::super::local::is_writable;
 use super::stopped;
-use crate::error::{Failure, called, forwarded};
+use crate::error::{called, forwarded};
+use crate::failure::Failure;
 use crate::node::Node;
 
 impl LiteFsConnection {

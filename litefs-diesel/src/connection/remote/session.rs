@@ -13,7 +13,8 @@ use litefs_rpc::wire::{
 use super::channel::Channel;
 use super::span::ForwardSpan;
 use super::{Remote, is_worth_another_try, stopped};
-use crate::error::{Failure, called, forwarded};
+use crate::error::{called, forwarded};
+use crate::failure::Failure;
 use crate::node::Node;
 
 /// A transaction that is open on the primary. It lives on one channel and ends with it.

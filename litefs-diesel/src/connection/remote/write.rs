@@ -14,7 +14,8 @@ use super::super::replication::wait_for_durability;
 use super::outcome::is_demoted;
 use super::span::ForwardSpan;
 use super::{is_worth_another_try, stopped};
-use crate::error::{Failure, called, forwarded};
+use crate::error::{called, forwarded};
+use crate::failure::Failure;
 use crate::node::Node;
 use crate::options::local_writes::LocalWrites;
 

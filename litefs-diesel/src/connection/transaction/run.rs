@@ -16,7 +16,8 @@ use super::super::remote::commit::EndError;
 use super::super::remote::session::{First, Opening, Step};
 use super::state::is_locked;
 use crate::access::Control;
-use crate::error::{Failure, called, conflict_of_call};
+use crate::error::{called, conflict_of_call};
+use crate::failure::Failure;
 use crate::node::Node;
 use crate::node::diagnosis::explained;
 

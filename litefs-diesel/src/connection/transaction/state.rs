@@ -12,7 +12,7 @@ use super::super::local::Speculation;
 use super::super::remote::session::Session;
 use super::record::Record;
 use crate::access::Control;
-use crate::error::Failure;
+use crate::failure::Failure;
 use crate::node::speculation::Turn;
 
 /// The connection's transaction.
