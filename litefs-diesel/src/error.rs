@@ -10,6 +10,44 @@ use litefs_rpc::wire::{DatabaseError, RequestId, ServerError};
 
 use crate::failure::Failure;
 
+/// Why the primary did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PrimaryError {
+    /// The primary was not reached, or has refused.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+    /// This node is the primary, and its server has refused.
+    #[error(transparent)]
+    Refused(#[from] ServerError),
+    /// This node is the primary, but another of its processes serves.
+    #[error("this process does not serve, another one of this node does")]
+    NotServing,
+}
+
+/// The handoff did not happen.
+pub(crate) fn handoff_failed(error: PrimaryError) -> DieselError {
+    match error {
+        PrimaryError::Forward(error) => forwarded(error, None),
+        PrimaryError::Refused(refusal) => called(refusal.into(), None),
+        error @ PrimaryError::NotServing => Failure::HandoffFailed.error(error),
+    }
+}
+
+/// The write is applied, but not enough nodes have it.
+pub(crate) fn not_replicated(why: impl fmt::Display) -> DieselError {
+    Failure::NotReplicated.error(format!(
+        "the write is applied on the primary, but not replicated as it should be: {why}"
+    ))
+}
+
+/// The message of errors after the I/O thread has ended.
+pub(crate) const STOPPED: &str = "the handle's I/O thread has ended";
+
+/// The I/O thread has ended.
+pub(crate) fn stopped() -> DieselError {
+    Failure::Unreachable.error(STOPPED)
+}
+
 /// A forwarded write's failure as the caller of Diesel sees it.
 pub(crate) fn forwarded(error: ForwardError, id: Option<RequestId>) -> DieselError {
     match error {

@@ -3,19 +3,18 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use diesel::result::{ConnectionResult, QueryResult};
 use litefs_core::{Position, Role, RoleState, Tracker};
-use litefs_rpc::client::Forwarded;
 use litefs_rpc::server::Server;
 use litefs_rpc::wire::{Outcome, RequestId};
 use tokio::sync::watch;
 
 use crate::connection::LiteFsConnection;
 use crate::consistency::Mark;
-use crate::error::{called, forwarded};
+use crate::error::{handoff_failed, stopped};
 use crate::failure::Failure;
-use crate::manager::ConnectionManager;
 use crate::node::Node;
 use crate::options::{LiteFsBuilder, StartError};
 
@@ -46,12 +45,6 @@ impl LiteFs {
     /// Starts setting up a handle.
     pub fn builder(database: &str) -> LiteFsBuilder {
         LiteFsBuilder::new(database)
-    }
-
-    /// An r2d2 manager whose connections belong to this handle.
-    #[must_use]
-    pub fn connection_manager(&self) -> ConnectionManager {
-        ConnectionManager::new(self.clone())
     }
 
     /// Opens a connection.
@@ -118,30 +111,10 @@ impl LiteFs {
     /// # Errors
     /// [`Failure::HandoffFailed`] says why; the primary is then where it was.
     pub fn handoff(&self, to: Option<&str>) -> QueryResult<String> {
-        let deadline = std::time::Instant::now() + self.node.options.forward_timeout;
-        let to = to.map(ToOwned::to_owned);
-        let (forwarder, server) = (Arc::clone(&self.node.forwarder), self.node.server_handle());
-        let handed = self.node.io.wait(async move {
-            let there = to.clone();
-            let ask = |link: Arc<litefs_rpc::client::Connection>| {
-                let to = there.clone();
-                async move { link.handoff(to, deadline).await }
-            };
-            match forwarder.with_primary(deadline.into(), ask).await {
-                Ok(Forwarded::There(node)) => Ok(node),
-                Ok(Forwarded::Here | Forwarded::Unsettled) => match server {
-                    Some(server) => server
-                        .handoff(to, deadline)
-                        .await
-                        .map_err(|refusal| called(refusal.into(), None)),
-                    None => Err(Failure::HandoffFailed
-                        .error("this process does not serve, another one of this node does")),
-                },
-                Err(error) => Err(forwarded(error, None)),
-            }
-        });
-        handed
-            .unwrap_or_else(|| Err(Failure::Unreachable.error("the handle's I/O thread has ended")))
+        let deadline = Instant::now() + self.node.options.forward_timeout;
+        let (primary, to) = (self.node.primary(), to.map(ToOwned::to_owned));
+        let successor = self.node.io.wait(async move { primary.handoff(to, deadline).await });
+        successor.ok_or_else(stopped)?.map_err(handoff_failed)
     }
 
     /// Gives the primary's place to the replica that has come furthest, if this node has it: to be

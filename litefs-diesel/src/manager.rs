@@ -15,11 +15,15 @@ pub struct ConnectionManager {
     litefs: LiteFs,
 }
 
-impl ConnectionManager {
-    pub(crate) fn new(litefs: LiteFs) -> Self {
-        Self { litefs }
+impl LiteFs {
+    /// An r2d2 manager whose connections belong to this handle.
+    #[must_use]
+    pub fn connection_manager(&self) -> ConnectionManager {
+        ConnectionManager { litefs: self.clone() }
     }
+}
 
+impl ConnectionManager {
     /// The handle.
     #[must_use]
     pub fn litefs(&self) -> &LiteFs {

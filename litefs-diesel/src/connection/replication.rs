@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use diesel::result::{Error, QueryResult};
+use diesel::result::QueryResult;
 use litefs_core::Position;
-use litefs_rpc::client::{self, Forwarded};
 
 use super::visibility::ReadVisibility;
-use crate::failure::Failure;
+use crate::error::{STOPPED, not_replicated};
 use crate::node::Node;
 use crate::options::durability::Durability;
 
@@ -41,31 +40,11 @@ pub(super) fn wait_for_replicas(
     replicas: usize,
 ) -> QueryResult<()> {
     let deadline = Instant::now() + node.options.forward_timeout;
-    let (forwarder, server) = (Arc::clone(&node.forwarder), node.server_handle());
-    let asked = node.io.wait(async move {
-        let ask = |connection: Arc<client::Connection>| async move {
-            connection.replicated(position, replicas, deadline).await
-        };
-        match (forwarder.ask_primary(deadline.into(), ask).await, server) {
-            (Ok(Forwarded::There(())), _) => Ok(()),
-            (Ok(_), Some(server)) => {
-                let reached = server.replicated(position, replicas, deadline).await;
-                reached.map_err(|refusal| refusal.to_string())
-            }
-            (Ok(_), None) => Err(
-                "this process does not serve, so it does not know the positions of the replicas"
-                    .to_owned(),
-            ),
-            (Err(error), _) => Err(error.to_string()),
-        }
-    });
-    asked
-        .unwrap_or_else(|| Err("the handle's I/O thread has ended".to_owned()))
-        .map_err(not_replicated)
-}
-
-fn not_replicated(why: impl std::fmt::Display) -> Error {
-    Failure::NotReplicated.error(format!(
-        "the write is applied on the primary, but not replicated as it should be: {why}"
-    ))
+    let primary = node.primary();
+    let replicated =
+        node.io.wait(async move { primary.replicated(position, replicas, deadline).await });
+    match replicated {
+        Some(replicated) => replicated.map_err(not_replicated),
+        None => Err(not_replicated(STOPPED)),
+    }
 }

@@ -5,13 +5,12 @@ use std::time::Instant;
 
 use diesel::result::QueryResult;
 use litefs_core::{Position, Role, Txid};
-use litefs_rpc::client::Forwarded;
 
 use super::errors::is_behind;
 use super::local::is_writable;
-use crate::consistency::{Consistency, Mark, Marks, Visibility, WhenBehind, make_visible};
+use crate::consistency::{Consistency, Mark, Marks, WhenBehind};
 use crate::error::forwarded;
-use crate::node::Node;
+use crate::node::{Node, Visibility, make_visible};
 use crate::router::Route;
 
 /// What the connection's reads must see.
@@ -108,10 +107,10 @@ impl ReadVisibility {
         if node.tracker.read_position().is_ok_and(|position| position.txid >= marks.highest()) {
             return true;
         }
-        let (tracker, forwarder) = (node.tracker.clone(), Arc::clone(&node.forwarder));
-        let waiting = make_visible(tracker, forwarder, marks.clone(), deadline.into());
+        let (tracker, primary) = (node.tracker.clone(), node.primary());
+        let waiting = make_visible(tracker, primary, marks.clone(), deadline);
         let Some(Visibility::Here(rebased)) = node.io.wait(waiting) else { return false };
-        node.watermark.settle(&marks, &rebased);
+        node.watermark.rebase(&marks, &rebased);
         if self.own_marks == marks {
             self.own_marks = rebased;
         }
@@ -155,21 +154,14 @@ fn wait_for_history(node: &Node, marks: &Marks, deadline: Instant) -> bool {
 /// Where the primary is now. No marks: this node is the primary, or stale reads are accepted and
 /// the primary has not answered.
 pub(super) fn primary_position(node: &Arc<Node>, deadline: Instant) -> QueryResult<Marks> {
-    let forwarder = Arc::clone(&node.forwarder);
-    let asked = node.io.wait(async move {
-        forwarder
-            .ask_primary(deadline.into(), |connection| async move {
-                connection.position(deadline).await
-            })
-            .await
-    });
+    let primary = node.primary();
+    let asked = node.io.wait(async move { primary.position(deadline).await });
     let mut marks = Marks::default();
     match asked {
-        Some(Ok(Forwarded::There(position))) => {
+        Some(Ok(Some(position))) => {
             marks.add(Mark { position, primary: primary_of(node) });
             Ok(marks)
         }
-        Some(Ok(Forwarded::Here | Forwarded::Unsettled)) => Ok(marks),
         Some(Err(error)) if node.options.when_behind != WhenBehind::ReadStale => {
             Err(forwarded(error, None))
         }

@@ -1,25 +1,22 @@
-//! What a read on a replica may miss.
+//! Consistency: what a read on a replica must see.
 
-mod wait;
 mod watermark;
 
-pub(crate) use wait::{Visibility, make_visible};
 pub(crate) use watermark::{Mark, Marks, Watermark};
 
 /// What a read on this node must see. Set on the handle, changed on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Consistency {
-    /// Every write that this process has been told is done, whichever connection wrote it. The
-    /// default.
+    /// Every write that was acknowledged to this process, on whichever connection. The default.
     #[default]
     ReadYourWrites,
     /// The writes of this connection.
     Session,
-    /// Whatever is there. Never waits.
+    /// What the local file has. Never waits.
     Eventual,
-    /// Every write acknowledged anywhere before the read began. Each read asks the primary where it
-    /// is.
+    /// Every write acknowledged on any node before the read began. Each read asks the primary for
+    /// its position.
     Strong,
 }
 
@@ -32,13 +29,13 @@ pub enum WhenBehind {
     /// takes the write lock there. The default.
     #[default]
     ReadPrimary,
-    /// Read what is there.
+    /// Read what the local file has.
     ReadStale,
     /// Fail with [`Failure::Behind`](crate::Failure::Behind).
     Fail,
 }
 
-/// The text is none of the names; it holds the allowed ones.
+/// The text is none of the allowed names.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{given:?} is none of {allowed}")]
 pub struct UnknownName {

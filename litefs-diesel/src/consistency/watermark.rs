@@ -5,21 +5,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use litefs_core::{Position, Txid};
 
-/// An acknowledged write: where it stands in whose history. Positions compare within one primary's
-/// history only.
+/// The position of an acknowledged write, and the primary that acknowledged it. Positions compare
+/// within one primary's history only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mark {
     pub(crate) position: Position,
-    /// The primary's name; `None` for a token that came from another process.
+    /// The primary's name; `None` for a position from another process.
     pub(crate) primary: Option<String>,
 }
 
-/// The newest acknowledged write of each primary that is still of interest: one, and for a moment
-/// after a failover two.
+/// The newest acknowledged write of each primary: one, and for a moment after a failover two.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Marks(Vec<Mark>);
 
-/// More histories than this at one time means that none was ever settled; the oldest are given up.
+/// The most histories at a time. Beyond this the oldest mark is dropped.
 const MAX_HISTORIES: usize = 4;
 
 impl Marks {
@@ -36,7 +35,7 @@ impl Marks {
         self.0.push(mark);
     }
 
-    /// What must be seen, at most.
+    /// The highest TXID of the marks.
     pub(crate) fn highest(&self) -> Txid {
         self.0.iter().map(|mark| mark.position.txid).max().unwrap_or(Txid::new(0))
     }
@@ -51,9 +50,9 @@ impl Marks {
         self.0.iter().all(|mark| mark.primary.as_deref() == Some(primary))
     }
 
-    /// Moves every mark into `primary`'s history, which has come to `now`: what lies beyond is not
-    /// in it and will never be seen.
-    pub(crate) fn settle(&mut self, primary: &str, now: Position) {
+    /// Moves every mark into `primary`'s history, which is at `now`. Transactions beyond are not in
+    /// it and will never arrive.
+    pub(crate) fn rebase(&mut self, primary: &str, now: Position) {
         let highest = self.highest();
         let position = if highest > now.txid {
             now
@@ -67,7 +66,7 @@ impl Marks {
 /// The marks that all of a process's connections must see.
 #[derive(Debug, Default)]
 pub(crate) struct Watermark {
-    /// The highest mark, for a look without the lock.
+    /// The highest TXID of the marks, readable without the lock.
     highest: AtomicU64,
     marks: Mutex<Marks>,
 }
@@ -86,12 +85,12 @@ impl Watermark {
         self.marks.lock().expect("no code panics while it holds the marks").clone()
     }
 
-    /// Forgets marks that turned out to be in no living history, unless newer ones have come
-    /// meanwhile.
-    pub(crate) fn settle(&self, seen: &Marks, settled: &Marks) {
+    /// Replaces the marks `seen` by those that remain of them in the current history, unless newer
+    /// marks were added meanwhile.
+    pub(crate) fn rebase(&self, seen: &Marks, rebased: &Marks) {
         self.change(|marks| {
             if marks == seen {
-                *marks = settled.clone();
+                *marks = rebased.clone();
             }
         });
     }
@@ -127,14 +126,14 @@ mod tests {
     }
 
     #[test]
-    fn r7_a_mark_beyond_the_new_history_is_given_up_and_one_within_is_kept() {
+    fn r7_a_mark_beyond_the_new_history_is_dropped() {
         let mut marks = Marks::default();
         marks.add(mark("a", 8));
-        marks.settle("b", at(4));
+        marks.rebase("b", at(4));
         assert_eq!(marks.highest(), Txid::new(4));
         let mut marks = Marks::default();
         marks.add(mark("a", 8));
-        marks.settle("b", at(9));
+        marks.rebase("b", at(9));
         assert_eq!(marks.highest(), Txid::new(8));
         assert!(marks.all_of("b"));
     }
@@ -149,14 +148,14 @@ mod tests {
     }
 
     #[test]
-    fn a_write_acknowledged_while_others_settle_is_not_forgotten() {
+    fn a_write_acknowledged_during_a_rebase_is_kept() {
         let watermark = Watermark::default();
         watermark.add(mark("a", 8));
         let seen = watermark.marks();
-        let mut settled = seen.clone();
-        settled.settle("b", at(4));
+        let mut rebased = seen.clone();
+        rebased.rebase("b", at(4));
         watermark.add(mark("b", 6));
-        watermark.settle(&seen, &settled);
+        watermark.rebase(&seen, &rebased);
         assert_eq!(watermark.highest(), Txid::new(8));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! [`Node`] is the shared state. `start` makes one, `tasks` spawns its tasks on the `io_thread`:
 //! `serve` the server, `follow` the long poll to the primary, `address_table` the tracking row.
-//! `open` opens SQLite connections for it.
+//! `open` opens SQLite connections for it. `primary` calls the primary.
 
 mod address_table;
 pub(crate) mod diagnosis;
@@ -12,6 +12,7 @@ mod locator;
 mod loss_detector;
 mod open;
 pub(crate) mod own_name;
+mod primary;
 mod read_throttle;
 mod registry;
 mod serve;
@@ -19,6 +20,7 @@ pub(crate) mod speculation;
 mod sqlite;
 mod start;
 mod tasks;
+mod visibility;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -33,9 +35,11 @@ use litefs_rpc::sqlite::{Checkpointer, application_functions};
 use self::address_table::TrackingTable;
 use self::io_thread::IoThread;
 use self::locator::{AddressLocator, Forwarding};
+pub(crate) use self::primary::Primary;
 use self::read_throttle::ReadThrottle;
 use self::speculation::Turns;
 pub(crate) use self::sqlite::read_positions;
+pub(crate) use self::visibility::{Visibility, make_visible};
 use crate::consistency::Watermark;
 use crate::loss::ack_log::AckLog;
 use crate::options::Options;
@@ -90,6 +94,12 @@ impl Node {
 
     pub(crate) fn server_handle(&self) -> Option<Arc<Server>> {
         self.server().clone()
+    }
+
+    /// The primary, wherever it is.
+    pub(crate) fn primary(&self) -> Primary {
+        let (forwarder, server) = (Arc::clone(&self.forwarder), Arc::clone(&self.server));
+        Primary { forwarder, server }
     }
 
     /// Whether this process has the writer.

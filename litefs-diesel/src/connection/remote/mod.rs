@@ -9,13 +9,11 @@ mod write;
 
 use std::sync::Arc;
 
-use diesel::result::Error;
 use litefs_core::{Role, RoleKind, RoleStamp};
 use litefs_rpc::client::{self, CallError, Fate};
 use litefs_rpc::wire::{Delivery, ProtocolVersion, ServerError};
 
 use self::channel::Channel;
-use crate::failure::Failure;
 use crate::node::Node;
 
 /// The connection's way to the primary.
@@ -107,8 +105,4 @@ fn is_worth_another_try(error: &CallError) -> bool {
                     | ServerError::ShuttingDown
             )
     )
-}
-
-fn stopped() -> Error {
-    Failure::Unreachable.error("the handle's I/O thread has ended")
 }

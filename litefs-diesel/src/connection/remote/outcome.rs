@@ -6,15 +6,13 @@ use std::time::Instant;
 use diesel::connection::{Connection, InstrumentationEvent};
 use diesel::result::QueryResult;
 use litefs_core::Position;
-use litefs_rpc::client::{self, Forwarded};
 use litefs_rpc::sqlite::{Opened, settle};
 use litefs_rpc::wire::{Outcome, Reply, RequestId, ServerError};
 
 use super::super::LiteFsConnection;
 use super::super::commits::LocalCommit;
 use super::super::local::is_writable;
-use super::stopped;
-use crate::error::{called, forwarded};
+use crate::error::{called, forwarded, stopped};
 use crate::failure::Failure;
 use crate::node::Node;
 
@@ -62,27 +60,20 @@ impl LiteFsConnection {
         let started = Instant::now();
         let deadline = started + node.options.forward_timeout;
         loop {
-            let forwarder = Arc::clone(&node.forwarder);
-            let asked = node.io.wait(async move {
-                let ask = |connection: Arc<client::Connection>| async move {
-                    connection.outcome(id, deadline).await
-                };
-                forwarder.ask_primary(deadline.into(), ask).await
-            });
+            let primary = node.primary();
+            let asked = node.io.wait(async move { primary.outcome(id, deadline).await });
             match asked.ok_or_else(stopped)? {
-                Ok(Forwarded::There(stored)) => {
+                Ok(Some(stored)) => {
                     self.visibility.note_write(node, stored.position);
                     return Ok((stored.outcome, Some(stored.position)));
                 }
-                Ok(Forwarded::Here | Forwarded::Unsettled) => {
-                    match self.resolve_outcome(node, id) {
-                        Err(_) if Instant::now() < deadline && is_demoted(node) => {}
-                        resolved => {
-                            let position = || node.tracker.read_position().ok();
-                            return resolved.map(|outcome| (outcome, position()));
-                        }
+                Ok(None) => match self.resolve_outcome(node, id) {
+                    Err(_) if Instant::now() < deadline && is_demoted(node) => {}
+                    resolved => {
+                        let position = || node.tracker.read_position().ok();
+                        return resolved.map(|outcome| (outcome, position()));
                     }
-                }
+                },
                 Err(error) => return Err(forwarded(error.in_all(started.elapsed()), None)),
             }
         }

@@ -12,8 +12,8 @@ use litefs_rpc::wire::{
 
 use super::channel::Channel;
 use super::span::ForwardSpan;
-use super::{Remote, is_worth_another_try, stopped};
-use crate::error::{called, forwarded};
+use super::{Remote, is_worth_another_try};
+use crate::error::{called, forwarded, stopped};
 use crate::failure::Failure;
 use crate::node::Node;
 
