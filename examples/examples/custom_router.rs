@@ -9,7 +9,7 @@ use litefs_testkit::{Cluster, Node};
 
 diesel::table! {
     /// Bookings.
-    ack_log (id) {
+    ledger (id) {
         /// Number.
         id -> Integer,
         /// In cents.
@@ -30,12 +30,12 @@ type Problem = Box<dyn std::error::Error>;
 
 const DATABASE: &str = "app.db";
 
-/// Sends reads of the acknowledgement log to the primary.
-struct FreshLog;
+/// Sends reads of the ledger to the primary.
+struct FreshLedger;
 
-impl Router for FreshLog {
+impl Router for FreshLedger {
     fn route(&self, situation: &Situation<'_>) -> Route {
-        if situation.sql().contains("`ack_log`") {
+        if situation.sql().contains("`ledger`") {
             Route::Primary
         } else {
             ForwardWrites.route(situation)
@@ -52,13 +52,13 @@ fn builder(node: &Node) -> LiteFsBuilder {
 fn main() -> Result<(), Problem> {
     let cluster = Cluster::builder().nodes(["primary", "replica"]).database(DATABASE).start()?;
     let primary = builder(cluster.node("primary")).start()?;
-    // Local reads may be stale: only the router keeps reads of the log fresh.
+    // Local reads may be stale: only the router keeps reads of the ledger fresh.
     let replica = builder(cluster.node("replica"))
-        .router(FreshLog)
+        .router(FreshLedger)
         .consistency(Consistency::Eventual)
         .start()?;
     let (mut there, mut here) = (primary.establish()?, replica.establish()?);
-    diesel::sql_query("CREATE TABLE ack_log (id INTEGER PRIMARY KEY, amount BIGINT NOT NULL)")
+    diesel::sql_query("CREATE TABLE ledger (id INTEGER PRIMARY KEY, amount BIGINT NOT NULL)")
         .execute(&mut there)?;
     diesel::sql_query("CREATE TABLE articles (id INTEGER PRIMARY KEY, title TEXT NOT NULL)")
         .execute(&mut there)?;
@@ -66,14 +66,14 @@ fn main() -> Result<(), Problem> {
 
     // From here on the replica is behind.
     cluster.node("replica").stall_replication()?;
-    diesel::insert_into(ack_log::table).values(ack_log::amount.eq(100)).execute(&mut there)?;
+    diesel::insert_into(ledger::table).values(ledger::amount.eq(100)).execute(&mut there)?;
     diesel::insert_into(articles::table).values(articles::title.eq("News")).execute(&mut there)?;
-    let amounts: Vec<i64> = ack_log::table.select(ack_log::amount).load(&mut here)?;
+    let amounts: Vec<i64> = ledger::table.select(ledger::amount).load(&mut here)?;
     let titles: Vec<String> = articles::table.select(articles::title).load(&mut here)?;
 
-    assert_eq!(amounts, [100], "the log is read on the primary");
+    assert_eq!(amounts, [100], "the ledger is read on the primary");
     assert!(titles.is_empty(), "articles are read locally and are stale");
     assert_eq!(replica.round_trips(), 1);
-    println!("on a replica that is behind: log {amounts:?}, articles {titles:?}");
+    println!("on a replica that is behind: ledger {amounts:?}, articles {titles:?}");
     Ok(())
 }

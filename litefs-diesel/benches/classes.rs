@@ -14,8 +14,8 @@ use diesel::prelude::*;
 use diesel::sqlite::Sqlite;
 use divan::Bencher;
 use libsqlite3_sys as _;
-use litefs_diesel::rpc::sqlite::sql::statements;
 use litefs_diesel::{LiteFs, LiteFsConnection};
+use litefs_rpc::sqlite::sql::statements;
 use litefs_testkit::{Cluster, Node};
 
 diesel::table! {

@@ -18,12 +18,13 @@ use crate::failure::Failure;
 use crate::node::Node;
 use crate::options::{LiteFsBuilder, StartError};
 
-/// One database on LiteFS: tracks the primary, serves the other nodes' writes while this node is
-/// it, and makes connections that write from anywhere.
+/// One database on LiteFS: tracks the primary, takes writes of other nodes while this node is the
+/// primary, and makes connections that write from every node.
 ///
-/// One handle per database and process; clones are the same handle. When the last clone and the
-/// last connection are gone, everything stops.
+/// A process has one handle per database; clones are the same handle. Everything stops when the
+/// last clone and the last connection are dropped.
 #[derive(Clone)]
+#[must_use]
 pub struct LiteFs {
     node: Arc<Node>,
 }
@@ -42,7 +43,7 @@ impl LiteFs {
         Self::builder(database).from_env().start()
     }
 
-    /// Starts setting up a handle.
+    /// A builder with default options.
     pub fn builder(database: &str) -> LiteFsBuilder {
         LiteFsBuilder::new(database)
     }
@@ -55,41 +56,40 @@ impl LiteFs {
         LiteFsConnection::of(Arc::clone(&self.node), self.node.options.config.url())
     }
 
-    /// What this node is now.
+    /// The role of this node.
     #[must_use]
     pub fn role(&self) -> Role {
         self.node.tracker.role()
     }
 
-    /// Wakes at each change of the role.
+    /// The role and its changes.
     #[must_use]
     pub fn roles(&self) -> watch::Receiver<RoleState> {
         self.node.tracker.subscribe()
     }
 
-    /// The tracker, for everything it knows: position, lag, the state of each detector.
+    /// The tracker: position, lag, the state of each detector.
     #[must_use]
     pub fn tracker(&self) -> &Tracker {
         &self.node.tracker
     }
 
-    /// Where this node takes writes of others; `None` where it does not.
+    /// The address on which this process takes writes of other nodes. `None`: it takes none.
     #[must_use]
     pub fn rpc_address(&self) -> Option<SocketAddr> {
         self.node.server().as_deref().map(Server::address)
     }
 
-    /// How many requests this process has sent to primaries. Local reads and writes leave it as it
-    /// is.
+    /// How many requests this process has sent to primaries. Local reads and writes do not count.
     #[must_use]
     pub fn round_trips(&self) -> u64 {
         self.node.forwarder.client().round_trips()
     }
 
     /// What became of a write whose outcome is unknown
-    /// ([`Failure::write_of`](crate::Failure::write_of) names it). A write that is not applied is
-    /// given up in the same breath: should it still arrive, it is refused. Only writes delivered
-    /// [`ExactlyOnce`](litefs_rpc::wire::Delivery::ExactlyOnce) are known, for as long as
+    /// ([`Failure::write_of`](crate::Failure::write_of) returns its id). If the write has not been
+    /// applied, its id is fenced: a late retry is rejected. Only writes delivered
+    /// [`ExactlyOnce`](litefs_rpc::wire::Delivery::ExactlyOnce) have an outcome, which is kept for
     /// [`outcome_retention`](LiteFsBuilder::outcome_retention). Blocks, at most `forward_timeout`.
     ///
     /// # Errors
@@ -99,17 +99,16 @@ impl LiteFs {
         connection.outcome(&self.node, id).map(|(outcome, _)| outcome)
     }
 
-    /// Gives the primary's place to the node named, or to the replica that has come furthest; from
-    /// whatever node this is called. Nobody can write while it lasts (some milliseconds); what is
-    /// sent meanwhile goes on to the new primary, so no acknowledged write is lost and no forwarded
-    /// one fails. Use it before a primary is stopped. Returns the new primary's name. Blocks, at
-    /// most `forward_timeout`.
+    /// Makes the node named the primary, or the replica that is furthest ahead. Can be called on
+    /// every node. Writes wait during the handoff (some milliseconds) and then go to the new
+    /// primary: no acknowledged write is lost, and no forwarded one fails. Use it before a primary
+    /// is stopped. Returns the new primary's name. Blocks, at most `forward_timeout`.
     ///
-    /// Only replicas whose handle serves can take over, and LiteFS must let them
+    /// Only a replica whose handle serves can become the primary, and LiteFS must permit it
     /// ([`candidate`](https://fly.io/docs/litefs/config/)).
     ///
     /// # Errors
-    /// [`Failure::HandoffFailed`] says why; the primary is then where it was.
+    /// [`Failure::HandoffFailed`] says why; the primary is the same node as before then.
     pub fn handoff(&self, to: Option<&str>) -> QueryResult<String> {
         let deadline = Instant::now() + self.node.options.forward_timeout;
         let (primary, to) = (self.node.primary(), to.map(ToOwned::to_owned));
@@ -117,40 +116,40 @@ impl LiteFs {
         successor.ok_or_else(stopped)?.map_err(handoff_failed)
     }
 
-    /// Gives the primary's place to the replica that has come furthest, if this node has it: to be
+    /// If this node is the primary, makes the replica that is furthest ahead the primary. To be
     /// called before the process or its LiteFS is stopped (a deploy), while it still serves.
-    /// Returns the new primary's name; `None` where there was nothing to give away. Blocks, at most
+    /// Returns the new primary's name. `None`: this node is not the primary. Blocks, at most
     /// `forward_timeout`.
     ///
     /// # Errors
-    /// As [`handoff`](Self::handoff), for example where no replica follows.
+    /// As [`handoff`](Self::handoff), for example if no replica follows.
     pub fn step_down(&self) -> QueryResult<Option<String>> {
         if self.role() == Role::Primary { self.handoff(None).map(Some) } else { Ok(None) }
     }
 
-    /// How many reads this process has held back so that LiteFS could apply
-    /// ([`read_pause`](LiteFsBuilder::read_pause)), and how many of them in vain.
+    /// How many reads of this process have paused so that LiteFS could apply
+    /// ([`read_pause`](LiteFsBuilder::read_pause)), and how many of the pauses did not help.
     #[must_use]
     pub fn held_reads(&self) -> (u64, u64) {
         self.node.read_throttle.counts()
     }
 
-    /// What a reader must have seen to see everything that this process has written: a token for
-    /// another process, request or node. `None` if nothing was written and nothing is replicated
-    /// here.
+    /// The position that contains everything that this process has written. `None` if nothing was
+    /// written and nothing is replicated here.
     ///
-    /// Hand its text on and give it to [`require`](Self::require) there.
+    /// Send its text to another process or node, for example in a cookie, and pass it to
+    /// [`read_after`](Self::read_after) there.
     #[must_use]
-    pub fn token(&self) -> Option<Position> {
+    pub fn position(&self) -> Option<Position> {
         match self.role() {
             Role::Primary => self.node.tracker.read_position().ok(),
             _ => self.node.watermark.marks().newest().or_else(|| self.node.tracker.last_position()),
         }
     }
 
-    /// Makes this process's reads wait until the local file has what `token` stands for.
-    pub fn require(&self, token: Position) {
-        self.node.watermark.add(Mark { position: token, primary: None });
+    /// Makes all later reads of this process wait until the local file has reached `position`.
+    pub fn read_after(&self, position: Position) {
+        self.node.watermark.add(Mark { position, primary: None });
     }
 }
 

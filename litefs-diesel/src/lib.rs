@@ -16,9 +16,9 @@
 //! ```
 //!
 //! Reads run on the local file. INSERT, UPDATE, DELETE, DDL, RETURNING, scripts and transactions
-//! run on the primary, wherever it is now. What this process wrote, it reads ([`Consistency`]).
-//! Where there is no LiteFS (a laptop, a test) everything is local, without a condition in the
-//! application:
+//! that write run on the current primary. Reads see what this process has written
+//! ([`Consistency`]). Without LiteFS, as on a laptop or in a test, everything is local, and the
+//! application is the same:
 //!
 //! ```
 //! use diesel::prelude::*;
@@ -42,9 +42,14 @@
 //! ```
 //!
 //! * Where a statement runs is decided by SQLite's own planner ([`Access`]) and a [`Router`].
-//! * What can go wrong between the nodes is told apart by what to do about it: [`Failure`].
-//! * Asynchronous applications make their pools of `diesel_async` from the handle: feature `async`.
-//! * Several processes of one node: all but one say [`serve(false)`](LiteFsBuilder::serve).
+//! * [`Failure`] is the kind of an error of this library. It says what a caller may do.
+//! * The feature `async` makes pools of `diesel_async` from the handle.
+//! * If several processes of a node use the database, all but one set
+//!   [`serve(false)`](LiteFsBuilder::serve).
+//! * The types of `litefs-core` and `litefs-rpc` that applications need are re-exported. For
+//!   others, depend on these crates.
+
+#![deny(missing_debug_implementations)]
 
 mod access;
 #[cfg(feature = "async")]
@@ -70,9 +75,13 @@ pub use connection::LiteFsConnection;
 pub use consistency::{Consistency, UnknownName, WhenBehind};
 pub use failure::{DieselErrorExt, Failure};
 pub use handle::LiteFs;
-pub use litefs_core as core;
-pub use litefs_rpc as rpc;
+pub use litefs_core::{
+    Checksum, ConfigBuilder, ConfigError, DatabaseUrl, Detectors, NodeName, Position, Presence,
+    Role, RoleKind, RoleState, Status, Tracker, Txid,
+};
+pub use litefs_rpc::Limits;
 pub use litefs_rpc::client::Fate;
+pub use litefs_rpc::server::ServeError;
 pub use litefs_rpc::wire::{Delivery, Outcome, RequestId};
 pub use loss::{Acknowledgement, LostWrite, LostWrites};
 pub use manager::ConnectionManager;

@@ -1,4 +1,4 @@
-//! Routers: where a statement runs, as far as there is a choice.
+//! Routers: where a statement runs.
 
 use std::fmt;
 
@@ -8,32 +8,82 @@ use crate::access::Access;
 
 /// Where a statement runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Route {
     /// On this node's file.
     Local,
     /// On the primary. On the primary itself this is the local file too.
     Primary,
-    /// Nowhere: the statement fails with [`Failure::Rejected`](crate::Failure::Rejected) and this
+    /// Not at all: the statement fails with [`Failure::Rejected`](crate::Failure::Rejected) and this
     /// reason.
     Reject(String),
 }
 
-/// What a router may look at.
+/// What a router decides by. [`new`](Self::new) makes one for a unit test of a router:
+///
+/// ```
+/// use litefs_diesel::{Access, ForwardWrites, RoleKind, Route, Router, Situation};
+///
+/// let write = Situation::new(Access::Write, RoleKind::Replica).with_sql("DELETE FROM notes");
+/// assert_eq!(ForwardWrites.route(&write), Route::Primary);
+/// ```
+#[derive(Clone, Copy)]
+#[non_exhaustive]
 pub struct Situation<'a> {
     /// What the statement does.
     pub access: Access,
-    /// What this node is.
+    /// The role of this node.
     pub role: RoleKind,
     /// Whether a transaction is open on the connection.
     pub in_transaction: bool,
-    pub(crate) sql: &'a dyn Fn() -> String,
+    sql: SqlText<'a>,
 }
 
-impl Situation<'_> {
-    /// The statement's text. Built on demand: routers that do not look at it cost nothing.
+#[derive(Clone, Copy)]
+enum SqlText<'a> {
+    Built(&'a str),
+    Build(&'a dyn Fn() -> String),
+}
+
+impl<'a> Situation<'a> {
+    /// A statement outside of transactions, with empty text.
+    #[must_use]
+    pub fn new(access: Access, role: RoleKind) -> Self {
+        Self { access, role, in_transaction: false, sql: SqlText::Built("") }
+    }
+
+    /// The same inside of a transaction.
+    #[must_use]
+    pub fn within_transaction(mut self) -> Self {
+        self.in_transaction = true;
+        self
+    }
+
+    /// The same with the text of the statement.
+    #[must_use]
+    pub fn with_sql(mut self, sql: &'a str) -> Self {
+        self.sql = SqlText::Built(sql);
+        self
+    }
+
+    /// The situation of a statement whose text is built if the router asks for it.
+    pub(crate) fn of(
+        access: Access,
+        role: RoleKind,
+        in_transaction: bool,
+        sql: &'a dyn Fn() -> String,
+    ) -> Self {
+        Self { access, role, in_transaction, sql: SqlText::Build(sql) }
+    }
+
+    /// The statement's text. It is built by this call, so that routers that do not need it cost
+    /// nothing.
     #[must_use]
     pub fn sql(&self) -> String {
-        (self.sql)()
+        match self.sql {
+            SqlText::Built(sql) => sql.to_owned(),
+            SqlText::Build(build) => build(),
+        }
     }
 }
 
@@ -47,19 +97,19 @@ impl fmt::Debug for Situation<'_> {
     }
 }
 
-/// Decides where statements run. Asked once per statement, except for those that can only be local
-/// (session PRAGMAs, temporary tables) and for the rest of a transaction that has moved to the
-/// primary.
+/// Decides where statements run. It is called once per statement, except for statements that can
+/// only run locally (session PRAGMAs, temporary tables) and for the rest of a transaction that has
+/// moved to the primary.
 ///
 /// ```
 /// use litefs_diesel::{ForwardWrites, Route, Router, Situation};
 ///
-/// /// Reads of the acknowledgement log must never be old; everything else as usual.
+/// /// Reads of the ledger run on the primary, everything else as usual.
 /// struct FreshLedger;
 ///
 /// impl Router for FreshLedger {
 ///     fn route(&self, situation: &Situation<'_>) -> Route {
-///         if situation.sql().contains("acknowledgement log") {
+///         if situation.sql().contains("ledger") {
 ///             Route::Primary
 ///         } else {
 ///             ForwardWrites.route(situation)
@@ -71,15 +121,14 @@ pub trait Router: Send + Sync + 'static {
     /// The statement's route.
     fn route(&self, situation: &Situation<'_>) -> Route;
 
-    /// Whether reads outside of transactions are [`Route::Local`] whatever they read. A router that
-    /// says so is not asked about them, which makes the quickest statements a little quicker.
-    /// Default `false`.
+    /// Whether all reads outside of transactions are [`Route::Local`]. If so, [`route`](Self::route)
+    /// is not called for them, which makes the fastest statements a little faster. Default `false`.
     fn reads_locally(&self) -> bool {
         false
     }
 }
 
-/// Reads here, writes on the primary. The default.
+/// Reads on this node, writes on the primary. The default.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ForwardWrites;
 
@@ -109,7 +158,7 @@ impl Router for EverythingOnPrimary {
     }
 }
 
-/// Nothing leaves this node; on a replica writes fail as SQLite fails them.
+/// Everything on this node. On a replica, writes fail as SQLite fails them on a read-only database.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LocalOnly;
 
@@ -123,7 +172,7 @@ impl Router for LocalOnly {
     }
 }
 
-/// Reads here; writes only where they need not travel.
+/// Reads on this node; writes only on the primary itself.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RejectWrites;
 
@@ -148,9 +197,7 @@ mod tests {
 
     #[test]
     fn m11_the_built_in_routers_are_total() {
-        let route = |router: &dyn Router, access, role| {
-            router.route(&Situation { access, role, in_transaction: false, sql: &|| String::new() })
-        };
+        let route = |router: &dyn Router, access, role| router.route(&Situation::new(access, role));
         use Access::{Local, Read, Write};
         for role in [RoleKind::Standalone, RoleKind::Primary, RoleKind::Replica, RoleKind::Unknown]
         {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use diesel::connection::{Connection, SimpleConnection};
 use diesel::sqlite::SqliteConnection;
 use libsqlite3_sys as _;
-use litefs_diesel::core::Role;
+use litefs_core::Role;
 use litefs_diesel::{LiteFs, LiteFsBuilder, LiteFsConnection};
 use litefs_testkit::{Cluster, Relay};
 

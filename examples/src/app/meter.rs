@@ -4,8 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use litefs_diesel::LiteFs;
-use litefs_diesel::core::RoleKind;
+use litefs_diesel::{LiteFs, RoleKind};
 use serde::{Deserialize, Serialize};
 
 use super::trips;

@@ -23,7 +23,7 @@ use self::failure::Failed;
 pub(crate) use self::meter::Counters;
 use self::meter::Meter;
 pub(crate) use self::resource::{Changes, NewResource, Resource};
-use self::routes::Token;
+use self::routes::WrittenAt;
 pub(crate) use self::routes::{Page, STORED, router};
 pub(crate) use self::trips::CountTrips;
 
@@ -72,10 +72,10 @@ impl App {
     async fn write<T: Send + 'static, E: Into<Failed> + Send + 'static>(
         self: &Arc<Self>,
         write: impl FnOnce(&mut LiteFsConnection) -> Result<T, E> + Send + 'static,
-    ) -> Result<(Token, T), Failed> {
+    ) -> Result<(WrittenAt, T), Failed> {
         let litefs = self.litefs.clone();
         let and_where = move |conn: &mut LiteFsConnection| {
-            write(conn).map_err(E::into).map(|done| (Token(litefs.token()), done))
+            write(conn).map_err(E::into).map(|done| (WrittenAt(litefs.position()), done))
         };
         self.run(Meter::write, and_where).await
     }

@@ -7,7 +7,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponseParts, ResponseParts};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use litefs_diesel::core::{Position, Status as TrackerStatus};
+use litefs_diesel::{Position, Status as TrackerStatus};
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failed;
@@ -27,13 +27,13 @@ const MAX_LIMIT: i64 = 1_000;
 
 type Shared = State<Arc<App>>;
 type Answer<T> = Result<Json<T>, Failed>;
-type Written<T> = Result<(Token, Json<T>), Failed>;
+type Written<T> = Result<(WrittenAt, Json<T>), Failed>;
 
 /// The position that contains a write. It is part of the response, for clients that read on another
 /// node.
-pub(super) struct Token(pub(super) Option<Position>);
+pub(super) struct WrittenAt(pub(super) Option<Position>);
 
-impl IntoResponseParts for Token {
+impl IntoResponseParts for WrittenAt {
     type Error = std::convert::Infallible;
 
     fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Self::Error> {
@@ -59,15 +59,15 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 async fn show(
     State(app): Shared,
     Path(id): Path<String>,
-) -> Result<(Token, [(HeaderName, &'static str); 1], Json<Resource>), Failed> {
+) -> Result<(WrittenAt, [(HeaderName, &'static str); 1], Json<Resource>), Failed> {
     let wanted = id.clone();
     if let Some(found) = app.read(move |conn| store::find(conn, &wanted)).await? {
-        return Ok((Token(None), [(STORED, "yes")], Json(found)));
+        return Ok((WrittenAt(None), [(STORED, "yes")], Json(found)));
     }
     let downloaded = app.download(&id).await?;
     let kept = downloaded.clone();
-    let (token, _) = app.write(move |conn| store::keep(conn, &kept)).await?;
-    Ok((token, [(STORED, "no")], Json(downloaded)))
+    let (position, _) = app.write(move |conn| store::keep(conn, &kept)).await?;
+    Ok((position, [(STORED, "no")], Json(downloaded)))
 }
 
 /// The query of `GET /resources`.
@@ -94,15 +94,15 @@ async fn list(State(app): Shared, Query(page): Query<Page>) -> Answer<Vec<Resour
 async fn create(
     State(app): Shared,
     Json(new): Json<NewResource>,
-) -> Result<(StatusCode, Token, Json<Resource>), Failed> {
-    let (token, created) = app.write(move |conn| store::create(conn, &new)).await?;
-    Ok((StatusCode::CREATED, token, Json(created)))
+) -> Result<(StatusCode, WrittenAt, Json<Resource>), Failed> {
+    let (position, created) = app.write(move |conn| store::create(conn, &new)).await?;
+    Ok((StatusCode::CREATED, position, Json(created)))
 }
 
 /// Many rows at once: all of them, or none.
 async fn import(State(app): Shared, Json(rows): Json<Vec<Resource>>) -> Written<usize> {
-    let (token, count) = app.write(move |conn| store::import(conn, &rows)).await?;
-    Ok((token, Json(count)))
+    let (position, count) = app.write(move |conn| store::import(conn, &rows)).await?;
+    Ok((position, Json(count)))
 }
 
 async fn replace(
@@ -110,8 +110,8 @@ async fn replace(
     Path(id): Path<String>,
     Json(with): Json<NewResource>,
 ) -> Written<Resource> {
-    let (token, replaced) = app.write(move |conn| store::replace(conn, &id, &with)).await?;
-    Ok((token, Json(replaced.ok_or(Failed::NotFound)?)))
+    let (position, replaced) = app.write(move |conn| store::replace(conn, &id, &with)).await?;
+    Ok((position, Json(replaced.ok_or(Failed::NotFound)?)))
 }
 
 async fn change(
@@ -119,16 +119,16 @@ async fn change(
     Path(id): Path<String>,
     Json(changes): Json<Changes>,
 ) -> Written<Resource> {
-    let (token, changed) = app.write(move |conn| store::change(conn, &id, &changes)).await?;
-    Ok((token, Json(changed.ok_or(Failed::NotFound)?)))
+    let (position, changed) = app.write(move |conn| store::change(conn, &id, &changes)).await?;
+    Ok((position, Json(changed.ok_or(Failed::NotFound)?)))
 }
 
 async fn delete(
     State(app): Shared,
     Path(id): Path<String>,
-) -> Result<(StatusCode, Token, ()), Failed> {
-    let (token, deleted) = app.write(move |conn| store::delete(conn, &id)).await?;
-    if deleted { Ok((StatusCode::NO_CONTENT, token, ())) } else { Err(Failed::NotFound) }
+) -> Result<(StatusCode, WrittenAt, ()), Failed> {
+    let (position, deleted) = app.write(move |conn| store::delete(conn, &id)).await?;
+    if deleted { Ok((StatusCode::NO_CONTENT, position, ())) } else { Err(Failed::NotFound) }
 }
 
 /// `GET /status`.

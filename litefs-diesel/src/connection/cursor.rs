@@ -40,3 +40,9 @@ impl<'conn, 'query> Iterator for Cursor<'conn, 'query> {
         self.rows.size_hint()
     }
 }
+
+impl std::fmt::Debug for Cursor<'_, '_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cursor").finish_non_exhaustive()
+    }
+}

@@ -94,8 +94,8 @@ impl LiteFsConnection {
             Some(route) => route.clone(),
             None => {
                 let in_transaction = phase != Phase::Autocommit;
-                let access = class.access;
-                node.options.router.route(&Situation { access, role, in_transaction, sql })
+                let situation = Situation::of(class.access, role, in_transaction, sql);
+                node.options.router.route(&situation)
             }
         })
     }

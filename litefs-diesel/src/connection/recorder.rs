@@ -37,6 +37,12 @@ impl Recorder {
     }
 }
 
+impl std::fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recorder").finish_non_exhaustive()
+    }
+}
+
 impl SimpleConnection for Recorder {
     /// BEGIN and COMMIT around the rows: the recorded statements run in one transaction anyway.
     fn batch_execute(&mut self, _: &str) -> QueryResult<()> {

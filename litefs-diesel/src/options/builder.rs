@@ -210,7 +210,7 @@ options! {
 
         /// Whether a commit needs LiteFS's position as evidence. Without it, writes are
         /// acknowledged that LiteFS dropped: for tests that must see that happen. Default `true`.
-        #[doc(hidden)]
+        #[cfg(feature = "test-hooks")]
         prove_commits(prove: bool => prove): bool = true;
     }
 }

@@ -208,9 +208,7 @@ fn nothing_blocks_the_runtime() {
     });
     test.schema(SCHEMA);
     test.cluster.lose_primary().unwrap();
-    litefs_tests::wait_until("the loss", || {
-        test.litefs("b").role() == litefs_diesel::core::Role::Unknown
-    });
+    litefs_tests::wait_until("the loss", || test.litefs("b").role() == litefs_core::Role::Unknown);
     run(async {
         let pool = deadpool::Pool::builder(manager(&test, "b")).max_size(2).build().unwrap();
         let write = async {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use diesel::result::ConnectionError;
-use litefs_diesel::core::{Presence, RoleKind};
+use litefs_core::{Presence, RoleKind};
 use litefs_diesel::{Durability, Failure, LiteFsConnection, LocalWrites};
 use litefs_testkit::DiskFault;
 use litefs_tests::{TestCluster, wait_until};

@@ -7,8 +7,8 @@ use std::time::Duration;
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
-use litefs_diesel::rpc::Limits;
 use litefs_diesel::{LiteFsConnection, LocalWrites};
+use litefs_rpc::Limits;
 use litefs_tests::TestCluster;
 
 diesel::table! { items { id -> Integer, name -> Text, } }

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use diesel::connection::{Connection, SimpleConnection};
 use diesel::prelude::*;
 use diesel::r2d2::Pool;
-use litefs_diesel::core::Role;
-use litefs_diesel::rpc::server::ServeError;
+use litefs_core::Role;
 use litefs_diesel::{Failure, LiteFs, LiteFsConnection, StartError};
+use litefs_rpc::server::ServeError;
 use litefs_tests::{DATABASE, TestCluster, wait_until};
 
 diesel::table! { notes { id -> Integer, text -> Text, } }

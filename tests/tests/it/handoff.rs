@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
-use litefs_diesel::core::Role;
+use litefs_core::Role;
 use litefs_diesel::{Consistency, Durability, Failure, LiteFsConnection};
 use litefs_tests::{TIMEOUT, TestCluster, wait_until};
 
@@ -169,7 +169,7 @@ fn frequent_readers_do_not_starve_replication() {
             for number in 0..writes {
                 insert(&mut writer, &number.to_string()).unwrap();
                 let started = Instant::now();
-                let here = test.litefs("a").token().unwrap();
+                let here = test.litefs("a").position().unwrap();
                 let tracker = test.litefs("b").tracker();
                 while tracker.read_position().unwrap().txid < here.txid
                     && started.elapsed() < TIMEOUT

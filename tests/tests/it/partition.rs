@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use diesel::prelude::*;
-use litefs_diesel::core::{Role, RoleKind};
+use litefs_core::{Role, RoleKind};
 use litefs_diesel::{Failure, LiteFsConnection, LostWrites};
 use litefs_testkit::{EventStreamFault, Relay, Traffic};
 use litefs_tests::{DATABASE, TestCluster, relay, wait_until};

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use diesel::sqlite::SqliteConnection;
-use litefs_diesel::core::{Position, Role, RoleKind};
+use litefs_core::{Role, RoleKind};
 use litefs_diesel::{Consistency, Failure, LiteFs, LiteFsConnection, WhenBehind};
 use litefs_testkit::{Cluster, Node};
 use litefs_tests::{DATABASE, TIMEOUT, TestCluster, wait_until};
@@ -155,7 +155,7 @@ fn a_node_that_has_caught_up_with_an_idle_primary_reads_at_once() {
     wait_until("the server", || on_a.rpc_address().is_some());
     on_b.tracker().learn_address(&"a".parse().unwrap(), &on_a.rpc_address().unwrap().to_string());
     write(&mut on_a.establish().unwrap(), "after");
-    on_b.require(on_a.token().unwrap());
+    on_b.read_after(on_a.position().unwrap());
     let mut reader = on_b.establish().unwrap();
     reader.set_consistency(Consistency::Eventual);
     // A read that is held back shows that the primary has reported its position; the second one, a
@@ -173,10 +173,10 @@ fn r6_a_token_from_one_process_is_honoured_in_another() {
     let mut writer = test.conn("b");
     test.cluster.node("c").set_replication_delay(DELAY).unwrap();
     write(&mut writer, "x");
-    let token = test.litefs("b").token().unwrap().to_string();
+    let position = test.litefs("b").position().unwrap().to_string();
     let mut reader = test.conn("c");
-    assert_eq!(count(&mut reader), 0, "without the token a read does not wait");
-    test.litefs("c").require(token.parse::<Position>().unwrap());
+    assert_eq!(count(&mut reader), 0, "without the position a read does not wait");
+    test.litefs("c").read_after(position.parse().unwrap());
     assert_eq!(count(&mut reader), 1);
 }
 
@@ -188,7 +188,7 @@ fn r7_after_a_failover_that_rewinds_the_txid_no_read_hangs() {
         write(&mut on_b, &i.to_string());
     }
     test.sync();
-    let before = test.litefs("b").token().unwrap();
+    let before = test.litefs("b").position().unwrap();
     // The watermark of b contains acknowledged writes that its new history does not.
     test.cluster.promote_losing_tail("b", 2).unwrap();
     test.wait_for_roles();
@@ -206,7 +206,7 @@ fn r7_after_a_failover_that_rewinds_the_txid_no_read_hangs() {
     write(&mut on_b, "newest");
     assert_eq!(count(&mut on_b), 4);
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
-    let after = test.litefs("b").token().unwrap();
+    let after = test.litefs("b").position().unwrap();
     assert_ne!(before.checksum, after.checksum);
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
-use litefs_diesel::core::RoleKind;
+use litefs_core::RoleKind;
 use litefs_diesel::{LiteFsConnection, LostWrites};
 use litefs_testkit::InfoFault;
 use litefs_tests::{DATABASE, TestCluster, wait_until};

@@ -3,7 +3,7 @@
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Text};
-use litefs_diesel::core::{Detectors, NodeName, Role};
+use litefs_core::{Detectors, NodeName, Role};
 use litefs_diesel::{Failure, LiteFs};
 use litefs_tests::{DATABASE, TestCluster, wait_until};
 

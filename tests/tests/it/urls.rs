@@ -5,7 +5,7 @@ use std::path::Path;
 use diesel::connection::{Connection, SimpleConnection};
 use diesel::prelude::*;
 use diesel::result::{ConnectionError, DatabaseErrorKind, Error};
-use litefs_diesel::core::Role;
+use litefs_core::Role;
 use litefs_diesel::{LiteFs, LiteFsConnection, StartError};
 use litefs_tests::{DATABASE, TestCluster};
 

@@ -1,6 +1,6 @@
 //! Settings that the nodes of all benches share.
 
-use litefs_diesel::core::Detectors;
+use litefs_core::Detectors;
 
 /// The detectors that a node on FUSE has. FUSE does not notify of LiteFS's own changes. In the
 /// directory of the embedded LiteFS the kernel would notify of each write to the database; the cost

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use diesel::prelude::*;
-use litefs_diesel::core::RoleKind;
-use litefs_diesel::rpc::Secret;
-use litefs_diesel::rpc::client::ClientConfig;
+use litefs_core::RoleKind;
 use litefs_diesel::{LiteFs, LiteFsBuilder};
 use litefs_examples::Problem;
 use litefs_examples::process::Child;
+use litefs_rpc::Secret;
+use litefs_rpc::client::ClientConfig;
 use litefs_testkit::{Cluster, Control, Node};
 use rand::Rng;
 use tempfile::TempDir;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use diesel::connection::Connection;
 use diesel::result::QueryResult;
 use diesel::sqlite::SqliteConnection;
-use litefs_diesel::core::RoleKind;
+use litefs_core::RoleKind;
 use litefs_diesel::{LiteFs, LiteFsConnection};
 use litefs_examples::Problem;
 use litefs_examples::stats::median;

@@ -7,9 +7,9 @@ use diesel::connection::Connection;
 use diesel::sqlite::SqliteConnection;
 use futures::future::try_join_all;
 use litefs_diesel::Delivery;
-use litefs_diesel::rpc::client::{self, CallError, Client};
-use litefs_diesel::rpc::wire::{Command, Request, RequestId, Settings, Statement, Value};
 use litefs_examples::Problem;
+use litefs_rpc::client::{self, CallError, Client};
+use litefs_rpc::wire::{Command, Request, RequestId, Settings, Statement, Value};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 

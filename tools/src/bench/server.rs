@@ -8,9 +8,9 @@ use clap::{Args, ValueEnum};
 use diesel::connection::{Connection, SimpleConnection};
 use diesel::result::QueryResult;
 use diesel::sqlite::SqliteConnection;
-use litefs_diesel::rpc::Limits;
 use litefs_diesel::{LiteFs, LiteFsBuilder};
 use litefs_examples::{Problem, process};
+use litefs_rpc::Limits;
 use litefs_testkit::Node;
 use serde::{Deserialize, Serialize};
 

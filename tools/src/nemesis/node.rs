@@ -12,7 +12,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use clap::Args;
-use litefs_diesel::core::Role;
+use litefs_core::Role;
 use litefs_diesel::{
     ConnectionManager, Consistency, Delivery, LiteFs, LiteFsConnection, LostWrite, LostWrites,
 };

@@ -37,7 +37,7 @@ fn m6_no_known_primary_is_typed_within_the_primary_timeout() {
     test.schema(SCHEMA);
     test.cluster.lose_primary().unwrap();
     litefs_tests::wait_until("no primary", || {
-        test.litefs("b").role() == litefs_diesel::core::Role::Unknown
+        test.litefs("b").role() == litefs_core::Role::Unknown
     });
     let started = Instant::now();
     let mut conn = test.conn("b");
@@ -58,7 +58,7 @@ fn m6_a_write_waits_for_a_primary_that_appears_in_time() {
     let test = test_cluster();
     test.cluster.lose_primary().unwrap();
     for node in ["a", "b"] {
-        let lost = || test.litefs(node).role() == litefs_diesel::core::Role::Unknown;
+        let lost = || test.litefs(node).role() == litefs_core::Role::Unknown;
         litefs_tests::wait_until("no primary", lost);
     }
     std::thread::scope(|scope| {

@@ -13,10 +13,8 @@ use super::{SCHEMA, items, names, test_cluster};
 fn m16_a_write_rejected_after_a_demotion_is_forwarded() {
     // Node a learns of its demotion from the rejection of its own write.
     let test = TestCluster::configured(&["a", "b"], |_, builder| {
-        let events_only = litefs_diesel::core::Detectors {
-            primary_file: false,
-            ..litefs_diesel::core::Detectors::ALL
-        };
+        let events_only =
+            litefs_core::Detectors { primary_file: false, ..litefs_core::Detectors::ALL };
         builder.tracker(|tracker| {
             tracker.detectors(events_only).poll_interval(Duration::from_secs(60))
         })
@@ -33,13 +31,13 @@ fn m16_a_write_rejected_after_a_demotion_is_forwarded() {
     test.cluster.promote("b").unwrap();
     assert_eq!(
         test.litefs("a").role(),
-        litefs_diesel::core::Role::Primary,
+        litefs_core::Role::Primary,
         "it has not learned of its demotion"
     );
     let written: String =
         item("returned").returning(items::name).get_result(&mut returned).unwrap();
     assert_eq!(written, "returned");
-    assert!(matches!(test.litefs("a").role(), litefs_diesel::core::Role::Replica { .. }));
+    assert!(matches!(test.litefs("a").role(), litefs_core::Role::Replica { .. }));
     assert_eq!(item("counted").execute(&mut counted), Ok(1));
     script.batch_execute("INSERT INTO items (name) VALUES ('script')").unwrap();
     assert_eq!(names(&mut test.plain("b")), ["before", "returned", "counted", "script"]);

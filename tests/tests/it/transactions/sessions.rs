@@ -60,9 +60,7 @@ fn x8_a_demotion_in_the_middle_rolls_the_transaction_back() {
         .transaction(|conn| {
             insert(conn, 1)?;
             test.cluster.lose_primary().unwrap();
-            wait_until("the demotion", || {
-                test.litefs("a").role() == litefs_diesel::core::Role::Unknown
-            });
+            wait_until("the demotion", || test.litefs("a").role() == litefs_core::Role::Unknown);
             insert(conn, 2).map(drop)
         })
         .unwrap_err();

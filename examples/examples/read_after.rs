@@ -1,14 +1,13 @@
-//! Reading on one node what was written on another: a token is sent with the request, in a cookie
-//! or a header.
+//! Read on one node what was written on another: the position of the write is sent with the
+//! request, in a cookie or a header.
 //!
-//! `cargo run -p litefs-examples --example tokens`
+//! `cargo run -p litefs-examples --example read_after`
 
 use std::time::Duration;
 
 use diesel::prelude::*;
 use libsqlite3_sys as _;
-use litefs_diesel::LiteFs;
-use litefs_diesel::core::Position;
+use litefs_diesel::{LiteFs, Position};
 use litefs_testkit::{Cluster, Node};
 
 diesel::table! {
@@ -45,23 +44,23 @@ fn main() -> Result<(), Problem> {
     // Replication to Tokyo is delayed.
     cluster.node("tokyo").stall_replication()?;
 
-    // A request to Paris writes. Its response carries the token.
+    // A request to Paris writes. Its response has the position.
     diesel::insert_into(carts::table).values(carts::article.eq("a hat")).execute(&mut in_paris)?;
-    let cookie: String = paris.token().ok_or("a token after a write")?.to_string();
+    let cookie: String = paris.position().ok_or("a position after a write")?.to_string();
 
-    // Without the token, reads in Tokyo do not wait for the write.
+    // Without the position, reads in Tokyo do not wait for the write.
     let before: Vec<String> = carts::table.select(carts::article).load(&mut in_tokyo)?;
 
     cluster.node("tokyo").set_replication_delay(Duration::from_millis(50))?;
     cluster.node("tokyo").resume_replication()?;
 
-    // The next request of the same user reaches Tokyo with the token: its reads wait.
-    let token: Position = cookie.parse()?;
-    tokyo.require(token);
+    // The next request of the same user reaches Tokyo with the position: its reads wait.
+    let position: Position = cookie.parse()?;
+    tokyo.read_after(position);
     let after: Vec<String> = carts::table.select(carts::article).load(&mut in_tokyo)?;
 
     assert!(before.is_empty());
     assert_eq!(after, ["a hat"]);
-    println!("in Tokyo, without the token: {before:?}, with {cookie}: {after:?}");
+    println!("in Tokyo, without the position: {before:?}, with {cookie}: {after:?}");
     Ok(())
 }
