@@ -1,4 +1,4 @@
-//! Inserting many rows in one request, with their rows back.
+//! Inserts many rows in one request and returns them.
 
 mod split;
 
@@ -26,8 +26,8 @@ use crate::connection::{Recorder, WithClause, unexpected};
 /// round trip for each row. These calls send all rows in one request and apply all or none. Without
 /// optional columns, `execute` makes one statement of the rows and needs no help.
 ///
-/// They are also the way to get the rows of a batch back: Diesel implements RETURNING for batch
-/// inserts on its own SQLite connection only. Without `returning`, all columns come back.
+/// They also return the rows of a batch: Diesel implements RETURNING for batch inserts on its own
+/// SQLite connection only. Without `returning`, all columns are returned.
 ///
 /// Batches with `on_conflict` work the same way. A row that `do_nothing` leaves alone is not
 /// returned. If the rows have optional columns, Diesel gives no access to them behind
@@ -43,15 +43,16 @@ use crate::connection::{Recorder, WithClause, unexpected};
 /// #[diesel(table_name = notes)]
 /// struct Note { text: String, stars: Option<i32> }
 ///
+/// fn note(text: &str, stars: Option<i32>) -> Note {
+///     Note { text: text.into(), stars }
+/// }
+///
 /// let mut conn = LiteFsConnection::establish(":memory:")?;
 /// diesel::sql_query(
 ///     "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL, stars INTEGER DEFAULT 3)",
 /// )
 /// .execute(&mut conn)?;
-/// let rows = vec![
-///     Note { text: "one".into(), stars: None },
-///     Note { text: "two".into(), stars: Some(5) },
-/// ];
+/// let rows = vec![note("one", None), note("two", Some(5))];
 /// let back: Vec<(i32, Option<i32>)> = diesel::insert_into(notes::table)
 ///     .values(rows)
 ///     .returning((notes::id, notes::stars))
@@ -67,10 +68,7 @@ use crate::connection::{Recorder, WithClause, unexpected};
 ///     .set(notes::stars.eq(stars))
 ///     .execute_at_once(&mut conn)?;
 /// assert_eq!(changed, 1);
-/// let rows = vec![
-///     Note { text: "two".into(), stars: None },
-///     Note { text: "three".into(), stars: Some(1) },
-/// ];
+/// let rows = vec![note("two", None), note("three", Some(1))];
 /// let all: Vec<(i32, String, Option<i32>)> = diesel::insert_into(notes::table)
 ///     .values(rows)
 ///     .map_rows(|row| row.on_conflict_do_nothing())
@@ -157,7 +155,7 @@ pub trait IntoStatements<Kind = Rows> {
     fn into_returning_statements(self, conn: &mut LiteFsConnection) -> QueryResult<Vec<Repeated>>;
 }
 
-/// A batch insert whose rows can be taken apart.
+/// A batch insert that can be split into its rows.
 pub trait IntoRows {
     /// The insert of one row.
     type Row;
@@ -220,7 +218,7 @@ where
     }
 }
 
-/// Only an insert with `on_conflict` can be filtered, which tells the two kinds apart.
+/// Distinguishes the two kinds: only an insert with `on_conflict` can be filtered.
 type Condition = AsExprOf<bool, Bool>;
 
 impl<T, U, Op> IntoStatements<Upserts> for InsertStatement<T, U, Op>

@@ -8,8 +8,8 @@ use crate::handle::LiteFs;
 /// An r2d2 manager for connections of one [`LiteFs`] handle. Made by
 /// [`LiteFs::connection_manager`].
 ///
-/// `diesel::r2d2::ConnectionManager::<LiteFsConnection>::new(path)` works as well and finds the
-/// handle by path; this one keeps the handle alive.
+/// It keeps the handle alive. `diesel::r2d2::ConnectionManager::<LiteFsConnection>::new(path)`
+/// works as well: it finds the handle by path.
 #[derive(Debug, Clone)]
 pub struct ConnectionManager {
     litefs: LiteFs,

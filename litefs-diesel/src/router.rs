@@ -14,8 +14,8 @@ pub enum Route {
     Local,
     /// On the primary. On the primary itself this is the local file too.
     Primary,
-    /// Not at all: the statement fails with [`Failure::Rejected`](crate::Failure::Rejected) and this
-    /// reason.
+    /// Not at all: the statement fails with [`Failure::Rejected`](crate::Failure::Rejected) and
+    /// this reason.
     Reject(String),
 }
 
@@ -121,8 +121,9 @@ pub trait Router: Send + Sync + 'static {
     /// The statement's route.
     fn route(&self, situation: &Situation<'_>) -> Route;
 
-    /// Whether all reads outside of transactions are [`Route::Local`]. If so, [`route`](Self::route)
-    /// is not called for them, which makes the fastest statements a little faster. Default `false`.
+    /// Whether all reads outside of transactions are [`Route::Local`]. If so,
+    /// [`route`](Self::route) is not called for them, which makes the fastest statements a little
+    /// faster. Default `false`.
     fn reads_locally(&self) -> bool {
         false
     }

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use super::class::Class;
 use super::footprint::Footprint;
 
-/// How many texts are kept. Queries built at run time could fill any cache; when it is full it
-/// starts anew.
+/// The most texts in the cache. When it is full it is cleared: queries built at run time could fill
+/// a cache of any size.
 const MAX_TEXTS: usize = 1_024;
 
-/// The classes of statements seen on one connection: by Diesel's static query id, which costs one
-/// lookup and needs no text, and by SQL text for the others.
+/// The classes of the statements of one connection, by Diesel's static query id, for which no text
+/// is built, and by SQL text for the others.
 ///
 /// A change of the main schema is not noticed. A statement on a view keeps its class if the view is
 /// redefined to call a function that writes (`docs/decisions/008-functions-of-the-application.md`).
@@ -66,7 +66,8 @@ impl ClassCache {
         self.footprints.insert(sql, footprint);
     }
 
-    /// A temporary table may now stand where a real one did, or the other way round.
+    /// Forgets all classes: a temporary table may hide a table of the database now, or not any
+    /// more.
     pub(crate) fn clear(&mut self) {
         self.by_id.clear();
         self.footprints.clear();

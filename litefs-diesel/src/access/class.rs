@@ -12,7 +12,7 @@ pub enum Access {
     Local,
 }
 
-/// What the rest of the library needs to know of a statement; cached, so it is small.
+/// What the library knows of a statement. Small, because it is cached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Class {
     pub(crate) access: Access,
@@ -25,26 +25,26 @@ pub(crate) struct Class {
     pub(crate) counts: bool,
     /// It inserts rows: `last_insert_rowid()` is its own.
     pub(crate) inserts: bool,
-    /// It asks for `last_insert_rowid()`, `changes()` or `total_changes()`.
+    /// It calls `last_insert_rowid()`, `changes()` or `total_changes()`.
     pub(crate) asks_session: bool,
     /// It opens, closes or marks a transaction.
     pub(crate) control: bool,
-    /// It is `PRAGMA query_only`, which this library uses itself: the user's is kept apart from
-    /// ours.
+    /// It is `PRAGMA query_only`. The library sets that PRAGMA itself and stores the user's value
+    /// separately.
     pub(crate) query_only: bool,
-    /// It must not run under LiteFS.
+    /// It must not run on LiteFS.
     pub(crate) refused: bool,
-    /// It changes the database by what is in a temporary or attached one, or both at once: it runs
-    /// where both are, or nowhere.
+    /// It changes the database and also needs a temporary or attached one. It runs on a node that
+    /// has both, or is refused.
     pub(crate) split: bool,
-    /// It is a VACUUM that stays here: of an attached database, or INTO a file. No transaction may
-    /// be open.
+    /// It is a VACUUM that runs on this node: of an attached database, or INTO a file. No
+    /// transaction may be open.
     pub(crate) vacuums: bool,
     /// It copies the database into a file of this node: VACUUM INTO.
     pub(crate) copies: bool,
-    /// There is nothing to run, or more than one statement.
+    /// The text is exactly one statement.
     pub(crate) single: bool,
-    /// SQLite could not prepare it here; the class is a guess that must not outlive the moment.
+    /// SQLite could not prepare it here. The class is a guess and must not be cached.
     pub(crate) guessed: bool,
     /// It calls a function that the application has registered, which may write.
     pub(crate) calls_application: bool,
@@ -78,7 +78,7 @@ impl Class {
     /// rest.
     pub(crate) const NOTHING: Self = Self { single: false, ..Self::new(Access::Local) };
 
-    /// What two statements are that run in one place.
+    /// The class of both statements together, which run on one node.
     pub(crate) fn with(self, other: Self) -> Self {
         let access = match (self.access, other.access) {
             (Access::Write, _) | (_, Access::Write) => Access::Write,
@@ -105,12 +105,12 @@ impl Class {
         }
     }
 
-    /// It reads as far as SQLite can tell, but what it calls may write.
+    /// SQLite's program only reads, but a function that it calls may write.
     pub(crate) fn may_write(&self) -> bool {
         self.access == Access::Read && self.calls_application
     }
 
-    /// It reads the database and that is all there is to it.
+    /// It only reads the database.
     #[inline]
     pub(crate) fn is_plain_read(&self) -> bool {
         self.access == Access::Read

@@ -85,7 +85,7 @@ fn of_program(program: Program) -> Class {
     Class { calls_application: program.calls_application, ..Class::new(access) }
 }
 
-/// The tables it names may not be replicated yet. In doubt it goes to the primary.
+/// The class by verb alone: the tables may not be replicated yet. In doubt it is a write.
 fn of_verb(verb: Verb, schema: Option<&str>) -> Class {
     match verb {
         Verb::Read => Class::new(Access::Read),
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_program_decides_and_the_verb_only_where_there_is_none() {
+    fn the_program_decides_before_the_verb() {
         for (sql, program, access) in [
             ("SELECT 1", Some(Program::default()), Access::Read),
             ("SELECT * FROM t", Some(READS), Access::Read),
@@ -164,14 +164,14 @@ mod tests {
     }
 
     #[test]
-    fn m15_questions_about_the_last_write_are_seen() {
+    fn m15_calls_of_session_functions_are_seen() {
         assert!(of("SELECT last_insert_rowid()", None).asks_session);
         assert!(of("SELECT id FROM t WHERE id = Last_Insert_Rowid ()", None).asks_session);
         assert!(!of("SELECT 'last_insert_rowid()'", None).asks_session);
     }
 
     #[test]
-    fn sqlite_itself_says_what_a_statement_does() {
+    fn sqlites_program_gives_the_class() {
         let mut conn = SqliteConnection::establish(":memory:").unwrap();
         conn.batch_execute(
             "CREATE TABLE t(id INTEGER PRIMARY KEY, x); CREATE VIEW v AS SELECT x FROM t;

@@ -10,17 +10,17 @@ use super::control::Control;
 pub(crate) enum ScriptPlan {
     /// One statement that controls the transaction.
     Control(Control),
-    /// Runs here, as it stands.
+    /// Runs here, unchanged.
     Local { writes_locally: bool, sets_session: bool, reads: bool },
-    /// Changes the database: taken whole to where writes go. `session` holds the PRAGMAs that also
-    /// concern this connection; `split` says that it needs temporary or attached tables as well,
-    /// which are here.
+    /// Changes the database: all of it runs on the primary. `session` contains the PRAGMAs that
+    /// also concern this connection. `split`: it also needs temporary or attached tables, which
+    /// exist only here.
     Write { session: Vec<String>, split: bool },
     /// Cannot run as one script.
     Refused(String),
 }
 
-/// Scripts are taken whole: one place for all of it, or a clear refusal. Pure.
+/// Plans a script. All of it runs on one node, or it is refused.
 ///
 /// `in_transaction`: one is open, which the script must not end.
 pub(crate) fn plan_script(
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn scripts_are_taken_whole() {
+    fn a_script_runs_on_one_node() {
         assert_eq!(plan("BEGIN"), ScriptPlan::Control(Control::Begin(None)));
         assert_eq!(
             plan("BEGIN EXCLUSIVE"),

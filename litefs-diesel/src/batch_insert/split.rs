@@ -1,11 +1,11 @@
-//! One INSERT of many rows as many of one row.
+//! Splits an INSERT of many rows into INSERTs of one row.
 
 use std::ops::Range;
 
 use litefs_rpc::sqlite::sql::{Token, TokenKind, tokens};
 use litefs_rpc::wire::Repeated;
 
-/// A row in parentheses: where it stands in the text, and how many parameters it has.
+/// A row in parentheses: its range in the text, and its number of parameters.
 type Row = (Range<usize>, usize);
 
 /// The statement for each of its rows, rows with one text after another together. What is no INSERT
@@ -39,7 +39,7 @@ pub(super) fn row_by_row(statement: Repeated) -> Vec<Repeated> {
     all
 }
 
-/// The rows behind VALUES; none where they cannot be told apart from the rest.
+/// The rows after VALUES. Empty if they cannot be found with certainty.
 fn rows_of(sql: &str) -> Vec<Row> {
     let all: Vec<_> = tokens(sql).collect();
     let is_other = |token: &Token<'_>| token.kind == TokenKind::Parameter && token.text != "?";

@@ -25,7 +25,7 @@ impl BindEngine {
         Ok(Statement { sql, params, cacheable })
     }
 
-    /// Many queries, those with one text after another together.
+    /// Many queries. Consecutive queries with one text become one statement.
     pub(crate) fn capture_all<T>(&mut self, queries: &[T]) -> QueryResult<Vec<Repeated>>
     where
         T: QueryFragment<Sqlite>,
@@ -52,8 +52,7 @@ impl BindEngine {
         while alike < queries.len() {
             let some = &queries[alike..queries.len().min(alike + next)];
             let same = count_with_text(&repeated.sql, some)?;
-            // Where one cannot be serialized, or binds more or fewer values than there are places:
-            // one by one.
+            // A query cannot be serialized, or binds more or fewer values than it has placeholders.
             if same == 0 || !self.binds_of_all(&some[..same], width, &mut repeated.params) {
                 break;
             }
@@ -62,14 +61,14 @@ impl BindEngine {
             if same < some.len() {
                 break;
             }
-            // Where texts change often, little is looked at in vain.
+            // Grows while the texts are equal, so that little is compared in vain.
             next = most.min(next * 2);
         }
         Ok(alike)
     }
 
-    /// Adds the values that the queries bind, `width` each, in one statement. `false`, with nothing
-    /// added: it must be done one by one.
+    /// Adds the values that the queries bind, `width` each, with one statement. `false`: nothing
+    /// was added, and each query needs a statement of its own.
     fn binds_of_all<T>(&mut self, queries: &[T], width: usize, values: &mut Vec<Value>) -> bool
     where
         T: QueryFragment<Sqlite>,

@@ -1,5 +1,4 @@
-//! Queries that bind what other queries bind, and select it: how the private database reads binds
-//! back.
+//! Probes: statements that bind what other queries bind, and select it.
 
 use diesel::backend::Backend;
 use diesel::connection::LoadConnection;
@@ -15,7 +14,7 @@ use litefs_rpc::wire::Value;
 
 use super::engine::BindEngine;
 
-/// Stands behind the values of each query, to show that it has bound as many as it has places for.
+/// Follows the values of each query, to show that the query has bound one value per placeholder.
 pub(super) const MARKER: i64 = 0x6c69_7465_6673_5f7c;
 
 impl BindEngine {

@@ -19,8 +19,7 @@ fn symptom(error: &Error) -> Symptom {
     }
 }
 
-/// Diagnoses an error. Blocks while LiteFS is asked, where the error is one that a role or a mount
-/// may explain.
+/// Diagnoses an error. If a role or a mount may explain it, this asks LiteFS and blocks.
 pub(crate) fn diagnose(node: &Node, error: &Error, role_held: impl FnOnce() -> bool) -> Diagnosis {
     let symptom = symptom(error);
     if symptom.is_suspicious() {
@@ -31,6 +30,7 @@ pub(crate) fn diagnose(node: &Node, error: &Error, role_held: impl FnOnce() -> b
     symptom.diagnose(NodeState { mount_served, role_held: role_held() })
 }
 
+/// The error of a file that cannot be read or written.
 pub(crate) fn storage(node: &Node, failure: Failure, error: &Error) -> Error {
     let name = name_or_host(&node.tracker);
     let cause = match failure {

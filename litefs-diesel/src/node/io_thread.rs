@@ -1,4 +1,4 @@
-//! The one bridge between Diesel's synchronous world and tokio: a thread that owns the runtime.
+//! The bridge between Diesel's synchronous calls and tokio: a thread that owns the runtime.
 
 use std::future::Future;
 use std::sync::Mutex;
@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 /// The thread on which everything asynchronous of one handle runs: tracker, client, server.
 ///
-/// Its runtime has one thread, so a request costs one wake-up on each side. Callers may be
-/// anywhere, inside another runtime too: they block on a plain parker.
+/// Its runtime has one thread, so a request costs one wake-up on each side. Callers block on a
+/// plain parker, so they may be inside another runtime.
 #[derive(Debug)]
 pub(crate) struct IoThread {
     handle: Handle,

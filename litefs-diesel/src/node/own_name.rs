@@ -1,8 +1,8 @@
-//! What this node is called: LiteFS says so only with the first term as primary.
+//! This node's name. LiteFS reports it from the node's first term as primary on.
 
 use litefs_core::{NodeName, Tracker};
 
-/// LiteFS's name for this node; its default is the machine's host name.
+/// LiteFS's name for this node. Asks LiteFS if it is not known yet.
 pub(crate) async fn own_name(tracker: &Tracker) -> NodeName {
     if tracker.own_name().is_none() {
         tracker.confirm().await;
@@ -10,7 +10,7 @@ pub(crate) async fn own_name(tracker: &Tracker) -> NodeName {
     name_or_host(tracker)
 }
 
-/// As far as it is known already.
+/// LiteFS's name for this node if it is known, else the machine's host name.
 pub(crate) fn name_or_host(tracker: &Tracker) -> NodeName {
     tracker.own_name().unwrap_or_else(host_name)
 }

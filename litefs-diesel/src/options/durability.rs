@@ -2,15 +2,15 @@
 
 use std::str::FromStr;
 
-/// Who must have a write before it is acknowledged. LiteFS replicates after the commit, so what
-/// only the primary has is lost if the primary dies.
+/// Which nodes must have a write before it is acknowledged. LiteFS replicates after the commit, so
+/// a write that only the primary has is lost if the primary fails.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Durability {
     /// The primary. The default, and the fastest.
     #[default]
     Primary,
-    /// Also the node that wrote. On the primary the same as [`Primary`](Self::Primary).
+    /// Also the node that made the write. On the primary the same as [`Primary`](Self::Primary).
     Here,
     /// The primary and this many replicas.
     Replicas(usize),

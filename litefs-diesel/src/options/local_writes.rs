@@ -2,19 +2,18 @@
 
 use std::str::FromStr;
 
-/// How a node that is the primary runs its own statements that write, outside of transactions.
+/// How the primary runs its own statements that write, outside of transactions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LocalWrites {
     /// Each on its own connection, as with plain SQLite: they wait for each other by sleeping and
-    /// looking again (`busy_timeout`), and each pays for a commit of its own. The default.
+    /// trying again (`busy_timeout`), and each has a commit of its own. The default.
     #[default]
     Direct,
-    /// Through the writer that also runs the writes of the other nodes: in the order in which they
-    /// come, sharing commits when they are many, never meeting a lock held by each other. They take
-    /// the way of forwarded writes, with what comes with it: delivery, limits, `forward_timeout`,
-    /// and functions that exist only where [`on_connection`](crate::LiteFsBuilder::on_connection)
-    /// registers them.
+    /// Through the writer that also runs the writes of other nodes: in the order of their arrival,
+    /// sharing commits when there are many, without waiting for each other's locks. The rules of
+    /// forwarded writes hold for them: delivery, limits, `forward_timeout`, and only those
+    /// functions that [`on_connection`](crate::LiteFsBuilder::on_connection) registers.
     ///
     /// Transactions and scripts (`batch_execute`) stay on their own connections, and so does
     /// everything in a process that does not [`serve`](crate::LiteFsBuilder::serve).

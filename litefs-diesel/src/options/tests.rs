@@ -25,7 +25,7 @@ fn c1_defaults_work_with_no_options() {
 }
 
 #[test]
-fn c4_the_environment_and_the_builder_give_the_same_and_the_builder_wins() {
+fn c4_the_builder_wins_over_the_environment() {
     let all = vars(&[
         ("LITEFS_RPC_LISTEN", "127.0.0.1:9"),
         ("LITEFS_RPC_ADVERTISE", "here:9"),
@@ -108,7 +108,7 @@ fn c3_bad_values_are_refused_by_name() {
 }
 
 #[test]
-fn a_short_secret_is_said_once_and_not_shown() {
+fn a_short_secret_is_not_shown() {
     let new = || LiteFsBuilder::new("/litefs/app.db");
     let error = |builder: LiteFsBuilder| builder.build().err().expect("refused").to_string();
     assert_eq!(
