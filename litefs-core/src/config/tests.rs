@@ -1,5 +1,6 @@
 //! Tests of the options, from the builder and from the environment.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::*;

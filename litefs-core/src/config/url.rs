@@ -5,7 +5,7 @@ use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use super::ConfigError;
+use super::error::ConfigError;
 use super::resolve::resolve;
 
 const NO_FILE: &str = "the path of a database file, or a `sqlite://` or `file:` URL of one";
