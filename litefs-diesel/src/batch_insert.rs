@@ -16,8 +16,7 @@ use diesel::sqlite::Sqlite;
 use diesel::{QuerySource, Table};
 use litefs_rpc::wire::{Output, Repeated};
 
-use crate::LiteFsConnection;
-use crate::connection::{Recorder, WithClause, unexpected};
+use crate::connection::{LiteFsConnection, Recorder, WithClause, unexpected};
 
 /// Inserts many rows at the cost of one.
 ///

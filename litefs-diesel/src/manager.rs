@@ -25,7 +25,6 @@ impl LiteFs {
 
 impl ConnectionManager {
     /// The handle.
-    #[must_use]
     pub fn litefs(&self) -> &LiteFs {
         &self.litefs
     }
