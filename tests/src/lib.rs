@@ -112,7 +112,6 @@ impl TestCluster {
     }
 
     /// A node's handle.
-    #[must_use]
     pub fn litefs(&self, name: &str) -> &LiteFs {
         &self.handles[name]
     }

@@ -22,3 +22,13 @@ fn a_replica_writes_and_reads_its_own_writes() {
         notes::table.find(id).select(notes::text).get_result(&mut test.plain("a")).unwrap();
     assert_eq!(text, "hello");
 }
+
+mod glob {
+    use litefs_diesel::*;
+
+    #[test]
+    fn a_glob_import_does_not_hide_rusts_core() {
+        let builder = LiteFs::builder("/litefs/app.db").read_timeout(core::time::Duration::ZERO);
+        assert!(matches!(builder.start(), Err(StartError::Config(_))));
+    }
+}
