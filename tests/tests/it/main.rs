@@ -15,6 +15,7 @@ mod migrations;
 mod partition;
 mod programs;
 mod reading;
+mod serializability;
 mod smoke;
 mod speculation;
 mod takeover;
