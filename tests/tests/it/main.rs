@@ -18,6 +18,7 @@ mod reading;
 mod serializability;
 mod smoke;
 mod speculation;
+mod speculation_corners;
 mod takeover;
 mod telemetry;
 mod tracking_table;
