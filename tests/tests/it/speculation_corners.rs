@@ -128,7 +128,7 @@ fn x21_the_limit_may_come_between_any_two_steps() {
 }
 
 #[test]
-fn x16_another_process_with_the_lock_sends_the_transaction_away() {
+fn x16_a_lock_of_another_process_sends_it_to_the_primary() {
     let test = test_cluster();
     let mut conn = test.conn("b");
     let mut other = test.plain("b");
@@ -357,8 +357,8 @@ fn x18_values_of_every_kind_are_compared() {
     let test = test_cluster();
     test.schema(
         "CREATE TABLE things (id INTEGER PRIMARY KEY, x);
-         INSERT INTO things VALUES (1, 1e999), (2, NULL), (3, x'00ff00'), (4, 'a' || char(0) || 'b'),
-             (5, 0.1), (6, 9e15), (7, '')",
+         INSERT INTO things VALUES (1, 1e999), (2, NULL), (3, x'00ff00'),
+             (4, 'a' || char(0) || 'b'), (5, 0.1), (6, 9e15), (7, '')",
     );
     let mut conn = test.conn("b");
     let all = "SELECT count(*) AS n, x, id, x - x AS nan, CAST(x AS BLOB) AS b, typeof(x) AS t \
