@@ -79,6 +79,24 @@ fn is_clean(conn: &mut LiteFsConnection) {
 }
 
 #[test]
+fn x24_a_savepoint_is_set_once_on_the_primary() {
+    let test = test_cluster();
+    let mut conn = test.conn("b");
+    conn.batch_execute("BEGIN; SAVEPOINT one").unwrap_err();
+    conn.batch_execute("BEGIN").unwrap();
+    conn.batch_execute("SAVEPOINT one").unwrap();
+    // The primary reports the violation.
+    let twice = "INSERT INTO entries VALUES (1, 'twice')";
+    diesel::sql_query(twice).execute(&mut conn).unwrap_err();
+    diesel::sql_query("INSERT INTO entries VALUES (2, 'second')").execute(&mut conn).unwrap();
+    conn.batch_execute("RELEASE one").unwrap();
+    let gone = conn.batch_execute("ROLLBACK TO one").unwrap_err();
+    assert_eq!(gone.to_string(), "no such savepoint: one");
+    conn.batch_execute("COMMIT").unwrap();
+    assert_eq!(number(&mut test.plain("a"), "SELECT count(*) AS n FROM entries"), Ok(2));
+}
+
+#[test]
 fn x21_the_limit_may_come_between_any_two_steps() {
     let test = TestCluster::configured(&["a", "b"], |_, builder| {
         builder.speculation_limit(Duration::from_millis(20))

@@ -23,7 +23,7 @@ pub(super) struct Record {
     snapshot: Option<Position>,
     /// Something was read that the primary cannot read again, or too much.
     incomplete: bool,
-    /// A statement has written.
+    /// A statement has written, or a savepoint was set.
     wrote: bool,
     /// The root pages of the tables whose contents the primary may decide otherwise.
     undecided: HashSet<i64>,
@@ -87,7 +87,7 @@ impl Record {
         self.reads.is_empty() && !self.steps.iter().any(|step| step.reads)
     }
 
-    /// Whether a statement has written.
+    /// Whether a statement has written. Then the steps set the savepoints.
     pub(super) fn wrote(&self) -> bool {
         self.wrote
     }
@@ -137,6 +137,7 @@ impl Record {
         let seen = Seen::of(&Ok(Output::Done), false);
         self.wrote = true;
         self.size += work.size();
+        self.wrote = true;
         self.steps.push(RecordedStep { work, reads: false, seen });
     }
 
