@@ -87,6 +87,11 @@ impl Footprint {
         self.indeterminate || self.assigns(params)
     }
 
+    /// Whether it comes to something else each time it runs.
+    pub(crate) fn is_indeterminate(&self) -> bool {
+        self.indeterminate
+    }
+
     /// Whether a row gets its rowid from SQLite, with these parameters.
     pub(crate) fn assigns(&self, params: &[Value]) -> bool {
         match &self.assigns_rowids {

@@ -79,6 +79,27 @@ fn is_clean(conn: &mut LiteFsConnection) {
 }
 
 #[test]
+fn x14_a_row_chosen_at_random_is_validated_as_it_was_seen() {
+    let test = test_cluster();
+    let mut conn = test.conn("b");
+    for _ in 0..20 {
+        on_primary(&test, "DELETE FROM accounts WHERE id > 2; INSERT INTO accounts VALUES (3, 7)");
+        test.sync();
+        let result = conn.transaction(|conn| {
+            let chosen = number(
+                conn,
+                "SELECT id AS n FROM accounts WHERE id > 1 ORDER BY random() LIMIT 1",
+            )?;
+            on_primary(&test, &format!("DELETE FROM accounts WHERE id = {chosen}"));
+            add(conn, 1, 1)
+        });
+        is_conflict(&result);
+        on_primary(&test, "INSERT OR IGNORE INTO accounts VALUES (2, 0)");
+    }
+    assert_eq!(balances(&test, "a")[0], 100);
+}
+
+#[test]
 fn x24_a_savepoint_is_set_once_on_the_primary() {
     let test = test_cluster();
     let mut conn = test.conn("b");

@@ -171,7 +171,8 @@ impl LiteFsConnection {
         Ok(true)
     }
 
-    /// Runs the reads of the open snapshot again, for their digests: the results are the same.
+    /// Runs the reads of the open snapshot again, for their digests: the results are the same. What
+    /// the application has seen of one that depends on chance or on the time is gone.
     pub(super) fn digest_reads(&mut self, node: &Node) -> QueryResult<()> {
         if self.phase() != Phase::LocalReads {
             return Ok(());
@@ -182,6 +183,10 @@ impl LiteFsConnection {
                 continue;
             };
             if runs.iter().all(|run| run.footprint.touches_nothing()) {
+                continue;
+            }
+            if runs.iter().any(|run| run.footprint.is_indeterminate()) {
+                self.transaction.record().set_incomplete();
                 continue;
             }
             let _muted = self.local.mute();
