@@ -423,3 +423,31 @@ fn x18_values_of_every_kind_are_compared() {
         is_conflict(&result);
     }
 }
+
+#[diesel::declare_sql_function]
+extern "SQL" {
+    fn chosen() -> Integer;
+}
+
+#[test]
+fn x14_what_a_function_of_the_application_chose_is_validated() {
+    use std::sync::atomic::{AtomicI32, Ordering};
+    static CALLS: AtomicI32 = AtomicI32::new(0);
+    let test = TestCluster::configured(&["a", "b"], |_, builder| {
+        builder.on_connection(|conn| {
+            chosen_utils::register_nondeterministic_impl(conn, || {
+                if CALLS.fetch_add(1, Ordering::Relaxed) == 0 { 1 } else { 3 }
+            })
+        })
+    });
+    test.schema(SCHEMA);
+    let mut conn = test.conn("b");
+    let result = conn.transaction(|conn| {
+        let chosen = "SELECT balance AS n FROM accounts WHERE id = (SELECT chosen())";
+        assert_eq!(number(conn, chosen)?, 100);
+        on_primary(&test, "UPDATE accounts SET balance = 50 WHERE id = 1");
+        add(conn, 2, 1)
+    });
+    is_conflict(&result);
+    assert_eq!(balances(&test, "a"), [50, 0, 7]);
+}
