@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use diesel::connection::LoadConnection;
 use diesel::result::QueryResult;
 use diesel::sqlite::SqliteConnection;
-use litefs_rpc::sqlite::sql::{SqlStatement, TokenKind, statements, tokens};
+use litefs_rpc::sqlite::sql::{SqlStatement, TokenKind, Verb, statements, tokens};
 use litefs_rpc::sqlite::{BoundQuery, value};
 use litefs_rpc::wire::Value;
 
@@ -26,7 +26,7 @@ pub(crate) struct Footprint {
     indeterminate: bool,
     /// It has no meaning on a replica's snapshot: virtual tables, other databases.
     unsuitable: bool,
-    /// It reads virtual tables, whose rows come from elsewhere.
+    /// It reads what is in no table of the database: virtual tables, PRAGMAs.
     virtual_tables: bool,
     /// It inserts rows.
     inserts: bool,
@@ -67,7 +67,9 @@ impl Footprint {
             };
             reader.read(&Instruction { opcode, p: [number(2), number(3), number(4)], p4 });
         }
-        let inserts = statements(sql).first().is_some_and(SqlStatement::inserts);
+        let all = statements(sql);
+        let inserts = all.first().is_some_and(SqlStatement::inserts);
+        reader.footprint.virtual_tables |= all.iter().any(|s| s.verb() == Verb::Pragma);
         Ok(Self { chooses, inserts, ..reader.finish() })
     }
 

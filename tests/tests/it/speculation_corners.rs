@@ -100,6 +100,25 @@ fn x14_a_row_chosen_at_random_is_validated_as_it_was_seen() {
 }
 
 #[test]
+fn x14_a_pragma_that_was_read_is_validated() {
+    #[derive(QueryableByName)]
+    struct Version {
+        #[diesel(sql_type = Integer)]
+        user_version: i32,
+    }
+    let test = test_cluster();
+    let mut conn = test.conn("b");
+    let result = conn.transaction(|conn| {
+        let version = diesel::sql_query("PRAGMA user_version").get_result::<Version>(conn)?;
+        assert_eq!(version.user_version, 0);
+        on_primary(&test, "PRAGMA user_version = 2");
+        add(conn, 1, 1)
+    });
+    is_conflict(&result);
+    assert_eq!(balances(&test, "a")[0], 100);
+}
+
+#[test]
 fn x24_a_savepoint_is_set_once_on_the_primary() {
     let test = test_cluster();
     let mut conn = test.conn("b");
