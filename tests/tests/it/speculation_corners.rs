@@ -119,6 +119,20 @@ fn x14_a_pragma_that_was_read_is_validated() {
 }
 
 #[test]
+fn x14_a_query_without_its_rows_is_no_conflict() {
+    let test = test_cluster();
+    let mut conn = test.conn("b");
+    add(&mut test.conn("b"), 3, 1).unwrap();
+    conn.transaction(|conn| {
+        diesel::sql_query("SELECT balance FROM accounts WHERE id = 1").execute(conn)?;
+        on_primary(&test, "UPDATE accounts SET balance = balance + 1 WHERE id > 1");
+        add(conn, 1, 1)
+    })
+    .unwrap();
+    assert_eq!(balances(&test, "a"), [101, 1, 9]);
+}
+
+#[test]
 fn x24_a_savepoint_is_set_once_on_the_primary() {
     let test = test_cluster();
     let mut conn = test.conn("b");

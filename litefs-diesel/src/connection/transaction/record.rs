@@ -52,7 +52,7 @@ impl Record {
         match work {
             Some(work) if self.has_room_for(&work) => {
                 self.size += work.size();
-                self.reads.push(work);
+                self.reads.push(as_query(work));
             }
             _ => self.incomplete = true,
         }
@@ -150,6 +150,15 @@ impl Record {
     /// The text of a step.
     pub(super) fn text_of(&self, step: usize) -> Option<&str> {
         self.steps.get(step)?.work.texts().next()
+    }
+}
+
+/// A read as it is recorded: by its rows. How many rows it changes is said of an earlier statement,
+/// on the primary of another connection's.
+pub(super) fn as_query(read: Command) -> Command {
+    match read {
+        Command::Execute(statement) => Command::Query(statement),
+        read => read,
     }
 }
 

@@ -17,7 +17,7 @@ use super::super::LiteFsConnection;
 use super::super::decide::may_write::MayWrite;
 use super::super::decide::phase::Phase;
 use super::super::local::is_writable;
-use super::record::{Run, returns_rows, statements_of};
+use super::record::{Run, as_query, returns_rows, statements_of};
 use super::state::LocalPart;
 use crate::access::{Access, Class, Control, Footprint};
 use crate::error::{called, conflict_of};
@@ -72,6 +72,8 @@ impl LiteFsConnection {
         if !self.may_speculate(node, class)? {
             return Ok(None);
         }
+        let read = (class.access == Access::Read).then(|| as_query(work.clone()));
+        let work = read.as_ref().unwrap_or(work);
         let Some(runs) = self.runs_of(work)? else { return Ok(None) };
         let certain = runs.iter().all(|run| run.footprint.is_certain()) && !returns_rows(work);
         match self.phase() {
