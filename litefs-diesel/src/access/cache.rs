@@ -15,13 +15,15 @@ const MAX_TEXTS: usize = 1_024;
 /// The classes of the statements of one connection, by Diesel's static query id, for which no text
 /// is built, and by SQL text for the others.
 ///
-/// A change of the main schema is not noticed. A statement on a view keeps its class if the view is
-/// redefined to call a function that writes (`docs/decisions/008-functions-of-the-application.md`).
+/// A change of the main schema is noticed only when a transaction begins on a replica's snapshot.
+/// Until then a statement on a view keeps its class if the view is redefined to call a function that writes (`docs/decisions/008-functions-of-the-application.md`).
 #[derive(Debug, Default)]
 pub(crate) struct ClassCache {
     by_id: HashMap<TypeId, Class, BuildHasherDefault<TypeIdHasher>>,
     by_text: HashMap<String, Class>,
     footprints: HashMap<String, Arc<Footprint>>,
+    /// The schema that the footprints are of.
+    schema_version: Option<i64>,
 }
 
 impl ClassCache {
@@ -64,6 +66,13 @@ impl ClassCache {
             self.footprints.clear();
         }
         self.footprints.insert(sql, footprint);
+    }
+
+    /// A transaction begins on this schema. Another node may have changed what a name stands for.
+    pub(crate) fn set_schema_version(&mut self, version: i64) {
+        if self.schema_version.replace(version).is_some_and(|before| before != version) {
+            self.clear();
+        }
     }
 
     /// Forgets all classes: a temporary table may hide a table of the database now, or not any

@@ -119,6 +119,27 @@ fn x14_a_pragma_that_was_read_is_validated() {
 }
 
 #[test]
+fn x14_a_statement_whose_schema_has_changed_is_validated() {
+    let test = test_cluster();
+    test.schema("CREATE VIEW v AS SELECT 1 AS n");
+    let mut conn = test.conn("b");
+    let seen = |conn: &mut LiteFsConnection| number(conn, "SELECT n FROM v");
+    conn.transaction(|conn| {
+        assert_eq!(seen(conn)?, 1);
+        add(conn, 1, 1)
+    })
+    .unwrap();
+    test.schema("DROP VIEW v; CREATE VIEW v AS SELECT balance AS n FROM accounts WHERE id = 2");
+    let result = conn.transaction(|conn| {
+        assert_eq!(seen(conn)?, 0);
+        on_primary(&test, "UPDATE accounts SET balance = 5 WHERE id = 2");
+        add(conn, 1, 1)
+    });
+    is_conflict(&result);
+    assert_eq!(balances(&test, "a"), [101, 5, 7]);
+}
+
+#[test]
 fn x14_a_query_without_its_rows_is_no_conflict() {
     let test = test_cluster();
     let mut conn = test.conn("b");

@@ -77,6 +77,13 @@ impl Local {
         &self.native
     }
 
+    /// The number that each change of the schema increments
+    /// (<https://www.sqlite.org/pragma.html#pragma_schema_version>).
+    pub(super) fn schema_version(&mut self) -> QueryResult<i64> {
+        let _muted = self.mute();
+        pragma(&mut self.connection, "schema_version")
+    }
+
     /// Whether SQLite is outside of a transaction.
     pub(super) fn is_autocommit(&self) -> bool {
         self.native.is_autocommit()
@@ -177,7 +184,7 @@ impl Local {
     /// back (<https://www.sqlite.org/pragma.html#pragma_cache_spill>).
     pub(super) fn begin_speculation(&mut self, max_pages: u32) -> QueryResult<Speculation> {
         let _muted = self.mute();
-        let busy_timeout = busy_timeout(&mut self.connection)?;
+        let busy_timeout = pragma(&mut self.connection, "busy_timeout")?;
         // Another process of this node may be writing to its own snapshot.
         self.connection.batch_execute(&format!(
             "PRAGMA query_only = OFF; PRAGMA cache_spill = {max_pages}; \
@@ -242,12 +249,13 @@ pub(super) struct Speculation {
     busy_timeout: i64,
 }
 
-fn busy_timeout(connection: &mut SqliteConnection) -> QueryResult<i64> {
-    let rows = connection.load(BoundQuery::new("PRAGMA busy_timeout", &[], true))?;
+fn pragma(connection: &mut SqliteConnection, name: &str) -> QueryResult<i64> {
+    let sql = format!("PRAGMA {name}");
+    let rows = connection.load(BoundQuery::new(&sql, &[], true))?;
     let rows = litefs_rpc::sqlite::collect(rows, usize::MAX);
     let rows = rows.map_err(|refusal| crate::error::called(refusal.into(), None))?;
     Ok(match rows.values.as_slice() {
-        [Value::Integer(milliseconds)] => *milliseconds,
+        [Value::Integer(number)] => *number,
         _ => 0,
     })
 }

@@ -193,6 +193,10 @@ impl LiteFsConnection {
             return Err(error);
         }
         let snapshot = if writable { None } else { Some(self.snapshot_position(node)?) };
+        if snapshot.is_some() {
+            let version = self.local.schema_version().inspect_err(|_| self.local.roll_back());
+            self.classes.set_schema_version(version?);
+        }
         self.transaction.set_local(snapshot, self.local.prepared_for());
         Ok(())
     }
