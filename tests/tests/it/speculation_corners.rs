@@ -172,6 +172,24 @@ fn x24_a_savepoint_is_set_once_on_the_primary() {
 }
 
 #[test]
+fn x24_a_savepoint_may_have_any_name() {
+    let test = test_cluster();
+    let mut conn = test.conn("b");
+    for (at, read) in [(10, true), (20, false)] {
+        conn.batch_execute("BEGIN").unwrap();
+        conn.batch_execute("SAVEPOINT \"a \"\" name\"").unwrap();
+        if read {
+            balance(&mut conn, 1).unwrap();
+        }
+        add(&mut conn, 2, at).unwrap();
+        conn.batch_execute("ROLLBACK TO \"a \"\" name\"").unwrap();
+        add(&mut conn, 3, 1).unwrap();
+        conn.batch_execute("COMMIT").unwrap();
+    }
+    assert_eq!(balances(&test, "a"), [100, 0, 9]);
+}
+
+#[test]
 fn x21_the_limit_may_come_between_any_two_steps() {
     let test = TestCluster::configured(&["a", "b"], |_, builder| {
         builder.speculation_limit(Duration::from_millis(20))

@@ -267,7 +267,6 @@ impl LiteFsConnection {
             return;
         }
         for name in self.transaction.savepoints().to_vec() {
-            let name = name.replace('"', "\"\"");
             self.transaction.record().push_savepoint(format!("SAVEPOINT \"{name}\""));
         }
     }

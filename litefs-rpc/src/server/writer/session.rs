@@ -73,7 +73,7 @@ impl<E: Executor> Writer<E> {
 
     fn savepoints(&mut self, begin: &Begin) -> Result<(), ServerError> {
         for name in &begin.savepoints {
-            self.executor.step(&Command::Script(format!("SAVEPOINT {name}")))?;
+            self.executor.step(&Command::Script(format!("SAVEPOINT \"{name}\"")))?;
         }
         Ok(())
     }
