@@ -190,6 +190,20 @@ fn x24_a_savepoint_may_have_any_name() {
 }
 
 #[test]
+fn x22_a_savepoint_that_began_it_ends_it_after_a_promotion() {
+    let test = test_cluster();
+    let mut conn = test.conn("b");
+    conn.batch_execute("SAVEPOINT outer_one").unwrap();
+    balance(&mut conn, 1).unwrap();
+    add(&mut conn, 2, 1).unwrap();
+    test.cluster.promote("b").unwrap();
+    add(&mut conn, 1, 1).unwrap();
+    conn.batch_execute("RELEASE outer_one").unwrap();
+    test.plain("b").batch_execute("PRAGMA busy_timeout = 0; BEGIN IMMEDIATE").unwrap();
+    assert_eq!(balances(&test, "b"), [101, 1, 7]);
+}
+
+#[test]
 fn x21_the_limit_may_come_between_any_two_steps() {
     let test = TestCluster::configured(&["a", "b"], |_, builder| {
         builder.speculation_limit(Duration::from_millis(20))

@@ -132,6 +132,8 @@ impl LiteFsConnection {
         } else {
             None
         };
+        // After a promotion BEGIN has opened what a savepoint began.
+        let sql = if self.transaction.ends_by(control) { "COMMIT" } else { sql };
         let result = self.local.batch_execute(sql);
         result.map_err(|error| self.control_failed(node, error))?;
         self.transaction.note_control(control)?;
