@@ -9,6 +9,7 @@ use diesel::result::Error;
 use diesel::sql_types::{BigInt, Integer};
 use diesel::sqlite::{Sqlite, SqliteConnection};
 use litefs_diesel::{Failure, LiteFsConnection};
+use litefs_testkit::{EventStreamFault, InfoFault};
 use litefs_tests::TestCluster;
 
 diesel::table! { accounts { id -> Integer, balance -> Integer, } }
@@ -187,6 +188,39 @@ fn x24_a_savepoint_may_have_any_name() {
         conn.batch_execute("COMMIT").unwrap();
     }
     assert_eq!(balances(&test, "a"), [100, 0, 9]);
+}
+
+#[test]
+fn x22_a_promotion_finds_the_savepoints_of_reads() {
+    let test = test_cluster();
+    let mut conn = test.conn("b");
+    let node = test.cluster.node("b");
+    conn.transaction(|conn| {
+        balance(conn, 3)?;
+        conn.transaction(|conn| {
+            assert_eq!(balance(conn, 1)?, 100);
+            // The node does not know of its promotion before the transaction moves.
+            node.set_event_stream_fault(EventStreamFault::Hang).unwrap();
+            node.set_info_fault(InfoFault::Hang).unwrap();
+            test.cluster.promote("b").unwrap();
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    std::thread::sleep(Duration::from_millis(300));
+                    node.set_info_fault(InfoFault::None).unwrap();
+                    node.set_event_stream_fault(EventStreamFault::None).unwrap();
+                });
+                diesel::sql_query("CREATE TABLE made (x)").execute(conn)
+            })
+        })?;
+        let undone = conn.transaction(|conn| {
+            add(conn, 2, 1)?;
+            Err::<(), _>(Error::RollbackTransaction)
+        });
+        assert_eq!(undone, Err(Error::RollbackTransaction));
+        add(conn, 3, 1)
+    })
+    .unwrap();
+    assert_eq!(balances(&test, "b"), [100, 0, 8]);
 }
 
 #[test]
