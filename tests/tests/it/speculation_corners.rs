@@ -224,6 +224,26 @@ fn x22_a_promotion_finds_the_savepoints_of_reads() {
 }
 
 #[test]
+fn x22_a_promotion_between_a_read_and_a_write_is_a_conflict() {
+    let test = test_cluster();
+    let mut conn = test.conn("b");
+    let result = conn.transaction(|conn| {
+        assert_eq!(balance(conn, 1)?, 100);
+        test.cluster.promote("b").unwrap();
+        test.wait_for_roles();
+        // The new primary has written since.
+        add(conn, 1, 1)
+    });
+    is_conflict(&result);
+    conn.transaction(|conn| {
+        assert_eq!(balance(conn, 1)?, 100);
+        add(conn, 1, 1)
+    })
+    .unwrap();
+    assert_eq!(balances(&test, "b"), [101, 0, 7]);
+}
+
+#[test]
 fn x22_a_savepoint_that_began_it_ends_it_after_a_promotion() {
     let test = test_cluster();
     let mut conn = test.conn("b");

@@ -317,7 +317,7 @@ impl Transaction {
         // A conflict of an earlier statement does not count: the transaction has gone on since.
         self.retryable_conflict = result.as_ref().is_err_and(is_locked);
         match result {
-            Err(error) if self.retryable_conflict && self.phase() == Phase::LocalWrites => {
+            Err(error) if self.retryable_conflict && self.phase().is_local() => {
                 let message = format!(
                     "another connection is writing, or has written since this transaction read: \
                      {error}"
