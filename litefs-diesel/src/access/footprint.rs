@@ -89,6 +89,11 @@ impl Footprint {
         self.indeterminate || self.assigns(params)
     }
 
+    /// Whether it inserts rows.
+    pub(crate) fn inserts(&self) -> bool {
+        self.inserts
+    }
+
     /// Whether it comes to something else each time it runs.
     pub(crate) fn is_indeterminate(&self) -> bool {
         self.indeterminate

@@ -258,6 +258,59 @@ fn x22_a_savepoint_that_began_it_ends_it_after_a_promotion() {
 }
 
 #[test]
+fn x13_the_session_functions_say_what_plain_sqlite_says() {
+    const ASK: &str = "SELECT last_insert_rowid() * 1000000 + changes() * 1000 + total_changes() \
+                       AS n";
+    fn answers<C>(conn: &mut C) -> Vec<QueryResult<i64>>
+    where
+        C: LoadConnection + Connection<Backend = Sqlite>,
+    {
+        let programs: [&[&str]; 7] = [
+            &["SELECT 1 FROM accounts", "UPDATE accounts SET balance = balance + 1"],
+            &["INSERT INTO entries VALUES (7, 'seven')", "UPDATE entries SET what = what || 'x'"],
+            &["INSERT INTO entries VALUES (1, 'one')", "INSERT INTO entries VALUES (8, 'eight')"],
+            &[
+                "SELECT 1 FROM accounts",
+                "INSERT INTO entries (what) VALUES ('nine')",
+                "UPDATE accounts SET balance = 1 WHERE id < 3",
+                "CREATE TABLE IF NOT EXISTS made (x)",
+                "INSERT INTO made VALUES (1)",
+            ],
+            &["SELECT 1 FROM accounts", "INSERT INTO entries VALUES (1, 'one')"],
+            &["SELECT 1 FROM accounts", "UPDATE accounts SET balance = 1 WHERE id > 50"],
+            &["SELECT 1 FROM accounts", "DELETE FROM made", "ROLLBACK"],
+        ];
+        let mut all = Vec::new();
+        for program in programs {
+            conn.batch_execute("BEGIN").unwrap();
+            for sql in program {
+                match *sql {
+                    "ROLLBACK" => conn.batch_execute(sql).unwrap(),
+                    _ if sql.starts_with("SELECT") => {
+                        diesel::sql_query(*sql).execute(conn).unwrap();
+                    }
+                    _ => drop(diesel::sql_query(*sql).execute(conn)),
+                }
+            }
+            let _ = conn.batch_execute("COMMIT");
+            all.push(number(conn, ASK));
+        }
+        all
+    }
+    let test = test_cluster();
+    let mut plain = SqliteConnection::establish(":memory:").unwrap();
+    plain.batch_execute(SCHEMA).unwrap();
+    let before = number(&mut plain, ASK).unwrap();
+    assert_eq!(before, 1_001_004);
+    let mut conn = test.conn("b");
+    // As many changes before as on the other.
+    conn.batch_execute("CREATE TEMP TABLE t (x); INSERT INTO t (rowid) VALUES (4), (3), (2)")
+        .unwrap();
+    conn.batch_execute("INSERT INTO t (rowid) VALUES (1)").unwrap();
+    assert_eq!(answers(&mut conn), answers(&mut plain));
+}
+
+#[test]
 fn x21_the_limit_may_come_between_any_two_steps() {
     let test = TestCluster::configured(&["a", "b"], |_, builder| {
         builder.speculation_limit(Duration::from_millis(20))
@@ -561,6 +614,26 @@ fn x18_values_of_every_kind_are_compared() {
             add(conn, 1, 1)
         });
         is_conflict(&result);
+    }
+}
+
+#[test]
+fn x15_an_automatic_id_before_a_move_is_the_primarys() {
+    let test = test_cluster();
+    let mut conn = test.conn("b");
+    let enter = "INSERT INTO entries (what) VALUES ('mine')";
+    for next in ["SELECT count(*) AS n FROM entries", "SELECT 1 AS n"] {
+        on_primary(&test, "DELETE FROM entries");
+        test.sync();
+        let id = conn.transaction(|conn| {
+            balance(conn, 1)?;
+            on_primary(&test, "INSERT INTO entries VALUES (41, 'other')");
+            diesel::sql_query(enter).execute(conn)?;
+            number(conn, next)?;
+            diesel::sql_query("UPDATE entries SET what = what || '!'").execute(conn)?;
+            number(conn, "SELECT last_insert_rowid() AS n")
+        });
+        assert_eq!(id, Ok(42), "{next}");
     }
 }
 

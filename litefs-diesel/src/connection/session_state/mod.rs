@@ -126,9 +126,9 @@ impl SessionState {
     }
 
     /// A recorded transaction ran on the primary.
-    pub(super) fn ran_record(&mut self, effects: SessionCounters) {
+    pub(super) fn ran_record(&mut self, effects: SessionCounters, inserted: bool) {
         let last_insert_rowid = match self.last_forwarded {
-            Some(last) if !effects.inserted => last.last_insert_rowid,
+            Some(last) if !(inserted && effects.inserted) => last.last_insert_rowid,
             _ => effects.last_insert_rowid,
         };
         self.last_forwarded = Some(SessionCounters { last_insert_rowid, ..effects });

@@ -25,6 +25,8 @@ pub(super) struct Record {
     incomplete: bool,
     /// A statement has written, or a savepoint was set.
     wrote: bool,
+    /// A statement has inserted rows, if it has found any.
+    inserted: bool,
     /// The root pages of the tables whose contents the primary may decide otherwise.
     undecided: HashSet<i64>,
 }
@@ -92,6 +94,16 @@ impl Record {
         self.wrote
     }
 
+    /// Whether a statement is an INSERT.
+    pub(super) fn inserted(&self) -> bool {
+        self.inserted
+    }
+
+    /// Whether the primary may decide otherwise what a table contains.
+    pub(super) fn has_undecided(&self) -> bool {
+        !self.undecided.is_empty()
+    }
+
     /// Whether what a statement does depends on what the primary may decide otherwise.
     pub(super) fn is_undecided(&self, footprint: &Footprint) -> bool {
         footprint.reads_any(&self.undecided)
@@ -108,6 +120,7 @@ impl Record {
         let seen = Seen::of(result, is_ordered(&work));
         for Run { footprint, params } in runs {
             self.undecided.extend(footprint.written_otherwise(params));
+            self.inserted |= footprint.inserts();
         }
         self.wrote |= !reads;
         self.size += work.size();

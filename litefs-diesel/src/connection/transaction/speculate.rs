@@ -41,6 +41,14 @@ impl LiteFsConnection {
     ) -> QueryResult<Option<Reply>> {
         match self.speculate(node, class, &work)? {
             Some(result) => result.map(Some),
+            None if self.transaction.record().has_undecided() => {
+                // The last rowid is one of the record's, whatever the statement comes to.
+                self.leave_snapshot(node)?;
+                match self.phase() {
+                    Phase::Remote => self.in_session(node, work),
+                    _ => Ok(None),
+                }
+            }
             None => self.move_to_primary(node, Some(work)),
         }
     }
@@ -57,7 +65,8 @@ impl LiteFsConnection {
             return Ok(());
         }
         if let Some(reply) = self.move_to_primary(node, None)? {
-            self.session.ran_record(reply.effects);
+            let inserted = self.transaction.record().inserted();
+            self.session.ran_record(reply.effects, inserted);
         }
         Ok(())
     }
@@ -294,7 +303,8 @@ impl LiteFsConnection {
         let record = Arc::new(self.transaction.record().to_wire(None));
         match self.forward(node, MayWrite::Uncounted, Command::Transaction(record)) {
             Ok(Some(reply)) => {
-                self.session.ran_record(reply.effects);
+                let inserted = self.transaction.record().inserted();
+                self.session.ran_record(reply.effects, inserted);
                 self.transaction.end();
                 Ok(())
             }
