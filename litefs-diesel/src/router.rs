@@ -123,7 +123,7 @@ pub trait Router: Send + Sync + 'static {
 
     /// Whether all reads outside of transactions are [`Route::Local`]. If so,
     /// [`route`](Self::route) is not called for them, which makes the fastest statements a little
-    /// faster. Default `false`.
+    /// faster. Called once, when the handle starts. Default `false`.
     fn reads_locally(&self) -> bool {
         false
     }

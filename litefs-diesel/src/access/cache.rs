@@ -19,22 +19,28 @@ const MAX_TEXTS: usize = 1_024;
 /// Until then a statement on a view keeps its class if the view is redefined to call a function that writes (`docs/decisions/008-functions-of-the-application.md`).
 #[derive(Debug, Default)]
 pub(crate) struct ClassCache {
-    by_id: HashMap<TypeId, Class, BuildHasherDefault<TypeIdHasher>>,
+    by_id: HashMap<TypeId, Known, BuildHasherDefault<TypeIdHasher>>,
     by_text: HashMap<String, Class>,
     footprints: HashMap<String, Arc<Footprint>>,
     /// The schema that the footprints are of.
     schema_version: Option<i64>,
 }
 
+#[derive(Debug)]
+struct Known {
+    class: Class,
+    is_plain_read: bool,
+}
+
 impl ClassCache {
     pub(crate) fn by_id(&self, id: TypeId) -> Option<Class> {
-        self.by_id.get(&id).copied()
+        self.by_id.get(&id).map(|known| known.class)
     }
 
     /// Whether a statement is known, and [a plain read](Class::is_plain_read).
     #[inline]
     pub(crate) fn is_plain_read(&self, id: TypeId) -> bool {
-        self.by_id.get(&id).is_some_and(Class::is_plain_read)
+        self.by_id.get(&id).is_some_and(|known| known.is_plain_read)
     }
 
     pub(crate) fn by_text(&self, sql: &str) -> Option<Class> {
@@ -43,7 +49,8 @@ impl ClassCache {
 
     pub(crate) fn put_id(&mut self, id: TypeId, class: Class) {
         if !class.guessed {
-            self.by_id.insert(id, class);
+            let is_plain_read = class.is_plain_read();
+            self.by_id.insert(id, Known { class, is_plain_read });
         }
     }
 

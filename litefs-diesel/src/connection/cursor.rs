@@ -1,7 +1,9 @@
 //! The cursor over the rows of a query.
 
+use std::sync::Arc;
+
 use diesel::connection::LoadConnection;
-use diesel::result::QueryResult;
+use diesel::result::{Error, QueryResult};
 use diesel::sqlite::SqliteConnection;
 
 use crate::node::Node;
@@ -14,13 +16,21 @@ type Row<'conn, 'query> = <SqliteConnection as LoadConnection>::Row<'conn, 'quer
 pub struct Cursor<'conn, 'query> {
     rows: Rows<'conn, 'query>,
     /// `None`: the rows are not read from a file on LiteFS.
-    node: Option<&'conn Node>,
+    node: Option<&'conn Arc<Node>>,
 }
 
 impl<'conn, 'query> Cursor<'conn, 'query> {
     #[inline]
-    pub(super) fn new(rows: Rows<'conn, 'query>, node: Option<&'conn Node>) -> Self {
+    pub(super) fn new(rows: Rows<'conn, 'query>, node: Option<&'conn Arc<Node>>) -> Self {
         Self { rows, node }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn explain(&self, error: &mut Error) {
+        if let Some(node) = self.node {
+            *error = explained(node, std::mem::replace(error, Error::NotFound));
+        }
     }
 }
 
@@ -29,10 +39,12 @@ impl<'conn, 'query> Iterator for Cursor<'conn, 'query> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        match (self.rows.next(), self.node) {
-            (Some(Err(error)), Some(node)) => Some(Err(explained(node, error))),
-            (row, _) => row,
+        let mut row = self.rows.next();
+        // By reference: a row is not moved.
+        if let Some(Err(error)) = &mut row {
+            self.explain(error);
         }
+        row
     }
 
     #[inline]

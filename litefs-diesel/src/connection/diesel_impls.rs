@@ -88,7 +88,7 @@ impl LoadConnection<DefaultLoadingMode> for LiteFsConnection {
     {
         match self.remote.clustered() {
             Some((node, stamp)) if self.is_fast_path::<T>(node, stamp) => {
-                read(self.local.sqlite(), self.remote.node().map(Arc::as_ref), source)
+                read(self.local.sqlite(), self.remote.node(), source)
             }
             Some((node, _)) => {
                 let node = Arc::clone(node);

@@ -36,7 +36,7 @@ impl LiteFsConnection {
             && self.local.prepared_for() == Some(stamp)
             && !self.route_override.is_set()
             && self.phase() == Phase::Autocommit
-            && node.options.router.reads_locally()
+            && node.reads_locally
             && self.classes.is_plain_read::<T>()
     }
 

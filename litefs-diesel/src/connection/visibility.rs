@@ -37,10 +37,11 @@ impl ReadVisibility {
     /// Whether the local file, at `here`, is known without any wait to have what must be seen.
     #[inline]
     pub(super) fn is_met(&self, node: &Node, here: Txid) -> bool {
-        match self.consistency {
-            Consistency::ReadYourWrites => has_reached(node, here, node.watermark.highest()),
-            Consistency::Eventual => true,
-            Consistency::Session | Consistency::Strong => false,
+        // Two comparisons, where `match` is a jump table.
+        if self.consistency == Consistency::ReadYourWrites {
+            has_reached(node, here, node.watermark.highest())
+        } else {
+            self.consistency == Consistency::Eventual
         }
     }
 

@@ -73,6 +73,7 @@ pub(crate) struct Watermark {
 
 impl Watermark {
     /// One atomic load.
+    #[inline]
     pub(crate) fn highest(&self) -> Txid {
         Txid::new(self.highest.load(Ordering::Acquire))
     }

@@ -47,6 +47,8 @@ use crate::options::Options;
 /// What the handle, its connections and its tasks share.
 pub(crate) struct Node {
     pub(crate) options: Options,
+    /// The [router's](crate::Router::reads_locally) answer.
+    pub(crate) reads_locally: bool,
     pub(crate) tracker: Tracker,
     pub(crate) forwarder: Arc<Forwarding>,
     pub(crate) watermark: Watermark,
@@ -74,6 +76,7 @@ impl Node {
         let ack_log = Arc::new(AckLog::new(options.outcome_retention));
         Self {
             ack_log,
+            reads_locally: options.router.reads_locally(),
             options,
             tracker,
             forwarder: Arc::new(forwarder),

@@ -25,13 +25,19 @@ pub(super) fn open(
     let connection = &mut opened.connection;
     // The default instrumentation is the user's. It reports the user's hook, and not what the
     // library itself runs.
-    connection.set_instrumentation(|_: InstrumentationEvent<'_>| {});
+    // Where there is none, none is set: Diesel would call an empty one for each event.
+    let default = get_default_instrumentation();
+    if default.is_some() {
+        connection.set_instrumentation(|_: InstrumentationEvent<'_>| {});
+    }
     let prepared = connection.batch_execute(&format!("PRAGMA busy_timeout = {BUSY_TIMEOUT}"));
     let prepared = prepared.and_then(|()| {
         // Before the hook, so that the hook can override it.
         if checkpointed { Checkpointer::take_over(connection) } else { Ok(()) }
     });
-    connection.set_instrumentation(get_default_instrumentation());
+    if let Some(default) = default {
+        connection.set_instrumentation(default);
+    }
     prepared
         .and_then(|()| hook.map_or(Ok(()), |hook| hook(connection)))
         .map_err(ConnectionError::CouldntSetupConfiguration)?;

@@ -101,17 +101,19 @@ fn rows(reply: Reply) -> QueryResult<RowSet> {
 #[inline]
 pub(in crate::connection) fn read<'conn, 'query, T>(
     local: &'conn mut SqliteConnection,
-    node: Option<&'conn Node>,
+    node: Option<&'conn Arc<Node>>,
     source: T,
 ) -> QueryResult<Cursor<'conn, 'query>>
 where
     T: Query + QueryFragment<Sqlite> + QueryId + 'query,
     Sqlite: QueryMetadata<T::SqlType>,
 {
-    match (local.load(source), node) {
-        (Ok(rows), node) => Ok(Cursor::new(rows, node)),
-        (Err(error), Some(node)) => Err(explained(node, error)),
-        (Err(error), None) => Err(error),
+    match local.load(source) {
+        Ok(rows) => Ok(Cursor::new(rows, node)),
+        Err(error) => Err(match node {
+            Some(node) => explained(node, error),
+            None => error,
+        }),
     }
 }
 
@@ -140,9 +142,7 @@ impl LiteFsConnection {
         }
         match self.drive(&node, class, &mut QueryJob { query: &source })? {
             Loaded::Rows(rows) => self.replay(rows),
-            Loaded::Stream => {
-                read(self.local.sqlite(), self.remote.node().map(Arc::as_ref), source)
-            }
+            Loaded::Stream => read(self.local.sqlite(), self.remote.node(), source),
         }
     }
 
