@@ -13,7 +13,8 @@
 //! * `group`: concurrent INSERTs of this kind, with and without group commit, and the primary's own
 //!   writes.
 //! * `bulk`: ten thousand rows in one call.
-//! * `transactions`: the round trips of a transaction over a slow link.
+//! * `transactions`: transactions over a slow link: round trips, conflicts with other writers, and
+//!   throughput, of `transaction` and of `immediate_transaction`.
 //! * `scale`: the cost of a hundred replicas, a thousand connections and a full queue.
 //!
 //! The embedded LiteFS takes microseconds where real LiteFS takes milliseconds (a commit through

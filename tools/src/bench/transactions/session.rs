@@ -1,18 +1,17 @@
-//! Transactions over a slow link.
+//! The round trips of a transaction that runs in a session on the primary.
 
 use std::time::{Duration, Instant};
 
-use diesel::connection::Connection;
 use litefs_diesel::{LiteFs, LiteFsConnection};
 use litefs_examples::Problem;
 use litefs_examples::stats::median;
 use litefs_testkit::{Flow, Relay};
 
-use super::items;
-use super::pair::Pair;
-use super::report::Report;
-use super::rounds::Effort;
-use super::server::{Setup, Synchronous};
+use crate::bench::items;
+use crate::bench::pair::Pair;
+use crate::bench::report::Report;
+use crate::bench::rounds::Effort;
+use crate::bench::server::{Setup, Synchronous};
 
 /// The delay that the link adds to a round trip.
 const DELAY: Duration = Duration::from_millis(20);
@@ -71,7 +70,7 @@ fn measured(
 }
 
 fn transaction(conn: &mut LiteFsConnection) -> Result<(), Problem> {
-    conn.transaction(|conn| {
+    conn.immediate_transaction(|conn| {
         (0..STATEMENTS).try_for_each(|number| {
             items::insert(conn, &format!("item {number}"), items::PAYLOAD).map(drop)
         })
