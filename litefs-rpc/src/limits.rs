@@ -74,7 +74,7 @@ impl Limits {
                 statements.iter().filter_map(Repeated::width).max().unwrap_or_default()
             }
             Command::Insert(rows) => rows.params.len(),
-            Command::Script(_) => 0,
+            Command::Script(_) | Command::Call(_) => 0,
             Command::Transaction(record) => {
                 record.commands().try_for_each(|work| self.check(work))?;
                 0
@@ -85,7 +85,7 @@ impl Limits {
         }
         // A script is bounded by the frame alone: dumps and migrations are long.
         let longest = match work {
-            Command::Script(_) | Command::Transaction(_) => 0,
+            Command::Script(_) | Command::Transaction(_) | Command::Call(_) => 0,
             Command::Insert(rows) => rows.unrolled_len(rows.times),
             work => work.texts().map(str::len).max().unwrap_or_default(),
         };

@@ -9,8 +9,8 @@ use tarpc::context::Context;
 use super::connection::Connection;
 use super::error::CallError;
 use crate::wire::{
-    Begin, Command, PrimaryReport, ReplicaReport, Reply, Request, RequestId, ServerError,
-    SessionId, Settled,
+    Begin, Command, PrimaryReport, ProcedureFault, ReplicaReport, Reply, Request, RequestId,
+    ServerError, SessionId, Settled,
 };
 
 impl Connection {
@@ -19,6 +19,7 @@ impl Connection {
     /// # Errors
     /// See [`CallError`].
     pub async fn write(&self, request: Request, deadline: Instant) -> Result<Reply, CallError> {
+        self.check_version(&request.work)?;
         let call = self.start(deadline);
         let answer = self.unless_closed(self.rpc().write(call.context(), request)).await;
         self.checked(call.conclude(answer)?)
@@ -34,6 +35,7 @@ impl Connection {
         begin: Begin,
         deadline: Instant,
     ) -> Result<(SessionId, Option<Result<Reply, CallError>>), CallError> {
+        begin.first.as_ref().map_or(Ok(()), |work| self.check_version(work))?;
         let call = self.start(deadline);
         let answer = self.unless_closed(self.rpc().begin(call.context(), begin)).await;
         let (session, first) = call.conclude(answer)?;
@@ -52,6 +54,7 @@ impl Connection {
         work: Command,
         deadline: Instant,
     ) -> Result<Reply, CallError> {
+        self.check_version(&work)?;
         let call = self.start(deadline);
         let answer = self.unless_closed(self.rpc().step(call.context(), session, work)).await;
         self.checked(call.conclude(answer)?)
@@ -156,6 +159,20 @@ impl Connection {
     fn start(&self, deadline: Instant) -> Call<'_> {
         self.count_round_trip();
         Call { address: self.address(), started: Instant::now(), deadline }
+    }
+
+    /// Refuses a procedure that the server could not decode.
+    fn check_version(&self, work: &Command) -> Result<(), CallError> {
+        match work {
+            Command::Call(call) if self.version() < work.since() => {
+                Err(CallError::Refused(ServerError::Procedure {
+                    procedure: call.procedure.clone(),
+                    node: self.address().into(),
+                    fault: ProcedureFault::OldProtocol,
+                }))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Refuses a malformed row set.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::error::{CallError, Fate};
 use super::locator::{PrimaryLocation, PrimaryLocator};
 use super::{Client, Connection};
-use crate::wire::{Delivery, PrimaryHint, Reply, Request, ServerError};
+use crate::wire::{Delivery, PrimaryHint, ProcedureFault, Reply, Request, ServerError};
 
 /// How many hints are followed in a row before the locator is asked again: two nodes may name each
 /// other.
@@ -293,16 +293,18 @@ impl<D: PrimaryLocator> Forwarder<D> {
 
 /// Whether an error comes from a primary that has looked for the outcome of earlier attempts.
 fn is_conclusive(error: &CallError) -> bool {
-    matches!(
-        error,
-        CallError::Refused(
-            ServerError::Database(_)
-                | ServerError::Denied { .. }
-                | ServerError::TooLarge { .. }
-                | ServerError::Fenced
-                | ServerError::Interrupted
-        )
-    )
+    let CallError::Refused(refusal) = error else { return false };
+    match refusal {
+        // The request was not sent.
+        ServerError::Procedure { fault: ProcedureFault::OldProtocol, .. } => false,
+        ServerError::Database(_)
+        | ServerError::Denied { .. }
+        | ServerError::TooLarge { .. }
+        | ServerError::Fenced
+        | ServerError::Interrupted
+        | ServerError::Procedure { .. } => true,
+        _ => false,
+    }
 }
 
 /// Whether an error leaves an outcome unknown that the primary can tell.

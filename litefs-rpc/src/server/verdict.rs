@@ -30,7 +30,7 @@ impl Verdict {
                 ServerError::DiskFull { node: name(), reason: refusal.to_string() }
             }
             Diagnosis::Io => ServerError::Io { node: name(), reason: refusal.to_string() },
-            Diagnosis::Statement | Diagnosis::Busy => refusal,
+            Diagnosis::Statement | Diagnosis::Busy => refusal.on(name),
         })
     }
 

@@ -22,6 +22,29 @@ pub fn from_diesel(error: Error) -> ServerError {
     ServerError::Database(DatabaseError { kind, message })
 }
 
+/// Converts an error of a procedure for the node that called it. Its kinds are more than those of
+/// SQLite.
+pub(super) fn from_procedure(error: Error) -> ServerError {
+    use DatabaseErrorKind as Kind;
+    let message = error.to_string();
+    let kind = match &error {
+        Error::NotFound => Kind::NotFound,
+        Error::RollbackTransaction => Kind::RollbackTransaction,
+        Error::AlreadyInTransaction => Kind::AlreadyInTransaction,
+        Error::NotInTransaction => Kind::NotInTransaction,
+        Error::BrokenTransactionManager => Kind::BrokenTransactionManager,
+        Error::QueryBuilderError(_) => Kind::QueryBuilder,
+        Error::DatabaseError(DieselKind::UnableToSendCommand, _) => Kind::UnableToSendCommand,
+        Error::DatabaseError(DieselKind::SerializationFailure, _) => Kind::SerializationFailure,
+        Error::DatabaseError(DieselKind::ReadOnlyTransaction, _) => Kind::ReadOnlyTransaction,
+        Error::DatabaseError(DieselKind::RestrictViolation, _) => Kind::RestrictViolation,
+        Error::DatabaseError(DieselKind::ExclusionViolation, _) => Kind::ExclusionViolation,
+        Error::DatabaseError(DieselKind::ClosedConnection, _) => Kind::ClosedConnection,
+        _ => return from_diesel(error),
+    };
+    ServerError::Database(DatabaseError { kind, message })
+}
+
 /// How the error begins that the table of outcomes cannot be used.
 pub(super) const UNUSABLE: &str = "the table _litefs_outcomes cannot keep what becomes of a write";
 
@@ -70,6 +93,18 @@ pub fn to_diesel(error: DatabaseError) -> Error {
         DatabaseErrorKind::Other => DieselKind::Unknown,
         DatabaseErrorKind::Serialization => return Error::SerializationError(message.into()),
         DatabaseErrorKind::Deserialization => return Error::DeserializationError(message.into()),
+        DatabaseErrorKind::NotFound => return Error::NotFound,
+        DatabaseErrorKind::RollbackTransaction => return Error::RollbackTransaction,
+        DatabaseErrorKind::AlreadyInTransaction => return Error::AlreadyInTransaction,
+        DatabaseErrorKind::NotInTransaction => return Error::NotInTransaction,
+        DatabaseErrorKind::BrokenTransactionManager => return Error::BrokenTransactionManager,
+        DatabaseErrorKind::QueryBuilder => return Error::QueryBuilderError(message.into()),
+        DatabaseErrorKind::UnableToSendCommand => DieselKind::UnableToSendCommand,
+        DatabaseErrorKind::SerializationFailure => DieselKind::SerializationFailure,
+        DatabaseErrorKind::ReadOnlyTransaction => DieselKind::ReadOnlyTransaction,
+        DatabaseErrorKind::RestrictViolation => DieselKind::RestrictViolation,
+        DatabaseErrorKind::ExclusionViolation => DieselKind::ExclusionViolation,
+        DatabaseErrorKind::ClosedConnection => DieselKind::ClosedConnection,
     };
     Error::DatabaseError(kind, Box::new(message))
 }

@@ -8,6 +8,7 @@ mod functions;
 mod guard;
 mod native;
 mod outcomes;
+mod procedure;
 mod query;
 mod readers;
 mod rows;
@@ -23,6 +24,7 @@ pub use functions::{MAKES_A_TRIGGER, WRITING_FUNCTIONS, application_functions, h
 pub use guard::refused_under_litefs;
 pub use native::{Native, Open, Opened, ReadPosition, TransactionEnder};
 pub use outcomes::{DEFAULT_RETENTION, OUTCOMES_TABLE, is_applied, settle};
+pub use procedure::{Procedure, ProcedureError, Procedures};
 pub use query::{BoundQuery, SqlType};
 pub use readers::OpenReader;
 pub use rows::{collect, value};

@@ -29,7 +29,10 @@ impl Readers for SqliteReaders {
         let (sql, most) = match work {
             Command::Query(statement) | Command::Execute(statement) => (&statement.sql, 1),
             Command::Script(sql) => (sql, usize::MAX),
-            Command::Insert(_) | Command::Batch { .. } | Command::Transaction(_) => return false,
+            Command::Insert(_)
+            | Command::Batch { .. }
+            | Command::Transaction(_)
+            | Command::Call(_) => return false,
         };
         if begins_with_change(sql) {
             return false;
@@ -95,9 +98,10 @@ impl SqliteReader {
                 self.connection.batch_execute(sql).map_err(super::from_diesel)?;
                 Ok(Output::Done)
             }
-            Command::Insert(_) | Command::Batch { .. } | Command::Transaction(_) => {
-                Err(denied("work that writes, on a connection for reads".into()))
-            }
+            Command::Insert(_)
+            | Command::Batch { .. }
+            | Command::Transaction(_)
+            | Command::Call(_) => Err(denied("work that writes, on a connection for reads".into())),
         }
     }
 }

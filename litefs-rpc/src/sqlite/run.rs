@@ -14,7 +14,7 @@ use crate::wire::{Command, Output, Repeated, RowSet, ServerError, Value};
 /// # Errors
 /// [`ServerError::Database`]: the statement was undone, as SQLite undoes it, and the transaction is
 /// open unless SQLite has rolled it back. [`ServerError::TooLarge`]: what the statement changed
-/// remains. [`ServerError::Denied`] for a [`Command::Transaction`].
+/// remains. [`ServerError::Denied`] for a [`Command::Transaction`] and a [`Command::Call`].
 pub fn run(
     sqlite: &mut SqliteConnection,
     work: &Command,
@@ -49,6 +49,7 @@ pub fn run(
             result.and_then(|output| ended.map(|()| output))
         }
         Command::Transaction(_) => Err(denied("a recorded transaction within another".into())),
+        Command::Call(_) => Err(denied("a procedure in a recorded transaction".into())),
     }
 }
 

@@ -49,5 +49,6 @@ pub(super) fn needs_rowid_mark(work: &Command) -> bool {
             statements.iter().any(|repeated| inserts(&repeated.sql))
         }
         Command::Transaction(_) => work.texts().any(inserts),
+        Command::Call(_) => true,
     }
 }

@@ -1,5 +1,6 @@
 //! The messages of the protocol. They depend on neither sockets nor SQLite.
 
+mod procedure;
 mod reply;
 mod request;
 mod statement;
@@ -7,6 +8,7 @@ mod transaction;
 mod value;
 mod version;
 
+pub use procedure::{Call, ProcedureFault};
 pub use reply::{
     DatabaseError, DatabaseErrorKind, Outcome, Output, PrimaryHint, PrimaryReport, Reply, RowSet,
     ServerError, SessionCounters, Settled,

@@ -5,7 +5,7 @@ use std::fmt;
 use litefs_core::Position;
 use serde::{Deserialize, Serialize};
 
-use super::Value;
+use super::{ProcedureFault, Value};
 use crate::diagnosis::Symptom;
 
 /// The primary's answer to a command that it ran.
@@ -37,6 +37,8 @@ pub enum Output {
     Failed(DatabaseError),
     /// The command was applied before, and its rows were too large to store.
     NotKept,
+    /// The encoded result of a procedure. Since protocol version 2.
+    Value(Vec<u8>),
 }
 
 /// What became of a write, as recorded in the primary's database.
@@ -263,6 +265,17 @@ pub enum ServerError {
         /// same change again. `None`: it is not known.
         position: Option<Position>,
     },
+    /// A procedure could not be run, or did not end as it must. Nothing was applied. Since protocol
+    /// version 2.
+    #[error("on node {node} the procedure {procedure:?} {fault}")]
+    Procedure {
+        /// Its name.
+        procedure: String,
+        /// The node's LiteFS host name.
+        node: String,
+        /// What is wrong.
+        fault: ProcedureFault,
+    },
 }
 
 impl ServerError {
@@ -294,6 +307,14 @@ impl ServerError {
     pub(crate) const LOST_BY_DEMOTION: &str = "the node is no longer the primary";
     /// Why a session is lost: its connection was.
     pub(crate) const LOST_WITH_CONNECTION: &str = "its connection was lost";
+
+    /// The same; an error of a procedure with the node where it is.
+    pub(crate) fn on(mut self, name: impl FnOnce() -> String) -> Self {
+        if let Self::Procedure { node, .. } = &mut self {
+            *node = name();
+        }
+        self
+    }
 
     /// Classifies the message, if this is an error of SQLite.
     #[must_use]
@@ -347,4 +368,28 @@ pub enum DatabaseErrorKind {
     Deserialization,
     /// Everything else; the message says what.
     Other,
+    /// `NotFound`, of a procedure, as all that follow. Since protocol version 2.
+    NotFound,
+    /// `RollbackTransaction`
+    RollbackTransaction,
+    /// `AlreadyInTransaction`
+    AlreadyInTransaction,
+    /// `NotInTransaction`
+    NotInTransaction,
+    /// `BrokenTransactionManager`
+    BrokenTransactionManager,
+    /// `QueryBuilderError`
+    QueryBuilder,
+    /// `DatabaseErrorKind::UnableToSendCommand`
+    UnableToSendCommand,
+    /// `DatabaseErrorKind::SerializationFailure`
+    SerializationFailure,
+    /// `DatabaseErrorKind::ReadOnlyTransaction`
+    ReadOnlyTransaction,
+    /// `DatabaseErrorKind::RestrictViolation`
+    RestrictViolation,
+    /// `DatabaseErrorKind::ExclusionViolation`
+    ExclusionViolation,
+    /// `DatabaseErrorKind::ClosedConnection`
+    ClosedConnection,
 }

@@ -7,7 +7,7 @@ use litefs_core::Position;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{RecordedTransaction, Repeated, Statement};
+use super::{Call, ProtocolVersion, RecordedTransaction, Repeated, Statement};
 
 /// Identifies one forwarded write: a UUIDv7 (RFC 9562), so ids sort by the time they were made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -86,6 +86,9 @@ pub enum Command {
     /// answer is [`Output::Done`](super::Output::Done). As the first command of a transaction it
     /// leaves that open, and the answer is that of its `next` command. Since protocol version 2.
     Transaction(Arc<RecordedTransaction>),
+    /// A call of a procedure that the primary has registered. The answer is its encoded result
+    /// ([`Output::Value`](super::Output::Value)). Since protocol version 2.
+    Call(Arc<Call>),
 }
 
 impl Command {
@@ -100,6 +103,16 @@ impl Command {
                 .iter()
                 .fold(0, |size: usize, repeated| size.saturating_add(repeated.size())),
             Command::Transaction(record) => record.size(),
+            Command::Call(call) => call.size(),
+        }
+    }
+
+    /// The oldest version of the protocol that has this command.
+    #[must_use]
+    pub fn since(&self) -> ProtocolVersion {
+        match self {
+            Command::Transaction(_) | Command::Call(_) => ProtocolVersion::V2,
+            _ => ProtocolVersion::V1,
         }
     }
 
@@ -122,7 +135,7 @@ impl Command {
             Command::Insert(rows) => (Some(rows.sql.as_str()), &[][..]),
             Command::Script(sql) => (Some(sql.as_str()), &[][..]),
             Command::Batch { statements, .. } => (None, &statements[..]),
-            Command::Transaction(_) => (None, &[][..]),
+            Command::Transaction(_) | Command::Call(_) => (None, &[][..]),
         };
         one.into_iter().chain(several.iter().map(|repeated| repeated.sql.as_str()))
     }

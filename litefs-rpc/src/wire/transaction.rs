@@ -84,6 +84,7 @@ impl Seen {
                         hash.bytes(format!("{:?}", error.kind).as_bytes());
                         hash.bytes(error.message.as_bytes());
                     }
+                    Ok(Output::Value(bytes)) => hash.bytes(bytes),
                     Ok(Output::Done | Output::NotKept | Output::Rows(_)) => {}
                 }
                 hash.finish()

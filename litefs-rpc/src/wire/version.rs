@@ -10,8 +10,8 @@
 pub enum ProtocolVersion {
     /// Length-delimited frames of bincode 1 with integers of variable length.
     V1,
-    /// As version 1, with [`Command::Transaction`](super::Command::Transaction) and the errors that
-    /// only answer it.
+    /// As version 1, with [`Command::Transaction`](super::Command::Transaction),
+    /// [`Command::Call`](super::Command::Call), and the outputs and errors that only answer them.
     V2,
 }
 

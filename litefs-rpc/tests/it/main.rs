@@ -13,6 +13,8 @@ mod limits;
 #[cfg(feature = "diesel")]
 mod merge;
 #[cfg(feature = "diesel")]
+mod procedures;
+#[cfg(feature = "diesel")]
 mod reading;
 #[cfg(feature = "diesel")]
 mod replay;

@@ -30,6 +30,7 @@ impl ExecutorConnection {
             Command::Batch { statements, rows } => return self.batch(statements, *rows, max_rows),
             Command::Script(sql) => self.script(sql, &statements(sql)),
             Command::Transaction(record) => return self.replay(record, current, max_rows),
+            Command::Call(call) => return self.call(call, max_rows),
         };
         if result.is_err() && !self.is_in_transaction() {
             return result;

@@ -1,5 +1,7 @@
 //! The executor's connection and the state that is known of it.
 
+use std::sync::Arc;
+
 use diesel::connection::SimpleConnection;
 use diesel::result::QueryResult;
 use diesel::sqlite::SqliteConnection;
@@ -9,6 +11,7 @@ use crate::sqlite::error::from_diesel;
 use crate::sqlite::functions::application_functions;
 use crate::sqlite::native::{Native, Opened};
 use crate::sqlite::outcomes::{Outcomes, StoredOutcome};
+use crate::sqlite::procedure::Procedures;
 use crate::sqlite::session::{integers, read_settings, session_functions};
 use crate::sqlite::text::{is_multi_statement, needs_rowid_mark};
 use crate::wire::{Command, Output, RequestId, ServerError, SessionCounters, Settings};
@@ -30,14 +33,18 @@ pub(super) struct ExecutorConnection {
     /// Reported instead of SQLite's `changes()`, while SQLite reports this `changes()` and this
     /// `total_changes()`.
     pub(super) changes_override: Option<([i64; 2], i64)>,
-    /// The open transaction has changed state of the connection: close it afterwards.
+    /// The work has changed state of the connection: close it after the transaction.
     pub(super) altered: bool,
     /// The application has functions that may write, called in a SELECT too.
     pub(super) may_write_in_reads: bool,
+    pub(super) procedures: Arc<Procedures>,
 }
 
 impl ExecutorConnection {
-    pub(super) fn new(Opened { connection: mut sqlite, native }: Opened) -> QueryResult<Self> {
+    pub(super) fn new(
+        Opened { connection: mut sqlite, native }: Opened,
+        procedures: Arc<Procedures>,
+    ) -> QueryResult<Self> {
         let settings = read_settings(&mut sqlite)?;
         let may_write_in_reads = !application_functions(&mut sqlite)?.is_empty();
         Ok(Self {
@@ -50,6 +57,7 @@ impl ExecutorConnection {
             rowid_marked: false,
             changes_override: None,
             altered: false,
+            procedures,
         })
     }
 

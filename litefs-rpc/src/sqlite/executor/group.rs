@@ -28,7 +28,8 @@ impl SqliteExecutor {
             Command::Insert(rows) => changes_rows(&rows.sql),
             Command::Batch { statements, .. } => statements.iter().all(|s| changes_rows(&s.sql)),
             Command::Transaction(record) => replay::may_share(record),
-            Command::Script(_) => false,
+            // A procedure may set PRAGMAs and nest transactions.
+            Command::Script(_) | Command::Call(_) => false,
         };
         let solitary =
             !self.solitary.is_empty() && work.texts().any(|sql| self.solitary.contains(sql));
@@ -94,7 +95,7 @@ impl SqliteExecutor {
                 self.solitary.extend(statements.iter().filter_map(|s| kept(s.cacheable, &s.sql)));
             }
             // The texts come back in other transactions, where they may do no harm.
-            Command::Script(_) | Command::Transaction(_) => {}
+            Command::Script(_) | Command::Transaction(_) | Command::Call(_) => {}
         }
     }
 

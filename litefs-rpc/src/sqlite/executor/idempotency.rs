@@ -20,9 +20,10 @@ pub(super) enum Idempotency {
 impl Idempotency {
     pub(super) fn of(work: &Command) -> Self {
         let all = match work {
-            Command::Batch { .. } | Command::Insert(_) | Command::Transaction(_) => {
-                return Self::SingleTransaction;
-            }
+            Command::Batch { .. }
+            | Command::Insert(_)
+            | Command::Transaction(_)
+            | Command::Call(_) => return Self::SingleTransaction,
             // The most common beginnings are recognized without parsing the rest.
             Command::Execute(statement) | Command::Query(statement)
                 if changes_rows(&statement.sql) =>

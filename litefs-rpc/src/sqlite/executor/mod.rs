@@ -1,5 +1,6 @@
 //! The executor for SQLite: runs forwarded commands on one Diesel connection.
 
+mod call;
 mod commands;
 mod connection;
 mod group;
@@ -22,6 +23,7 @@ use super::error::{denied, from_diesel, other};
 use super::guard::{Scope, refused_from_remote};
 use super::native::Open;
 use super::outcomes::{DEFAULT_RETENTION, Outcomes};
+use super::procedure::Procedures;
 use super::readers::{OpenReader, SqliteReaders};
 use crate::executor::{CommitExpectation, Done, Executor, GroupAborted, Readers};
 use crate::wire::{BeginMode, Command, Outcome, Request, RequestId, ServerError, Settings};
@@ -46,6 +48,7 @@ pub struct SqliteExecutor {
     /// What connections that were closed in the middle of a request have committed for it.
     closed: CommitExpectation,
     positions: Option<Positions>,
+    procedures: Arc<Procedures>,
 }
 
 /// The most texts in [`SqliteExecutor::allowed`]; at the limit all are forgotten.
@@ -69,6 +72,7 @@ impl SqliteExecutor {
             checkpointed_changes: 0,
             closed: CommitExpectation::Unchanged,
             positions: None,
+            procedures: Arc::default(),
         }
     }
 
@@ -100,6 +104,12 @@ impl SqliteExecutor {
         Self { readers: Some(Arc::new(SqliteReaders { open, max_rows: self.max_rows })), ..self }
     }
 
+    /// Sets the procedures that other nodes may call.
+    #[must_use]
+    pub fn procedures(self, procedures: Arc<Procedures>) -> Self {
+        Self { procedures, ..self }
+    }
+
     fn report_commit(&mut self) {
         if let (Some(checkpointer), Some(connection)) = (&self.checkpointer, &self.connection) {
             let total = connection.total_changes;
@@ -118,7 +128,8 @@ impl SqliteExecutor {
                     opened.native.read_positions_by(Box::new(move || positions()));
                 }
                 opened.native.watch_commits();
-                ExecutorConnection::new(opened).map_err(from_diesel)?
+                ExecutorConnection::new(opened, Arc::clone(&self.procedures))
+                    .map_err(from_diesel)?
             }
         };
         let connection = self.connection.insert(connection);
@@ -202,6 +213,9 @@ impl Executor for SqliteExecutor {
         }
         if result.as_ref().is_ok_and(|done| done.wrote != CommitExpectation::Unchanged) {
             self.report_commit();
+        }
+        if self.connection.as_ref().is_some_and(|connection| connection.altered) {
+            self.connection = None;
         }
         result
     }

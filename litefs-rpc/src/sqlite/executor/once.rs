@@ -54,7 +54,7 @@ impl SqliteExecutor {
             }
             Command::Query(statement) => connection.query_alone(statement, max_rows),
             Command::Script(sql) => self.run_unrecorded_script(sql),
-            Command::Insert(_) => connection.in_own_transaction(|connection| {
+            Command::Insert(_) | Command::Call(_) => connection.in_own_transaction(|connection| {
                 connection.run_in_transaction(work, None, max_rows)
             }),
             Command::Transaction(record) => connection.in_own_transaction(|connection| {

@@ -22,6 +22,7 @@ pub(super) fn check_record(record: &RecordedTransaction) -> Result<(), ServerErr
 fn refused(work: &Command) -> Option<&'static str> {
     match work {
         Command::Transaction(_) => Some("a recorded transaction within another"),
+        Command::Call(_) => Some("a procedure in a recorded transaction"),
         Command::Script(sql) => {
             statements(sql).iter().any(|statement| !is_savepoint(statement)).then_some(
                 "a script in a recorded transaction that does more than to set savepoints of its \
@@ -49,7 +50,7 @@ pub(super) fn may_share(record: &RecordedTransaction) -> bool {
         Command::Insert(rows) => changes_rows(&rows.sql),
         Command::Batch { statements, .. } => statements.iter().all(|s| changes_rows(&s.sql)),
         Command::Script(_) => true,
-        Command::Transaction(_) => false,
+        Command::Transaction(_) | Command::Call(_) => false,
     };
     record.next.is_none() && record.steps.iter().all(shares)
 }
@@ -115,6 +116,6 @@ fn describe(result: &Result<Output, DatabaseError>) -> String {
         }
         Ok(Output::Rows(rows)) => format!("returns {} rows now, of which some differ", rows.len()),
         Err(error) | Ok(Output::Failed(error)) => format!("fails now: {error}"),
-        Ok(Output::Done | Output::NotKept) => "ends otherwise now".into(),
+        Ok(Output::Done | Output::NotKept | Output::Value(_)) => "ends otherwise now".into(),
     }
 }

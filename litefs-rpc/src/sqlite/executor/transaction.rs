@@ -54,6 +54,7 @@ impl SqliteExecutor {
                 connection.insert(rows, &mut before)
             }
             Command::Script(sql) => connection.script(sql, &statements(sql)),
+            Command::Call(call) => connection.call(call, max_rows),
             Command::Batch { statements, rows } => connection.atomically(
                 "SAVEPOINT litefs_batch",
                 "RELEASE litefs_batch",
@@ -124,7 +125,8 @@ impl ExecutorConnection {
             Verb::Read => !self.may_write_in_reads && !s.calls(MAKES_A_TRIGGER),
             verb => matches!(verb, Verb::Change | Verb::Savepoint),
         };
-        if !work.texts().all(|sql| statements(sql).iter().all(counted)) {
+        let is_call = matches!(work, Command::Call(_));
+        if is_call || !work.texts().all(|sql| statements(sql).iter().all(counted)) {
             self.total_at_begin = None;
         }
         let alters = |s: &SqlStatement<'_>| alters_connection(s) && s.verb() != Verb::Savepoint;

@@ -16,6 +16,8 @@ struct Commits {
     read: Option<ReadPosition>,
     last: Option<LastCommit>,
     dropped: bool,
+    /// Whether a commit was refused; `None`: none is.
+    refused: Option<bool>,
 }
 
 /// What was true when a commit began.
@@ -35,8 +37,17 @@ impl CommitWatch {
     }
 
     /// A commit begins. `pages` is the count of pages that the connection has written so far.
-    pub(super) fn begin(&self, pages: i32) {
-        self.commits().begin(pages);
+    /// `false`: it must not continue.
+    pub(super) fn begin(&self, pages: i32) -> bool {
+        self.commits().begin(pages)
+    }
+
+    /// Refuses the commits of `work`. Also returns whether there was one.
+    pub(super) fn refusing<T>(&self, work: impl FnOnce() -> T) -> (T, bool) {
+        self.commits().refused = Some(false);
+        let done = work();
+        let refused = self.commits().refused.take();
+        (done, refused == Some(true))
     }
 
     /// A commit begins, and reading the position has panicked.
@@ -71,12 +82,17 @@ impl CommitWatch {
 }
 
 impl Commits {
-    fn begin(&mut self, pages: i32) {
+    fn begin(&mut self, pages: i32) -> bool {
+        if let Some(refused) = &mut self.refused {
+            *refused = true;
+            return false;
+        }
         let before = self.read.as_ref().and_then(|read| read());
         let unmoved =
             |last: LastCommit| last.pages != pages && before.is_some() && last.before == before;
         self.dropped |= self.last.is_some_and(unmoved);
         self.last = Some(LastCommit { before, pages });
+        true
     }
 }
 

@@ -240,17 +240,20 @@ unsafe extern "C" fn return_null(
 }
 
 /// Called by SQLite when a transaction that has a write lock is about to be committed
-/// (<https://www.sqlite.org/c3ref/commit_hook.html>). Zero lets it continue.
+/// (<https://www.sqlite.org/c3ref/commit_hook.html>). Zero lets it continue; another value makes it a
+/// ROLLBACK.
 unsafe extern "C" fn on_commit(watched: *mut c_void) -> c_int {
     // SAFETY: the data that `on_open` gave to SQLite, freed only after the hook is removed.
     let Watched { db, handle } = unsafe { &*watched.cast::<Watched>() };
     // SAFETY: SQLite calls this on the thread that uses the connection.
     let pages = unsafe { pages_written(db.as_ptr()) };
     // A reader that panics has read nothing; a panic must not reach SQLite.
-    if catch_unwind(AssertUnwindSafe(|| handle.commits.begin(pages))).is_err() {
+    let begun = catch_unwind(AssertUnwindSafe(|| handle.commits.begin(pages)));
+    let continues = begun.unwrap_or_else(|_| {
         handle.commits.begin_unread(pages);
-    }
-    0
+        true
+    });
+    c_int::from(!continues)
 }
 
 /// Called by SQLite when the connection is closed, or when the application registers another

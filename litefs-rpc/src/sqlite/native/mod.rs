@@ -127,6 +127,12 @@ impl Native {
         self.handle.commits.reset();
     }
 
+    /// Runs `work` while SQLite rolls back whatever the connection would commit. Also returns
+    /// whether there was such a commit.
+    pub(super) fn refusing_commits<T>(&self, work: impl FnOnce() -> T) -> (T, bool) {
+        self.handle.commits.refusing(work)
+    }
+
     /// What the commits since [`watch_commits`](Self::watch_commits) must have done to LiteFS's
     /// position: nothing, if there were none, or if they have written no page of a file. An UPDATE
     /// to the values that are there already writes none.
