@@ -6,7 +6,7 @@ use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use litefs_core::Position;
 use litefs_rpc::client::{CallError, Fate, ForwardError};
 use litefs_rpc::diagnosis::Symptom;
-use litefs_rpc::wire::{DatabaseError, RequestId, ServerError};
+use litefs_rpc::wire::{DatabaseError, ProcedureFault, RequestId, ServerError};
 
 use crate::failure::Failure;
 
@@ -143,6 +143,12 @@ pub(crate) fn called(error: CallError, id: Option<RequestId>) -> DieselError {
             ServerError::NotReplicated { .. } => Failure::NotReplicated,
             ServerError::DiskFull { .. } => Failure::DiskFull,
             ServerError::Io { .. } => Failure::Io,
+            ServerError::Procedure { fault, .. } => match fault {
+                ProcedureFault::Panicked { .. } | ProcedureFault::EndedTransaction => {
+                    Failure::ProcedureFailed
+                }
+                _ => Failure::NoProcedure,
+            },
             _ => Failure::OutcomeUnknown,
         },
         _ => Failure::OutcomeUnknown,

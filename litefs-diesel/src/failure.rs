@@ -43,8 +43,8 @@ pub enum Failure {
     /// in time: the write may or may not be applied. [`Failure::write_of`] returns its id,
     /// [`LiteFs::outcome`](crate::LiteFs::outcome) asks for its outcome.
     OutcomeUnknown,
-    /// The write is applied, once, but the rows it returned are lost: they were too many to be
-    /// stored for a second answer.
+    /// The write is applied, once, but the rows or the result that it returned are lost: they were
+    /// too large to be stored for a second answer.
     RowsLost,
     /// The outcome of this write was asked for before the write arrived. Its id was fenced then.
     /// Nothing was applied.
@@ -88,10 +88,16 @@ pub enum Failure {
     Io,
     /// The primary did something that the protocol does not allow.
     Protocol,
+    /// The primary has no such procedure, or has it with other types or another version
+    /// ([`Procedure`](crate::Procedure)): during a rolling deploy, for example. Nothing was
+    /// applied.
+    NoProcedure,
+    /// A procedure panicked on the primary, or has ended its own transaction. Nothing was applied.
+    ProcedureFailed,
 }
 
 /// The codes, by which a failure is recognized inside Diesel's error.
-const CODES: [(Failure, &str); 21] = [
+const CODES: [(Failure, &str); 23] = [
     (Failure::NoPrimary, "litefs: no primary"),
     (Failure::Unreachable, "litefs: unreachable"),
     (Failure::Incompatible, "litefs: incompatible"),
@@ -113,6 +119,8 @@ const CODES: [(Failure, &str); 21] = [
     (Failure::DiskFull, "litefs: disk full"),
     (Failure::Io, "litefs: i/o error"),
     (Failure::Protocol, "litefs: protocol"),
+    (Failure::NoProcedure, "litefs: no procedure"),
+    (Failure::ProcedureFailed, "litefs: procedure failed"),
 ];
 
 impl Failure {
@@ -189,7 +197,9 @@ impl Failure {
             | Failure::MountLost
             | Failure::DiskFull
             | Failure::Io
-            | Failure::Protocol => DatabaseErrorKind::Unknown,
+            | Failure::Protocol
+            | Failure::NoProcedure
+            | Failure::ProcedureFailed => DatabaseErrorKind::Unknown,
             Failure::NoPrimary
             | Failure::Unreachable
             | Failure::Incompatible

@@ -8,7 +8,10 @@ use std::time::Instant;
 use diesel::result::{ConnectionResult, QueryResult};
 use litefs_core::{Position, Role, RoleState, Tracker};
 use litefs_rpc::server::Server;
+use litefs_rpc::sqlite::Procedure;
 use litefs_rpc::wire::{Outcome, RequestId};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::connection::LiteFsConnection;
@@ -84,6 +87,18 @@ impl LiteFs {
     #[must_use]
     pub fn round_trips(&self) -> u64 {
         self.node.forwarder.client().round_trips()
+    }
+
+    /// Adds a procedure that other nodes may [call](LiteFsConnection::call) while this node is the
+    /// primary, in place of one of the same name. To be done on every node, best by
+    /// [`LiteFsBuilder::procedure`]: a node that is the primary without it refuses the calls of
+    /// others.
+    pub fn procedure<A, R>(&self, procedure: &'static Procedure<A, R>)
+    where
+        A: Serialize + DeserializeOwned,
+        R: Serialize + DeserializeOwned,
+    {
+        self.node.options.procedures.register(procedure);
     }
 
     /// What became of a write whose outcome is unknown

@@ -43,6 +43,7 @@
 //!
 //! * Where a statement runs is decided by SQLite's own planner ([`Access`]) and a [`Router`].
 //! * [`Failure`] is the kind of an error of this library. It says what a caller may do.
+//! * Work that takes several statements is one round trip as a [`Procedure`].
 //! * The feature `async` makes pools of `diesel_async` from the handle.
 //! * If several processes of a node use the database, all but one set
 //!   [`serve(false)`](LiteFsBuilder::serve).
@@ -82,6 +83,7 @@ pub use litefs_core::{
 pub use litefs_rpc::Limits;
 pub use litefs_rpc::client::Fate;
 pub use litefs_rpc::server::ServeError;
+pub use litefs_rpc::sqlite::Procedure;
 pub use litefs_rpc::wire::{Delivery, Outcome, RequestId};
 pub use loss::{Acknowledgement, LostWrite, LostWrites};
 pub use manager::ConnectionManager;

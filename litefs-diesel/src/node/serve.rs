@@ -7,7 +7,7 @@ use std::time::Duration;
 use diesel::connection::{Connection, InstrumentationEvent};
 use litefs_core::{Role, Tracker};
 use litefs_rpc::server::{ServeError, Server, ServerConfig};
-use litefs_rpc::sqlite::{Checkpointer, SqliteExecutor};
+use litefs_rpc::sqlite::{Checkpointer, Procedures, SqliteExecutor};
 
 use super::sqlite::{open, read_positions};
 use crate::options::ConnectionHook;
@@ -20,6 +20,7 @@ pub(super) struct ServerStarter {
     pub(super) database_url: String,
     pub(super) hook: Option<ConnectionHook>,
     pub(super) retention: Duration,
+    pub(super) procedures: Arc<Procedures>,
     pub(super) server: Arc<Mutex<Option<Arc<Server>>>>,
     pub(super) checkpointer: Arc<OnceLock<Arc<Checkpointer>>>,
 }
@@ -39,6 +40,7 @@ impl ServerStarter {
             Arc::new(Checkpointer::start(Box::new(opening())).map_err(ServeError::Thread)?);
         let executor = SqliteExecutor::new(Box::new(opening()), self.config.limits.max_rows())
             .retention(self.retention)
+            .procedures(self.procedures)
             .reading_beside(Arc::new(opening()))
             .positions(Arc::new(read_positions(positions)))
             .checkpointer(Arc::clone(&checkpointer));

@@ -30,6 +30,7 @@ impl Node {
             database_url: self.options.config.database_url().to_owned(),
             hook: self.options.on_connection.clone(),
             retention: self.options.outcome_retention,
+            procedures: Arc::clone(&self.options.procedures),
             server: Arc::clone(&self.server),
             checkpointer: Arc::clone(&self.checkpointer),
         }

@@ -9,9 +9,11 @@ use std::time::Duration;
 use diesel::result::QueryResult;
 use diesel::sqlite::SqliteConnection;
 use litefs_core::{Config, ConfigBuilder};
-use litefs_rpc::sqlite::DEFAULT_RETENTION;
+use litefs_rpc::sqlite::{DEFAULT_RETENTION, Procedure, Procedures};
 use litefs_rpc::wire::Delivery;
 use litefs_rpc::{Limits, Secret};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::define::options;
 use super::durability::Durability;
@@ -212,6 +214,10 @@ options! {
         /// acknowledged that LiteFS dropped: for tests that must see that happen. Default `true`.
         #[cfg(feature = "test-hooks")]
         prove_commits(prove: bool => prove): bool = true;
+
+        /// All procedures at once, for [`procedure`](Self::procedure).
+        #[doc(hidden)]
+        procedures(procedures: Arc<Procedures> => procedures): Arc<Procedures> = Arc::default();
     }
 }
 
@@ -229,6 +235,18 @@ impl LiteFsBuilder {
         V: Into<OsString>,
     {
         self.vars = Vars::collect(vars);
+        self
+    }
+
+    /// Adds a procedure that other nodes may call while this node is the primary. To be done on
+    /// every node, before the first call; [`LiteFs::procedure`](crate::LiteFs::procedure) does the
+    /// same later.
+    pub fn procedure<A, R>(self, procedure: &'static Procedure<A, R>) -> Self
+    where
+        A: Serialize + DeserializeOwned,
+        R: Serialize + DeserializeOwned,
+    {
+        self.procedures.register(procedure);
         self
     }
 

@@ -9,8 +9,10 @@ use diesel::result::QueryResult;
 use diesel::sqlite::SqliteConnection;
 use litefs_core::{RoleKind, RoleStamp};
 use litefs_rpc::sqlite::sql::{SqlStatement, statements};
-use litefs_rpc::sqlite::{BoundQuery, Native, Opened};
-use litefs_rpc::wire::{RowSet, Value};
+use litefs_rpc::sqlite::{BoundQuery, Native, Opened, Procedure, ProcedureError};
+use litefs_rpc::wire::{Call, RowSet, Value};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use self::instrumentation::{InstrumentationGate, Muted, ReportedCache};
 use self::mount::{MountCheck, is_served};
@@ -65,6 +67,19 @@ impl Local {
     pub(super) fn batch_execute_muted(&mut self, sql: &str) -> QueryResult<()> {
         let _muted = self.mute();
         self.connection.batch_execute(sql)
+    }
+
+    /// Runs a procedure in the open transaction.
+    pub(super) fn run_procedure<A, R>(
+        &mut self,
+        procedure: &Procedure<A, R>,
+        call: &Call,
+    ) -> Result<Vec<u8>, ProcedureError>
+    where
+        A: Serialize + DeserializeOwned,
+        R: Serialize + DeserializeOwned,
+    {
+        procedure.run(&mut self.connection, &self.native, call)
     }
 
     /// Rolls back. Fails only where SQLite has rolled back already.

@@ -84,8 +84,8 @@ impl LiteFsConnection {
         match reply.answer {
             Output::Failed(error) => Err(litefs_rpc::sqlite::to_diesel(error)),
             Output::NotKept => Err(Failure::RowsLost.error(
-                "the write is applied, once; the rows it returned were lost with its first answer, \
-                 and are too many to be kept for another",
+                "the write is applied, once; what it returned was lost with its first answer, and \
+                 is too large to be kept for another",
             )),
             _ => Ok(reply),
         }
