@@ -13,6 +13,7 @@ mod handoff;
 mod honesty;
 mod migrations;
 mod partition;
+mod procedures;
 mod programs;
 mod reading;
 mod serializability;
