@@ -57,6 +57,11 @@ impl Classes {
         class
     }
 
+    /// A transaction begins on this schema.
+    pub(super) fn set_schema_version(&mut self, version: i64) {
+        self.0.set_schema_version(version);
+    }
+
     /// Whether the class is known, and [a plain read](Class::is_plain_read).
     #[inline]
     pub(super) fn is_plain_read<T: QueryId>(&self) -> bool {

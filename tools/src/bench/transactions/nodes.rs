@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use diesel::prelude::*;
-use litefs_diesel::core::Role;
+use litefs_core::Role;
 use litefs_diesel::{LiteFs, LiteFsBuilder, LiteFsConnection};
 use litefs_examples::Problem;
 use litefs_testkit::{Cluster, Flow, Node, Relay};
