@@ -68,6 +68,8 @@ fn m9_every_forward_is_one_span_and_ends() {
     let watcher = Watcher::default();
     let subscriber = tracing_subscriber::registry().with(watcher.clone());
     tracing::subscriber::with_default(subscriber, || {
+        // Other tests of this process may have reached the spans while nothing listened.
+        tracing::callsite::rebuild_interest_cache();
         let mut conn = test.conn("b");
         let _: Vec<i32> = notes::table.select(notes::id).load(&mut conn).unwrap();
         diesel::insert_into(notes::table)
