@@ -61,8 +61,8 @@ impl LiteFs {
     }
 }
 
-/// Runs a transaction on an asynchronous connection up to `tries` times, while it fails because of a
-/// conflict: the asynchronous form of
+/// Runs a transaction on an asynchronous connection up to `tries` times, while it fails because of
+/// a conflict: the asynchronous form of
 /// [`transaction_with_retry`](LiteFsConnection::transaction_with_retry), with the same rules.
 ///
 /// If the future is dropped while a transaction is open, the connection is broken, as after

@@ -16,7 +16,8 @@ const MAX_TEXTS: usize = 1_024;
 /// is built, and by SQL text for the others.
 ///
 /// A change of the main schema is noticed only when a transaction begins on a replica's snapshot.
-/// Until then a statement on a view keeps its class if the view is redefined to call a function that writes (`docs/decisions/008-functions-of-the-application.md`).
+/// Until then a statement on a view keeps its class if the view is redefined to call a function
+/// that writes (`docs/decisions/008-functions-of-the-application.md`).
 #[derive(Debug, Default)]
 pub(crate) struct ClassCache {
     by_id: HashMap<TypeId, Known, BuildHasherDefault<TypeIdHasher>>,

@@ -95,8 +95,9 @@ impl LiteFsConnection {
     /// Every node must have [registered](crate::LiteFs::procedure) it, because any may be the
     /// primary. On the primary, and without LiteFS, it runs on this connection. Inside a
     /// transaction it is a step of that: an error takes back what the procedure has done, and
-    /// leaves the transaction open. A router sees a write with the text `CALL` and the name. Blocks, at most `forward_timeout` on another node: a procedure
-    /// that takes longer there continues, and the call fails with [`Failure::OutcomeUnknown`].
+    /// leaves the transaction open. A router sees a write with the text `CALL` and the name.
+    /// Blocks, at most `forward_timeout` on another node: a procedure that takes longer there
+    /// continues, and the call fails with [`Failure::OutcomeUnknown`].
     ///
     /// # Errors
     /// The error that the procedure returns: its kind and message, wherever it ran.

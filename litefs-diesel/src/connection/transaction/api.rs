@@ -11,8 +11,8 @@ use super::state::is_locked;
 const OPTIMISTIC_TRIES: usize = 2;
 
 impl LiteFsConnection {
-    /// Runs a transaction with `BEGIN IMMEDIATE`. On a replica the first statement takes BEGIN along
-    /// and takes the lock on the primary, so everything in it, reads too, runs there.
+    /// Runs a transaction with `BEGIN IMMEDIATE`. On a replica the first statement takes BEGIN
+    /// along and takes the lock on the primary, so everything in it, reads too, runs there.
     ///
     /// # Errors
     /// [`Error::AlreadyInTransaction`] inside a transaction; else those of `work` and of BEGIN and
@@ -43,14 +43,14 @@ impl LiteFsConnection {
     }
 
     /// Runs a transaction up to `tries` times, while it fails because another connection has
-    /// changed what it has seen ([`Failure::SnapshotMoved`](crate::Failure::SnapshotMoved); on plain
-    /// SQLite: "database is locked"), or because the primary has changed during it
+    /// changed what it has seen ([`Failure::SnapshotMoved`](crate::Failure::SnapshotMoved); on
+    /// plain SQLite: "database is locked"), or because the primary has changed during it
     /// ([`Failure::TransactionLost`](crate::Failure::TransactionLost)). Nothing is applied then.
     /// `work` runs once per try, so it must not rely on effects of an earlier try outside of the
     /// database.
     ///
-    /// The first two tries run on this node, as [`Connection::transaction`] does, the second on data
-    /// that has the change. If both meet a conflict, the others take the lock first, as
+    /// The first two tries run on this node, as [`Connection::transaction`] does, the second on
+    /// data that has the change. If both meet a conflict, the others take the lock first, as
     /// [`immediate_transaction`](Self::immediate_transaction) does. No other connection can write
     /// then, so they meet no such conflict. Within a transaction the outer one has to run again, so
     /// `work` runs once.

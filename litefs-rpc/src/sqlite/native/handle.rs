@@ -240,8 +240,8 @@ unsafe extern "C" fn return_null(
 }
 
 /// Called by SQLite when a transaction that has a write lock is about to be committed
-/// (<https://www.sqlite.org/c3ref/commit_hook.html>). Zero lets it continue; another value makes it a
-/// ROLLBACK.
+/// (<https://www.sqlite.org/c3ref/commit_hook.html>). Zero lets it continue; another value makes it
+/// a ROLLBACK.
 unsafe extern "C" fn on_commit(watched: *mut c_void) -> c_int {
     // SAFETY: the data that `on_open` gave to SQLite, freed only after the hook is removed.
     let Watched { db, handle } = unsafe { &*watched.cast::<Watched>() };
