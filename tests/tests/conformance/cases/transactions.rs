@@ -339,9 +339,10 @@ fn of_immediate_kind_keep_other_writers_waiting() {
     other.batch_execute("PRAGMA busy_timeout = 5000").unwrap();
     let seen = std::thread::scope(|scope| {
         let waiting = conn.immediate_transaction(|conn| {
+            // On a replica the first statement takes the lock.
+            add(conn, "first")?;
             let waiting = scope
                 .spawn(move || other.immediate_transaction(|conn| QueryResult::Ok(names(conn))));
-            add(conn, "first")?;
             QueryResult::Ok(waiting)
         });
         waiting.unwrap().join().unwrap()
