@@ -125,6 +125,14 @@ impl SessionState {
         }
     }
 
+    /// A recorded transaction ran on the primary, with INSERTs in it. If they have inserted rows,
+    /// the primary says which was the last.
+    pub(super) fn record_inserted(&mut self, effects: SessionCounters) {
+        if let Some(last) = self.last_forwarded.as_mut().filter(|_| effects.inserted) {
+            last.last_insert_rowid = effects.last_insert_rowid;
+        }
+    }
+
     /// A recorded transaction ran on the primary.
     pub(super) fn ran_record(&mut self, effects: SessionCounters, inserted: bool) {
         let last_insert_rowid = match self.last_forwarded {

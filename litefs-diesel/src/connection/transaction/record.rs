@@ -99,11 +99,6 @@ impl Record {
         self.inserted
     }
 
-    /// Whether the primary may decide otherwise what a table contains.
-    pub(super) fn has_undecided(&self) -> bool {
-        !self.undecided.is_empty()
-    }
-
     /// Whether what a statement does depends on what the primary may decide otherwise.
     pub(super) fn is_undecided(&self, footprint: &Footprint) -> bool {
         footprint.reads_any(&self.undecided)

@@ -253,6 +253,12 @@ impl LiteFsConnection {
             }
             Ok(Some((session, first))) => {
                 self.transaction.set_session(session);
+                if let Some(Ok(reply)) = &first
+                    && replays
+                    && self.transaction.record().inserted()
+                {
+                    self.session.record_inserted(reply.effects);
+                }
                 if let Some(work) = sent {
                     self.note_first(&work, first.as_ref());
                 }

@@ -41,14 +41,6 @@ impl LiteFsConnection {
     ) -> QueryResult<Option<Reply>> {
         match self.speculate(node, class, &work)? {
             Some(result) => result.map(Some),
-            None if self.transaction.record().has_undecided() => {
-                // The last rowid is one of the record's, whatever the statement comes to.
-                self.leave_snapshot(node)?;
-                match self.phase() {
-                    Phase::Remote => self.in_session(node, work),
-                    _ => Ok(None),
-                }
-            }
             None => self.move_to_primary(node, Some(work)),
         }
     }

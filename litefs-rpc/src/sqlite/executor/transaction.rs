@@ -11,7 +11,7 @@ use crate::sqlite::guard::Scope;
 use crate::sqlite::outcomes::Outcomes;
 use crate::sqlite::sql::{SqlStatement, Verb, statements};
 use crate::sqlite::text::alters_connection;
-use crate::wire::{BeginMode, Command, Output, RequestId, ServerError, Settings};
+use crate::wire::{BeginMode, Command, Output, RequestId, ServerError, SessionCounters, Settings};
 
 const SAVE_OUTCOME: &str = "SAVEPOINT litefs_outcome";
 const UNDO_OUTCOME: &str = "ROLLBACK TO litefs_outcome; RELEASE litefs_outcome";
@@ -70,7 +70,11 @@ impl SqliteExecutor {
                 };
                 let done = replayed.inspect_err(refused)?;
                 match &record.next {
-                    Some(next) => self.run_step(next),
+                    Some(next) => {
+                        let inserted = record.steps.iter().any(|step| inserts(&step.work));
+                        let before = Some(done.effects).filter(|e| inserted && e.inserted);
+                        self.run_step(next).map(|done| after_insert(done, next, before))
+                    }
                     None => Ok(done),
                 }
             }
@@ -157,6 +161,22 @@ impl ExecutorConnection {
             let _ = self.sqlite.batch_execute(undo);
         })
     }
+}
+
+/// The counters of a command after those of a record: the last rowid is the record's if the command
+/// inserts nothing.
+fn after_insert(done: Done, work: &Command, before: Option<SessionCounters>) -> Done {
+    let mut effects = done.effects;
+    if !(effects.inserted && inserts(work)) {
+        effects.inserted = before.is_some();
+        effects.last_insert_rowid =
+            before.map_or(effects.last_insert_rowid, |before| before.last_insert_rowid);
+    }
+    Done { effects, ..done }
+}
+
+fn inserts(work: &Command) -> bool {
+    work.texts().any(|sql| statements(sql).iter().any(SqlStatement::inserts))
 }
 
 fn no_transaction() -> ServerError {
