@@ -664,3 +664,24 @@ fn x14_what_a_function_of_the_application_chose_is_validated() {
     is_conflict(&result);
     assert_eq!(balances(&test, "a"), [50, 0, 7]);
 }
+
+#[test]
+fn x20_a_last_rowid_that_was_asked_for_is_not_decided_again() {
+    let test = TestCluster::start(&["a", "b", "c"]);
+    test.schema(SCHEMA);
+    let mut conn = test.conn("b");
+    let result = conn.transaction(|conn| {
+        diesel::sql_query("UPDATE accounts SET balance = 1 WHERE id = 1").execute(conn)?;
+        diesel::sql_query("INSERT INTO entries (what) VALUES ('mine')").execute(conn)?;
+        let id = number(conn, "SELECT last_insert_rowid() AS n")?;
+        assert_eq!(id, 2);
+        test.cluster.promote("c").unwrap();
+        test.wait_for_roles();
+        let other = "INSERT INTO entries VALUES (41, 'other')";
+        test.plain("c").batch_execute(other).unwrap();
+        diesel::sql_query(format!("UPDATE accounts SET balance = {id} WHERE id = 2")).execute(conn)
+    });
+    let failure = result.as_ref().err().and_then(Failure::of);
+    assert_eq!(failure, Some(Failure::TransactionLost), "{result:?}");
+    assert_eq!(balances(&test, "c"), [100, 0, 7]);
+}

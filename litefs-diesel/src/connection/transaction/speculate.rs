@@ -53,12 +53,15 @@ impl LiteFsConnection {
     /// Before a statement that asks for what only the primary knows, or changes a setting: the
     /// transaction is opened there.
     pub(in crate::connection) fn leave_snapshot(&mut self, node: &Arc<Node>) -> QueryResult<()> {
-        if self.phase() != Phase::Speculating {
-            return Ok(());
-        }
-        if let Some(reply) = self.move_to_primary(node, None)? {
+        if self.phase() == Phase::Speculating
+            && let Some(reply) = self.move_to_primary(node, None)?
+        {
             let inserted = self.transaction.record().inserted();
             self.session.ran_record(reply.effects, inserted);
+        }
+        if self.phase() == Phase::Remote {
+            // Another primary may assign another rowid, and the record would not show it.
+            self.transaction.record().set_incomplete();
         }
         Ok(())
     }
