@@ -161,7 +161,7 @@ impl Connection {
         Call { address: self.address(), started: Instant::now(), deadline }
     }
 
-    /// Refuses a procedure that the server could not decode.
+    /// Refuses a command that the server could not decode.
     fn check_version(&self, work: &Command) -> Result<(), CallError> {
         match work {
             Command::Call(call) if self.version() < work.since() => {
@@ -169,6 +169,15 @@ impl Connection {
                     procedure: call.procedure.clone(),
                     node: self.address().into(),
                     fault: ProcedureFault::OldProtocol,
+                }))
+            }
+            // Nothing is sent, so nothing is applied; the next try finds the version known.
+            Command::Transaction(_) if self.version() < work.since() => {
+                Err(CallError::Refused(ServerError::SessionLost {
+                    reason: format!(
+                        "the primary at {} speaks an older version of the protocol",
+                        self.address()
+                    ),
                 }))
             }
             _ => Ok(()),

@@ -11,8 +11,8 @@ use diesel::sqlite::SqliteConnection;
 use litefs_rpc::client::CallError;
 use litefs_rpc::sqlite::{Opened, Procedure, Procedures, SqliteExecutor, to_diesel};
 use litefs_rpc::wire::{
-    Begin, BeginMode, Command, Delivery, Output, ProcedureFault, ProtocolVersion, Reply, Request,
-    RequestId, ServerError, Settings, Statement, Value,
+    Begin, BeginMode, Command, Delivery, Output, ProcedureFault, ProtocolVersion,
+    RecordedTransaction, Reply, Request, RequestId, ServerError, Settings, Statement, Value,
 };
 use litefs_rpc::{CommitExpectation, Done, Executor};
 use serde::{Deserialize, Serialize};
@@ -444,4 +444,11 @@ async fn x23_a_server_without_procedures_is_sent_none() {
     let (session, _) = connection.begin(begin(), soon()).await.unwrap();
     old(connection.step(session, work(), soon()).await);
     connection.finish(session, true, soon()).await.unwrap();
+    // The same for a recorded transaction: nothing is applied, and it may run again.
+    let record = RecordedTransaction { snapshot: None, steps: vec![], next: None };
+    let mut write = request(&TRANSFER, &transfer(1));
+    write.work = Command::Transaction(std::sync::Arc::new(record));
+    let refused = connection.write(write, soon()).await.unwrap_err();
+    let lost = matches!(refused, CallError::Refused(ServerError::SessionLost { .. }));
+    assert!(lost, "{refused:?}");
 }
