@@ -3,8 +3,8 @@
 use litefs_core::{Position, Txid};
 
 use crate::wire::{
-    Begin, Command, PrimaryReport, ReplicaReport, Reply, Request, RequestId, ServerError,
-    SessionId, Settled,
+    Begin, Command, PrimaryReport, ReplicaReport, Reply, Request, RequestId, ResolvedOutcome,
+    ServerError, SessionId,
 };
 
 /// The requests that a node answers. All but `promote_here` need the primary.
@@ -23,7 +23,7 @@ pub trait Forward {
     async fn finish(session: SessionId, commit: bool) -> Result<Reply, ServerError>;
     /// Returns what became of a write. If it is not applied, its id is fenced: a late retry is
     /// rejected.
-    async fn outcome(id: RequestId) -> Result<Settled, ServerError>;
+    async fn outcome(id: RequestId) -> Result<ResolvedOutcome, ServerError>;
     /// A replica's long poll: it reports its position and learns the primary's position and when
     /// its term started. Answered once the primary is beyond `known`, or after a timeout.
     async fn follow(report: ReplicaReport, known: Txid) -> Result<PrimaryReport, ServerError>;

@@ -68,7 +68,7 @@ impl Node {
         let mut client = ClientConfig::new(options.config.database_name());
         client.secret.clone_from(&options.secret);
         client.limits = options.limits.clone();
-        client.lanes = options.lanes;
+        client.exclusive_connections = options.exclusive_connections;
         let table = Arc::new(TrackingTable::new(&options));
         let address_locator = Arc::new(AddressLocator { tracker: tracker.clone(), table });
         let forwarder =
@@ -129,7 +129,7 @@ impl Node {
 
     /// Waits until a handoff of this node is over, at most `primary_timeout`.
     pub(crate) fn await_handoff(&self) {
-        let is_under_way = || self.server().as_deref().is_some_and(Server::is_handing_over);
+        let is_under_way = || self.server().as_deref().is_some_and(Server::is_handing_off);
         if !is_under_way() {
             return;
         }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use litefs_core::Position;
 use litefs_rpc::client::{CallError, Connection, ForwardError, Forwarded};
 use litefs_rpc::server::Server;
-use litefs_rpc::wire::{RequestId, Settled};
+use litefs_rpc::wire::{RequestId, ResolvedOutcome};
 
 use super::locator::Forwarding;
 use crate::error::PrimaryError;
@@ -33,7 +33,7 @@ impl Primary {
         &self,
         id: RequestId,
         deadline: Instant,
-    ) -> Result<Option<Settled>, ForwardError> {
+    ) -> Result<Option<ResolvedOutcome>, ForwardError> {
         self.ask(deadline, |primary| async move { primary.outcome(id, deadline).await }).await
     }
 
@@ -66,7 +66,7 @@ impl Primary {
         // Not repeated after a lost answer: the handoff may have happened.
         match self.forwarder.with_primary(deadline.into(), call).await? {
             Forwarded::There(successor) => Ok(successor),
-            Forwarded::Here | Forwarded::Unsettled => {
+            Forwarded::Here | Forwarded::Unresolved => {
                 Ok(self.server()?.handoff(to, deadline).await?)
             }
         }
@@ -83,7 +83,7 @@ impl Primary {
     {
         match self.forwarder.ask_primary(deadline.into(), call).await? {
             Forwarded::There(answer) => Ok(Some(answer)),
-            Forwarded::Here | Forwarded::Unsettled => Ok(None),
+            Forwarded::Here | Forwarded::Unresolved => Ok(None),
         }
     }
 

@@ -155,9 +155,9 @@ options! {
         /// opened on demand, and make writes faster while there are few callers.
         ///
         /// Default 2.
-        lanes(usize): usize => usize,
-        "LITEFS_LANES": "a whole number",
-        |given| given.parse().map(|lanes| lanes.unwrap_or(2));
+        exclusive_connections(usize): usize => usize,
+        "LITEFS_EXCLUSIVE_CONNECTIONS": "a whole number",
+        |given| given.parse().map(|most| most.unwrap_or(2));
 
         /// Which nodes must have a write before it is acknowledged. A write that they do not have
         /// within `forward_timeout` fails with

@@ -35,7 +35,7 @@ fn c4_the_builder_wins_over_the_environment() {
         ("LITEFS_WHEN_BEHIND", "fail"),
         ("LITEFS_DELIVERY", "at-most-once"),
         ("LITEFS_LOCAL_WRITES", "grouped"),
-        ("LITEFS_LANES", "0"),
+        ("LITEFS_EXCLUSIVE_CONNECTIONS", "0"),
         ("LITEFS_DURABILITY", "2"),
         ("LITEFS_READ_PAUSE_MS", "0"),
         ("LITEFS_OUTCOME_RETENTION_MS", "60000"),
@@ -51,7 +51,7 @@ fn c4_the_builder_wins_over_the_environment() {
         .when_behind(WhenBehind::Fail)
         .delivery(Delivery::AtMostOnce)
         .local_writes(LocalWrites::Grouped)
-        .lanes(0)
+        .exclusive_connections(0)
         .durability(Durability::Replicas(2))
         .read_pause(Duration::ZERO)
         .outcome_retention(Duration::from_secs(60))
@@ -66,7 +66,10 @@ fn c4_the_builder_wins_over_the_environment() {
         assert_eq!(options.consistency, Consistency::Strong);
         assert_eq!(options.when_behind, WhenBehind::Fail);
         assert_eq!(options.delivery, Delivery::AtMostOnce);
-        assert_eq!((options.local_writes, options.lanes), (LocalWrites::Grouped, 0));
+        assert_eq!(
+            (options.local_writes, options.exclusive_connections),
+            (LocalWrites::Grouped, 0)
+        );
         assert_eq!(options.durability, Durability::Replicas(2));
         assert_eq!(options.read_pause, Duration::ZERO);
         assert_eq!(options.outcome_retention, Duration::from_secs(60));
@@ -92,7 +95,7 @@ fn c3_bad_values_are_refused_by_name() {
         ("LITEFS_CONSISTENCY", "some", "consistency"),
         ("LITEFS_DELIVERY", "twice", "delivery"),
         ("LITEFS_LOCAL_WRITES", "some", "local_writes"),
-        ("LITEFS_LANES", "-1", "lanes"),
+        ("LITEFS_EXCLUSIVE_CONNECTIONS", "-1", "exclusive_connections"),
         ("LITEFS_DURABILITY", "0", "durability"),
         ("LITEFS_READ_PAUSE_MS", "-1", "read_pause"),
         ("LITEFS_OUTCOME_RETENTION_MS", "1000", "outcome_retention"),

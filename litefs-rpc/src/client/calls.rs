@@ -10,7 +10,7 @@ use super::connection::Connection;
 use super::error::CallError;
 use crate::wire::{
     Begin, Command, PrimaryReport, ProcedureFault, ReplicaReport, Reply, Request, RequestId,
-    ServerError, SessionId, Settled,
+    ResolvedOutcome, ServerError, SessionId,
 };
 
 impl Connection {
@@ -80,7 +80,11 @@ impl Connection {
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn outcome(&self, id: RequestId, deadline: Instant) -> Result<Settled, CallError> {
+    pub async fn outcome(
+        &self,
+        id: RequestId,
+        deadline: Instant,
+    ) -> Result<ResolvedOutcome, CallError> {
         let call = self.start(deadline);
         let answer = self.unless_closed(self.rpc().outcome(call.context(), id)).await;
         call.conclude(answer)

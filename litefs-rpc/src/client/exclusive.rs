@@ -28,7 +28,7 @@ impl Connection {
     /// Takes an idle connection for this caller alone, if there is one. It is closed together with
     /// this one. Does not block.
     #[must_use]
-    pub fn lane(&self) -> Option<ExclusiveConnection> {
+    pub fn exclusive(&self) -> Option<ExclusiveConnection> {
         let pooled = self.pool().take()?;
         let connection = Arc::new(self.over(pooled.rpc.clone()));
         Some(ExclusiveConnection { connection, pooled, broken: false })

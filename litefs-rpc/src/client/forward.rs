@@ -25,7 +25,7 @@ pub enum Forwarded<T> {
     Here,
     /// This node has become the primary, and an earlier attempt may have been applied: its outcome
     /// is in this node's database.
-    Unsettled,
+    Unresolved,
 }
 
 /// Why a write could not be forwarded.
@@ -137,7 +137,7 @@ impl<D: PrimaryLocator> Forwarder<D> {
     {
         let asked = self.run(deadline, true, None, |connection, _| call(connection)).await;
         asked.map(|forwarded| match forwarded {
-            Forwarded::Unsettled => Forwarded::Here,
+            Forwarded::Unresolved => Forwarded::Here,
             forwarded => forwarded,
         })
     }
@@ -177,7 +177,7 @@ impl<D: PrimaryLocator> Forwarder<D> {
                 .take()
                 .map_or_else(|| self.locator.location(), PrimaryLocation::Elsewhere)
             {
-                PrimaryLocation::Here if ambiguous.is_some() => return Ok(Forwarded::Unsettled),
+                PrimaryLocation::Here if ambiguous.is_some() => return Ok(Forwarded::Unresolved),
                 PrimaryLocation::Here => return Ok(Forwarded::Here),
                 PrimaryLocation::Elsewhere(target) => target,
                 PrimaryLocation::Nowhere => {

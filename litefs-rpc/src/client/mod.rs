@@ -46,7 +46,7 @@ pub struct ClientConfig {
     pub reconnect_max: Duration,
     /// The most [exclusive connections](ExclusiveConnection) beside the shared one. 0: none.
     /// Default 2.
-    pub lanes: usize,
+    pub exclusive_connections: usize,
     /// The limits on requests, checked before they are sent.
     pub limits: Limits,
 }
@@ -60,7 +60,7 @@ impl ClientConfig {
             connect_timeout: Duration::from_secs(1),
             reconnect_min: Duration::from_millis(20),
             reconnect_max: Duration::from_millis(500),
-            lanes: 2,
+            exclusive_connections: 2,
             limits: Limits::default(),
         }
     }
@@ -201,15 +201,15 @@ impl Client {
     }
 
     /// Whether another [exclusive connection](ExclusiveConnection) beside this one would be of use.
-    /// A caller that gets `true` calls [`open_lane`](Self::open_lane).
+    /// A caller that gets `true` calls [`open_exclusive`](Self::open_exclusive).
     #[must_use]
-    pub fn wants_lane(&self, connection: &Connection) -> bool {
-        connection.pool().wants_one(self.config.lanes)
+    pub fn wants_exclusive(&self, connection: &Connection) -> bool {
+        connection.pool().wants_one(self.config.exclusive_connections)
     }
 
     /// Opens an exclusive connection beside this one, on the runtime that drives it. After a
     /// failure no further one is opened.
-    pub async fn open_lane(&self, connection: Arc<Connection>) {
+    pub async fn open_exclusive(&self, connection: Arc<Connection>) {
         let dialed =
             tokio::time::timeout(self.config.connect_timeout, self.greet(connection.address()))
                 .await;

@@ -12,8 +12,8 @@ use super::node::{LONG_POLL, Node, answered};
 use super::sessions::{ConnectionId, Ended};
 use crate::service::Forward;
 use crate::wire::{
-    Begin, Command, PrimaryReport, ReplicaReport, Reply, Request, RequestId, ServerError,
-    SessionId, Settled,
+    Begin, Command, PrimaryReport, ReplicaReport, Reply, Request, RequestId, ResolvedOutcome,
+    ServerError, SessionId,
 };
 
 /// Serves the requests of one connection: checks each, queues it and awaits the writer's answer.
@@ -102,7 +102,11 @@ impl Forward for Handler {
         self.in_session(session, |respond| Step::Finish { commit, respond }).await
     }
 
-    async fn outcome(self, context: Context, id: RequestId) -> Result<Settled, ServerError> {
+    async fn outcome(
+        self,
+        context: Context,
+        id: RequestId,
+    ) -> Result<ResolvedOutcome, ServerError> {
         self.admit(None)?;
         let (respond, response) = oneshot::channel();
         self.node.queue.push(Job::ResolveOutcome { id, deadline: context.deadline, respond })?;

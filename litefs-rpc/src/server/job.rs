@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use crate::wire::{Begin, Command, Reply, Request, RequestId, ServerError, SessionId, Settled};
+use crate::wire::{
+    Begin, Command, Reply, Request, RequestId, ResolvedOutcome, ServerError, SessionId,
+};
 
 /// The result of the statement that was sent with BEGIN.
 pub(super) type First = Result<Reply, ServerError>;
@@ -18,7 +20,7 @@ pub(super) enum Job {
     ResolveOutcome {
         id: RequestId,
         deadline: Instant,
-        respond: Respond<Settled>,
+        respond: Respond<ResolvedOutcome>,
     },
     Handoff {
         to: Option<String>,

@@ -113,7 +113,7 @@ impl Server {
     /// Whether a handoff is in progress on this node. A local write should wait for its end and
     /// then ask again where the primary is.
     #[must_use]
-    pub fn is_handing_over(&self) -> bool {
+    pub fn is_handing_off(&self) -> bool {
         self.handoff_running.load(Ordering::Acquire)
     }
 

@@ -23,7 +23,7 @@ pub use executor::{Positions, SqliteExecutor};
 pub use functions::{MAKES_A_TRIGGER, WRITING_FUNCTIONS, application_functions, has_function};
 pub use guard::refused_under_litefs;
 pub use native::{Native, Open, Opened, ReadPosition, TransactionEnder};
-pub use outcomes::{DEFAULT_RETENTION, OUTCOMES_TABLE, is_applied, settle};
+pub use outcomes::{DEFAULT_RETENTION, OUTCOMES_TABLE, is_applied, resolve_outcome};
 pub use procedure::{Procedure, ProcedureError, Procedures};
 pub use query::{BoundQuery, SqlType};
 pub use readers::OpenReader;

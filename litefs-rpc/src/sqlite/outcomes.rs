@@ -205,7 +205,7 @@ pub fn is_applied(connection: &mut SqliteConnection, id: RequestId) -> QueryResu
 ///
 /// # Errors
 /// What SQLite says.
-pub fn settle(connection: &mut SqliteConnection, id: RequestId) -> QueryResult<Outcome> {
+pub fn resolve_outcome(connection: &mut SqliteConnection, id: RequestId) -> QueryResult<Outcome> {
     Outcomes { pruner: None }.resolve(connection, id)
 }
 

@@ -10,8 +10,8 @@ mod version;
 
 pub use procedure::{Call, ProcedureFault};
 pub use reply::{
-    DatabaseError, DatabaseErrorKind, Outcome, Output, PrimaryHint, PrimaryReport, Reply, RowSet,
-    ServerError, SessionCounters, Settled,
+    DatabaseError, DatabaseErrorKind, Outcome, Output, PrimaryHint, PrimaryReport, Reply,
+    ResolvedOutcome, RowSet, ServerError, SessionCounters,
 };
 pub use request::{
     Begin, BeginMode, Command, Delivery, ReplicaReport, Request, RequestId, SessionId, Settings,

@@ -56,7 +56,7 @@ pub enum Outcome {
 /// An outcome and the position at which it is recorded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Settled {
+pub struct ResolvedOutcome {
     /// What became of the write.
     pub outcome: Outcome,
     /// A read that must see the outcome waits for this position.

@@ -9,23 +9,22 @@ use litefs_rpc::wire::{Output, ServerError};
 use crate::support::{TIMEOUT, TestServer, begin, counting, request, soon, statement};
 
 /// A client with one exclusive connection beside the shared one.
-async fn with_a_lane(test: &TestServer) -> (Client, Arc<Connection>) {
+async fn with_exclusive(test: &TestServer) -> (Client, Arc<Connection>) {
     let mut config = ClientConfig::new("app.db");
-    config.lanes = 1;
+    config.exclusive_connections = 1;
     let client = Client::new(config);
     let link = client.connect(&test.address()).await.unwrap();
-    assert!(client.wants_lane(&link) && !client.wants_lane(&link), "one is opened at a time");
-    client.open_lane(Arc::clone(&link)).await;
+    assert!(
+        client.wants_exclusive(&link) && !client.wants_exclusive(&link),
+        "one is opened at a time"
+    );
+    client.open_exclusive(Arc::clone(&link)).await;
     (client, link)
 }
 
-fn write(
-    lane: &mut ExclusiveConnection,
-    sql: &str,
-    deadline: Instant,
-) -> Result<Output, CallError> {
+fn write(own: &mut ExclusiveConnection, sql: &str, deadline: Instant) -> Result<Output, CallError> {
     let request = request(sql);
-    lane.wait(deadline, |link| async move { link.write(request, deadline).await })
+    own.wait(deadline, |link| async move { link.write(request, deadline).await })
         .map(|reply| reply.answer)
 }
 
@@ -44,20 +43,20 @@ async fn an_exclusive_connection_is_reused() {
         }),
     )
     .await;
-    let (client, link) = with_a_lane(&test).await;
-    assert!(!client.wants_lane(&link), "there are as many as may be");
-    let mut lane = link.lane().unwrap();
-    assert!(link.lane().is_none(), "the connection is in use");
-    let lane = blocking(move || {
+    let (client, link) = with_exclusive(&test).await;
+    assert!(!client.wants_exclusive(&link), "there are as many as may be");
+    let mut own = link.exclusive().unwrap();
+    assert!(link.exclusive().is_none(), "the connection is in use");
+    let own = blocking(move || {
         for _ in 0..3 {
-            assert_eq!(write(&mut lane, "good", soon()), Ok(Output::Count(1)));
-            assert!(matches!(write(&mut lane, "bad", soon()), Err(CallError::Refused(_))));
+            assert_eq!(write(&mut own, "good", soon()), Ok(Output::Count(1)));
+            assert!(matches!(write(&mut own, "bad", soon()), Err(CallError::Refused(_))));
         }
-        lane
+        own
     })
     .await;
-    lane.release();
-    assert!(link.lane().is_some());
+    own.release();
+    assert!(link.exclusive().is_some());
     assert_eq!(client.round_trips(), 6);
 }
 
@@ -72,21 +71,21 @@ async fn an_exclusive_connection_is_closed_after_a_timeout() {
         }),
     )
     .await;
-    let (client, link) = with_a_lane(&test).await;
-    let mut lane = link.lane().unwrap();
-    let (lane, error) = blocking(move || {
+    let (client, link) = with_exclusive(&test).await;
+    let mut own = link.exclusive().unwrap();
+    let (own, error) = blocking(move || {
         let error =
-            write(&mut lane, "slow", Instant::now() + Duration::from_millis(50)).unwrap_err();
-        (lane, error)
+            write(&mut own, "slow", Instant::now() + Duration::from_millis(50)).unwrap_err();
+        (own, error)
     })
     .await;
     assert!(
         matches!(error, CallError::Deadline { .. }) && error.fate() == Fate::Unknown,
         "{error:?}"
     );
-    lane.release();
-    assert!(link.lane().is_none(), "its reply may still arrive");
-    assert!(client.wants_lane(&link), "another may take its place");
+    own.release();
+    assert!(link.exclusive().is_none(), "its reply may still arrive");
+    assert!(client.wants_exclusive(&link), "another may take its place");
     drop(release);
 }
 
@@ -103,11 +102,11 @@ async fn an_exclusive_connection_ends_with_the_shared_one() {
         }),
     )
     .await;
-    let (client, link) = with_a_lane(&test).await;
-    let mut lane = link.lane().unwrap();
+    let (client, link) = with_exclusive(&test).await;
+    let mut own = link.exclusive().unwrap();
     let waiting = tokio::task::spawn_blocking(move || {
-        let error = write(&mut lane, "for ever", soon()).unwrap_err();
-        lane.release();
+        let error = write(&mut own, "for ever", soon()).unwrap_err();
+        own.release();
         error
     });
     has_started.recv().await.unwrap();
@@ -115,7 +114,7 @@ async fn an_exclusive_connection_ends_with_the_shared_one() {
     let error = waiting.await.unwrap();
     assert!(matches!(error, CallError::Lost { .. }), "{error:?}");
     assert!(
-        link.lane().is_none() && !client.wants_lane(&link),
+        link.exclusive().is_none() && !client.wants_exclusive(&link),
         "none is opened beside a closed link"
     );
     drop(release);
@@ -124,16 +123,16 @@ async fn an_exclusive_connection_ends_with_the_shared_one() {
 #[tokio::test]
 async fn x7_dropping_an_exclusive_connection_rolls_back_at_once() {
     let test = TestServer::start(|_| {}, counting()).await;
-    let (_client, link) = with_a_lane(&test).await;
-    let mut lane = link.lane().unwrap();
+    let (_client, link) = with_exclusive(&test).await;
+    let mut own = link.exclusive().unwrap();
     blocking(move || {
         let deadline = soon();
         let (session, _) =
-            lane.wait(deadline, |link| async move { link.begin(begin(), deadline).await }).unwrap();
+            own.wait(deadline, |link| async move { link.begin(begin(), deadline).await }).unwrap();
         let step = |link: Arc<Connection>| async move {
             link.step(session, statement("1"), deadline).await
         };
-        assert_eq!(lane.wait(deadline, step).unwrap().answer, Output::Count(1));
+        assert_eq!(own.wait(deadline, step).unwrap().answer, Output::Count(1));
     })
     .await;
     test.wait_for_rollback().await;
@@ -142,7 +141,7 @@ async fn x7_dropping_an_exclusive_connection_rolls_back_at_once() {
 #[tokio::test]
 async fn a_full_server_gets_no_more_exclusive_connections() {
     let test = TestServer::start(|config| config.limits.connections = 1, counting()).await;
-    let (client, link) = with_a_lane(&test).await;
-    assert!(link.lane().is_none() && !client.wants_lane(&link));
+    let (client, link) = with_exclusive(&test).await;
+    assert!(link.exclusive().is_none() && !client.wants_exclusive(&link));
     assert!(link.write(request("over the link"), soon()).await.is_ok());
 }

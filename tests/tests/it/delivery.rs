@@ -27,10 +27,10 @@ fn test_cluster(timeout: Duration) -> (TestCluster, Relay) {
     test_cluster_with(timeout, 2)
 }
 
-fn test_cluster_with(timeout: Duration, lanes: usize) -> (TestCluster, Relay) {
+fn test_cluster_with(timeout: Duration, exclusive_connections: usize) -> (TestCluster, Relay) {
     let relay = relay();
     let test = TestCluster::behind(&["a", "b", "c"], &[("a", &relay)], |_, builder| {
-        builder.forward_timeout(timeout).lanes(lanes)
+        builder.forward_timeout(timeout).exclusive_connections(exclusive_connections)
     });
     test.schema(SCHEMA);
     // The connection exists already: the relay loses a statement or its reply, not the handshake.

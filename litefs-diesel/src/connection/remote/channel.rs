@@ -19,13 +19,13 @@ pub(super) enum Channel {
 impl Channel {
     /// An idle exclusive connection, or else the shared one, `connection`.
     pub(super) fn new(node: &Node, connection: Arc<client::Connection>) -> Self {
-        if let Some(exclusive) = connection.lane() {
+        if let Some(exclusive) = connection.exclusive() {
             return Channel::Exclusive(Box::new(exclusive));
         }
         let client = node.forwarder.client();
-        if client.wants_lane(&connection) {
+        if client.wants_exclusive(&connection) {
             let (client, connection) = (Arc::clone(client), Arc::clone(&connection));
-            node.io.spawn(async move { client.open_lane(connection).await });
+            node.io.spawn(async move { client.open_exclusive(connection).await });
         }
         Channel::Shared(connection)
     }

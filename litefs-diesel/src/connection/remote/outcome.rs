@@ -6,7 +6,7 @@ use std::time::Instant;
 use diesel::connection::{Connection, InstrumentationEvent};
 use diesel::result::QueryResult;
 use litefs_core::Position;
-use litefs_rpc::sqlite::{Opened, settle};
+use litefs_rpc::sqlite::{Opened, resolve_outcome};
 use litefs_rpc::wire::{Outcome, Reply, RequestId, ServerError};
 
 use super::super::LiteFsConnection;
@@ -46,7 +46,7 @@ impl LiteFsConnection {
         connection.set_instrumentation(|_: InstrumentationEvent<'_>| {});
         let guard = LocalCommit::begin(node, &native, false);
         let guard = guard.ok_or_else(|| unknown(&"this node is not the primary any more"))?;
-        let outcome = settle(&mut connection, id).map_err(|error| unknown(&error))?;
+        let outcome = resolve_outcome(&mut connection, id).map_err(|error| unknown(&error))?;
         self.commits.confirm_on(&guard, node, &native).map_err(|error| unknown(&error))?;
         Ok(outcome)
     }

@@ -178,7 +178,7 @@ impl Remote {
         });
         match sent.ok_or_else(stopped)?.map_err(|error| error.in_all(started.elapsed())) {
             Ok(Forwarded::There(opened)) => Ok(Some(opened)),
-            Ok(Forwarded::Here | Forwarded::Unsettled) => Ok(None),
+            Ok(Forwarded::Here | Forwarded::Unresolved) => Ok(None),
             Err(ForwardError::Call(error)) if error.fate() == Fate::Unknown => {
                 Err(Failure::Unreachable.error(format!("no transaction was opened: {error}")))
             }

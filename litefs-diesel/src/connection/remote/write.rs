@@ -122,7 +122,7 @@ impl LiteFsConnection {
             match sent.ok_or_else(stopped)? {
                 Ok(Forwarded::There(reply)) => return Ok(Some((reply, AnsweredBy::OtherNode))),
                 Ok(Forwarded::Here) => return Ok(None),
-                Ok(Forwarded::Unsettled) => match self.resolve_reply(node, id) {
+                Ok(Forwarded::Unresolved) => match self.resolve_reply(node, id) {
                     Err(_) if Instant::now() < deadline && is_demoted(node) => {
                         ambiguous = Some(CallError::Lost {
                             address: "a previous primary".into(),

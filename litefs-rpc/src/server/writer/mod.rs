@@ -21,7 +21,9 @@ use super::role_guard::RoleGuard;
 use super::sessions::{Ended, Sessions};
 use crate::executor::Executor;
 use crate::limits::Limits;
-use crate::wire::{BeginMode, Command, Reply, Request, RequestId, ServerError, Settings, Settled};
+use crate::wire::{
+    BeginMode, Command, Reply, Request, RequestId, ResolvedOutcome, ServerError, Settings,
+};
 
 /// Runs the jobs of a server.
 pub(super) struct Writer<E> {
@@ -152,13 +154,13 @@ impl<E: Executor> Writer<E> {
         &mut self,
         id: RequestId,
         deadline: Instant,
-    ) -> Result<Settled, ServerError> {
+    ) -> Result<ResolvedOutcome, ServerError> {
         let guard = self.admit(deadline)?;
         let _in_progress = self.commits.begin();
         match self.executor.resolve_outcome(id) {
             Ok((outcome, wrote)) => {
                 let position = self.confirm_position(guard, wrote)?;
-                Ok(Settled { outcome, position })
+                Ok(ResolvedOutcome { outcome, position })
             }
             Err(refusal) => Err(self.judge(refusal, guard).or(|| self.not_primary())),
         }

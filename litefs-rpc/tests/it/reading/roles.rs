@@ -92,12 +92,12 @@ async fn reads_wait_for_the_result_of_a_handoff() {
         let test = Arc::clone(&test);
         async move { test.server.handoff(None, Instant::now() + Duration::from_millis(300)).await }
     });
-    while !test.server.is_handing_over() {
+    while !test.server.is_handing_off() {
         assert!(!handoff.is_finished());
         tokio::task::yield_now().await;
     }
     assert_eq!(integer(test.ask(&client, "SELECT x FROM t", soon()).await.unwrap()), 1);
-    assert!(!test.server.is_handing_over());
+    assert!(!test.server.is_handing_off());
     assert!(handoff.await.unwrap().is_err());
     assert_eq!(test.opened.load(Ordering::SeqCst), 0, "it was queued behind the handoff");
 }
