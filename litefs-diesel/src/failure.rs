@@ -60,8 +60,11 @@ pub enum Failure {
     TooLarge,
     /// The router refused the statement. Nothing was applied.
     Rejected,
-    /// The database moved on between a transaction's reads and its first write. Nothing was
-    /// applied: run the transaction again.
+    /// Another transaction has changed something that this one has seen: rows, a count of changed
+    /// rows, an error. The message names the statement. On the primary's own file: another
+    /// connection has written since the transaction read, whatever it wrote. Nothing was applied:
+    /// run the transaction again, as
+    /// [`transaction_with_retry`](crate::LiteFsConnection::transaction_with_retry) does.
     SnapshotMoved,
     /// The transaction is lost: a time limit, a lost connection, or a change of primary. Nothing
     /// was applied.
