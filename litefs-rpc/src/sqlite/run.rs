@@ -1,6 +1,6 @@
 //! Runs one command of a transaction on any connection, the same way on every node.
 
-use diesel::connection::{LoadConnection, SimpleConnection};
+use diesel::connection::{Connection, LoadConnection, SimpleConnection};
 use diesel::sqlite::SqliteConnection;
 
 use super::error::{denied, from_diesel};
@@ -26,9 +26,9 @@ pub fn run(
             Ok(Output::Count(count))
         }
         Command::Query(statement) => {
-            let query = BoundQuery::new(&statement.sql, &statement.params, statement.cacheable);
-            let rows = sqlite.load(query).map_err(from_diesel)?;
-            rows::collect(rows, max_rows).map(Output::Rows)
+            let rows =
+                rows(sqlite, &statement.sql, &statement.params, statement.cacheable, max_rows)?;
+            Ok(Output::Rows(rows))
         }
         Command::Insert(rows) => {
             let count = count(sqlite, &rows.unrolled(rows.times), &rows.params, false)?;
@@ -53,16 +53,29 @@ pub fn run(
     }
 }
 
-fn count(
+/// Runs a statement. Returns how many rows it has changed.
+pub(super) fn count(
     sqlite: &mut SqliteConnection,
     sql: &str,
     params: &[Value],
     cacheable: bool,
 ) -> Result<u64, ServerError> {
-    use diesel::connection::Connection;
     let query = BoundQuery::new(sql, params, cacheable);
     let count = sqlite.execute_returning_count(&query).map_err(from_diesel)?;
     Ok(count as u64)
+}
+
+/// Runs a statement. Returns its rows.
+pub(super) fn rows(
+    sqlite: &mut SqliteConnection,
+    sql: &str,
+    params: &[Value],
+    cacheable: bool,
+    max_rows: usize,
+) -> Result<RowSet, ServerError> {
+    let query = BoundQuery::new(sql, params, cacheable);
+    let rows = sqlite.load(query).map_err(from_diesel)?;
+    rows::collect(rows, max_rows)
 }
 
 fn batch(
@@ -71,22 +84,34 @@ fn batch(
     rows: bool,
     max_rows: usize,
 ) -> Result<Output, ServerError> {
-    let (mut all, mut left, mut counts) = (RowSet::default(), max_rows, Vec::new());
+    if rows {
+        return batch_rows(sqlite, statements, max_rows).map(Output::Rows);
+    }
+    let mut counts = Vec::new();
     for repeated in statements {
         for params in repeated.runs() {
-            if rows {
-                let query = BoundQuery::new(&repeated.sql, params, repeated.cacheable);
-                let loaded = sqlite.load(query).map_err(from_diesel)?;
-                let mut more = rows::collect(loaded, left)?;
-                left = left.saturating_sub(more.size());
-                if all.columns.is_empty() {
-                    all.columns = more.columns;
-                }
-                all.values.append(&mut more.values);
-            } else {
-                counts.push(count(sqlite, &repeated.sql, params, repeated.cacheable)?);
-            }
+            counts.push(count(sqlite, &repeated.sql, params, repeated.cacheable)?);
         }
     }
-    Ok(if rows { Output::Rows(all) } else { Output::Counts(counts) })
+    Ok(Output::Counts(counts))
+}
+
+/// The rows of all statements; the limit is on their sum.
+pub(super) fn batch_rows(
+    sqlite: &mut SqliteConnection,
+    statements: &[Repeated],
+    max_rows: usize,
+) -> Result<RowSet, ServerError> {
+    let (mut all, mut left) = (RowSet::default(), max_rows);
+    for repeated in statements {
+        for params in repeated.runs() {
+            let mut more = rows(sqlite, &repeated.sql, params, repeated.cacheable, left)?;
+            left = left.saturating_sub(more.size());
+            if all.columns.is_empty() {
+                all.columns = more.columns;
+            }
+            all.values.append(&mut more.values);
+        }
+    }
+    Ok(all)
 }

@@ -1,13 +1,12 @@
 //! Runs commands on the executor's connection.
 
-use diesel::connection::{Connection, LoadConnection, SimpleConnection};
+use diesel::connection::SimpleConnection;
 use litefs_core::Position;
 
 use super::connection::ExecutorConnection;
 use crate::executor::Done;
 use crate::sqlite::error::{denied, from_diesel};
-use crate::sqlite::query::BoundQuery;
-use crate::sqlite::rows;
+use crate::sqlite::run;
 use crate::sqlite::sql::{SqlStatement, Verb, statements};
 use crate::sqlite::text::{changes_rows, is_multi_statement};
 use crate::wire::{Command, Output, Repeated, RowSet, ServerError, Statement, Value};
@@ -151,18 +150,7 @@ impl ExecutorConnection {
         statements: &[Repeated],
         max_rows: usize,
     ) -> Result<RowSet, ServerError> {
-        let (mut all, mut left) = (RowSet::default(), max_rows);
-        for repeated in statements {
-            for params in repeated.runs() {
-                let mut more = self.rows(&repeated.sql, params, repeated.cacheable, left)?;
-                left = left.saturating_sub(more.size());
-                if all.columns.is_empty() {
-                    all.columns = more.columns;
-                }
-                all.values.append(&mut more.values);
-            }
-        }
-        Ok(all)
+        run::batch_rows(&mut self.sqlite, statements, max_rows)
     }
 
     pub(super) fn count(
@@ -171,9 +159,7 @@ impl ExecutorConnection {
         params: &[Value],
         cacheable: bool,
     ) -> Result<u64, ServerError> {
-        let query = BoundQuery::new(sql, params, cacheable);
-        let count = self.sqlite.execute_returning_count(&query).map_err(from_diesel)?;
-        Ok(count as u64)
+        run::count(&mut self.sqlite, sql, params, cacheable)
     }
 
     fn rows(
@@ -183,9 +169,7 @@ impl ExecutorConnection {
         cacheable: bool,
         max_rows: usize,
     ) -> Result<RowSet, ServerError> {
-        let query = BoundQuery::new(sql, params, cacheable);
-        let rows = self.sqlite.load(query).map_err(from_diesel)?;
-        rows::collect(rows, max_rows)
+        run::rows(&mut self.sqlite, sql, params, cacheable, max_rows)
     }
 
     pub(super) fn script(
